@@ -1,0 +1,122 @@
+"""Builds a Typer command from an options dataclass, so that an option is declared once (``nmt_async.options``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import typer
+
+from nmt_async.options import convert, from_mapping, key_of, load_yaml, option, value_type
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class CommonOptions:
+    """What every command that takes options understands beside its own."""
+
+    config: Path | None = option(
+        None,
+        "Read options from this YAML file; those typed beside it win.",
+        group="Configuration",
+        metavar="FILE",
+    )
+    dump_config: bool = option(
+        False, "Print the options as resolved, as a file for --config, and stop.",
+        group="Configuration", flags=("--dump-config",),
+    )  # fmt: skip
+    quiet: bool = option(False, "Print results and problems only.", group="Configuration", flags=("--quiet", "-q"))
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    help_text: str = field.metadata["help"]
+    if field.default in (None, False, (), dataclasses.MISSING):
+        return help_text
+    return f"{help_text} (default: {'yes' if field.default is True else field.default})"
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    """One dataclass field as a Typer option; its value stays text until `convert` reads it."""
+    inner, _ = value_type(hint)
+    flags = field.metadata["flags"] or ("--" + key_of(field),)
+    typed: Any = str
+    if inner is bool:
+        typed = bool
+        if not field.metadata["flags"]:
+            flags = (f"--{key_of(field)}/--no-{key_of(field)}",)
+    elif get_origin(inner) in (list, tuple):
+        typed = list[str]
+    metavar = field.metadata["metavar"]
+    if metavar is None and typed is not bool:
+        choices = field.metadata["choices"]
+        kind = get_args(inner)[0] if typed is not str else inner
+        metavar = "|".join(choices) if choices else getattr(kind, "__name__", "TEXT").upper()
+    declaration = typer.Option(
+        *flags, help=_help(field), metavar=metavar, rich_help_panel=field.metadata["group"],
+        show_default=False,
+    )  # fmt: skip
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[typed | None, declaration],
+    )
+
+
+def command(
+    app: typer.Typer,
+    declaration: type[T],
+    run: Callable[..., None],
+    *,
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+) -> None:
+    """Adds the subcommand ``name``, which calls ``run(options, common, **arguments)`` with a ``declaration`` instance.
+
+    Args:
+        arguments: positional arguments, name to its ``Annotated[..., typer.Argument(...)]``; they are required
+            unless their annotation allows None.
+    """
+    parameters = []
+    for key, annotation in (arguments or {}).items():
+        optional = value_type(get_args(annotation)[0])[1]
+        default = None if optional else inspect.Parameter.empty
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters.append(inspect.Parameter(key, kind, default=default, annotation=annotation))
+    for source in (declaration, CommonOptions):
+        hints = typing.get_type_hints(source)
+        parameters += [_parameter(field, hints[field.name]) for field in dataclasses.fields(source)]  # type: ignore[arg-type]
+
+    def body(**typed: Any) -> None:
+        given = {key: typed.pop(key) for key in list(arguments or {})}
+        common = _collect(CommonOptions, typed, {})
+        written = load_yaml(common.config) if common.config else {}
+        if written:
+            from_mapping(declaration, written, str(common.config))
+        run(_collect(declaration, typed, written), common, **given)
+
+    body.__name__ = name.replace("-", "_")
+    body.__doc__ = run.__doc__
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name=name, no_args_is_help=False)(body)
+
+
+def _collect(declaration: type[T], typed: Mapping[str, Any], written: Mapping[str, Any]) -> T:
+    """What was typed, over what the configuration file says, over the defaults."""
+    hints = typing.get_type_hints(declaration)
+    from_file = {key.replace("-", "_"): value for key, value in written.items()}
+    values = {}
+    for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
+        value = typed.get(field.name)
+        if value is None or value == []:
+            if field.name not in from_file:
+                continue
+            value = from_file[field.name]
+        values[field.name] = convert(field, hints[field.name], value)
+    return declaration(**values)

@@ -1,0 +1,65 @@
+"""``nmt-async``: the list of its subcommands, and how their errors end."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from nmt_async import __version__
+from nmt_async.errors import RunFailure, UserError
+
+app = typer.Typer(
+    name="nmt-async",
+    help="Trains Transformer translation models with synchronous, asynchronous and hybrid updates.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nmt-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; every expected error is one sentence on standard error."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The exit code of the command line ``arguments`` (by default those typed): 0 done, 1 failed, 2 user's mistake."""
+    try:
+        result = app(args=sys.argv[1:] or ["--help"] if arguments is None else arguments, standalone_mode=False)
+    except typer.TyperException as error:
+        return _say(error.format_message(), 2)
+    except (UserError, RunFailure) as error:
+        return _say(str(error), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _say("interrupted.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {error.filename}" if error.filename else ""
+            return _say(f"the disk is full{where}; free some space and run the same command again.", 1)
+        if error.filename:
+            return _say(f"{error.filename}: {error.strerror}.", 1)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    print(f"nmt-async: {message}", file=sys.stderr)
+    return code

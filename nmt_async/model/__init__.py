@@ -1,0 +1,1 @@
+"""The model: configuration and presets, the Transformer, initialisation, loss."""

@@ -1,0 +1,175 @@
+"""One declaration of an option: a dataclass field that carries its help, its group and its flag.
+
+The command line (``cli/declare.py``), the configuration file (``load_yaml``/``dump_yaml``) and the code all
+read the same frozen dataclass, so an option is written down once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+
+from nmt_async.errors import UserError
+
+T = TypeVar("T")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    flags: Sequence[str] = (),
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line option and a key of the configuration file.
+
+    Args:
+        default: the value when nobody gives one.
+        help: one sentence for ``--help``.
+        group: the theme under which ``--help`` lists it.
+        flags: names on the command line; by default ``--`` and the field's name with dashes.
+        choices: the allowed words, for options that are one of a few words.
+        parse: turns the typed text into the value, for types beyond str, int, float, bool and Path;
+            its value's ``str()`` must give text that it parses again.
+    """
+    metadata = {
+        "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
+        "choices": tuple(choices) if choices else None, "parse": parse,
+    }  # fmt: skip
+    if isinstance(default, list | dict | set):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """The option's first name as typed, for error messages: ``--sync-mode``."""
+    flags: tuple[str, ...] = field.metadata.get("flags", ())
+    return (flags[0] if flags else "--" + field.name.replace("_", "-")).split("/")[0]
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """The option's key in a configuration file: ``sync-mode``."""
+    return field.name.replace("_", "-")
+
+
+def value_type(field_type: Any) -> tuple[Any, bool]:
+    """``(int, True)`` for ``int | None``, ``(int, False)`` for ``int``."""
+    if get_origin(field_type) in (types.UnionType, typing.Union):
+        inner = [argument for argument in get_args(field_type) if argument is not type(None)]
+        return inner[0], True
+    return field_type, False
+
+
+def convert(field: dataclasses.Field[Any], field_type: Any, value: Any) -> Any:
+    """``value`` (typed text or a YAML scalar) as the field's type.
+
+    Raises:
+        UserError: it cannot be read as that type, or is not among the choices.
+    """
+    inner, optional = value_type(field_type)
+    if value is None:
+        if optional:
+            return None
+        raise UserError(f"{flag_of(field)} needs a value.")
+    parse = field.metadata.get("parse")
+    choices = field.metadata.get("choices")
+    if get_origin(inner) in (list, tuple):
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        item_type = get_args(inner)[0]
+        converted = [_scalar(field, item_type, item, parse, choices) for item in items]
+        return tuple(converted) if get_origin(inner) is tuple else converted
+    return _scalar(field, inner, value, parse, choices)
+
+
+def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
+    name = flag_of(field)
+    if parse is not None:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            return value
+        try:
+            return parse(str(value))
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
+        except ValueError as error:
+            raise UserError(f"{name}: {value!r} cannot be used: {error}.") from None
+    if choices is not None and str(value) not in choices:
+        raise UserError(f"{name}: {value!r} is not known; choose one of {', '.join(choices)}.")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise UserError(f"{name}: {value!r} is neither true nor false.")
+    if isinstance(value, bool | list | dict):
+        raise UserError(f"{name}: {value!r} is not a {kind.__name__}.")
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: {value!r} is not a {kind.__name__}.") from None
+
+
+def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
+    """The options from keys as in a configuration file; what is absent keeps its default.
+
+    Raises:
+        UserError: a key that no option has, or a value that cannot be used; ``where`` names the file.
+    """
+    hints = typing.get_type_hints(declaration)
+    fields = {key_of(field): field for field in dataclasses.fields(declaration)}  # type: ignore[arg-type]
+    unknown = [key for key in values if key.replace("_", "-") not in fields]
+    if unknown:
+        raise UserError(f"{where}: no option is called {unknown[0]!r}; see --dump-config for those there are.")
+    arguments = {}
+    for key, value in values.items():
+        field = fields[key.replace("_", "-")]
+        try:
+            arguments[field.name] = convert(field, hints[field.name], value)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return declaration(**arguments)
+
+
+def to_mapping(options: Any) -> dict[str, Any]:
+    """All options by their keys, as plain values that YAML and JSON can hold."""
+    return {key_of(field): _plain(getattr(options, field.name)) for field in dataclasses.fields(options)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as a mapping of option keys to values.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config: {path} cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).replace("\n", " ")
+        raise UserError(f"--config: {path} is not YAML ({line}).") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise UserError(f"--config: {path} must hold one option a line, as in 'sync-mode: hybrid'.")
+    return loaded
+
+
+def dump_yaml(options: Any) -> str:
+    """The configuration file that gives just these options."""
+    text: str = yaml.safe_dump(to_mapping(options), sort_keys=False, allow_unicode=True)
+    return text

@@ -1,0 +1,1 @@
+"""How pushes become updates: pure, tensors in and tensors out; no process, clock, file or device choice."""

@@ -1,0 +1,93 @@
+"""Padded batches: the form in which sentences reach a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+END = 0
+"""Index of ``</s>`` in every vocabulary, as in Marian's."""
+
+UNKNOWN = 1
+"""Index of ``<unk>`` in every vocabulary, as in Marian's."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentence pairs as subword indexes, each sentence with its end mark; padding is known by the lengths alone.
+
+    Attributes:
+        source: (batch, source_length), int64; beyond a row's length the content means nothing.
+        source_lengths: (batch,), int64, counting the end mark.
+        target: (batch, target_length), int64.
+        target_lengths: (batch,), int64, counting the end mark.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    target_lengths: Tensor
+
+    @property
+    def source_tokens(self) -> int:
+        """Source subwords with end marks, padding not counted."""
+        return int(self.source_lengths.sum())
+
+    @property
+    def target_tokens(self) -> int:
+        """Target subwords with end marks, padding not counted: what an update is normalised by."""
+        return int(self.target_lengths.sum())
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first and the second half of its rows, for a device that cannot hold the whole.
+
+        Raises:
+            ValueError: it has one row only.
+        """
+        if len(self) < 2:
+            raise ValueError("a batch of one sentence has no halves")
+        middle = len(self) // 2
+        return self._rows(slice(0, middle)), self._rows(slice(middle, None))
+
+    def _rows(self, rows: slice) -> Batch:
+        source_lengths, target_lengths = self.source_lengths[rows], self.target_lengths[rows]
+        return Batch(
+            self.source[rows, : int(source_lengths.max())], source_lengths,
+            self.target[rows, : int(target_lengths.max())], target_lengths,
+        )  # fmt: skip
+
+
+def pad(rows: Sequence[np.ndarray | Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of subword indexes as one padded matrix (rows, longest) and their lengths (rows,), both int64."""
+    lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+    matrix = np.full((len(rows), int(lengths.max(initial=0))), END, dtype=np.int64)
+    for index, row in enumerate(rows):
+        matrix[index, : len(row)] = row
+    return torch.from_numpy(matrix), torch.from_numpy(lengths)
+
+
+def padding_mask(lengths: Tensor, length: int) -> Tensor:
+    """True where a token stands, False where padding: (batch, length) for lengths (batch,)."""
+    return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def collate(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Batch:
+    """One batch of sentence pairs, each row with its end mark.
+
+    Raises:
+        ValueError: unequal numbers of source and target rows.
+    """
+    if len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} sources for {len(targets)} targets")
+    return Batch(*pad(sources), *pad(targets))
