@@ -1,0 +1,85 @@
+"""Multi-head attention (Vaswani et al. 2017, section 3.2) over torch's fused kernel.
+
+Query, key and value projections lie in one matrix, so that one product computes them; Marian keeps them apart,
+and each part is initialised as if it were.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(batch, length, d) as (batch, heads, length, d / heads)."""
+    batch, length, width = x.shape
+    return x.view(batch, length, heads, width // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(batch, heads, length, d / heads) as (batch, length, d)."""
+    batch, heads, length, width = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * width)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of ``x`` (batch, length, d), each (batch, heads, length, d / heads)."""
+        query, key, value = self.query_key_value(x).chunk(3, dim=-1)
+        return split_heads(query, self.heads), split_heads(key, self.heads), split_heads(value, self.heads)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """The attended values after the output projection, (batch, query_length, d).
+
+        Args:
+            mask: True where a query may look, broadcastable to (batch, heads, query_length, key_length).
+            causal: a query looks at its own position and earlier ones only.
+        """
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        result: Tensor = self.output(merge_heads(attended))
+        return result
+
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """``x`` (batch, length, d) attended to itself, (batch, length, d)."""
+        return self.attend(*self.project(x), mask, causal)
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder to the encoder's output."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the encoder's output (batch, source_length, d), each (batch, heads, source_length, …)."""
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        return split_heads(key, self.heads), split_heads(value, self.heads)
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """What ``x`` (batch, length, d) finds in the projected memory, (batch, length, d)."""
+        query = split_heads(self.query(x), self.heads)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        result: Tensor = self.output(merge_heads(attended))
+        return result
+
+
+def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:
+    """Glorot uniform for a matrix that holds ``parts`` square ones beneath each other; biases zero."""
+    width = linear.in_features
+    limit = (6.0 / (width + linear.out_features // parts)) ** 0.5
+    with torch.no_grad():
+        linear.weight.uniform_(-limit, limit, generator=generator)
+        linear.bias.zero_()

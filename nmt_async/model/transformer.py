@@ -1,0 +1,102 @@
+"""The Transformer (Vaswani et al. 2017) in Marian's conventions.
+
+The decoder's first input is a zero vector, not a begin token; padding is a mask and never a row of the embedding;
+the output matrix has a bias beside it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt_async.model.attention import initialise_parts
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.embedding import Embedding, sinusoid_positions
+from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer
+from nmt_async.text.batch import Batch, padding_mask
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder with (tied) embeddings.
+
+    Args:
+        configuration: its sizes.
+        seed: of the initial parameters (Glorot uniform; embeddings by their width alone, as in Marian).
+    """
+
+    def __init__(self, configuration: ModelConfiguration, seed: int = 1) -> None:
+        super().__init__()
+        self.configuration = configuration
+        width = configuration.dim_emb
+        positions = sinusoid_positions(configuration.max_positions, width)
+        target = nn.Parameter(torch.empty(configuration.target_vocabulary, width))
+        shared = configuration.tied == "all"
+        source = target if shared else nn.Parameter(torch.empty(configuration.source_vocabulary, width))
+        self.source_embedding = Embedding(source, positions)
+        self.target_embedding = Embedding(target, positions)
+        self.output_weight = target if configuration.tied != "none" else nn.Parameter(torch.empty_like(target))
+        self.output_bias = nn.Parameter(torch.empty(configuration.target_vocabulary))
+        self.encoder = nn.ModuleList(EncoderLayer(configuration) for _ in range(configuration.enc_depth))
+        self.decoder = nn.ModuleList(DecoderLayer(configuration) for _ in range(configuration.dec_depth))
+        pre = configuration.norm == "pre"
+        self.encoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
+        self.decoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Sets all parameters anew, the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                parts = {"query_key_value": 3, "key_value": 2}.get(name.rpartition(".")[2], 1)
+                initialise_parts(module, parts, generator)
+        embeddings = {id(weight): weight for weight in self._embedding_matrices()}
+        for weight in embeddings.values():
+            limit = math.sqrt(3.0 / weight.shape[1])
+            weight.uniform_(-limit, limit, generator=generator)
+        self.output_bias.zero_()
+
+    def _embedding_matrices(self) -> list[nn.Parameter]:
+        return [self.source_embedding.weight, self.target_embedding.weight, self.output_weight]
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.configuration.dropout, self.training)
+
+    def encode(self, source: Tensor, source_lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The encoder's output (batch, source_length, d), and where it holds tokens.
+
+        Args:
+            source: (batch, source_length), int64.
+            source_lengths: (batch,).
+
+        Returns:
+            The output and a mask (batch, 1, 1, source_length), True at tokens; None where there is no padding.
+        """
+        mask = None
+        if bool((source_lengths != source.shape[1]).any()):
+            mask = padding_mask(source_lengths, source.shape[1])[:, None, None, :]
+        x = self._drop(self.source_embedding(source))
+        for layer in self.encoder:
+            x = layer(x, mask)
+        return self.encoder_top(x), mask
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (…, vocabulary) of the decoder's output (…, d)."""
+        return F.linear(hidden, self.output_weight, self.output_bias)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predictions for every target token of the batch, padding left out.
+
+        Returns:
+            Logits (tokens, vocabulary) and the correct subwords (tokens,), in the order of rows, then positions.
+        """
+        memory, mask = self.encode(batch.source, batch.source_lengths)
+        x = self._drop(self.target_embedding.shifted(batch.target))
+        for layer in self.decoder:
+            x = layer(x, memory, mask)
+        real = padding_mask(batch.target_lengths, batch.target.shape[1])
+        return self.logits(self.decoder_top(x[real])), batch.target[real]
