@@ -132,12 +132,29 @@ class Coordinator:
 
     def stop(self) -> Update | None:
         """Ends the run: batches that are out go back, what is accumulated is applied as a smaller update."""
+        self.record(Event(Kind.STOPPED, version=self.server.version))
+        self.give_back_all()
+        return self._applied(self.server.flush())
+
+    def give_back_all(self) -> None:
+        """Batches that are out go back, as when the run stops or goes on from a checkpoint."""
         for worker in sorted(self._at):
             task = self._at.pop(worker)
             self.server.abandon(worker)
             self.dispatcher.give_back(BatchId(*task.batch))
             self.record(Event(Kind.RETURNED, worker, task.batch, task.version))
-        return self._applied(self.server.flush())
+
+    def readmit(self, worker: int, batch: BatchId, version: int) -> None:
+        """A worker holds the finished gradient of a batch begun on ``version``, as a simulated one does on resume."""
+        self.dispatcher.take_back(batch, worker)
+        self.server.readmit(worker, batch, version)
+        plan = self.dispatcher.plan
+        self._at[worker] = Task(batch, plan.sentences(batch), version, 0, plan.position(batch))
+        self.record(Event(Kind.STARTED, worker, batch, version))
+
+    def held(self) -> dict[int, list[int]]:
+        """Of each worker that is at a batch: its epoch, number and version."""
+        return {worker: [*task.batch, task.version] for worker, task in self._at.items()}
 
     @property
     def finished(self) -> bool:

@@ -20,10 +20,11 @@ class Kind(enum.IntEnum):
     STARTED = 1  # waiting -> out, on a version
     ACCUMULATED = 2  # out -> accumulated
     UPDATED = 3  # all accumulated -> applied; version after it
-    RETURNED = 4  # out -> waiting: its worker died or was stopped
+    RETURNED = 4  # out -> waiting: its worker died, or the run stopped
     REFUSED = 5  # out -> waiting: too stale or not finite
     SET_ASIDE = 6  # out -> set aside
-    RESUMED = 7  # a run goes on from the checkpoint of a version; what came after that checkpoint is void
+    STOPPED = 7  # the run ends: what is out returns, what is accumulated becomes an update
+    RESUMED = 8  # a run goes on from the checkpoint of a version; what came after that checkpoint is void
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,18 @@ def decode(data: bytes) -> Iterator[Event]:
     whole = len(data) - len(data) % RECORD_BYTES
     for kind, worker, epoch, number, version, tokens, parts, _ in _RECORD.iter_unpack(data[:whole]):
         yield Event(Kind(kind), worker, (epoch, number), version, tokens, parts)
+
+
+def effective(events: Iterator[Event]) -> list[Event]:
+    """The events without those that a resume from an earlier checkpoint made void."""
+    kept: list[Event] = []
+    for event in events:
+        if event.kind is Kind.RESUMED:
+            while kept and not _stands_at(kept[-1], event.version):
+                kept.pop()
+        kept.append(event)
+    return kept
+
+
+def _stands_at(event: Event, version: int) -> bool:
+    return event.kind in (Kind.UPDATED, Kind.RESUMED) and event.version == version

@@ -73,6 +73,13 @@ class ParameterServer:
         self.buffer.expect(batch)
         return Pull(self.version, self.ring.acquire(worker))
 
+    def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
+        """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
+        self._begun[worker] = Begun(batch, version)
+        if version == self.version:
+            self._round[worker] = self._round.get(worker, 0) + 1
+            self.buffer.expect(batch)
+
     def push(self, push: Push, gradient: Tensor) -> Answer:
         """Accepts or refuses a push, and updates the parameters when the rule says so.
 

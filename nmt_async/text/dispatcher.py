@@ -52,6 +52,17 @@ class Dispatcher:
         self.out[batch] = worker
         return batch
 
+    def take_back(self, batch: BatchId, worker: int) -> None:
+        """A waiting batch that was given back is out with ``worker`` again, who has its gradient already.
+
+        Raises:
+            ValueError: it was not given back.
+        """
+        if batch not in self.returned:
+            raise ValueError(f"batch {batch} was not given back")
+        self.returned.remove(batch)
+        self.out[batch] = worker
+
     def _ended(self) -> bool:
         return self.last_epoch is not None and self.position.epoch > self.last_epoch
 
