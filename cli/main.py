@@ -9,6 +9,10 @@ import typer
 
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.text.preparation import PrepareOptions
+
+from . import prepare
+from .declare import command
 
 app = typer.Typer(
     name="nmt-async",
@@ -30,6 +34,9 @@ def _main(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
+
+
+command(app, PrepareOptions, prepare.run, name="prepare")
 
 
 def main(arguments: list[str] | None = None) -> None:

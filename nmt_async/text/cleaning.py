@@ -1,0 +1,97 @@
+"""Which sentence pairs are left out of training, and why: pure functions of the text and of its lengths in subwords."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reason = Literal["invalid_utf8", "control_characters", "empty", "duplicate", "too_long", "length_ratio"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""Why a pair can be removed, in the order in which it is asked; a pair counts for the first that holds."""
+
+RATIO_APPLIES_FROM = 10
+"""Subwords of the longer side from which on the ratio is asked: below, "OK" may well be five words elsewhere."""
+
+# C0 but the tab, DEL and C1, which text decoded with the wrong character set is full of.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is removed; a limit of 0 is no limit.
+
+    Attributes:
+        max_length: subwords of either side, counting the end mark.
+        max_length_ratio: of the longer side's subwords to the shorter's, asked from `RATIO_APPLIES_FROM` on.
+    """
+
+    invalid_utf8: bool = True
+    control_characters: bool = True
+    empty: bool = True
+    max_length: int = 256
+    max_length_ratio: float = 4.0
+
+
+def judge_text(source: bytes, target: bytes, rules: Rules) -> tuple[str, str] | Reason:
+    """The pair as text, or why it is left out. Bytes that are not UTF-8 become U+FFFD where they are not a reason."""
+    try:
+        source_text, target_text = source.decode(), target.decode()
+    except UnicodeDecodeError:
+        if rules.invalid_utf8:
+            return "invalid_utf8"
+        source_text, target_text = source.decode(errors="replace"), target.decode(errors="replace")
+    if rules.control_characters and (_CONTROL.search(source_text) or _CONTROL.search(target_text)):
+        return "control_characters"
+    if rules.empty and not (source_text.strip() and target_text.strip()):
+        return "empty"
+    return source_text, target_text
+
+
+def judge_lengths(
+    source_lengths: NDArray[np.int64], target_lengths: NDArray[np.int64], rules: Rules
+) -> dict[Reason, NDArray[np.bool_]]:
+    """For each reason that lengths can give, which pairs it removes; a pair is removed for one reason only.
+
+    Args:
+        source_lengths, target_lengths: (pairs,), subwords counting the end mark. A sentence of the end mark alone is
+            text that the vocabulary's normalisation left nothing of, such as a lone zero-width space.
+    """
+    shorter = np.minimum(source_lengths, target_lengths) - 1
+    longer = np.maximum(source_lengths, target_lengths) - 1
+    nothing = np.zeros(len(shorter), dtype=np.bool_)
+    empty = shorter == 0 if rules.empty else nothing
+    too_long = ~empty & (longer + 1 > rules.max_length) if rules.max_length else nothing
+    uneven = nothing
+    if rules.max_length_ratio:
+        uneven = (longer > rules.max_length_ratio * shorter) & (longer >= RATIO_APPLIES_FROM) & ~empty & ~too_long
+    return {"empty": empty, "too_long": too_long, "length_ratio": uneven}
+
+
+def pair_hash(source: str, target: str) -> bytes:
+    """Eight bytes that stand for the pair. Among a billion pairs, two different ones share theirs with chance 0.03."""
+    return blake2b(f"{source}\n{target}".encode(), digest_size=8).digest()
+
+
+def mark_first_occurrences(hashes: NDArray[np.uint64], keep: NDArray[np.bool_], part: int = 1 << 22) -> int:
+    """Sets ``keep`` (pairs,) where a hash stands for the first time; returns how many do not.
+
+    Hashes are looked at in shares of about ``part``, each in a pass of its own over the array, so memory stays constant
+    however many there are: both arrays may be memory-mapped.
+    """
+    shares = -(-len(hashes) // part)
+    duplicates = 0
+    for share in range(shares):
+        indexes = np.concatenate([
+            start + np.flatnonzero(hashes[start : start + part] % np.uint64(shares) == share)
+            for start in range(0, len(hashes), part)
+        ])  # fmt: skip
+        _, first = np.unique(hashes[indexes], return_index=True)
+        keep[indexes] = False
+        keep[indexes[first]] = True
+        duplicates += len(indexes) - len(first)
+    return duplicates

@@ -1,0 +1,294 @@
+"""``prepare``: from raw parallel text to the folder that training reads.
+
+The inputs are read once, cleaned, and spooled (compressed) in the folder being built; the vocabulary is learnt from the
+spool, and the spool encoded. Memory depends on the vocabulary's sample only, not on the size of the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async import __version__
+from nmt_async.errors import RunFailure, UserError
+from nmt_async.options import option, to_mapping
+from nmt_async.text.building import built_whole
+from nmt_async.text.cleaning import RATIO_APPLIES_FROM, Rules
+from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
+from nmt_async.text.encoding import encode_split
+from nmt_async.text.prepared import (
+    FORMAT,
+    JOINT_MODEL,
+    MANIFEST,
+    SOURCE_MODEL,
+    TARGET_MODEL,
+    PreparedData,
+    describe_files,
+    fingerprint,
+    read_manifest,
+)  # fmt: skip
+from nmt_async.text.progress import Progress, SilentProgress
+from nmt_async.text.spool import Spool, spool_training, spool_validation
+from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
+
+TEXT, VOCABULARY, CLEANING, RUN = "Text", "Vocabulary", "Cleaning of the training text", "Run"
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What ``nmt-async prepare`` understands."""
+
+    out: Path | None = option(None, "Folder to write; it appears when it is complete.", group=TEXT, metavar="DIR")
+    train_source: tuple[Path, ...] = option(
+        (), "Source text, a sentence a line: plain, .gz, .zst or - for standard input; repeat it for more files.",
+        group=TEXT, metavar="FILE",
+    )  # fmt: skip
+    train_target: tuple[Path, ...] = option(
+        (), "Its translation, line by line; as many files as --train-source.", group=TEXT, metavar="FILE"
+    )
+    train_tsv: tuple[Path, ...] = option(
+        (), "Both in one file, source<TAB>target; may be repeated.", group=TEXT, metavar="FILE"
+    )
+    valid_source: tuple[Path, ...] = option((), "Source text for validation.", group=TEXT, metavar="FILE")
+    valid_target: tuple[Path, ...] = option((), "Its reference translation.", group=TEXT, metavar="FILE")
+    valid_tsv: tuple[Path, ...] = option((), "Both in one file, source<TAB>target.", group=TEXT, metavar="FILE")
+
+    vocab_size: int = option(8000, "Subwords to learn, for each vocabulary.", group=VOCABULARY)
+    vocab_type: str = option("unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"))
+    separate_vocabs: bool = option(
+        False, "One vocabulary for each language instead of a joint one.", group=VOCABULARY,
+        flags=("--separate-vocabs",),
+    )  # fmt: skip
+    vocab: Path | None = option(
+        None, "Use this SentencePiece model for both languages.", group=VOCABULARY, metavar="FILE"
+    )
+    source_vocab: Path | None = option(None, "Use this one for the source.", group=VOCABULARY, metavar="FILE")
+    target_vocab: Path | None = option(None, "Use this one for the target.", group=VOCABULARY, metavar="FILE")
+    vocab_sample: int = option(
+        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory.",
+        group=VOCABULARY,
+    )  # fmt: skip
+    character_coverage: float = option(
+        0.9995, "Share of the text's characters that the vocabulary must know; the rarest become <unk>.",
+        group=VOCABULARY,
+    )  # fmt: skip
+    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY)
+
+    max_length: int = option(
+        256, "Remove pairs with a side of more subwords than this, end mark included; 0 = keep.", group=CLEANING
+    )
+    max_length_ratio: float = option(
+        4.0, f"Remove pairs whose longer side ({RATIO_APPLIES_FROM} subwords or more) has more than this times the "
+        "subwords of the shorter; 0 = keep.", group=CLEANING,
+    )  # fmt: skip
+    keep_duplicates: bool = option(
+        False, "Keep pairs that occurred before.", group=CLEANING, flags=("--keep-duplicates",)
+    )
+    keep_empty: bool = option(False, "Keep pairs with an empty side.", group=CLEANING, flags=("--keep-empty",))
+    keep_invalid_utf8: bool = option(
+        False, "Keep lines that are not UTF-8, with U+FFFD for the bytes in question.", group=CLEANING,
+        flags=("--keep-invalid-utf8",),
+    )  # fmt: skip
+    keep_control_characters: bool = option(
+        False, "Keep lines with control characters other than the tab.", group=CLEANING,
+        flags=("--keep-control-characters",),
+    )  # fmt: skip
+
+    threads: int = option(0, "Threads for encoding; 0 = one for each core.", group=RUN)
+    overwrite: bool = option(
+        False, "Replace the prepared folder that is there.", group=RUN, flags=("--overwrite",)
+    )  # fmt: skip
+
+    @property
+    def rules(self) -> Rules:
+        """The cleaning these options ask for."""
+        return Rules(
+            invalid_utf8=not self.keep_invalid_utf8, control_characters=not self.keep_control_characters,
+            empty=not self.keep_empty, max_length=self.max_length, max_length_ratio=self.max_length_ratio,
+        )  # fmt: skip
+
+
+# These say where things are and how fast; two runs that differ in them alone make the same folder.
+_WITHOUT_EFFECT = {
+    "out", "train-source", "train-target", "train-tsv", "valid-source", "valid-target", "valid-tsv",
+    "vocab", "source-vocab", "target-vocab", "threads", "overwrite",
+}  # fmt: skip
+
+
+def prepare(options: PrepareOptions, report: Progress | None = None) -> PreparedData:
+    """Writes the prepared folder ``options.out`` and opens it; does nothing when it is there already, made of the same.
+
+    Raises:
+        UserError: options, inputs or the folder as it is do not allow it.
+        RunFailure: writing failed, such as on a full disk. Nothing is left under the folder's name.
+    """
+    report = report or SilentProgress()
+    out = _checked(options)
+    train = corpus("train", options.train_source, options.train_target, options.train_tsv)
+    valid = corpus("valid", options.valid_source, options.valid_target, options.valid_tsv)
+    vocabularies = _given_vocabularies(options)
+    inputs = input_files(train) + input_files(valid) + vocabularies
+    _check_inputs(inputs)
+    if not _is_free(out):
+        if not options.overwrite:
+            _check_same(out, options, inputs)
+            report.note(f"{out} is there already, made with the same options from the same text: nothing to do.")
+            return PreparedData.open(out)
+        read_manifest(out)
+    try:
+        with built_whole(out, replace=options.overwrite) as folder:
+            _build(folder, options, train, valid, inputs, report)
+    except OSError as error:
+        raise _not_written(out, error) from error
+    return PreparedData.open(out)
+
+
+def _build(
+    folder: Path, options: PrepareOptions, train: Corpus, valid: Corpus, inputs: list[InputFile], report: Progress
+) -> None:  # fmt: skip
+    rules, threads = options.rules, options.threads or len(os.sched_getaffinity(0))
+    spool_folder = folder / "spool"
+    spool_folder.mkdir()
+    training = spool_training(train, spool_folder / "train", rules, options.keep_duplicates, report)
+    validation = spool_validation(valid, folder / "valid", report) if valid else None
+    if not training.kept:
+        raise UserError(_nothing_left(training))
+    source, target = _vocabularies(folder, options, training, report)
+    splits = {"train": encode_split(training, folder / "train", source, target, rules, threads, report)}
+    if not splits["train"]["kept"]:
+        raise UserError(_nothing_left(training))
+    if validation:
+        splits["valid"] = encode_split(validation, folder / "valid", source, target, None, threads, report)
+    shutil.rmtree(spool_folder)
+    files = describe_files(folder)
+    manifest = {
+        "format": FORMAT,
+        "nmt-async": __version__,
+        "fingerprint": fingerprint(files),
+        "options": to_mapping(options),
+        "inputs": [
+            {"option": file.option, "path": str(file.path), "bytes": file.bytes_read, "sha256": file.sha256}
+            for file in inputs
+        ],
+        "vocabulary": {"source": source.size, "target": target.size, "joint": source is target},
+        "splits": splits,
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _vocabularies(
+    folder: Path, options: PrepareOptions, training: Spool, report: Progress
+) -> tuple[Vocabulary, Vocabulary]:
+    """The source and the target vocabulary in ``folder``, each learnt from the training text or copied there."""
+
+    def one(name: str, given: Path | None, sides: tuple[str, ...]) -> Vocabulary:
+        if given:
+            (folder / name).write_bytes(given.read_bytes())
+            return Vocabulary(folder / name)
+        total, wanted = training.kept * len(sides), options.vocab_sample
+        lines = sample_lines(training.lines(*sides), total, wanted, options.seed)
+        used = min(total, wanted) if wanted else total
+        with report.stage(f"learning {options.vocab_size:,} subwords from {used:,} lines", None):
+            return train_vocabulary(
+                lines, options.vocab_size, options.vocab_type, folder / name,
+                character_coverage=options.character_coverage,
+            )  # fmt: skip
+
+    if options.separate_vocabs or options.source_vocab or options.target_vocab:
+        return (
+            one(SOURCE_MODEL, options.source_vocab, ("source",)),
+            one(TARGET_MODEL, options.target_vocab, ("target",)),
+        )
+    joint = one(JOINT_MODEL, options.vocab, ("source", "target"))
+    return joint, joint
+
+
+def _nothing_left(training: Spool) -> str:
+    if not training.read:
+        return "the training text is empty; --train-source and --train-target need at least one sentence pair."
+    removed = ", ".join(f"{count:,} {reason}" for reason, count in training.removed.items() if count)
+    return (
+        f"the filters removed all {training.read:,} training pairs ({removed}); see --help on how to switch each off."
+    )
+
+
+def _checked(options: PrepareOptions) -> Path:
+    """``options.out``, when the options make sense together."""
+    if options.out is None:
+        raise UserError("--out is missing: name the folder to write.")
+    if not (options.train_source or options.train_target or options.train_tsv):
+        raise UserError("no training text: give --train-source and --train-target, or --train-tsv.")
+    if options.vocab and (options.separate_vocabs or options.source_vocab or options.target_vocab):
+        raise UserError("--vocab is one vocabulary for both languages; leave it out to have separate ones.")
+    for name, value, least in (
+        ("vocab-size", options.vocab_size, 3), ("vocab-sample", options.vocab_sample, 0),
+        ("max-length", options.max_length, 0), ("threads", options.threads, 0),
+    ):  # fmt: skip
+        if value < least:
+            raise UserError(f"--{name} {value}: it must be {least} or more.")
+    if options.max_length_ratio and not options.max_length_ratio >= 1:
+        raise UserError(f"--max-length-ratio {options.max_length_ratio:g}: it must be 1 or more, or 0 for no limit.")
+    if not 0 < options.character_coverage <= 1:
+        raise UserError(f"--character-coverage {options.character_coverage:g}: it must be above 0 and at most 1.")
+    return options.out
+
+
+def _given_vocabularies(options: PrepareOptions) -> list[InputFile]:
+    """The existing models as inputs, each checked."""
+    given = {"--vocab": options.vocab, "--source-vocab": options.source_vocab, "--target-vocab": options.target_vocab}
+    files = []
+    for name, path in given.items():
+        if path is not None:
+            file = InputFile(path, name)
+            file.check()
+            Vocabulary(path)
+            files.append(file)
+    return files
+
+
+def _check_inputs(inputs: list[InputFile]) -> None:
+    piped = [file.option for file in inputs if file.path == STANDARD_INPUT]
+    if len(piped) > 1:
+        raise UserError(f"standard input is asked for {len(piped)} times ({', '.join(piped)}); it can be read once.")
+
+
+def _is_free(out: Path) -> bool:
+    """Whether ``out`` can be written without asking: absent, or an empty folder."""
+    if not out.exists():
+        return True
+    if not out.is_dir():
+        raise UserError(f"--out: {out} is a file; name a folder.")
+    try:
+        return not any(out.iterdir())
+    except OSError as error:
+        raise UserError(f"--out: {out} cannot be read ({error.strerror}).") from None
+
+
+def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> None:
+    """Raises UserError unless ``out`` is what these options would make of these inputs."""
+    otherwise = "choose another --out, or pass --overwrite to replace it"
+    try:
+        manifest = read_manifest(out)
+        PreparedData.open(out)
+    except UserError as error:
+        raise UserError(f"--out: {error} To write there, move it away first, or choose another --out.") from None
+    wanted, there = to_mapping(options), manifest["options"]
+    for key, value in wanted.items():
+        if key not in _WITHOUT_EFFECT and there.get(key) != value:
+            raise UserError(f"--out: {out} was prepared with --{key} {there.get(key)}, not {value}; {otherwise}.")
+    if [file.option for file in inputs] != [file["option"] for file in manifest["inputs"]]:
+        raise UserError(f"--out: {out} was prepared from other files; {otherwise}.")
+    for file, written in zip(inputs, manifest["inputs"], strict=True):
+        if file.digest_unread() != written["sha256"]:
+            raise UserError(f"--out: {out} was prepared from another {file.option} than {file.name}; {otherwise}.")
+
+
+def _not_written(out: Path, error: OSError) -> Exception:
+    reason = (error.strerror or str(error)).lower()
+    if isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError | FileExistsError):
+        return UserError(f"--out: {out} cannot be written ({reason}); choose another place.")
+    return RunFailure(f"--out: writing {out} failed ({reason}); nothing is left there. Free the way and run it again.")

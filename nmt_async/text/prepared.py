@@ -1,0 +1,148 @@
+"""The folder that ``prepare`` writes and training reads: vocabularies, token stores and a manifest.
+
+``vocabulary.model`` (joint) or ``source.model`` and ``target.model``; ``train.source.tokens`` and ``.offsets``, the
+same for ``train.target`` and ``valid``; ``valid.source.txt`` and ``valid.target.txt``, the validation text as given,
+for scores on text; ``manifest.json``: options, inputs, counts, and the size and SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmt_async.errors import UserError
+from nmt_async.text.batch import Batch, collate
+from nmt_async.text.store import TokenStore, store_files
+from nmt_async.text.vocabulary import Vocabulary
+
+FORMAT = 1
+"""Version of the folder's layout, in its manifest."""
+
+MANIFEST = "manifest.json"
+JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
+
+
+class ParallelStore:
+    """Sentence pairs: sentence i of ``source`` and of ``target`` belong together.
+
+    Raises:
+        UserError: a file is missing or damaged, or the sides have unequal numbers of sentences.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.source = TokenStore(folder / f"{split}.source")
+        self.target = TokenStore(folder / f"{split}.target")
+        if len(self.source) != len(self.target):
+            raise UserError(
+                f"{folder}: {split}.source has {len(self.source):,} sentences but {split}.target "
+                f"{len(self.target):,}; run prepare again."
+            )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, indexes: np.ndarray | Sequence[int]) -> Batch:
+        """The pairs at these indexes as one padded batch, in the order given."""
+        rows = [int(index) for index in indexes]
+        return collate([self.source[row] for row in rows], [self.target[row] for row in rows])
+
+
+class PreparedData:
+    """A prepared folder, open. Get one by `open`.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what ``manifest.json`` says.
+        source_vocabulary, target_vocabulary: the same object when joint.
+        train: the training pairs.
+        valid: the validation pairs, None when there are none.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.joint: bool = JOINT_MODEL in manifest["files"]
+        self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if self.joint else SOURCE_MODEL))
+        self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
+        self.train = ParallelStore(folder, "train")
+        self.valid = ParallelStore(folder, "valid") if "valid" in manifest["splits"] else None
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedData:
+        """The data in ``folder``, its files compared with the manifest by size.
+
+        Raises:
+            UserError: it is not a prepared folder, is incomplete, of another format version, or a size does not match.
+        """
+        manifest = read_manifest(folder)
+        for name, file in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                raise UserError(f"{folder} is incomplete: {name} is missing; run prepare again.")
+            if path.stat().st_size != file["bytes"]:
+                raise UserError(
+                    f"{path} has {path.stat().st_size:,} bytes where {MANIFEST} says {file['bytes']:,}; "
+                    f"run prepare again."
+                )
+        return cls(folder, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal digits: another whenever a vocabulary or a token is another, and only then."""
+        return fingerprint(self.manifest["files"])
+
+    def valid_lines(self) -> tuple[list[str], list[str]]:
+        """The validation source and reference as given, line by line; two empty lists when there are none."""
+        if self.valid is None:
+            return [], []
+        source, target = ((self.folder / f"valid.{side}.txt").read_bytes() for side in ("source", "target"))
+        return source.decode().split("\n")[:-1], target.decode().split("\n")[:-1]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of ``folder`` says.
+
+    Raises:
+        UserError: ``folder`` is not a prepared folder, or one of another format version.
+    """
+    if not folder.exists():
+        raise UserError(f"there is no folder {folder}; nmt-async prepare --out {folder} makes it.")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} is not a folder that nmt-async prepare made: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format"]
+        missing = {"options", "inputs", "splits", "files"} - set(manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged or not from nmt-async prepare; run prepare again.") from None
+    if version != FORMAT:
+        raise UserError(f"{folder} has format {version}, this version reads {FORMAT}; run prepare again.")
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; run prepare again.")
+    return dict(manifest)
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The size and SHA-256 of each file in ``folder``, as its manifest gives them."""
+    described = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            described[path.name] = {
+                "bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }  # fmt: skip
+    return described
+
+
+def fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """See `PreparedData.fingerprint`."""
+    names = [JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL]
+    names += [file.name for split in ("train", "valid") for side in ("source", "target")
+              for file in store_files(Path(f"{split}.{side}"))]  # fmt: skip
+    text = "".join(f"{name} {files[name]['sha256']}\n" for name in names if name in files)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""Encoded sentences on disk, memory-mapped: a corpus of any size costs no memory but its lengths.
+
+A store at ``path`` is two files: ``path.tokens``, every sentence's subword indexes with its end mark, one after the
+other, little-endian uint16 (uint32 for vocabularies above 65,535); and ``path.offsets``, little-endian int64, where
+each sentence begins, in tokens, and last where the last one ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, chain
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt_async.errors import UserError
+
+Number = TypeVar("Number", bound=np.generic)
+OFFSET = np.dtype("<i8")
+
+
+def token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger]:
+    """The narrowest of uint16 and uint32 that holds every index."""
+    return np.dtype("<u2" if vocabulary_size <= 65_535 else "<u4")
+
+
+def store_files(path: Path) -> tuple[Path, Path]:
+    """The tokens file and the offsets file of the store at ``path``."""
+    return path.with_name(path.name + ".tokens"), path.with_name(path.name + ".offsets")
+
+
+class StoreWriter:
+    """Appends sentences to a new store; its files get their names when it is closed, never if it fails before.
+
+    Attributes:
+        tokens: written so far, end marks counted.
+        sentences: written so far.
+    """
+
+    def __init__(self, path: Path, vocabulary_size: int) -> None:
+        self.tokens = 0
+        self.sentences = 0
+        self._type = token_type(vocabulary_size)
+        self._names = store_files(path)
+        self._parts = [name.with_name(name.name + ".part") for name in self._names]
+        self._files = [part.open("wb") for part in self._parts]
+        self._files[1].write(np.zeros(1, OFFSET).tobytes())
+
+    def append(self, sentence: Sequence[int]) -> None:
+        """One sentence's subword indexes with its end mark."""
+        self.extend([sentence])
+
+    def extend(self, sentences: Sequence[Sequence[int]]) -> None:
+        """Many sentences at once, which is faster.
+
+        Raises:
+            OSError: the disk is full, or another failure to write.
+        """
+        ends = list(accumulate(map(len, sentences), initial=self.tokens))
+        flat = np.fromiter(chain.from_iterable(sentences), self._type, count=ends[-1] - self.tokens)
+        self._files[0].write(flat.data)
+        self._files[1].write(np.array(ends[1:], OFFSET).data)
+        self.tokens = ends[-1]
+        self.sentences += len(sentences)
+
+    def close(self) -> None:
+        """Makes the store whole under its name."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        for part, name in zip(self._parts, self._names, strict=True):
+            part.replace(name)
+
+    def discard(self) -> None:
+        """Leaves nothing behind."""
+        for file, part in zip(self._files, self._parts, strict=True):
+            # What is still buffered may not fit on the disk either: closing the raw file drops it.
+            file.raw.close()
+            part.unlink(missing_ok=True)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class TokenStore:
+    """The sentences of the store at ``path``: ``store[i]`` is sentence i's indexes, a read-only view of the file.
+
+    Raises:
+        UserError: a file is missing, or the two do not fit each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        tokens_file, offsets_file = store_files(path)
+        self._offsets = _mapped(offsets_file, OFFSET)
+        count = int(self._offsets[-1]) if len(self._offsets) else -1
+        size = tokens_file.stat().st_size if tokens_file.is_file() else -1
+        width = next((width for width in (2, 4) if count * width == size), None)
+        if width is None:
+            raise UserError(f"{tokens_file} and {offsets_file.name} do not fit each other; run prepare again.")
+        self._tokens = _mapped(tokens_file, np.dtype(f"<u{width}"))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.unsignedinteger]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sentence {index} of {len(self)}")
+        return self._tokens[self._offsets[index] : self._offsets[index + 1]]
+
+    @property
+    def tokens(self) -> int:
+        """Of all sentences, end marks counted."""
+        return int(self._offsets[-1])
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """(sentences,), subwords of each sentence counting its end mark."""
+        return np.diff(self._offsets).astype(np.int32)
+
+
+def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:
+    try:
+        if path.stat().st_size == 0:  # mmap refuses an empty file
+            return np.empty(0, kind)
+        return np.memmap(path, kind, mode="r").view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run prepare again.") from None
