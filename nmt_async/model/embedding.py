@@ -35,8 +35,9 @@ class Embedding(nn.Module):
     def table(self, first: int, length: int) -> Tensor:
         """Rows ``first`` to ``first + length`` of the position table, computed anew beyond its end."""
         if first + length > self.positions.shape[0]:
-            grown = sinusoid_positions(2 * (first + length), self.weight.shape[1])
-            self.positions = grown.to(self.positions)
+            with torch.inference_mode(False):  # the table outlives the search that needs it, and training may follow
+                grown = sinusoid_positions(2 * (first + length), self.weight.shape[1])
+                self.positions = grown.to(self.positions)
         return self.positions[first : first + length]
 
     def forward(self, indexes: Tensor, first: int = 0) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.incremental import LayerCache
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "swish": F.silu, "gelu": F.gelu}
 NORM_EPSILON = 1e-6
@@ -79,5 +80,26 @@ class DecoderLayer(nn.Module):
         key, value = self.cross_attention.project_memory(memory)
         x = self.around_attention(x, lambda inner: self.attention(inner, None, causal=True))
         x = self.around_cross_attention(x, lambda inner: self.cross_attention.attend(inner, key, value, memory_mask))
+        result: Tensor = self.around_feed_forward(x, self.feed_forward)
+        return result
+
+    def step(self, x: Tensor, cache: LayerCache, past: Tensor | None, memory_mask: Tensor | None) -> Tensor:
+        """The newest subword of every hypothesis, (sentences, beam, d) to the same.
+
+        Args:
+            cache: this layer's; the newest keys and values are added to it.
+            past: the additive mask (sentences, 1, beam, slots) of a hypothesis' own past; None where all is its own.
+            memory_mask: the additive mask (sentences, 1, 1, source_length) of the source.
+        """
+
+        def attend(inner: Tensor) -> Tensor:
+            query, key, value = self.attention.project(inner)
+            return self.attention.attend(query, *cache.append(key, value), past)
+
+        def attend_memory(inner: Tensor) -> Tensor:
+            return self.cross_attention.attend(inner, cache.memory_key, cache.memory_value, memory_mask)
+
+        x = self.around_attention(x, attend)
+        x = self.around_cross_attention(x, attend_memory)
         result: Tensor = self.around_feed_forward(x, self.feed_forward)
         return result

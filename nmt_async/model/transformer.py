@@ -7,6 +7,7 @@ the output matrix has a bias beside it.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,14 @@ from torch.nn import functional as F
 
 from nmt_async.model.attention import initialise_parts
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_state import DecoderState, TranslationModel
 from nmt_async.model.embedding import Embedding, sinusoid_positions
+from nmt_async.model.incremental import LayerCache, TransformerState
 from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer
 from nmt_async.text.batch import Batch, padding_mask
 
 
-class Transformer(nn.Module):
+class Transformer(TranslationModel):
     """Encoder and decoder with (tied) embeddings.
 
     Args:
@@ -100,3 +103,25 @@ class Transformer(nn.Module):
             x = layer(x, memory, mask)
         real = padding_mask(batch.target_lengths, batch.target.shape[1])
         return self.logits(self.decoder_top(x[real])), batch.target[real]
+
+    def start(self, source: Tensor, source_lengths: Tensor) -> TransformerState:
+        """The decoder's state before the first subword; see `nmt_async.model.decoder_state.TranslationModel`."""
+        memory, mask = self.encode(source, source_lengths)
+        caches = [
+            LayerCache(*cast(DecoderLayer, layer).cross_attention.project_memory(memory)) for layer in self.decoder
+        ]
+        additive = None if mask is None else memory.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+        return TransformerState(caches, additive, len(source))
+
+    def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:
+        """The next subword's logits; see `nmt_async.model.decoder_state.TranslationModel`."""
+        state = cast(TransformerState, state)
+        if previous is None:
+            x = self.target_embedding.first_input(state.sentences)
+        else:
+            x = self.target_embedding(previous.view(-1, 1), state.position)
+        x = self._drop(x).view(state.sentences, state.beam, -1)
+        past = state.advance()
+        for layer, cache in zip(self.decoder, state.layers, strict=True):
+            x = cast(DecoderLayer, layer).step(x, cache, past, state.memory_mask)
+        return self.logits(self.decoder_top(x).view(state.sentences * state.beam, -1))

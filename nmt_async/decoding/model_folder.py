@@ -1,0 +1,182 @@
+"""A trained model as a folder: parameters, configuration and vocabularies, complete and checked by their hashes.
+
+    model.safetensors   parameters by name, each once
+    model.json          format version, configuration, SHA-256 of the other files
+    vocabulary.model    SentencePiece model of both languages, or source.model and target.model
+
+A *run folder* is accepted wherever a model folder is: its text files ``best`` and ``last`` name one, relative to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nmt_async.errors import UserError
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.flat import FlatLayout
+from nmt_async.model.transformer import Transformer
+from nmt_async.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+PARAMETERS = "model.safetensors"
+DESCRIPTION = "model.json"
+JOINT_VOCABULARY = "vocabulary.model"
+SOURCE_VOCABULARY = "source.model"
+TARGET_VOCABULARY = "target.model"
+POINTERS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its vocabularies, ready to translate.
+
+    Attributes:
+        folder: the model folder that was found.
+    """
+
+    model: Transformer
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    configuration: ModelConfiguration
+    folder: Path
+
+
+def save_model(
+    folder: Path,
+    configuration: ModelConfiguration,
+    named_parameters: Mapping[str, Tensor],
+    source_vocabulary_path: Path,
+    target_vocabulary_path: Path,
+) -> None:
+    """Writes the model's files into ``folder`` (made if absent); ``model.json``, which makes them a model, last.
+
+    A reader never sees half a file, but may see old files beside new ones: write into a new folder, then rename it.
+
+    Args:
+        named_parameters: as `FlatLayout.named` gives them; the moving average where that is what decodes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in named_parameters.items()}
+    beside = folder / (PARAMETERS + ".part")
+    save_file(contiguous, beside)
+    beside.replace(folder / PARAMETERS)
+    vocabularies = {SOURCE_VOCABULARY: source_vocabulary_path, TARGET_VOCABULARY: target_vocabulary_path}
+    if source_vocabulary_path.read_bytes() == target_vocabulary_path.read_bytes():
+        vocabularies = {JOINT_VOCABULARY: source_vocabulary_path}
+    for name, path in vocabularies.items():
+        shutil.copyfile(path, folder / (name + ".part"))
+        (folder / (name + ".part")).replace(folder / name)
+    description = {
+        "format": FORMAT_VERSION,
+        "configuration": configuration.as_mapping(),
+        "sha256": {name: _sha256(folder / name) for name in (PARAMETERS, *vocabularies)},
+    }
+    beside = folder / (DESCRIPTION + ".part")
+    beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    beside.replace(folder / DESCRIPTION)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """The model in a model folder, or the best (else the last) one of a run folder, on the CPU.
+
+    Raises:
+        UserError: there is none, a file is missing or damaged, or it was written by another version.
+    """
+    folder = find_model(folder)
+    description = _description(folder)
+    hashes = description["sha256"]
+    for name, expected in hashes.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing: this model is incomplete; use another checkpoint.")
+        if _sha256(folder / name) != expected:
+            raise UserError(
+                f"{folder / name} is damaged (its SHA-256 is not the one in {DESCRIPTION}); use another checkpoint."
+            )
+    try:
+        configuration = ModelConfiguration(**description["configuration"])
+        model = Transformer(configuration)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / DESCRIPTION} describes no model that this version knows ({error}).") from None
+    layout = FlatLayout(model)
+    vector = torch.zeros(layout.size)
+    try:
+        layout.scatter(load_file(folder / PARAMETERS), vector)
+    except (KeyError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder / PARAMETERS} does not fit {DESCRIPTION} ({error}).") from None
+    layout.bind(model, vector)
+    names = (JOINT_VOCABULARY,) if JOINT_VOCABULARY in hashes else (SOURCE_VOCABULARY, TARGET_VOCABULARY)
+    vocabularies = [Vocabulary(folder / name) for name in names]
+    source, target = vocabularies[0], vocabularies[-1]
+    if (source.size, target.size) != (configuration.source_vocabulary, configuration.target_vocabulary):
+        raise UserError(
+            f"{folder}: the vocabularies have {source.size:,} and {target.size:,} subwords but the model "
+            f"{configuration.source_vocabulary:,} and {configuration.target_vocabulary:,}; use another checkpoint."
+        )
+    return LoadedModel(model, source, target, configuration, folder)
+
+
+def find_model(folder: Path) -> Path:
+    """The model folder that ``folder`` is, or that its ``best`` or else ``last`` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {problem}; give the folder of a run (train --out) or of one of its checkpoints.")
+    if (folder / DESCRIPTION).is_file():
+        return folder
+    for name in POINTERS:
+        pointer = folder / name
+        if not pointer.is_file():
+            continue
+        try:
+            written = pointer.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{pointer} cannot be read ({error}).") from None
+        if written and (folder / written / DESCRIPTION).is_file():
+            return folder / written
+        raise UserError(
+            f"{pointer} names {written!r}, and there is no {DESCRIPTION} in it; give a folder of {folder}/checkpoints."
+        )
+    raise UserError(
+        f"{folder} holds no model: neither {DESCRIPTION} nor {' nor '.join(POINTERS)} is in it; "
+        f"give the folder of a run that has saved a checkpoint, or of the checkpoint."
+    )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); use another checkpoint.") from None
+    if not isinstance(description, dict) or "format" not in description:
+        raise UserError(f"{path} is not a model's description; use another checkpoint.")
+    if description["format"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {description['format']!r}, this version reads {FORMAT_VERSION}; "
+            f"use the version of nmt-async that wrote it."
+        )
+    hashes = description.get("sha256")
+    needed = ({PARAMETERS, JOINT_VOCABULARY}, {PARAMETERS, SOURCE_VOCABULARY, TARGET_VOCABULARY})
+    if not isinstance(hashes, dict) or set(hashes) not in needed or "configuration" not in description:
+        raise UserError(f"{path} is damaged (it does not list the model's files); use another checkpoint.")
+    return description
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

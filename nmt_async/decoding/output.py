@@ -1,0 +1,53 @@
+"""Where a command's lines go: standard output, or a file that has its name only when it is whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from nmt_async.errors import UserError
+
+WriteLine = Callable[[str], None]
+
+
+@contextmanager
+def output_lines(path: Path | None) -> Iterator[WriteLine]:
+    """A function that writes a line at once: to standard output, or to ``path``, written beside it and renamed.
+
+    Raises:
+        UserError: no file can be made at ``path``.
+        BrokenPipeError: nobody reads standard output any more; it is safe to exit after this.
+    """
+    if path is None:
+        try:
+            yield _writer(sys.stdout.buffer)
+        except BrokenPipeError:
+            # What is still in the buffer must not be written, and fail, once more when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
+        return
+    if path.is_dir():
+        raise UserError(f"--output: {path} is a folder; name a file.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        file = beside.open("wb")
+    except OSError as error:
+        raise UserError(f"--output: {path} cannot be written ({error.strerror}).") from None
+    try:
+        with file:
+            yield _writer(file)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _writer(file: BinaryIO) -> WriteLine:
+    def write_line(line: str) -> None:
+        file.write(line.encode("utf-8", errors="replace") + b"\n")
+        file.flush()
+
+    return write_line

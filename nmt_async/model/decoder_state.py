@@ -1,0 +1,53 @@
+"""What a model offers to a search: a start from source sentences, then one subword at a time.
+
+A search follows several hypotheses of several sentences at once. Their rows stand sentence by sentence: with
+``beam`` hypotheses a sentence, row ``s * beam + b`` is hypothesis ``b`` of sentence ``s``. The source side of a state
+exists once for each sentence, however many hypotheses it has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class DecoderState(ABC):
+    """What a decoder remembers of its hypotheses between two steps; changed in place."""
+
+    sentences: int
+    beam: int
+
+    @abstractmethod
+    def reorder(self, parents: Tensor) -> None:
+        """Makes hypothesis ``b`` of sentence ``s`` go on from its hypothesis ``parents[s, b]``.
+
+        Args:
+            parents: (sentences, new_beam), int64, each below `beam`; `beam` becomes ``new_beam``.
+        """
+
+    @abstractmethod
+    def keep(self, kept: Tensor) -> None:
+        """Forgets all sentences but ``kept`` (remaining,), int64, ascending."""
+
+
+class TranslationModel(nn.Module, ABC):
+    """A model that a search can drive."""
+
+    @abstractmethod
+    def start(self, source: Tensor, source_lengths: Tensor) -> DecoderState:
+        """The state before the first subword, one hypothesis a sentence.
+
+        Args:
+            source: (sentences, source_length), int64, each row with its end mark.
+            source_lengths: (sentences,), int64, counting the end mark.
+        """
+
+    @abstractmethod
+    def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:
+        """Logits (rows, vocabulary) of the next subword of every hypothesis.
+
+        Args:
+            state: of this model; it goes one position on.
+            previous: (rows,), int64, the subwords that the hypotheses chose last; None at the first step.
+        """

@@ -1,0 +1,99 @@
+"""What the Transformer's decoder remembers between steps: keys and values, computed once each.
+
+Hypotheses are the query axis of attention: a layer's keys and values of all hypotheses of a sentence lie side by
+side, and a mask says which of them are a hypothesis' own past. So reordering a beam moves a small mask where
+copying each hypothesis' past would move all keys and values, and the keys and values of the source are never
+repeated for the hypotheses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nmt_async.model.decoder_state import DecoderState
+
+FIRST_CAPACITY = 64
+"""Slots of a cache when it is made; it doubles when they are used up."""
+
+
+class LayerCache:
+    """One decoder layer's keys and values.
+
+    Attributes:
+        memory_key, memory_value: of the source, (sentences, heads, source_length, d / heads).
+        slots: keys and values of past subwords; the first ``used`` of (2, sentences, heads, capacity, d / heads).
+    """
+
+    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
+        self.memory_key = memory_key
+        self.memory_value = memory_value
+        sentences, heads, _, width = memory_key.shape
+        self.slots = memory_key.new_empty(2, sentences, heads, FIRST_CAPACITY, width)
+        self.used = 0
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns all so far."""
+        used = self.used + key.shape[2]
+        capacity = self.slots.shape[3]
+        if used > capacity:
+            larger = self.slots.new_empty(*self.slots.shape[:3], max(2 * capacity, used), self.slots.shape[4])
+            larger[:, :, :, : self.used] = self.slots[:, :, :, : self.used]
+            self.slots = larger
+        self.slots[0, :, :, self.used : used] = key
+        self.slots[1, :, :, self.used : used] = value
+        self.used = used
+        return self.slots[0, :, :, :used], self.slots[1, :, :, :used]
+
+    def keep(self, kept: Tensor) -> None:
+        """Forgets all sentences but ``kept``."""
+        self.memory_key = self.memory_key.index_select(0, kept)
+        self.memory_value = self.memory_value.index_select(0, kept)
+        self.slots = self.slots.index_select(1, kept)
+
+
+class TransformerState(DecoderState):
+    """The state of a Transformer's decoder.
+
+    Attributes:
+        position: subwords so far.
+        layers: a cache for each decoder layer.
+        memory_mask: 0 at source tokens and minus infinity at padding, (sentences, 1, 1, source_length), or None.
+        past: 0 at a hypothesis' own past, minus infinity at that of others, (sentences, beam, used slots);
+            None as long as every sentence has had one hypothesis only.
+    """
+
+    def __init__(self, layers: list[LayerCache], memory_mask: Tensor | None, sentences: int) -> None:
+        self.layers = layers
+        self.memory_mask = memory_mask
+        self.sentences = sentences
+        self.beam = 1
+        self.position = 0
+        self.past: Tensor | None = None
+
+    def reorder(self, parents: Tensor) -> None:
+        beam = parents.shape[1]
+        if self.past is not None:
+            self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
+        elif beam > 1:
+            self.past = self.layers[0].slots.new_zeros(self.sentences, beam, self.position)
+        self.beam = beam
+
+    def keep(self, kept: Tensor) -> None:
+        for layer in self.layers:
+            layer.keep(kept)
+        if self.memory_mask is not None:
+            self.memory_mask = self.memory_mask.index_select(0, kept)
+        if self.past is not None:
+            self.past = self.past.index_select(0, kept)
+        self.sentences = len(kept)
+
+    def advance(self) -> Tensor | None:
+        """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots with theirs), or None."""
+        self.position += 1
+        if self.past is None:
+            return None
+        own = torch.full((self.beam, self.beam), float("-inf"), dtype=self.past.dtype, device=self.past.device)
+        own.fill_diagonal_(0.0)
+        self.past = torch.cat([self.past, own.expand(self.sentences, -1, -1)], dim=2)
+        return self.past[:, None]
