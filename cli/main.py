@@ -10,8 +10,9 @@ import typer
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
+from nmt_async.training.options import TrainOptions
 
-from . import prepare
+from . import prepare, train
 from .declare import command
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ def _main(
 
 
 command(app, PrepareOptions, prepare.run, name="prepare")
+command(app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS)
 
 
 def main(arguments: list[str] | None = None) -> None:
