@@ -95,7 +95,8 @@ class Run:
         self.moment = Moment()
         self.judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self._moments: dict[int, Moment] = {}
-        self._signal: int = 0
+        self._validated = 0
+        self._signal = 0
         devices = options.device_list()
         configuration = model_configuration(options, data)
         model = Transformer(configuration, options.seed)
@@ -207,6 +208,7 @@ class Run:
     def _validate(self) -> None:
         assert self.validator is not None
         self._moments[self.moment.updates] = self.moment
+        self._validated = self.moment.updates
         self.validator.begin(self.moment.updates, self.decoding_parameters)
 
     def _hear_validation(self, timeout: float | None = 0.0) -> None:
@@ -296,12 +298,13 @@ class Run:
     def _last_validation(self) -> None:
         if self.validator is None or not self.moment.updates:
             return
-        while self.validator.busy:
-            self._hear_validation(timeout=0.5)
-        judged = {step for _, step in self.judge.ranking}
-        if self.moment.updates not in judged and self._moments.get(self.moment.updates) is None:
+        self._await_validation(self.validator)
+        if self._validated != self.moment.updates:
             self._validate()
-        while self.validator.busy:
+            self._await_validation(self.validator)
+
+    def _await_validation(self, validator: Validator) -> None:
+        while validator.busy:
             self._hear_validation(timeout=0.5)
 
     @contextmanager
