@@ -8,10 +8,11 @@ import sys
 import typer
 
 from nmt_async import __version__
+from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
 
-from . import prepare
+from . import evaluate, prepare, translate
 from .declare import command
 
 app = typer.Typer(
@@ -37,6 +38,8 @@ def _main(
 
 
 command(app, PrepareOptions, prepare.run, name="prepare")
+command(app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS)
+command(app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS)
 
 
 def main(arguments: list[str] | None = None) -> None:
