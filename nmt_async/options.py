@@ -29,6 +29,7 @@ def option(
     metavar: str | None = None,
     choices: Sequence[str] | None = None,
     parse: Callable[[str], Any] | None = None,
+    changeable: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line option and a key of the configuration file.
 
@@ -40,10 +41,11 @@ def option(
         choices: the allowed words, for options that are one of a few words.
         parse: turns the typed text into the value, for types beyond str, int, float, bool and Path;
             its value's ``str()`` must give text that it parses again.
+        changeable: a run may be resumed with another value of it.
     """
     metadata = {
         "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
-        "choices": tuple(choices) if choices else None, "parse": parse,
+        "choices": tuple(choices) if choices else None, "parse": parse, "changeable": changeable,
     }  # fmt: skip
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -1,0 +1,73 @@
+# Needs make and Python 3.11 or newer with its venv module; everything else is installed into .venv.
+# Without a GPU, PyTorch's smaller build without CUDA is enough:
+#     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format venv clean
+
+# For example: make test ARGS='-k numbers -x'
+ARGS ?=
+
+REQUIREMENTS := setup.cfg constraints.txt pyproject.toml
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+# On a terminal pip shows its progress; a log needs none of it.
+QUIET := $$(test -t 2 || echo --quiet)
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+demo: .venv/installed ## train a small translation model on a generated corpus, translate and evaluate (5 minutes)
+	@bash examples/demo/run.sh
+
+test: .venv/installed-dev ## run the tests; ARGS goes to pytest, NMT_ASYNC_DATA names a folder with real text
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/installed-dev ## check style and types
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy nmt_async cli
+
+format: .venv/installed-dev ## rewrite the code in its style
+	.venv/bin/python -m ruff check --fix-only .
+	.venv/bin/python -m ruff format .
+
+venv: .venv/installed-dev ## make .venv with everything for development
+
+clean: ## remove what these targets made: .venv, the demo's folder, caches
+	rm -rf .venv demo build dist nmt_async.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment that an interrupted run left broken is made anew.
+define MAKE_VENV
+if ! .venv/bin/python -c 'import pip' 2>/dev/null; then \
+	found=; \
+	for python in python3.13 python3.12 python3.11 python3; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		found="$${found:-$$python}"; \
+		if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+			echo "Making .venv with $$python"; \
+			exec "$$python" -m venv --clear .venv; \
+		fi; \
+	done; \
+	if [ -n "$$found" ]; then \
+		package="$$("$$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+		echo "$$found has no venv module: run 'apt-get install $$package' as root, then make again." >&2; \
+	else \
+		echo "No Python 3.11 or newer found: run 'apt-get install python3 python3-venv' as root, then make again." >&2; \
+	fi; \
+	exit 1; \
+fi
+endef
+
+.venv/installed: $(REQUIREMENTS)
+	@$(MAKE_VENV)
+	@echo "Installing nmt-async into .venv; the first time PyTorch is downloaded"
+	@$(PIP) install $(QUIET) -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: $(REQUIREMENTS)
+	@$(MAKE_VENV)
+	@echo "Installing nmt-async and the development tools into .venv; the first time PyTorch is downloaded"
+	@$(PIP) install $(QUIET) -c constraints.txt -e '.[dev]'
+	@touch .venv/installed $@

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Multi30k English-German with one way of updating: sync, async or hybrid (the default). See README.md beside this file.
+# Run again, it resumes: the text and the prepared data are kept, and training continues where it stopped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+PATH="$PWD/.venv/bin:$PATH"
+command -v nmt-async > /dev/null || {
+    echo "nmt-async is not installed: run 'make venv' first." >&2
+    exit 2
+}
+
+mode="${1:-hybrid}"
+case "$mode" in
+    # Two workers with two batches each a round, and four pushes from anyone: the same effective batch.
+    sync) accumulate=2 ;;
+    hybrid) accumulate=4 ;;
+    async) accumulate=1 ;;
+    *)
+        echo "run.sh: '$mode' is not a mode; choose sync, async or hybrid." >&2
+        exit 2
+        ;;
+esac
+stop_after="${STOP_AFTER:-1h}"
+
+run() {
+    printf '\n$ %s\n' "$1"
+    eval "$1"
+}
+
+made=runs/multi30k
+run "python examples/multi30k/data.py --out $made/text"
+
+if [[ ! -d "$made/data" ]]; then
+    run "nmt-async prepare --train-source $made/text/train.en --train-target $made/text/train.de \\
+    --valid-source $made/text/valid.en --valid-target $made/text/valid.de --vocab-size 8000 --out $made/data"
+fi
+
+run "nmt-async train $made/data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 2 \\
+    --preset small --seed 1 --stop-after $stop_after"
+
+hypothesis="$made/$mode.test2016.de"
+run "nmt-async translate $made/$mode < $made/text/test2016.en > $hypothesis" || {
+    code=$?
+    rm -f "$hypothesis"
+    exit "$code"
+}
+
+run "nmt-async evaluate --reference $made/text/test2016.de --hypothesis $hypothesis | tee $made/$mode.evaluation.txt"

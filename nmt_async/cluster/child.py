@@ -1,0 +1,48 @@
+"""What every child process does first: it dies with its parent, and leaves Ctrl-C to it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+
+import torch
+
+_PR_SET_PDEATHSIG = 1
+
+
+def settle_in(threads: int, niceness: int = 0) -> None:
+    """Call first in a child, before torch computes anything.
+
+    Args:
+        threads: torch may compute with.
+        niceness: added to the process's; 10 leaves the cores to others that want them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    with contextlib.suppress(OSError, AttributeError):  # not on Linux: the pipe's end tells us as well
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent.pid:  # it died before we asked to be told
+        raise SystemExit(1)
+    if niceness:
+        os.nice(niceness)
+    torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def thread_environment(threads: int) -> Iterator[None]:
+    """Children started inside see the thread count from their first instruction on."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,253 @@
+"""A cluster of processes over shared memory: the parent is the server, each worker a child.
+
+Parameters and one gradient slot a worker lie in shared memory. The parent waits on the workers' pipes and on their
+end at once, so that a death is an event like a push: the batch goes back and a new worker takes the place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from torch import Tensor
+
+from nmt_async.cluster.child import thread_environment
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.shared_memory import SharedVectors
+from nmt_async.cluster.task import Computed
+from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
+from nmt_async.errors import RunFailure
+from nmt_async.sync.push import Update
+
+DEATHS_IN_A_ROW = 5
+"""Deaths of one worker with no push of its between them, after which the run stops."""
+
+TICK = 0.5
+"""Seconds without an update after which the training loop is woken anyway."""
+
+
+@dataclass
+class Seat:
+    """The place of one worker: its process, which may be replaced, and what it has told.
+
+    Attributes:
+        idle: it waits for a task.
+        deaths: in a row.
+        error: the latest exception it reported.
+        computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
+        waiting: seconds spent waiting for a task since then.
+    """
+
+    device: str
+    process: SpawnProcess
+    pipe: Connection
+    idle: bool = False
+    deaths: int = 0
+    error: str = ""
+    computing: float = 0.0
+    waiting: float = 0.0
+
+
+@dataclass
+class Memory:
+    """What parent and children share: the ring's buffers, and a gradient slot a worker."""
+
+    workers: int
+    size: int
+    ring: SharedVectors = field(init=False)
+    slots: SharedVectors = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ring = SharedVectors(self.workers + 1, self.size)
+        self.slots = SharedVectors(self.workers, self.size)
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        self.ring.close()
+        self.slots.close()
+
+
+class ProcessCluster:
+    """Workers in processes, one for each of ``devices``.
+
+    Args:
+        coordinator: decides; its server's parameters lie in ``memory.ring``.
+        warn: takes one sentence about a worker that died.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        memory: Memory,
+        settings: WorkerSettings,
+        devices: list[str],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.coordinator = coordinator
+        self.memory = memory
+        self.settings = settings
+        self.warn = warn
+        self._context = multiprocessing.get_context("spawn")
+        self._seats: list[Seat] = []
+        try:
+            for index, device in enumerate(devices):
+                self._seats.append(Seat(device, *self._spawn(index, device)))
+        except BaseException:
+            self.close()
+            raise
+
+    def _spawn(self, index: int, device: str) -> tuple[SpawnProcess, Connection]:
+        ours, theirs = self._context.Pipe()
+        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, theirs)
+        process = self._context.Process(target=run_worker, args=arguments, name=f"worker {index}", daemon=True)
+        with thread_environment(self.settings.threads):
+            process.start()
+        theirs.close()
+        return process, ours
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids, by worker."""
+        return [seat.process.pid or 0 for seat in self._seats]
+
+    def updates(self) -> Iterator[Update | None]:
+        """Every update as it is applied, and None after half a second without one; ends with a finite stream.
+
+        Raises:
+            RunFailure: a worker died again and again, or too many batches were set aside.
+        """
+        latest = time.monotonic()
+        while not self.coordinator.finished:
+            self._deal()
+            for update in self._receive():
+                self._deal()
+                latest = time.monotonic()
+                yield update
+            if time.monotonic() - latest > TICK:
+                latest = time.monotonic()
+                yield None
+        last = self.stop()
+        if last is not None:
+            yield last
+
+    def stop(self) -> Update | None:
+        """Ends the run; see `Coordinator.stop`. What workers push from now on is not read."""
+        self.close()
+        return self.coordinator.stop()
+
+    def _deal(self) -> None:
+        """Gives every idle worker a task that may have one."""
+        for index, seat in enumerate(self._seats):
+            if not seat.idle:
+                continue
+            task = self.coordinator.next_task(index)
+            if task is not None:
+                seat.idle = False
+                # If it just died, its sentinel will say so, and the task goes back then.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    seat.pipe.send(task)
+
+    def _receive(self) -> Iterator[Update]:
+        """Waits for messages and deaths, a tick at most; yields the updates they complete."""
+        sources: dict[Connection | int, int] = {}
+        for index, seat in enumerate(self._seats):
+            sources[seat.pipe] = index
+            sources[seat.process.sentinel] = index
+        ready = wait(list(sources), timeout=TICK)
+        # Of a worker that spoke and died, both are ready: what it said comes first.
+        for source in sorted(ready, key=lambda item: isinstance(item, int)):
+            index = sources[source]  # type: ignore[index]
+            seat = self._seats[index]
+            if isinstance(source, int):
+                if seat.process.sentinel == source:
+                    yield from self._hear_last(index, seat)
+                    self._replace(index, seat)
+            elif seat.pipe is source:
+                update = self._hear(index, seat)
+                if update is not None:
+                    yield update
+
+    def _hear_last(self, index: int, seat: Seat) -> Iterator[Update]:
+        while True:
+            try:
+                if not seat.pipe.poll():
+                    return
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            update = self._hear(index, seat)
+            if update is not None:
+                yield update
+            if seat.pipe.closed:
+                return
+
+    def _hear(self, index: int, seat: Seat) -> Update | None:
+        try:
+            message = seat.pipe.recv()
+        except (EOFError, ConnectionResetError, OSError):
+            # Nothing more will come; its sentinel says so too. A worker that lives without a pipe is of no use.
+            seat.pipe.close()
+            seat.process.kill()
+            seat.process.join()
+            self._replace(index, seat)
+            return None
+        if isinstance(message, Ready):
+            seat.idle = True
+            return None
+        if isinstance(message, Failed):
+            seat.error = message.error
+            return None
+        assert isinstance(message, Computed)
+        seat.idle = True
+        seat.deaths, seat.error = 0, ""
+        seat.computing += message.seconds
+        seat.waiting += message.waited
+        return self.coordinator.push(index, message, self._slot(index))
+
+    def _slot(self, index: int) -> Tensor:
+        return self.memory.slots.tensor[index]
+
+    def _replace(self, index: int, seat: Seat) -> None:
+        """A worker has ended: its batch goes back, a new one takes its seat."""
+        seat.process.join()
+        how = seat.error or _ending(seat.process.exitcode)
+        deaths = seat.deaths + 1
+        batch = self.coordinator.died(index)
+        where = f"at batch {batch.number} of epoch {batch.epoch}" if batch else "before it had a batch"
+        if deaths >= DEATHS_IN_A_ROW:
+            raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
+        self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
+        seat.pipe.close()
+        self._seats[index] = Seat(seat.device, *self._spawn(index, seat.device), deaths=deaths)
+
+    def waiting_shares(self) -> list[float]:
+        """Of each worker, the share of its time since the last call that it waited for a task."""
+        shares = []
+        for seat in self._seats:
+            total = seat.computing + seat.waiting
+            shares.append(seat.waiting / total if total else 0.0)
+            seat.computing = seat.waiting = 0.0
+        return shares
+
+    def close(self) -> None:
+        """Ends the workers; what they compute is lost. Safe to call twice."""
+        for seat in self._seats:
+            seat.process.terminate()
+        for seat in self._seats:
+            seat.process.join(timeout=5)
+            if seat.process.is_alive():
+                seat.process.kill()
+                seat.process.join()
+            seat.pipe.close()
+        self._seats = []
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        reason = "; out of memory?" if code == -9 else ""
+        return f"killed by signal {-code}{reason}"
+    return f"exit code {code}"

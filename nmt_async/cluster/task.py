@@ -1,0 +1,50 @@
+"""What a worker is given and what it returns, whatever kind of cluster it is in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nmt_async.sync.push import BatchKey
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch to compute.
+
+    Attributes:
+        batch: its name.
+        sentences: (sentences,) indexes into the token store.
+        version: the parameters' version it is to be computed on.
+        buffer: the ring's buffer that holds them.
+        position: epochs gone by at its end.
+    """
+
+    batch: BatchKey
+    sentences: np.ndarray
+    version: int
+    buffer: int
+    position: float
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a worker tells of a gradient that lies in its slot.
+
+    Attributes:
+        loss: training loss summed over target tokens, in nats.
+        tokens, source_tokens: of the batch.
+        gradient_norm: Euclidean norm of the gradient, not finite if any element is not.
+        parts: pieces in which it was computed, for lack of memory.
+        seconds: spent computing.
+        waited: seconds between the worker's previous push and this task.
+    """
+
+    loss: float
+    tokens: int
+    source_tokens: int
+    gradient_norm: float
+    parts: int = 1
+    seconds: float = 0.0
+    waited: float = 0.0

@@ -1,0 +1,118 @@
+"""What a run reports: one record for each stretch of training and one for each validation.
+
+The same record becomes an object in ``metrics.jsonl``, a line of ``train.log`` in Marian's form, and what the
+console shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """A stretch of training that ends at an update.
+
+    Attributes:
+        time: seconds of training so far.
+        epoch: epochs begun, from 1.
+        epochs: epochs gone by, as a fraction.
+        update: updates so far.
+        sentences: sentence pairs of this epoch so far.
+        source_tokens, target_tokens: so far, in all epochs.
+        source_tokens_per_second, target_tokens_per_second: in this stretch.
+        seconds: length of this stretch.
+        stretch_tokens: target tokens in it.
+        latest_tokens: target tokens in its last update.
+        loss: training loss per target token in it, nats, with label smoothing.
+        learning_rate: of its last update.
+        gradient_norm: mean of its updates, before clipping.
+        effective_batch: mean target tokens in an update.
+        staleness_mean, staleness_max, staleness: of its pushes, in updates; the histogram counts pushes.
+        waiting_share: of each worker's time, the share it waited for a task.
+        set_aside: batches set aside so far.
+    """
+
+    time: float
+    epoch: int
+    epochs: float
+    update: int
+    sentences: int
+    source_tokens: int
+    target_tokens: int
+    source_tokens_per_second: float
+    target_tokens_per_second: float
+    seconds: float
+    stretch_tokens: int
+    latest_tokens: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    effective_batch: float
+    staleness_mean: float
+    staleness_max: int
+    staleness: dict[int, int]
+    waiting_share: list[float]
+    set_aside: int
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The object for ``metrics.jsonl``."""
+        return {"kind": "train", **_rounded(asdict(self))}
+
+
+@dataclass(frozen=True)
+class ValidReport:
+    """Scores of one version of the parameters on the validation set.
+
+    Attributes:
+        time: seconds of training so far, when the version was made.
+        epoch, update, source_tokens, target_tokens: of that version.
+        cross_entropy: per target token, nats, without label smoothing.
+        bleu, chrf: of its translations; None if they were not made.
+        metric: the name of what decides.
+        stalled: validations in a row that were no better than the best; 0: this is the best.
+        best: the best value so far.
+        seconds: that the validation took.
+    """
+
+    time: float
+    epoch: int
+    update: int
+    source_tokens: int
+    target_tokens: int
+    cross_entropy: float
+    bleu: float | None
+    chrf: float | None
+    metric: str
+    stalled: int
+    best: float
+    seconds: float
+
+    @property
+    def perplexity(self) -> float:
+        """Of a target token."""
+        return math.exp(min(self.cross_entropy, 700.0))
+
+    def scores(self) -> dict[str, float]:
+        """The scores there are, by their names in options and logs."""
+        named = {"cross-entropy": self.cross_entropy, "perplexity": self.perplexity}
+        named |= {name: value for name, value in (("bleu", self.bleu), ("chrf", self.chrf)) if value is not None}
+        return named
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The object for ``metrics.jsonl``."""
+        return {"kind": "valid", **_rounded(asdict(self)), "perplexity": round(self.perplexity, 4)}
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [_round(item) for item in value]
+    return value

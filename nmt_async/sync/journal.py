@@ -1,0 +1,75 @@
+"""The journal: what happened to every batch, in the order in which it happened, enough to replay the run.
+
+One record is 32 bytes: kind, worker, epoch, number, version, tokens, parts. Floats are not recorded; a replay computes
+them again and must find the same.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nmt_async.sync.push import BatchKey
+
+
+class Kind(enum.IntEnum):
+    """A change of a batch's state (DESIGN: the life of a batch), or a mark of the run."""
+
+    STARTED = 1  # waiting -> out, on a version
+    ACCUMULATED = 2  # out -> accumulated
+    UPDATED = 3  # all accumulated -> applied; version after it
+    RETURNED = 4  # out -> waiting: its worker died, or the run stopped
+    REFUSED = 5  # out -> waiting: too stale or not finite
+    SET_ASIDE = 6  # out -> set aside
+    STOPPED = 7  # the run ends: what is out returns, what is accumulated becomes an update
+    RESUMED = 8  # a run goes on from the checkpoint of a version; what came after that checkpoint is void
+
+
+@dataclass(frozen=True)
+class Event:
+    """One record; what a kind does not need is 0."""
+
+    kind: Kind
+    worker: int = 0
+    batch: BatchKey = (0, 0)
+    version: int = 0
+    tokens: int = 0
+    parts: int = 1
+
+
+_RECORD = struct.Struct("<BxHIIIQII")  # the last four bytes are spare
+RECORD_BYTES = _RECORD.size
+
+
+def encode(event: Event) -> bytes:
+    """One record of `RECORD_BYTES`."""
+    epoch, number = event.batch
+    return _RECORD.pack(event.kind, event.worker, epoch, number, event.version, event.tokens, event.parts, 0)
+
+
+def decode(data: bytes) -> Iterator[Event]:
+    """The events of whole records; a torn last record, as a crash leaves it, is passed over.
+
+    Raises:
+        ValueError: a record of an unknown kind.
+    """
+    whole = len(data) - len(data) % RECORD_BYTES
+    for kind, worker, epoch, number, version, tokens, parts, _ in _RECORD.iter_unpack(data[:whole]):
+        yield Event(Kind(kind), worker, (epoch, number), version, tokens, parts)
+
+
+def effective(events: Iterator[Event]) -> list[Event]:
+    """The events without those that a resume from an earlier checkpoint made void."""
+    kept: list[Event] = []
+    for event in events:
+        if event.kind is Kind.RESUMED:
+            while kept and not _stands_at(kept[-1], event.version):
+                kept.pop()
+        kept.append(event)
+    return kept
+
+
+def _stands_at(event: Event, version: int) -> bool:
+    return event.kind in (Kind.UPDATED, Kind.RESUMED) and event.version == version

@@ -1,0 +1,76 @@
+"""Learning-rate schedules over updates, target tokens or epochs.
+
+Warm-up is linear; after it the rate falls with the inverse square root (Vaswani et al. 2017, equation 3, scaled so
+that its peak is the given rate, as Marian's ``--lr-warmup`` with ``--lr-decay-inv-sqrt``), linearly, with half a
+cosine (Loshchilov & Hutter 2017), or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+DECAYS = ("inv-sqrt", "linear", "cosine", "none")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is, in every unit a schedule may count."""
+
+    updates: int = 0
+    tokens: int = 0
+    epochs: float = 0.0
+
+    def amount(self, unit: str) -> float:
+        """The progress in ``unit``: updates, tokens or epochs."""
+        return float(getattr(self, unit))
+
+
+@dataclass(frozen=True)
+class Span:
+    """An amount of progress in a unit: updates, tokens or epochs."""
+
+    amount: float
+    unit: str
+
+    def share(self, progress: Progress) -> float:
+        """How much of it has gone by; 1 is all, more is beyond."""
+        return progress.amount(self.unit) / self.amount if self.amount else math.inf
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate at any point of training.
+
+    Attributes:
+        peak: the rate after warm-up.
+        warmup: grows linearly from 0 to the peak over it.
+        decay: one of `DECAYS`.
+        end: where linear and cosine decay have arrived at ``floor``.
+        floor: the rate from ``end`` on, as a fraction of the peak.
+    """
+
+    peak: float
+    warmup: Span
+    decay: str = "inv-sqrt"
+    end: Span | None = None
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.decay not in DECAYS:
+            raise ValueError(f"{self.decay!r} is not one of {', '.join(DECAYS)}")
+        if self.decay in ("linear", "cosine") and self.end is None:
+            raise ValueError(f"{self.decay} decay needs an end")
+
+    def rate(self, progress: Progress) -> float:
+        """The learning rate of the update that brings training to ``progress``."""
+        warmed = self.warmup.share(progress)
+        if warmed < 1.0:
+            return self.peak * warmed
+        if self.decay == "inv-sqrt" and self.warmup.amount:
+            return self.peak * max(1.0 / math.sqrt(warmed), self.floor)
+        if self.end is not None and self.decay in ("linear", "cosine"):
+            gone = min(self.end.share(progress), 1.0)
+            left = 1.0 - gone if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
+            return self.peak * (self.floor + (1.0 - self.floor) * left)
+        return self.peak

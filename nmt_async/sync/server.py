@@ -1,0 +1,170 @@
+"""The parameter server: one pure state machine that turns pushes into updates.
+
+It owns the parameters and the optimizer's state and knows which worker computes which batch on which version. It
+knows no process, clock or file: the simulated cluster, the process cluster and a replay all drive this same object.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
+from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
+from nmt_async.sync.push import Answer, BatchKey, Pull, Push, Update, Verdict
+from nmt_async.sync.ring import ParameterRing
+from nmt_async.sync.rules import Rule, Standing
+from nmt_async.sync.schedule import Progress, Schedule
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch that a worker is computing."""
+
+    batch: BatchKey
+    version: int
+
+
+class ParameterServer:
+    """Sums pushes as its rule says and applies them to the parameters.
+
+    Args:
+        buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
+            may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
+        rule: when pushes become an update.
+        schedule: the learning rate.
+        settings: of the optimizer.
+    """
+
+    def __init__(self, buffers: Tensor, rule: Rule, schedule: Schedule, settings: OptimizerSettings) -> None:
+        self.ring = ParameterRing(buffers)
+        self.rule = rule
+        self.schedule = schedule
+        self.optimizer = FlatOptimizer(self.ring.current, settings)
+        self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.version = 0
+        self.progress = Progress()
+        self._begun: dict[int, Begun] = {}
+        self._round: dict[int, int] = {}
+
+    @property
+    def parameters(self) -> Tensor:
+        """The current parameters, (size,)."""
+        return self.ring.current
+
+    def may_start(self, worker: int) -> bool:
+        """Whether ``worker`` may begin a batch now, or must wait for an update."""
+        standing = Standing(own=self._round.get(worker, 0), all=sum(self._round.values()))
+        return worker not in self._begun and self.rule.may_start(standing)
+
+    def start(self, worker: int, batch: BatchKey) -> Pull:
+        """The pull with which ``worker`` begins ``batch``.
+
+        Raises:
+            ValueError: the worker is at a batch already, or must wait.
+        """
+        if not self.may_start(worker):
+            raise ValueError(f"worker {worker} may not begin a batch now")
+        self._begun[worker] = Begun(batch, self.version)
+        self._round[worker] = self._round.get(worker, 0) + 1
+        self.buffer.expect(batch)
+        return Pull(self.version, self.ring.acquire(worker))
+
+    def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
+        """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
+        self._begun[worker] = Begun(batch, version)
+        if version == self.version:
+            self._round[worker] = self._round.get(worker, 0) + 1
+            self.buffer.expect(batch)
+
+    def push(self, push: Push, gradient: Tensor) -> Answer:
+        """Accepts or refuses a push, and updates the parameters when the rule says so.
+
+        Args:
+            gradient: (size,), summed over the push's tokens; may be overwritten once this returns.
+
+        Raises:
+            ValueError: the worker is not at this batch on this version: nothing is changed.
+        """
+        if self._begun.get(push.worker) != Begun(push.batch, push.version):
+            raise ValueError(f"worker {push.worker} has not begun batch {push.batch} on version {push.version}")
+        verdict = self._judge(push)
+        if verdict is not Verdict.ACCEPTED:
+            self.abandon(push.worker)
+            return Answer(verdict)
+        self._leave(push.worker)
+        self.buffer.add(push, gradient)
+        return Answer(verdict, self._update() if len(self.buffer) >= self.rule.pushes else None)
+
+    def _judge(self, push: Push) -> Verdict:
+        if not (math.isfinite(push.gradient_norm) and math.isfinite(push.loss)):
+            return Verdict.NOT_FINITE
+        if not self.rule.counts(self.version - push.version):
+            return Verdict.STALE
+        return Verdict.ACCEPTED
+
+    def abandon(self, worker: int) -> None:
+        """Forgets what ``worker`` was computing: it died, or its push is refused. No harm if it was at nothing.
+
+        Another worker or its replacement may do its share of the round.
+        """
+        begun = self._leave(worker)
+        if begun is not None and begun.version == self.version and self._round.get(worker):
+            self._round[worker] -= 1
+
+    def drop(self, batch: BatchKey) -> None:
+        """The batch is set aside: the round goes on without it."""
+        self.buffer.forget(batch)
+
+    def _leave(self, worker: int) -> Begun | None:
+        self.ring.release(worker)
+        return self._begun.pop(worker, None)
+
+    def flush(self) -> Update | None:
+        """Applies what is accumulated, if anything, as a smaller update normalised by its own tokens."""
+        return self._update() if len(self.buffer) else None
+
+    def _update(self) -> Update:
+        self.buffer.settle()
+        pushes = tuple(self.buffer.pushes)
+        tokens = self.buffer.tokens
+        self.progress = Progress(
+            updates=self.version + 1,
+            tokens=self.progress.tokens + tokens,
+            epochs=max(self.progress.epochs, max(push.position for push in pushes)),
+        )
+        rate = self.schedule.rate(self.progress)
+        norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
+        staleness = tuple(self.version - push.version for push in pushes)
+        self.version += 1
+        self.buffer.clear()
+        self._round = {}
+        return Update(self.version, pushes, staleness, rate, norm)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint stores: plain values, and tensors by name, not copied."""
+        values = {
+            "version": self.version,
+            "progress": vars(self.progress),
+            "buffer": self.buffer.state(),
+        }
+        tensors = {"parameters": self.parameters, **self.optimizer.state()}
+        if len(self.buffer):
+            tensors["sum"] = self.buffer.sum
+        return values, tensors
+
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Takes up where `state` was taken; workers are at nothing.
+
+        Raises:
+            KeyError: something is absent.
+        """
+        self.version = values["version"]
+        self.progress = Progress(**values["progress"])
+        self.parameters.copy_(tensors["parameters"])
+        self.optimizer.restore(tensors)
+        self.buffer.restore(values["buffer"], tensors.get("sum", self.buffer.sum))
+        self._begun, self._round = {}, {}

@@ -1,0 +1,111 @@
+"""The batch plan: which sentences make up which batch of which epoch.
+
+A pure function of sentence lengths, budget, seed and epoch: every process that asks computes the same plan, so a
+batch is named by (epoch, index) alone. Sentences are shuffled, sorted by length inside large windows so that a
+batch holds little padding, cut at the budget of target tokens, and the batches of a window are shuffled again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+WINDOW = 1 << 20
+"""Sentences sorted together; a corpus below it is sorted whole. Memory for an epoch is about 12 bytes a sentence."""
+
+
+class BatchId(NamedTuple):
+    """A batch of the endless stream: epochs count from 1, batches of an epoch from 0. Ordered as the stream is."""
+
+    epoch: int
+    number: int
+
+
+class EpochPlan:
+    """The batches of one epoch: `epoch[i]` holds the sentence indexes of batch ``i``."""
+
+    def __init__(self, order: np.ndarray, bounds: np.ndarray) -> None:
+        self.order = order
+        self.bounds = bounds
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.order[self.bounds[index] : self.bounds[index + 1]]
+
+
+class BatchPlan:
+    """The endless stream of batches over a corpus.
+
+    Args:
+        source_lengths: (sentences,) source tokens with end marks.
+        target_lengths: (sentences,) target tokens with end marks.
+        budget: target tokens a batch holds at most; a longer sentence makes a batch of its own.
+        seed: of all shuffling.
+        window: sentences sorted by length together.
+    """
+
+    def __init__(
+        self, source_lengths: np.ndarray, target_lengths: np.ndarray, budget: int, seed: int, window: int = WINDOW
+    ) -> None:
+        if len(source_lengths) != len(target_lengths):
+            raise ValueError(f"{len(source_lengths)} sources for {len(target_lengths)} targets")
+        if not len(source_lengths):
+            raise ValueError("a plan needs at least one sentence")
+        self.source_lengths = source_lengths
+        self.target_lengths = target_lengths
+        self.budget = budget
+        self.seed = seed
+        self.window = window
+        self._latest: dict[int, EpochPlan] = {}
+
+    def epoch(self, epoch: int) -> EpochPlan:
+        """The batches of ``epoch`` (from 1); the two latest asked for are kept."""
+        plan = self._latest.get(epoch)
+        if plan is None:
+            plan = self._compute(epoch)
+            while len(self._latest) >= 2:
+                del self._latest[next(iter(self._latest))]
+            self._latest[epoch] = plan
+        return plan
+
+    def sentences(self, batch: BatchId) -> np.ndarray:
+        """The sentence indexes of ``batch``."""
+        return self.epoch(batch.epoch)[batch.number]
+
+    def position(self, batch: BatchId) -> float:
+        """Epochs gone by when ``batch`` ends, as a fraction: 1.5 is the middle of the second epoch."""
+        return batch.epoch - 1 + (batch.number + 1) / len(self.epoch(batch.epoch))
+
+    def _compute(self, epoch: int) -> EpochPlan:
+        generator = np.random.default_rng((self.seed, epoch))
+        shuffled = generator.permutation(len(self.source_lengths)).astype(np.uint32)
+        order, sizes = [], []
+        for begin in range(0, len(shuffled), self.window):
+            window_order, window_sizes = self._window(shuffled[begin : begin + self.window], generator)
+            order.append(window_order)
+            sizes.append(window_sizes)
+        bounds = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+        return EpochPlan(np.concatenate(order), bounds)
+
+    def _window(self, sentences: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The window's sentences in the order of its shuffled batches, and the sentences of each batch."""
+        target = np.asarray(self.target_lengths)[sentences].astype(np.int64)
+        source = np.asarray(self.source_lengths)[sentences].astype(np.int64)
+        # Within one target length, sources rise and fall in turn, so that neighbours across lengths are alike too.
+        by_length = np.lexsort((np.where(target % 2, source, -source), target))
+        sentences = sentences[by_length]
+        ends = np.cumsum(target[by_length])
+        cuts = [0]
+        while cuts[-1] < len(sentences):
+            before = ends[cuts[-1] - 1] if cuts[-1] else 0
+            cut = int(np.searchsorted(ends, before + self.budget, side="right"))
+            cuts.append(max(cut, cuts[-1] + 1))
+        batches = generator.permutation(len(cuts) - 1)
+        starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
+        rows = np.concatenate([np.arange(starts[batch], starts[batch] + sizes[batch]) for batch in batches])
+        return sentences[rows], sizes[batches]

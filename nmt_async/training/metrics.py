@@ -1,0 +1,127 @@
+"""Measures a run and writes what it measures: ``metrics.jsonl`` and ``train.log``."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from nmt_async.report.marian_log import stamp, train_line, valid_lines
+from nmt_async.report.records import TrainReport, ValidReport
+from nmt_async.sync.push import Update
+from nmt_async.training.moment import Moment
+
+
+class Stretch:
+    """Collects updates until the next report.
+
+    Args:
+        begin: the moment of the last report.
+    """
+
+    def __init__(self, begin: Moment) -> None:
+        self.begin = begin
+        self.updates = 0
+        self.loss = 0.0
+        self.norms = 0.0
+        self.staleness: Counter[int] = Counter()
+        self.latest: Update | None = None
+
+    def add(self, update: Update) -> None:
+        """An update has been applied."""
+        self.updates += 1
+        self.loss += update.loss
+        self.norms += update.gradient_norm
+        self.staleness.update(update.staleness)
+        self.latest = update
+
+    def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:
+        """What happened up to ``moment``; needs at least one update."""
+        assert self.latest is not None
+        seconds = max(moment.seconds - self.begin.seconds, 1e-9)
+        tokens = moment.tokens - self.begin.tokens
+        pushes = sum(self.staleness.values())
+        return TrainReport(
+            time=moment.seconds,
+            epoch=moment.epoch,
+            epochs=moment.epochs,
+            update=moment.updates,
+            sentences=moment.sentences,
+            source_tokens=moment.source_tokens,
+            target_tokens=moment.tokens,
+            source_tokens_per_second=(moment.source_tokens - self.begin.source_tokens) / seconds,
+            target_tokens_per_second=tokens / seconds,
+            seconds=seconds,
+            stretch_tokens=tokens,
+            latest_tokens=self.latest.tokens,
+            loss=self.loss / tokens,
+            learning_rate=self.latest.learning_rate,
+            gradient_norm=self.norms / self.updates,
+            effective_batch=tokens / self.updates,
+            staleness_mean=sum(updates * count for updates, count in self.staleness.items()) / pushes,
+            staleness_max=max(self.staleness),
+            staleness=dict(sorted(self.staleness.items())),
+            waiting_share=waiting_share,
+            set_aside=set_aside,
+        )
+
+
+class MetricsFiles:
+    """The two files of a run's figures, opened for appending.
+
+    Args:
+        folder: of the run.
+        update: figures of later updates are of no run any more (it was resumed from there) and are taken out.
+    """
+
+    def __init__(self, folder: Path, update: int) -> None:
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists():
+            _drop_later(metrics, update)
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._log = (folder / "train.log").open("a", encoding="utf-8")
+
+    def trained(self, report: TrainReport) -> None:
+        """A stretch of training."""
+        self._write(report.as_mapping(), [train_line(report)])
+
+    def validated(self, report: ValidReport) -> None:
+        """A validation."""
+        self._write(report.as_mapping(), valid_lines(report))
+
+    def note(self, text: str) -> None:
+        """A sentence for ``train.log`` alone."""
+        self._write(None, [text])
+
+    def _write(self, values: dict[str, Any] | None, lines: list[str]) -> None:
+        if values is not None:
+            print(json.dumps(values), file=self._metrics, flush=True)
+        now = stamp(datetime.datetime.now())
+        for line in lines:
+            print(f"{now} {line}", file=self._log, flush=True)
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        self._metrics.close()
+        self._log.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``metrics.jsonl``; a torn last line, as a crash leaves it, is passed over."""
+    objects = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            objects.append(json.loads(line))
+        except ValueError:
+            continue
+    return objects
+
+
+def _drop_later(path: Path, update: int) -> None:
+    kept = [values for values in read_metrics(path) if values["update"] <= update]
+    beside = path.with_suffix(".partial")
+    beside.write_text("".join(json.dumps(values) + "\n" for values in kept), encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,296 @@
+"""The options of ``train``: one declaration for the command line, the configuration file and the code."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from nmt_async.errors import UserError
+from nmt_async.model.configuration import ModelOptions
+from nmt_async.options import option
+from nmt_async.quantity import Quantity, parse_quantity
+from nmt_async.sync.optimizer import OptimizerSettings
+from nmt_async.sync.rules import MODES, Rule, rule_for
+from nmt_async.sync.schedule import DECAYS, Schedule, Span
+
+progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
+stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
+METRICS = ("cross-entropy", "bleu", "chrf")
+MAX_DEFAULT_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class SyncOptions:
+    """How gradients become updates, and where they are computed."""
+
+    sync_mode: str = option(
+        "hybrid",
+        "sync: all workers wait for each update; async: each push is an update; hybrid: N pushes from anyone are one.",
+        group="Updates",
+        choices=MODES,
+    )
+    accumulate: int | None = option(
+        None,
+        "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
+        group="Updates",
+        flags=("--accumulate", "--optimizer-delay"),
+    )
+    workers: int | None = option(
+        None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
+    )
+    devices: str = option(
+        "cpu",
+        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are dealt to them in turn.",
+        group="Devices",
+        changeable=True,
+    )
+    cpu_threads: int | None = option(
+        None, "Threads of each worker on CPU (default: its share of the cores).", group="Devices", changeable=True
+    )
+
+    def device_list(self) -> list[str]:
+        """The device of each worker, as torch names it.
+
+        Raises:
+            UserError: a device that this machine does not have.
+        """
+        names = [name.strip() for name in self.devices.replace(" ", ",").split(",") if name.strip()]
+        devices = [f"cuda:{name}" if name.isdigit() else "cuda:0" if name == "cuda" else name for name in names]
+        for device in devices:
+            _check_device(device)
+        if not devices:
+            raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
+        default = min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)
+        return [devices[index % len(devices)] for index in range(self.workers or default)]
+
+    def rule(self) -> Rule:
+        """The rule that these options name.
+
+        Raises:
+            UserError: counts that the mode does not take.
+        """
+        workers = len(self.device_list())
+        try:
+            return rule_for(self.sync_mode, workers, self.pushes_summed)
+        except ValueError as error:
+            raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
+
+    @property
+    def pushes_summed(self) -> int:
+        """N, with its default resolved."""
+        if self.accumulate is not None:
+            return self.accumulate
+        return len(self.device_list()) if self.sync_mode == "hybrid" else 1
+
+    def threads(self) -> int:
+        """Threads of each worker on CPU."""
+        if self.cpu_threads is not None:
+            if self.cpu_threads < 1:
+                raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
+            return self.cpu_threads
+        return max(1, available_cores() // len(self.device_list()))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind != "cuda":
+        raise UserError(f"--devices: {device!r} is not a device; give cpu, or numbers of CUDA devices such as 0,1.")
+    if not torch.cuda.is_available():
+        raise UserError(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
+    if (torch.device(device).index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Learning rate, its schedule, and the optimizer."""
+
+    learn_rate: float = option(0.001, "Learning rate at its peak.", group="Optimizer", flags=("--learn-rate", "-l"))
+    lr_warmup: Quantity = option(
+        Quantity(1000, "updates"),
+        "The rate grows linearly over this many updates, tokens (2Mt) or epochs (1e).",
+        group="Optimizer",
+        parse=progress_quantity,
+        metavar="AMOUNT",
+    )
+    lr_decay: str = option("inv-sqrt", "How the rate falls after warm-up.", group="Optimizer", choices=DECAYS)
+    lr_decay_end: Quantity | None = option(
+        None,
+        "Where linear or cosine decay ends (default: --stop-after).",
+        group="Optimizer",
+        parse=progress_quantity,
+        metavar="AMOUNT",
+    )
+    lr_floor: float = option(0.0, "The rate never falls below this fraction of its peak.", group="Optimizer")
+    adam_beta1: float = option(0.9, "Adam's decay of the first moment.", group="Optimizer")
+    adam_beta2: float = option(0.98, "Adam's decay of the second moment.", group="Optimizer")
+    adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer")
+    clip_norm: float = option(
+        1.0, "Clip the gradient per token, summed over the update, to this norm; 0: never.", group="Optimizer"
+    )
+    exponential_smoothing: float = option(
+        0.0, "Moving average of parameters: weight of the newest, such as 0.001; 0: none.", group="Optimizer"
+    )
+    label_smoothing: float = option(0.1, "Label smoothing in the training loss.", group="Optimizer")
+
+    def settings(self) -> OptimizerSettings:
+        """The optimizer's constants.
+
+        Raises:
+            UserError: a constant out of its range.
+        """
+        probabilities = ("adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor")
+        for name in probabilities:
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not from 0 to below 1.")
+        for name in ("learn_rate", "adam_epsilon"):
+            if not getattr(self, name) > 0.0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} must be above 0.")
+        if self.clip_norm < 0:
+            raise UserError(f"--clip-norm: {self.clip_norm} must be 0 or more.")
+        return OptimizerSettings(
+            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
+        )
+
+    def schedule(self, stop_after: Quantity | None) -> Schedule:
+        """The learning-rate schedule.
+
+        Raises:
+            UserError: linear or cosine decay without an end.
+        """
+        end = self.lr_decay_end
+        if self.lr_decay in ("linear", "cosine") and end is None:
+            if stop_after is None or stop_after.unit in ("hours", "minutes"):
+                raise UserError(
+                    f"--lr-decay {self.lr_decay} needs --lr-decay-end, or a --stop-after in updates, tokens or epochs."
+                )
+            end = stop_after
+        span = Span(end.amount, end.unit) if end else None
+        warmup = Span(self.lr_warmup.amount, self.lr_warmup.unit)
+        return Schedule(self.learn_rate, warmup, self.lr_decay, span, self.lr_floor)
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What a batch is."""
+
+    mini_batch_words: int = option(
+        2048, "Target tokens in a batch, that is in one push; longer sentences make a batch alone.", group="Batches"
+    )
+    max_length: int = option(
+        256, "Leave out training pairs with more subwords than this on either side.", group="Batches"
+    )
+    seed: int = option(1, "Of initial parameters, shuffling and dropout.", group="Batches")
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """When and how the model is validated, and when training stops."""
+
+    valid_freq: Quantity = option(
+        Quantity(500, "updates"),
+        "Validate every so many updates, tokens, epochs or minutes (10min).",
+        group="Validation and stopping",
+        parse=stop_quantity,
+        metavar="AMOUNT",
+        changeable=True,
+    )
+    valid_translate: bool = option(
+        True, "Translate the validation set for BLEU and chrF.", group="Validation and stopping", changeable=True
+    )
+    valid_beam_size: int = option(
+        4, "Beam size of validation's translations.", group="Validation and stopping", changeable=True
+    )
+    valid_sentences: int = option(
+        0, "Translate this many validation sentences only; 0: all.", group="Validation and stopping", changeable=True
+    )
+    early_stopping: int = option(
+        0,
+        "Stop after this many validations in a row without a better one; 0: never.",
+        group="Validation and stopping",
+        changeable=True,
+    )
+    metric: str = option(
+        "cross-entropy",
+        "What decides which validation is better.",
+        group="Validation and stopping",
+        choices=METRICS,
+        flags=("--metric", "--early-stopping-metric"),
+    )
+    stop_after: Quantity | None = option(
+        None,
+        "Stop after so many updates (20k), tokens (1Gt), epochs (10e), hours (2h) or minutes (30min) of training.",
+        group="Validation and stopping",
+        parse=stop_quantity,
+        metavar="AMOUNT",
+        flags=("--stop-after", "--after"),
+        changeable=True,
+    )
+
+
+@dataclass(frozen=True)
+class SavingOptions:
+    """What is reported and saved, and when."""
+
+    disp_freq: Quantity = option(
+        Quantity(100, "updates"),
+        "Report every so many updates, tokens, epochs or minutes.",
+        group="Reports and checkpoints",
+        parse=stop_quantity,
+        metavar="AMOUNT",
+        changeable=True,
+    )
+    save_freq: Quantity = option(
+        Quantity(1000, "updates"),
+        "Save a checkpoint every so many updates, tokens, epochs or minutes.",
+        group="Reports and checkpoints",
+        parse=stop_quantity,
+        metavar="AMOUNT",
+        changeable=True,
+    )
+    keep_last: int = option(2, "Newest checkpoints to keep.", group="Reports and checkpoints", changeable=True)
+    keep_best: int = option(1, "Best models by --metric to keep.", group="Reports and checkpoints", changeable=True)
+
+
+@dataclass(frozen=True)
+class TrainOptions(SyncOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
+    """All of them, and where the run is written."""
+
+    out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
+    dry_run: bool = option(
+        False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
+    )
+
+    def __post_init__(self) -> None:
+        at_least = {"mini_batch_words": 1, "max_length": 1, "valid_beam_size": 1, "keep_last": 1, "keep_best": 0}
+        at_least |= {"early_stopping": 0, "valid_sentences": 0}
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
+                )
+        for name in ("valid_freq", "disp_freq", "save_freq", "stop_after"):
+            value = getattr(self, name)
+            if value is not None and value.amount <= 0:
+                raise UserError(f"--{name.replace('_', '-')}: {value} must be above 0.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
+        self.settings()
+        self.schedule(self.stop_after)

@@ -1,0 +1,149 @@
+"""The layers: nothing imports upward, and sync/ is pure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ANYWHERE = {"errors", "options", "quantity"}
+"""Files at the top of nmt_async that every layer may import, and that import only each other."""
+
+BOTTOM = {"sync", "model", "text"}
+MAY_IMPORT = {
+    "sync": set(),
+    "text": set(),
+    "model": {"text.batch"},
+    "cluster": BOTTOM,
+    "decoding": BOTTOM | {"cluster"},
+    "report": BOTTOM | {"cluster"},
+    "training": BOTTOM | {"cluster", "decoding", "report"},
+    "cli": BOTTOM | {"cluster", "decoding", "report", "training"},
+}
+IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
+
+
+def sources() -> list[Path]:
+    """Every module of the package and of the command line, relative to the repository."""
+    return sorted(path.relative_to(ROOT) for folder in ("nmt_async", "cli") for path in (ROOT / folder).rglob("*.py"))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports_of(path: Path, tree: ast.Module) -> Iterator[str]:
+    """What a module imports, by its full name; cli/ counts as nmt_async.cli, as it is installed.
+
+    Of ``from a import b`` this is ``a.b``, since ``b`` may be a module.
+    """
+    package = ("nmt_async", *path.parts[:-1]) if path.parts[0] == "cli" else path.parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*start, *([node.module] if node.module else [])))
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+def layer_of(path: Path) -> str:
+    """The layer a file belongs to: "sync", "cli"; a file at the top of nmt_async is its own ("errors")."""
+    if path.parts[0] == "cli":
+        return "cli"
+    return path.parts[1] if len(path.parts) > 2 else path.stem
+
+
+def forbidden_imports(path: Path, tree: ast.Module) -> list[str]:
+    layer = layer_of(path)
+    allowed = MAY_IMPORT.get(layer, set()) | ANYWHERE | {layer, "__version__"}
+    found = []
+    for name in imports_of(path, tree):
+        if name.split(".")[0] == "cli":
+            found.append(f"{name} (installed, it is nmt_async.cli)")
+        elif name.startswith("nmt_async."):
+            inside = name.removeprefix("nmt_async.")
+            if not any(f"{inside}.".startswith(f"{prefix}.") for prefix in allowed):
+                found.append(name)
+    return found
+
+
+def impurities(tree: ast.Module, path: Path) -> list[str]:
+    """What reaches outside tensors: imports, files, a device other than that of a tensor at hand."""
+    found = [name for name in imports_of(path, tree) if name.split(".")[0] in IMPURE]
+    found += [name for name in imports_of(path, tree) if name.startswith("torch.") and name.split(".")[1] in IMPURE]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr == "cuda":
+            found.append(f"line {node.lineno}: .cuda")
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("open", "device"):
+                found.append(f"line {node.lineno}: {called}()")
+            if called == "to" and any(isinstance(argument, ast.Constant) for argument in node.args):
+                found.append(f"line {node.lineno}: .to a device")
+            found += [
+                f"line {node.lineno}: device="
+                for keyword in node.keywords
+                if keyword.arg == "device" and getattr(keyword.value, "attr", "") != "device"
+            ]
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=str)
+def test_a_layer_imports_only_what_lies_below_it(path: Path) -> None:
+    assert layer_of(path) in MAY_IMPORT.keys() | ANYWHERE | {"__init__"}, f"{path} is in no layer"
+    assert forbidden_imports(path, tree_of(path)) == []
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if layer_of(path) == "sync"], ids=str)
+def test_sync_knows_no_process_clock_file_or_device(path: Path) -> None:
+    assert impurities(tree_of(path), path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("nmt_async/sync/server.py", "from nmt_async.cluster.worker import Worker"),
+        ("nmt_async/sync/server.py", "import nmt_async.text.batch"),
+        ("nmt_async/sync/server.py", "from ..training import loop"),
+        ("nmt_async/model/loss.py", "from nmt_async.text.corpus import read"),
+        ("nmt_async/decoding/beam.py", "from nmt_async.training import checkpoint"),
+        ("nmt_async/errors.py", "from nmt_async import sync"),
+        ("cli/train.py", "from cli.declare import command"),
+    ],
+)
+def test_an_upward_import_is_found(path: str, line: str) -> None:
+    assert forbidden_imports(Path(path), ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("nmt_async/model/loss.py", "from nmt_async.text.batch import Batch"),
+        ("nmt_async/training/loop.py", "from nmt_async.report.console import Console"),
+        ("nmt_async/sync/server.py", "from .rules import Rule"),
+        ("nmt_async/sync/server.py", "from nmt_async.errors import UserError"),
+        ("cli/train.py", "from .declare import command"),
+        ("cli/main.py", "from nmt_async import __version__"),
+    ],
+)
+def test_a_downward_import_is_allowed(path: str, line: str) -> None:
+    assert forbidden_imports(Path(path), ast.parse(line)) == []
+
+
+def test_the_device_of_a_tensor_at_hand_is_no_choice() -> None:
+    line = "y = torch.zeros(3, device=x.device).to(x.dtype)"
+    assert impurities(ast.parse(line), Path("nmt_async/sync/server.py")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import os.path", "from time import monotonic", "import torch.multiprocessing", "x = x.cuda()",
+     "torch.zeros(3, device='cpu')", "torch.zeros(3, device=best)", "torch.device('cpu')", "x.to('cpu')",
+     "open('file')"],
+)  # fmt: skip
+def test_an_impurity_is_found(line: str) -> None:
+    assert impurities(ast.parse(line), Path("nmt_async/sync/server.py"))
