@@ -63,7 +63,7 @@ class DecodingOptions:
 
     def search(self, wanted: int = 1) -> Search:
         """The part that beam search needs, to return ``wanted`` hypotheses a sentence."""
-        return Search(self.beam_size, self.normalize, self.max_length_factor, min(wanted, self.beam_size))
+        return Search(self.beam_size, self.normalize, self.max_length_factor, wanted=min(wanted, self.beam_size))
 
 
 def device_of(name: str) -> torch.device:
