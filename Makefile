@@ -42,7 +42,7 @@ clean: ## remove what these targets made: .venv, the demo's folder, caches
 define MAKE_VENV
 if ! .venv/bin/python -c 'import pip' 2>/dev/null; then \
 	found=; \
-	for python in python3.13 python3.12 python3.11 python3; do \
+	for python in python3 python3.13 python3.12 python3.11; do \
 		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 		found="$${found:-$$python}"; \
 		if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \

@@ -21,9 +21,6 @@ from nmt_async.decoding.candidates import best_continuations
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import END, UNKNOWN
 
-EXTRA_LENGTH = 10
-"""Subwords that a translation may have beyond the multiple of its source's length."""
-
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -47,18 +44,20 @@ class Search:
     Attributes:
         beam_size: hypotheses followed for each sentence.
         normalize: alpha, the exponent of the length; 0 ranks by summed log-probabilities.
-        max_length_factor: a translation has at most this many times its source's subwords, plus `EXTRA_LENGTH`.
+        max_length_factor: a translation has at most this many times its source's subwords,
+        extra_length: and so many more.
         wanted: hypotheses to return for a sentence, at most ``beam_size``.
     """
 
     beam_size: int = 5
     normalize: float = 0.6
     max_length_factor: float = 3.0
+    extra_length: int = 10
     wanted: int = 1
 
     def limits(self, source_lengths: Tensor) -> Tensor:
         """Longest translations, end mark counted, for sources of these lengths, both (sentences,), int64."""
-        return (source_lengths * self.max_length_factor).long() + EXTRA_LENGTH
+        return (source_lengths * self.max_length_factor).long() + self.extra_length
 
 
 def beam_search(

@@ -29,10 +29,6 @@ class DecodingOptions:
         0.6, "Exponent of the length by which a hypothesis' score is divided; 0 for none.",
         group=SEARCH, flags=("--normalize", "-n"),
     )  # fmt: skip
-    n_best: bool = option(
-        False, "Print the beam's hypotheses in Marian's form, 'LINE ||| TEXT ||| F0= SCORE ||| NORMALISED SCORE'.",
-        group=SEARCH, flags=("--n-best",),
-    )  # fmt: skip
     max_length: int = option(
         512, "Longest source in subwords, end mark counted; a longer one is cut there, with a warning.", group=SEARCH
     )
@@ -65,10 +61,9 @@ class DecodingOptions:
         if self.threads is not None and self.threads < 1:
             raise UserError(f"--threads: {self.threads} is too small; give 1 or more.")
 
-    def search(self) -> Search:
-        """The part that beam search needs."""
-        wanted = self.beam_size if self.n_best else 1
-        return Search(self.beam_size, self.normalize, self.max_length_factor, wanted)
+    def search(self, wanted: int = 1) -> Search:
+        """The part that beam search needs, to return ``wanted`` hypotheses a sentence."""
+        return Search(self.beam_size, self.normalize, self.max_length_factor, wanted=min(wanted, self.beam_size))
 
 
 def device_of(name: str) -> torch.device:
@@ -87,4 +82,16 @@ def device_of(name: str) -> torch.device:
         count = torch.cuda.device_count()
         found = f"only {count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
         raise UserError(f"--device {name}: torch finds {found} here; give --device cpu.")
+    return device
+
+
+def use_device(options: DecodingOptions) -> torch.device:
+    """The device the options name; from here on this process computes with as many CPU threads as they say.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    device = device_of(options.device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     return device

@@ -18,9 +18,10 @@ WriteLine = Callable[[str], None]
 def output_lines(path: Path | None) -> Iterator[WriteLine]:
     """A function that writes a line at once: to standard output, or to ``path``, written beside it and renamed.
 
+    When nobody reads standard output any more (``| head``), the block ends at the next line, without a word.
+
     Raises:
         UserError: no file can be made at ``path``.
-        BrokenPipeError: nobody reads standard output any more; it is safe to exit after this.
     """
     if path is None:
         try:
@@ -28,7 +29,6 @@ def output_lines(path: Path | None) -> Iterator[WriteLine]:
         except BrokenPipeError:
             # What is still in the buffer must not be written, and fail, once more when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
         return
     if path.is_dir():
         raise UserError(f"--output: {path} is a folder; name a file.")

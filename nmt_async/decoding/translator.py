@@ -62,6 +62,7 @@ class Translator:
     Args:
         model: moved to ``device``.
         device: where to compute.
+        wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
     """
 
@@ -72,12 +73,14 @@ class Translator:
         target_vocabulary: Vocabulary,
         options: DecodingOptions,
         device: torch.device,
+        wanted: int = 1,
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
         self.options = options
+        self.search = options.search(wanted)
         self.device = device
         self.warn = warn
 
@@ -128,7 +131,7 @@ class Translator:
     @torch.inference_mode()
     def _search(self, rows: list[list[int]]) -> list[list[Hypothesis]]:
         source, lengths = pad(rows)
-        return beam_search(self.model, source.to(self.device), lengths.to(self.device), self.options.search())
+        return beam_search(self.model, source.to(self.device), lengths.to(self.device), self.search)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))

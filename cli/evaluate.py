@@ -1,0 +1,38 @@
+"""``nmt-async evaluate``: BLEU, chrF and TER of a translation, or of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.decoding.evaluation import EvaluateOptions, evaluate
+from nmt_async.decoding.scores import Score
+from nmt_async.text.progress import progress_for
+
+from .declare import CommonOptions
+
+ARGUMENTS = {
+    "model": Annotated[
+        Path | None, typer.Argument(help="Folder of a run or of a checkpoint, to translate --source.", metavar="[RUN]")
+    ]
+}
+
+
+def run(options: EvaluateOptions, common: CommonOptions, model: Path | None) -> None:
+    """Score a translation, or a model's, against a reference: BLEU, chrF and TER with 95 % confidence intervals."""
+    scores = evaluate(options, model, progress_for(common.quiet or not sys.stderr.isatty()))
+    if options.json:
+        typer.echo(json.dumps({score.name: dataclasses.asdict(score) for score in scores}, indent=2))
+    else:
+        for score in scores:
+            typer.echo(_line(score))
+
+
+def _line(score: Score) -> str:
+    interval = "" if score.mean is None else f"  95 %: {score.mean:.2f} ± {score.half_width:.2f}"
+    return f"{score.name:4} {score.score:6.2f}{interval}  {score.signature}"

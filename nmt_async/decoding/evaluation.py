@@ -1,0 +1,81 @@
+"""How good a translation, or a model, is: what the command ``evaluate`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async.decoding.lines import text_lines
+from nmt_async.decoding.model_folder import load_model
+from nmt_async.decoding.options import DecodingOptions, use_device
+from nmt_async.decoding.scores import Score, check_lines, corpus_scores
+from nmt_async.decoding.translator import Translator
+from nmt_async.errors import UserError
+from nmt_async.options import flag_of, option
+from nmt_async.text.progress import Progress
+
+SCORING = "Scoring"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(DecodingOptions):
+    """The options of evaluate."""
+
+    reference: Path | None = option(
+        None, "The correct translation, plain, gzip or zstd.", group=SCORING, flags=("--reference", "-r"),
+        metavar="FILE",
+    )  # fmt: skip
+    hypothesis: Path | None = option(
+        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE"
+    )
+    source: Path | None = option(
+        None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
+    )
+    bootstrap: int = option(1000, "Samples for the confidence intervals; 0 for no intervals.", group=SCORING)
+    json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
+            raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")
+
+
+def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -> list[Score]:
+    """BLEU, chrF and TER of a file, or of what the model in a folder makes of ``options.source``.
+
+    Raises:
+        UserError: options that do not go together, files that cannot be read or do not fit each other.
+    """
+    if options.reference is None:
+        raise UserError("evaluate needs --reference FILE, the correct translation.")
+    if (model is None) == (options.hypothesis is None):
+        found = "both" if model else "neither"
+        raise UserError(f"evaluate scores either --hypothesis FILE or RUN with --source FILE; {found} was given.")
+    if (model is None) != (options.source is None):
+        missing = "--source is read only where a RUN is given" if model is None else "with RUN, give --source FILE"
+        raise UserError(f"{missing}; evaluate scores either --hypothesis FILE or RUN with --source FILE.")
+    references = list(text_lines(options.reference, "--reference"))
+    given = options.hypothesis or options.source
+    assert given is not None  # checked above
+    lines = list(text_lines(given, "--hypothesis" if model is None else "--source"))
+    check_lines(lines, str(given), references, str(options.reference))
+    if model is None:
+        _refuse_decoding_options(options)
+        return corpus_scores(lines, references, bootstrap=options.bootstrap)
+    device = use_device(options)
+    loaded = load_model(model)
+    translator = Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device)
+    hypotheses = []
+    with progress.stage("translate", len(lines)) as step:
+        for translation in translator.translate(lines):
+            hypotheses.append(translation.text)
+            step(len(hypotheses), len(hypotheses))
+    return corpus_scores(hypotheses, references, bootstrap=options.bootstrap)
+
+
+def _refuse_decoding_options(options: EvaluateOptions) -> None:
+    """Options about translating mean nothing where nothing is translated."""
+    for field in dataclasses.fields(DecodingOptions):
+        if getattr(options, field.name) != field.default:
+            raise UserError(f"{flag_of(field)} has no meaning with --hypothesis: nothing is translated; leave it out.")
