@@ -156,7 +156,7 @@ def _build(
     validation = spool_validation(valid, folder / "valid", report) if valid else None
     if not training.kept:
         raise UserError(_nothing_left(training))
-    source, target = _vocabularies(folder, options, training, report)
+    source, target = _vocabularies(folder, options, {file.option: file for file in inputs}, training, report)
     splits = {"train": encode_split(training, folder / "train", source, target, rules, threads, report)}
     if not splits["train"]["kept"]:
         raise UserError(_nothing_left(training))
@@ -181,13 +181,13 @@ def _build(
 
 
 def _vocabularies(
-    folder: Path, options: PrepareOptions, training: Spool, report: Progress
+    folder: Path, options: PrepareOptions, given: dict[str, InputFile], training: Spool, report: Progress
 ) -> tuple[Vocabulary, Vocabulary]:
     """The source and the target vocabulary in ``folder``, each learnt from the training text or copied there."""
 
-    def one(name: str, given: Path | None, sides: tuple[str, ...]) -> Vocabulary:
-        if given:
-            (folder / name).write_bytes(given.read_bytes())
+    def one(name: str, option: str, sides: tuple[str, ...]) -> Vocabulary:
+        if option in given:
+            (folder / name).write_bytes(b"".join(given[option].blocks()))
             return Vocabulary(folder / name)
         total, wanted = training.kept * len(sides), options.vocab_sample
         lines = sample_lines(training.lines(*sides), total, wanted, options.seed)
@@ -200,10 +200,10 @@ def _vocabularies(
 
     if options.separate_vocabs or options.source_vocab or options.target_vocab:
         return (
-            one(SOURCE_MODEL, options.source_vocab, ("source",)),
-            one(TARGET_MODEL, options.target_vocab, ("target",)),
+            one(SOURCE_MODEL, "--source-vocab", ("source",)),
+            one(TARGET_MODEL, "--target-vocab", ("target",)),
         )
-    joint = one(JOINT_MODEL, options.vocab, ("source", "target"))
+    joint = one(JOINT_MODEL, "--vocab", ("source", "target"))
     return joint, joint
 
 
@@ -240,13 +240,12 @@ def _checked(options: PrepareOptions) -> Path:
 def _given_vocabularies(options: PrepareOptions) -> list[InputFile]:
     """The existing models as inputs, each checked."""
     given = {"--vocab": options.vocab, "--source-vocab": options.source_vocab, "--target-vocab": options.target_vocab}
-    files = []
-    for name, path in given.items():
-        if path is not None:
-            file = InputFile(path, name)
-            file.check()
-            Vocabulary(path)
-            files.append(file)
+    files = [InputFile(path, name) for name, path in given.items() if path is not None]
+    for file in files:
+        file.check()
+        size = Vocabulary(file.path).size
+        if options.vocab_size not in (size, PrepareOptions.vocab_size):
+            raise UserError(f"--vocab-size {options.vocab_size:,} cannot be had: {file.name} has {size:,} subwords.")
     return files
 
 
@@ -283,7 +282,9 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
     if [file.option for file in inputs] != [file["option"] for file in manifest["inputs"]]:
         raise UserError(f"--out: {out} was prepared from other files; {otherwise}.")
     for file, written in zip(inputs, manifest["inputs"], strict=True):
-        if file.digest_unread() != written["sha256"]:
+        for _ in file.blocks():
+            pass
+        if file.sha256 != written["sha256"]:
             raise UserError(f"--out: {out} was prepared from another {file.option} than {file.name}; {otherwise}.")
 
 
