@@ -68,7 +68,8 @@ class PrepareOptions:
     source_vocab: Path | None = option(None, "Use this one for the source.", group=VOCABULARY, metavar="FILE")
     target_vocab: Path | None = option(None, "Use this one for the target.", group=VOCABULARY, metavar="FILE")
     vocab_sample: int = option(
-        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory.",
+        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory, "
+        "at about 25 bytes a character.",
         group=VOCABULARY,
     )  # fmt: skip
     character_coverage: float = option(
@@ -110,6 +111,9 @@ class PrepareOptions:
             empty=not self.keep_empty, max_length=self.max_length, max_length_ratio=self.max_length_ratio,
         )  # fmt: skip
 
+
+LARGEST = 1_000_000_000
+"""Above it a number is a slip of the hand, and would not fit SentencePiece's."""
 
 # These say where things are and how fast; two runs that differ in them alone make the same folder.
 _WITHOUT_EFFECT = {
@@ -228,8 +232,8 @@ def _checked(options: PrepareOptions) -> Path:
         ("vocab-size", options.vocab_size, 3), ("vocab-sample", options.vocab_sample, 0),
         ("max-length", options.max_length, 0), ("threads", options.threads, 0),
     ):  # fmt: skip
-        if value < least:
-            raise UserError(f"--{name} {value}: it must be {least} or more.")
+        if not least <= value <= LARGEST:
+            raise UserError(f"--{name} {value:,}: it must be {least} or more, and at most {LARGEST:,}.")
     if options.max_length_ratio and not options.max_length_ratio >= 1:
         raise UserError(f"--max-length-ratio {options.max_length_ratio:g}: it must be 1 or more, or 0 for no limit.")
     if not 0 < options.character_coverage <= 1:

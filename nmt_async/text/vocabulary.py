@@ -92,10 +92,18 @@ def train_vocabulary(
     model = io.BytesIO()
     problems: list[BaseException] = []
 
+    def watched() -> Iterator[str]:
+        # SentencePiece would turn an error of the caller's into a RuntimeError of its own.
+        try:
+            yield from lines
+        except BaseException as problem:
+            problems.append(problem)
+            raise
+
     def train() -> None:
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type=kind,
+                sentence_iterator=watched(), model_writer=model, vocab_size=size, model_type=kind,
                 character_coverage=character_coverage, hard_vocab_limit=True, byte_fallback=False,
                 eos_id=END, unk_id=UNKNOWN, bos_id=-1, pad_id=-1,
                 num_threads=_TRAINING_THREADS, minloglevel=_QUIET,
