@@ -17,8 +17,8 @@ from nmt_async.text.cleaning import Rules, judge_text, mark_first_occurrences, p
 from nmt_async.text.corpus import Corpus, InputFile, ZstdLines, input_files
 from nmt_async.text.progress import Progress, Step
 
-CHUNK = 8192
-"""Pairs that are held in memory at once."""
+CHUNK = 2048
+"""Pairs in a list; encoding has one list in memory for each thread."""
 
 
 @dataclass

@@ -2,6 +2,12 @@ from __future__ import annotations
 
 import collections
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from phrases import phrases
 
-from nmt_async.errors import UserError
+from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
 
 LINES = [line for pair in phrases(400) for line in pair]
@@ -76,12 +82,62 @@ def test_no_usable_line_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_lines_is_the_callers(tmp_path: Path) -> None:
-    def lines():
+    def lines() -> Iterator[str]:
         yield "one"
         raise UserError("from the lines")
 
     with pytest.raises(UserError, match="from the lines"):
         train_vocabulary(lines(), 10, "unigram", tmp_path / "v.model")
+
+
+def children_of(process: str = "self") -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+def test_a_learner_killed_for_memory_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    before = children_of()
+
+    def lines() -> Iterator[str]:
+        yield from LINES
+        (learner,) = set(children_of()) - set(before)
+        os.kill(learner, signal.SIGKILL)
+
+    with pytest.raises(RunFailure, match="ended by signal 9, most likely for lack of memory"):
+        train_vocabulary(lines(), 90, "unigram", tmp_path / "v.model")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_learner_does_not_outlive_its_parent(tmp_path: Path, end: signal.Signals) -> None:
+    script = """
+import sys, time
+from pathlib import Path
+from nmt_async.text.vocabulary import train_vocabulary
+def lines():
+    for number in range(10_000):
+        yield str(number)
+    print("fed", flush=True)
+    time.sleep(60)
+train_vocabulary(lines(), 90, "unigram", Path(sys.argv[1]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "v.model")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        (learner,) = children_of(str(parent.pid))
+        parent.send_signal(end)
+        parent.wait(timeout=30)
+    limit = time.monotonic() + 30
+    while is_alive(learner):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def test_training_says_nothing_on_the_console(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
