@@ -296,4 +296,4 @@ def _not_written(out: Path, error: OSError) -> Exception:
     reason = (error.strerror or str(error)).lower()
     if isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError | FileExistsError):
         return UserError(f"--out: {out} cannot be written ({reason}); choose another place.")
-    return RunFailure(f"--out: writing {out} failed ({reason}); nothing is left there. Free the way and run it again.")
+    return RunFailure(f"--out: writing {out} failed ({reason}); nothing is left there. Solve that, then run it again.")
