@@ -1,7 +1,7 @@
 """Spooled text into token stores, on all cores.
 
 Threads suffice: SentencePiece works outside Python's lock, and reading and writing go on meanwhile. Measured beside
-processes on two busy cores, threads encoded as many lines a second, and they need no copies and cannot be orphaned.
+processes on two busy cores, threads encoded about as many lines a second, and need no copies and cannot be orphaned.
 """
 
 from __future__ import annotations
