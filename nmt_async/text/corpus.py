@@ -86,19 +86,22 @@ class InputFile:
         except OSError as error:
             raise UserError(f"{self.option}: {self.name} cannot be read ({error.strerror or error}).") from None
 
-    def digest_unread(self) -> str:
-        """The SHA-256 of the whole file, reading it for that alone.
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes as stored, a block at a time.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: it cannot be opened or read.
         """
         try:
             with self._open() as raw:
-                return hashlib.file_digest(raw, "sha256").hexdigest()
+                while block := raw.read(_BUFFER):
+                    self.count(memoryview(block))
+                    yield block
         except OSError as error:
             raise UserError(f"{self.option}: {self.name} cannot be read ({error.strerror or error}).") from None
 
     def count(self, block: memoryview) -> None:
+        """Takes note of the next bytes read."""
         self._digest.update(block)
         self.bytes_read += len(block)
 

@@ -68,7 +68,8 @@ class PrepareOptions:
     source_vocab: Path | None = option(None, "Use this one for the source.", group=VOCABULARY, metavar="FILE")
     target_vocab: Path | None = option(None, "Use this one for the target.", group=VOCABULARY, metavar="FILE")
     vocab_sample: int = option(
-        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory.",
+        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory, "
+        "at about 25 bytes a character.",
         group=VOCABULARY,
     )  # fmt: skip
     character_coverage: float = option(
@@ -110,6 +111,9 @@ class PrepareOptions:
             empty=not self.keep_empty, max_length=self.max_length, max_length_ratio=self.max_length_ratio,
         )  # fmt: skip
 
+
+LARGEST = 1_000_000_000
+"""Above it a number is a slip of the hand, and would not fit SentencePiece's."""
 
 # These say where things are and how fast; two runs that differ in them alone make the same folder.
 _WITHOUT_EFFECT = {
@@ -156,7 +160,7 @@ def _build(
     validation = spool_validation(valid, folder / "valid", report) if valid else None
     if not training.kept:
         raise UserError(_nothing_left(training))
-    source, target = _vocabularies(folder, options, training, report)
+    source, target = _vocabularies(folder, options, {file.option: file for file in inputs}, training, report)
     splits = {"train": encode_split(training, folder / "train", source, target, rules, threads, report)}
     if not splits["train"]["kept"]:
         raise UserError(_nothing_left(training))
@@ -181,13 +185,13 @@ def _build(
 
 
 def _vocabularies(
-    folder: Path, options: PrepareOptions, training: Spool, report: Progress
+    folder: Path, options: PrepareOptions, given: dict[str, InputFile], training: Spool, report: Progress
 ) -> tuple[Vocabulary, Vocabulary]:
     """The source and the target vocabulary in ``folder``, each learnt from the training text or copied there."""
 
-    def one(name: str, given: Path | None, sides: tuple[str, ...]) -> Vocabulary:
-        if given:
-            (folder / name).write_bytes(given.read_bytes())
+    def one(name: str, option: str, sides: tuple[str, ...]) -> Vocabulary:
+        if option in given:
+            (folder / name).write_bytes(b"".join(given[option].blocks()))
             return Vocabulary(folder / name)
         total, wanted = training.kept * len(sides), options.vocab_sample
         lines = sample_lines(training.lines(*sides), total, wanted, options.seed)
@@ -200,10 +204,10 @@ def _vocabularies(
 
     if options.separate_vocabs or options.source_vocab or options.target_vocab:
         return (
-            one(SOURCE_MODEL, options.source_vocab, ("source",)),
-            one(TARGET_MODEL, options.target_vocab, ("target",)),
+            one(SOURCE_MODEL, "--source-vocab", ("source",)),
+            one(TARGET_MODEL, "--target-vocab", ("target",)),
         )
-    joint = one(JOINT_MODEL, options.vocab, ("source", "target"))
+    joint = one(JOINT_MODEL, "--vocab", ("source", "target"))
     return joint, joint
 
 
@@ -228,8 +232,8 @@ def _checked(options: PrepareOptions) -> Path:
         ("vocab-size", options.vocab_size, 3), ("vocab-sample", options.vocab_sample, 0),
         ("max-length", options.max_length, 0), ("threads", options.threads, 0),
     ):  # fmt: skip
-        if value < least:
-            raise UserError(f"--{name} {value}: it must be {least} or more.")
+        if not least <= value <= LARGEST:
+            raise UserError(f"--{name} {value:,}: it must be {least} or more, and at most {LARGEST:,}.")
     if options.max_length_ratio and not options.max_length_ratio >= 1:
         raise UserError(f"--max-length-ratio {options.max_length_ratio:g}: it must be 1 or more, or 0 for no limit.")
     if not 0 < options.character_coverage <= 1:
@@ -240,13 +244,12 @@ def _checked(options: PrepareOptions) -> Path:
 def _given_vocabularies(options: PrepareOptions) -> list[InputFile]:
     """The existing models as inputs, each checked."""
     given = {"--vocab": options.vocab, "--source-vocab": options.source_vocab, "--target-vocab": options.target_vocab}
-    files = []
-    for name, path in given.items():
-        if path is not None:
-            file = InputFile(path, name)
-            file.check()
-            Vocabulary(path)
-            files.append(file)
+    files = [InputFile(path, name) for name, path in given.items() if path is not None]
+    for file in files:
+        file.check()
+        size = Vocabulary(file.path).size
+        if options.vocab_size not in (size, PrepareOptions.vocab_size):
+            raise UserError(f"--vocab-size {options.vocab_size:,} cannot be had: {file.name} has {size:,} subwords.")
     return files
 
 
@@ -283,7 +286,9 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
     if [file.option for file in inputs] != [file["option"] for file in manifest["inputs"]]:
         raise UserError(f"--out: {out} was prepared from other files; {otherwise}.")
     for file, written in zip(inputs, manifest["inputs"], strict=True):
-        if file.digest_unread() != written["sha256"]:
+        for _ in file.blocks():
+            pass
+        if file.sha256 != written["sha256"]:
             raise UserError(f"--out: {out} was prepared from another {file.option} than {file.name}; {otherwise}.")
 
 
@@ -291,4 +296,4 @@ def _not_written(out: Path, error: OSError) -> Exception:
     reason = (error.strerror or str(error)).lower()
     if isinstance(error, PermissionError | NotADirectoryError | FileNotFoundError | FileExistsError):
         return UserError(f"--out: {out} cannot be written ({reason}); choose another place.")
-    return RunFailure(f"--out: writing {out} failed ({reason}); nothing is left there. Free the way and run it again.")
+    return RunFailure(f"--out: writing {out} failed ({reason}); nothing is left there. Solve that, then run it again.")

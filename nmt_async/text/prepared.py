@@ -80,15 +80,15 @@ class PreparedData:
             UserError: it is not a prepared folder, is incomplete, of another format version, or a size does not match.
         """
         manifest = read_manifest(folder)
-        for name, file in manifest["files"].items():
+        for name, described in manifest["files"].items():
             path = folder / name
             if not path.is_file():
                 raise UserError(f"{folder} is incomplete: {name} is missing; run prepare again.")
-            if path.stat().st_size != file["bytes"]:
+            size, expected = path.stat().st_size, described["bytes"]
+            if size != expected:
                 raise UserError(
-                    f"{path} has {path.stat().st_size:,} bytes where {MANIFEST} says {file['bytes']:,}; "
-                    f"run prepare again."
-                )
+                    f"{path} has {size:,} bytes where {MANIFEST} says {expected:,}; run prepare again."
+                )  # fmt: skip
         return cls(folder, manifest)
 
     @property
@@ -117,14 +117,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a folder that nmt-async prepare made: it has no {MANIFEST}.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format"]
-        missing = {"options", "inputs", "splits", "files"} - set(manifest)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged or not from nmt-async prepare; run prepare again.") from None
+        version, splits = manifest["format"], manifest["splits"]
+        whole = "train" in splits and all({"bytes", "sha256"} <= set(file) for file in manifest["files"].values())
+        whole = whole and {"options", "inputs", "vocabulary"} <= set(manifest)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged or not from nmt-async prepare; run prepare again.")
     if version != FORMAT:
         raise UserError(f"{folder} has format {version}, this version reads {FORMAT}; run prepare again.")
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; run prepare again.")
     return dict(manifest)
 
 

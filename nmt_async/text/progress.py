@@ -82,10 +82,9 @@ class TerminalProgress:
 
     @contextmanager
     def stage(self, name: str, total: int | None) -> Iterator[Step]:
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
+        measured = (TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TextColumn("left"), TimeRemainingColumn())
+        unmeasured = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), *(measured if total else unmeasured))
         begin = self._clock()
         with Bars(*columns, console=self._console) as bars:
             task = bars.add_task(name, total=total, speed="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -16,8 +17,8 @@ from nmt_async.text.cleaning import Rules, judge_text, mark_first_occurrences, p
 from nmt_async.text.corpus import Corpus, InputFile, ZstdLines, input_files
 from nmt_async.text.progress import Progress, Step
 
-CHUNK = 8192
-"""Pairs that are held in memory at once."""
+CHUNK = 2048
+"""Pairs in a list; encoding has one list in memory for each thread."""
 
 
 @dataclass
@@ -75,7 +76,6 @@ def spool_training(train: Corpus, path: Path, rules: Rules, keep_duplicates: boo
         UserError: an input cannot be read, or its sides have unequal numbers of lines.
     """
     spool = Spool(path.with_name(path.name + ".source"), path.with_name(path.name + ".target"))
-    writers = ZstdLines(spool.source), ZstdLines(spool.target)
     hash_file = path.with_name(path.name + ".hashes")
 
     def cleaned(step: Step) -> Iterator[tuple[str, str]]:
@@ -91,14 +91,17 @@ def spool_training(train: Corpus, path: Path, rules: Rules, keep_duplicates: boo
                     yield verdict
         step(sum(file.bytes_read for file in input_files(train)), spool.read)
 
-    with report.stage("reading", _total_bytes(train)) as step, hash_file.open("wb") as hashes:
+    with (
+        report.stage("reading", _total_bytes(train)) as step,
+        closing(ZstdLines(spool.source)) as source_file,
+        closing(ZstdLines(spool.target)) as target_file,
+        hash_file.open("wb") as hashes,
+    ):
         for sources, targets in _chunks(cleaned(step)):
-            writers[0].write(sources)
-            writers[1].write(targets)
+            source_file.write(sources)
+            target_file.write(targets)
             if not keep_duplicates:
                 hashes.write(b"".join(map(pair_hash, sources, targets)))
-        for writer in writers:
-            writer.close()
     if not keep_duplicates and spool.kept:
         spool.keep = np.memmap(path.with_name(path.name + ".keep"), np.bool_, mode="w+", shape=(spool.kept,))
         spool.removed["duplicate"] += mark_first_occurrences(np.memmap(hash_file, np.uint64, mode="r"), spool.keep)

@@ -5,17 +5,20 @@ Unigram: Kudo 2018 (arXiv:1804.10959); BPE: Sennrich et al. 2016 (arXiv:1508.079
 
 from __future__ import annotations
 
-import io
+import json
 import random
 import re
-import threading
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.text import learning
 from nmt_async.text.batch import END, UNKNOWN
 
 # SentencePiece sums floats a share per thread, so the model depends on how many there are: not on the machine's cores.
@@ -77,8 +80,8 @@ def train_vocabulary(
 ) -> Vocabulary:
     """Learns a vocabulary of exactly ``size`` subwords from ``lines`` and writes it to ``out``.
 
-    The lines are held in memory, so a large corpus is given as a sample (`sample_lines`). The same lines give the same
-    file. SentencePiece leaves out lines of more than 4,192 bytes.
+    The lines are held in memory, at about 25 bytes a character, so a large corpus is given as a sample
+    (`sample_lines`). The same lines give the same file. SentencePiece leaves out lines of more than 4,192 bytes.
 
     Args:
         kind: ``unigram`` or ``bpe``.
@@ -87,39 +90,49 @@ def train_vocabulary(
 
     Raises:
         UserError: the text allows no vocabulary of this size; the message gives the limit.
-        RunFailure: SentencePiece fails for another reason.
+        RunFailure: SentencePiece fails for another reason, or its process is killed.
     """
-    model = io.BytesIO()
-    problems: list[BaseException] = []
-
-    def train() -> None:
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type=kind,
-                character_coverage=character_coverage, hard_vocab_limit=True, byte_fallback=False,
-                eos_id=END, unk_id=UNKNOWN, bos_id=-1, pad_id=-1,
-                num_threads=_TRAINING_THREADS, minloglevel=_QUIET,
-            )  # fmt: skip
-        except BaseException as problem:
-            problems.append(problem)
-
-    # In a thread of its own, since nothing in it listens for Ctrl-C, and it can take minutes.
-    thread = threading.Thread(target=train, name="vocabulary", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.2)
-    if problems:
-        raise _explained(problems[0], size) from None
+    options = {
+        "vocab_size": size, "model_type": kind, "character_coverage": character_coverage, "hard_vocab_limit": True,
+        "byte_fallback": False, "eos_id": END, "unk_id": UNKNOWN, "bos_id": -1, "pad_id": -1,
+        "num_threads": _TRAINING_THREADS, "minloglevel": _QUIET,
+    }  # fmt: skip
+    model = _learn(options, lines, size)
     part = out.with_name(out.name + ".part")
-    part.write_bytes(model.getvalue())
+    part.write_bytes(model)
     part.replace(out)
     return Vocabulary(out)
 
 
-def _explained(problem: BaseException, size: int) -> BaseException:
-    if not isinstance(problem, RuntimeError):
-        return problem
-    message = str(problem)
+def _learn(options: dict[str, Any], lines: Iterable[str], size: int) -> bytes:
+    """The model that a process of its own learns (see ``learning.py``)."""
+    command = [sys.executable, "-P", learning.__file__]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        try:
+            try:
+                process.stdin.write(json.dumps(options).encode() + b"\n")
+                for line in lines:
+                    process.stdin.write(line.encode() + b"\n")
+            except BrokenPipeError:  # it ended early; its message says why
+                pass
+            model, message = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode < 0:
+        raise RunFailure(
+            f"learning the vocabulary was ended by signal {-process.returncode}"
+            f"{', most likely for lack of memory: choose a lower --vocab-sample' if process.returncode == -9 else ''}."
+        )
+    if process.returncode:
+        raise _explained(message.decode(errors="replace").strip(), size)
+    return model
+
+
+def _explained(message: str, size: int) -> UserError | RunFailure:
     if too_high := re.search(r"Vocabulary size too high .* value <= (\d+)", message):
         return UserError(
             f"--vocab-size {size:,} is more than this text allows; the largest possible is {int(too_high[1]):,}."
