@@ -27,7 +27,8 @@ def run(options: EvaluateOptions, common: CommonOptions, model: Path | None) -> 
     """Score a translation, or a model's, against a reference: BLEU, chrF and TER with 95 % confidence intervals."""
     scores = evaluate(options, model, progress_for(common.quiet or not sys.stderr.isatty()))
     if options.json:
-        typer.echo(json.dumps({score.name: dataclasses.asdict(score) for score in scores}, indent=2))
+        by_name = {score["name"]: score for score in map(dataclasses.asdict, scores)}
+        typer.echo(json.dumps(by_name, indent=2))
     else:
         for score in scores:
             typer.echo(_line(score))

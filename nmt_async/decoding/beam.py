@@ -21,6 +21,7 @@ from nmt_async.decoding.candidates import best_continuations
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import END, UNKNOWN
 
+
 @dataclass(frozen=True)
 class Hypothesis:
     """A translation as subwords.
