@@ -11,8 +11,9 @@ from nmt_async import __version__
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
+from nmt_async.training.options import TrainOptions
 
-from . import evaluate, prepare, translate
+from . import evaluate, prepare, train, translate
 from .declare import command
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ def _main(
 
 
 command(app, PrepareOptions, prepare.run, name="prepare")
+command(app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS)
 command(app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS)
 command(app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS)
 

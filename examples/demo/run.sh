@@ -34,7 +34,7 @@ if [[ ! -d demo/data ]]; then
 fi
 
 run "nmt-async train demo/data --out demo/run --sync-mode hybrid --accumulate 2 --workers 2 --preset tiny \\
-    --seed 1 --stop-after 12e"
+    --seed 1 --stop-after 10e"
 
 run "nmt-async translate demo/run < demo/test.en > demo/test.hypothesis.de" || {
     code=$?

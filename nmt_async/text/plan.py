@@ -46,11 +46,18 @@ class BatchPlan:
         target_lengths: (sentences,) target tokens with end marks.
         budget: target tokens a batch holds at most; a longer sentence makes a batch of its own.
         seed: of all shuffling.
+        indexes: (sentences,) the sentences' indexes in the store, where they are not 0, 1, 2 …
         window: sentences sorted by length together.
     """
 
     def __init__(
-        self, source_lengths: np.ndarray, target_lengths: np.ndarray, budget: int, seed: int, window: int = WINDOW
+        self,
+        source_lengths: np.ndarray,
+        target_lengths: np.ndarray,
+        budget: int,
+        seed: int,
+        indexes: np.ndarray | None = None,
+        window: int = WINDOW,
     ) -> None:
         if len(source_lengths) != len(target_lengths):
             raise ValueError(f"{len(source_lengths)} sources for {len(target_lengths)} targets")
@@ -60,6 +67,7 @@ class BatchPlan:
         self.target_lengths = target_lengths
         self.budget = budget
         self.seed = seed
+        self.indexes = indexes
         self.window = window
         self._latest: dict[int, EpochPlan] = {}
 
@@ -90,7 +98,8 @@ class BatchPlan:
             order.append(window_order)
             sizes.append(window_sizes)
         bounds = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-        return EpochPlan(np.concatenate(order), bounds)
+        whole = np.concatenate(order)
+        return EpochPlan(whole if self.indexes is None else self.indexes[whole], bounds)
 
     def _window(self, sentences: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The window's sentences in the order of its shuffled batches, and the sentences of each batch."""

@@ -124,3 +124,11 @@ def test_a_translation_that_fails_leaves_the_old_output_and_no_other_file(model,
     assert "cut off" in capsys.readouterr().err
     assert target.read_text() == "old\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.gz", "out"]
+
+
+def test_dumped_options_give_the_same_translation(model, tmp_path, capsys):
+    text = "the dog sees the cat in the garden\n"
+    typed = translate_file(model, tmp_path, text, "-b", "2", "--n-best", "--normalize", "1")
+    assert run(["translate", model, "-b", "2", "--n-best", "--normalize", "1", "--dump-config"]) == 0
+    (tmp_path / "options.yaml").write_text(capsys.readouterr().out)
+    assert translate_file(model, tmp_path, text, "--config", str(tmp_path / "options.yaml")) == typed

@@ -1,0 +1,28 @@
+"""``nmt-async train``: a prepared folder to a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.options import dump_yaml
+from nmt_async.report.console import PlainDisplay
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.run import describe, train
+
+from .declare import CommonOptions
+
+ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+
+
+def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
+    """Train a model on prepared data, in sync, async or hybrid mode; resumes RUN if it exists."""
+    if common.dump_config:
+        print(dump_yaml(options), end="")
+    elif options.dry_run:
+        print(describe(options, data))
+    else:
+        train(options, data, PlainDisplay(sys.stderr, common.quiet))

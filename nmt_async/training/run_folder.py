@@ -1,0 +1,161 @@
+"""The folder of a run: who may write it, which options it was begun with, and its journal.
+
+``config.yaml`` all options as resolved; ``data.json`` what it was trained on; ``journal`` the record of batches and
+updates; ``metrics.jsonl`` and ``train.log`` the figures; ``checkpoints/`` and the pointers ``best`` and ``last``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import typing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from nmt_async.errors import UserError
+from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
+from nmt_async.sync.journal import Event, decode, encode
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.options import TrainOptions
+
+CONFIG = "config.yaml"
+DATA = "data.json"
+JOURNAL = "journal"
+
+
+class RunFolder:
+    """A run's folder, locked against a second trainer until it is closed.
+
+    Args:
+        path: made if absent.
+        options: of this start; a run that is there already must have been begun with the same.
+        data: that the run trains on.
+
+    Raises:
+        UserError: another trainer is at it, it holds something else, or a run of other options or data.
+    """
+
+    def __init__(self, path: Path, options: TrainOptions, data: PreparedData) -> None:
+        self.path = path
+        self.resumed = (path / CONFIG).exists()
+        if path.exists() and not self.resumed:
+            _check_unused(path)
+        if self.resumed:
+            _check_same(path, options, data)
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(
+                f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
+            ) from None
+        (path / "checkpoints").mkdir(exist_ok=True)
+        write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
+        write_whole(path / CONFIG, dump_yaml(options))
+
+    def close(self) -> None:
+        """Lets others have it."""
+        self._lock.close()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file so that it is never seen half written."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _check_unused(path: Path) -> None:
+    if not path.is_dir():
+        raise UserError(f"--out {path}: there is a file of this name; choose another folder.")
+    leftovers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if leftovers:
+        raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
+
+
+def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> None:
+    begun_with = read_options(path)
+    for field in dataclasses.fields(TrainOptions):
+        before, now = getattr(begun_with, field.name), getattr(options, field.name)
+        if field.name in ("out", "dry_run") or field.metadata["changeable"] or before == now:
+            continue
+        raise UserError(
+            f"--out {path}: that run was begun with {flag_of(field)} {before}, now it is {now}; give the same to "
+            f"resume it, or another --out to begin anew."
+        )
+    try:
+        before = json.loads((path / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path / DATA} cannot be read; the run cannot be resumed, choose another --out.") from None
+    if before["fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"--out {path}: that run was begun on other data ({before['folder']}); choose another --out for this data."
+        )
+
+
+def read_options(path: Path) -> TrainOptions:
+    """The options with which the run in ``path`` was begun.
+
+    Raises:
+        UserError: it is not a run, or its configuration is damaged.
+    """
+    return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
+
+
+class JournalFile:
+    """The journal on disk: a line of JSON that says which machine made it, then records.
+
+    Args:
+        path: appended to.
+        threads: of each worker; with torch's build and the machine's type it decides bit-equality.
+    """
+
+    def __init__(self, path: Path, workers: int, threads: int) -> None:
+        new = not path.exists() or path.stat().st_size == 0
+        self._file: BinaryIO = path.open("ab")
+        if new:
+            header = {"format": 1, "workers": workers, **environment(threads)}
+            self._file.write(json.dumps(header).encode() + b"\n")
+
+    def record(self, event: Event) -> None:
+        """Appends one event; it is on disk after the next `flush`."""
+        self._file.write(encode(event))
+
+    def flush(self) -> None:
+        """Hands what was recorded to the system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing more will be recorded."""
+        self._file.close()
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What gradients depend on to the last bit, besides options and data."""
+    return {
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "threads": threads,
+    }
+
+
+def read_journal(path: Path) -> tuple[dict[str, Any], list[Event]]:
+    """The journal's header and all its events.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
+            return typing.cast(dict[str, Any], header), list(decode(file.read()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a journal ({error}).") from None
