@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nmt_async.decoding.candidates import best_continuations
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.decoder_state import TranslationModel, compact
 from nmt_async.text.batch import END, UNKNOWN
 
 
@@ -171,7 +171,7 @@ class _Beams:
             # Scores only fall, and no length divides them by more than the limit does.
             finished |= self.best >= self.scores[:, 0] / self.limits**self.search.normalize
         if bool(finished.any()):
-            kept = (~finished).nonzero().squeeze(1)
+            kept = compact(finished)
             for name in ("index", "limits", "scores", "prefixes", "counts", "best"):
                 setattr(self, name, getattr(self, name).index_select(0, kept))
             self.state.keep(kept)

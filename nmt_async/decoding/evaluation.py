@@ -50,8 +50,8 @@ def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -
     if options.reference is None:
         raise UserError("evaluate needs --reference FILE, the correct translation.")
     if (model is None) == (options.hypothesis is None):
-        found = "both" if model else "neither"
-        raise UserError(f"evaluate scores either --hypothesis FILE or RUN with --source FILE; {found} was given.")
+        found = "both were" if model else "neither was"
+        raise UserError(f"evaluate scores either --hypothesis FILE or RUN with --source FILE; {found} given.")
     if (model is None) != (options.source is None):
         missing = "--source is read only where a RUN is given" if model is None else "with RUN, give --source FILE"
         raise UserError(f"{missing}; evaluate scores either --hypothesis FILE or RUN with --source FILE.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,7 +29,10 @@ class DecoderState(ABC):
 
     @abstractmethod
     def keep(self, kept: Tensor) -> None:
-        """Forgets all sentences but ``kept`` (remaining,), int64, ascending."""
+        """Forgets all sentences but ``kept`` (remaining,), int64, and puts those in this order.
+
+        It is cheap where most of them stay at their place, as `compact` arranges it.
+        """
 
 
 class TranslationModel(nn.Module, ABC):
@@ -51,3 +55,18 @@ class TranslationModel(nn.Module, ABC):
             state: of this model; it goes one position on.
             previous: (rows,), int64, the subwords that the hypotheses chose last; None at the first step.
         """
+
+
+def compact(finished: Tensor) -> Tensor:
+    """The sentences that remain, in an order in which only as many as fill the gaps change their place.
+
+    Args:
+        finished: (sentences,), bool.
+
+    Returns:
+        (remaining,), int64, for `DecoderState.keep`.
+    """
+    remaining = int((~finished).sum())
+    kept = torch.arange(remaining, device=finished.device)
+    kept[finished[:remaining]] = (~finished[remaining:]).nonzero().squeeze(1) + remaining
+    return kept

@@ -45,11 +45,16 @@ class LayerCache:
         self.used = used
         return self.slots[0, :, :, :used], self.slots[1, :, :, :used]
 
-    def keep(self, kept: Tensor) -> None:
-        """Forgets all sentences but ``kept``."""
-        self.memory_key = self.memory_key.index_select(0, kept)
-        self.memory_value = self.memory_value.index_select(0, kept)
-        self.slots = self.slots.index_select(1, kept)
+    def keep(self, kept: Tensor, moved: Tensor) -> None:
+        """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
+        remaining, from_where = len(kept), kept[moved]
+        past = self.slots[:, :, :, : self.used]
+        past[:, moved] = past[:, from_where]
+        self.slots = self.slots[:, :remaining]
+        self.memory_key[moved] = self.memory_key[from_where]
+        self.memory_key = self.memory_key[:remaining]
+        self.memory_value[moved] = self.memory_value[from_where]
+        self.memory_value = self.memory_value[:remaining]
 
 
 class TransformerState(DecoderState):
@@ -80,8 +85,9 @@ class TransformerState(DecoderState):
         self.beam = beam
 
     def keep(self, kept: Tensor) -> None:
+        moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
         for layer in self.layers:
-            layer.keep(kept)
+            layer.keep(kept, moved)
         if self.memory_mask is not None:
             self.memory_mask = self.memory_mask.index_select(0, kept)
         if self.past is not None:

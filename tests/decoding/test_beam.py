@@ -38,12 +38,14 @@ def decode(model, sources, search):
         return beam_search(model, *pad([source.numpy() for source in sources]), search)
 
 
-def next_log_probabilities(model, source, prefix):
-    target = torch.tensor([[*prefix, END]])
-    batch = Batch(source[None], torch.tensor([len(source)]), target, torch.tensor([len(prefix) + 1]))
+def next_log_probabilities(model, source, prefixes):
+    """Of the subword after each prefix, all of one length, computed anew by the forward pass."""
+    rows, length = len(prefixes), len(prefixes[0]) + 1
+    target = torch.tensor([[*prefix, END] for prefix in prefixes])
+    batch = Batch(source.repeat(rows, 1), torch.full((rows,), len(source)), target, torch.full((rows,), length))
     with torch.no_grad():
         logits, _ = model(batch)
-    return torch.log_softmax(logits[-1], dim=0).tolist()
+    return torch.log_softmax(logits.view(rows, length, -1)[:, -1], dim=1).tolist()
 
 
 def reference_beam_search(model, source, search):
@@ -52,8 +54,9 @@ def reference_beam_search(model, source, search):
     alive, ended = [((), 0.0)], []
     for length in range(1, limit + 1):
         continuations = []
-        for prefix, score in alive:
-            for word, log_probability in enumerate(next_log_probabilities(model, source, prefix)):
+        following = next_log_probabilities(model, source, [prefix for prefix, _ in alive])
+        for (prefix, score), log_probabilities in zip(alive, following, strict=True):
+            for word, log_probability in enumerate(log_probabilities):
                 if word != UNKNOWN and (word == END or length < limit):
                     continuations.append((score + log_probability, prefix, word))
         continuations.sort(key=lambda continuation: -continuation[0])
@@ -70,7 +73,7 @@ def all_translations(model, source, search, prefix=(), score=0.0):
     """Every translation within the length limit."""
     limit = int(len(source) * search.max_length_factor) + search.extra_length
     length = len(prefix) + 1
-    for word, log_probability in enumerate(next_log_probabilities(model, source, prefix)):
+    for word, log_probability in enumerate(next_log_probabilities(model, source, [prefix])[0]):
         total = score + log_probability
         if word == END:
             yield Hypothesis(prefix, total, total / length**search.normalize)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt_async.model.decoder_state import compact
 
 
 def forced(model, batch, beam=1):
@@ -61,10 +65,10 @@ def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch
             torch.testing.assert_close(logits.view(2, beam, -1)[:, hypothesis], whole[:, -1])
 
 
-def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch):
+@pytest.mark.parametrize("kept", [[1, 3], [0, 1, 2], [3, 1], [2]])
+def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch, kept):
     model = tiny().eval()
     batch = random_batch([3, 7, 2, 5], [2, 2, 2, 2])
-    kept = torch.tensor([1, 3])
     words = torch.tensor([[2, 3], [4, 5], [6, 7], [8, 9]])
     with torch.no_grad():
         whole, part = (model.start(batch.source, batch.source_lengths) for _ in range(2))
@@ -72,10 +76,17 @@ def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch):
             model.step(state, None)
             state.reorder(torch.zeros(4, 2, dtype=torch.int64))
             model.step(state, words.view(-1))
-        part.keep(kept)
-        assert part.sentences == 2
+        part.keep(torch.tensor(kept))
+        assert part.sentences == len(kept)
         expected = model.step(whole, words.view(-1)).view(4, 2, -1)[kept]
-        torch.testing.assert_close(model.step(part, words[kept].view(-1)).view(2, 2, -1), expected)
+        torch.testing.assert_close(model.step(part, words[kept].view(-1)).view(len(kept), 2, -1), expected)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12))
+def test_few_sentences_move_when_others_are_finished(finished):
+    kept = compact(torch.tensor(finished)).tolist()
+    assert sorted(kept) == [sentence for sentence, done in enumerate(finished) if not done]
+    assert sum(place != sentence for place, sentence in enumerate(kept)) <= sum(finished)
 
 
 def test_keys_and_values_of_the_source_are_not_repeated_for_hypotheses(tiny, random_batch):

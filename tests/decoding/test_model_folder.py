@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from nmt_async.decoding.model_folder import load_model, save_model
+from nmt_async.errors import UserError
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.flat import FlatLayout
+from nmt_async.model.transformer import Transformer
+from nmt_async.text.vocabulary import train_vocabulary
+
+
+def save(folder, model, source, target):
+    layout = FlatLayout(model)
+    save_model(folder, model.configuration, layout.named(layout.gather(model)), source.path, target.path)
+
+
+@pytest.fixture
+def folder(tmp_path, model, vocabulary):
+    save(tmp_path / "model", model, vocabulary, vocabulary)
+    return tmp_path / "model"
+
+
+def test_a_saved_model_is_loaded_bit_for_bit(folder, model, vocabulary):
+    loaded = load_model(folder)
+    assert loaded.configuration == model.configuration
+    assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert loaded.source_vocabulary.encode("the dog") == vocabulary.encode("the dog")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors", "vocabulary.model"]
+
+
+def test_two_vocabularies_are_kept_apart(tmp_path, vocabulary, sentences):
+    other = train_vocabulary(sentences[:100], 36, "bpe", tmp_path / "other.model")
+    model = Transformer(ModelConfiguration(vocabulary.size, 36, 8, 2, 8, 1, 1, "post", "gelu", 0.0, "target"))
+    save(tmp_path / "model", model, vocabulary, other)
+    loaded = load_model(tmp_path / "model")
+    assert (loaded.source_vocabulary.size, loaded.target_vocabulary.size) == (38, 36)
+
+
+def test_a_run_gives_its_best_model_or_else_its_last(tmp_path, folder):
+    run = tmp_path / "run"
+    for name in ("step-1", "step-2"):
+        shutil.copytree(folder, run / "checkpoints" / name)
+    (run / "last").write_text("checkpoints/step-2\n")
+    assert load_model(run).folder == run / "checkpoints" / "step-2"
+    (run / "best").write_text("checkpoints/step-1\n")
+    assert load_model(run).folder == run / "checkpoints" / "step-1"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.model"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_or_missing_file_is_named(folder, name, damage):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="is missing" if damage == "remove" else "is damaged") as caught:
+        load_model(folder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda description: description.update(format=2), "has format 2"),
+        (lambda description: description.pop("sha256"), "is damaged"),
+        (lambda description: description["sha256"].update({"../outside": "0"}), "is damaged"),
+        (lambda description: description["configuration"].update(unheard_of=1), "describes no model"),
+        (lambda description: description["configuration"].pop("heads"), "describes no model"),
+        (lambda description: description["configuration"].update(activation="sigmoid"), "describes no model"),
+        (lambda description: description["configuration"].update(enc_depth=2), "does not fit"),
+        (lambda description: description["configuration"].update(dim_ffn=30), "does not fit"),
+        (lambda description: description["configuration"].update(source_vocabulary=39), "subwords"),
+    ],
+)
+def test_a_description_that_cannot_be_used_is_named(folder, change, message):
+    path = folder / "model.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+def test_a_description_that_is_torn_is_named(folder, content):
+    (folder / "model.json").write_text(content)
+    with pytest.raises(UserError, match=r"model\.json"):
+        load_model(folder)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_model(tmp_path / "absent")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        load_model(tmp_path / "file")
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(tmp_path)
+    (tmp_path / "best").write_text("checkpoints/step-1")
+    with pytest.raises(UserError, match="best names 'checkpoints/step-1'"):
+        load_model(tmp_path)
+
+
+def test_a_save_that_fails_leaves_no_model(tmp_path, model, vocabulary):
+    layout = FlatLayout(model)
+    named = layout.named(layout.gather(model))
+    folder = tmp_path / "model"
+    save_model(folder, model.configuration, named, vocabulary.path, vocabulary.path)
+    with pytest.raises(OSError, match="absent"):
+        save_model(folder, model.configuration, named, tmp_path / "absent", vocabulary.path)
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(folder)
