@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
 
-from nmt_async.options import convert, from_mapping, key_of, load_yaml, option, value_type
+from nmt_async.options import convert, dump_yaml, from_mapping, key_of, load_yaml, option, value_type
 
 T = TypeVar("T")
 
@@ -98,7 +98,11 @@ def command(
         written = load_yaml(common.config) if common.config else {}
         if written:
             from_mapping(declaration, written, str(common.config))
-        run(_collect(declaration, typed, written), common, **given)
+        options = _collect(declaration, typed, written)
+        if common.dump_config:
+            typer.echo(dump_yaml(options), nl=False)
+        else:
+            run(options, common, **given)
 
     body.__name__ = name.replace("-", "_")
     body.__doc__ = run.__doc__

@@ -12,7 +12,6 @@ import typer
 
 from nmt_async.decoding.evaluation import EvaluateOptions, evaluate
 from nmt_async.decoding.scores import Score
-from nmt_async.options import dump_yaml
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
@@ -26,9 +25,6 @@ ARGUMENTS = {
 
 def run(options: EvaluateOptions, common: CommonOptions, model: Path | None) -> None:
     """Score a translation, or a model's, against a reference: BLEU, chrF and TER with 95 % confidence intervals."""
-    if common.dump_config:
-        typer.echo(dump_yaml(options), nl=False)
-        return
     scores = evaluate(options, model, progress_for(common.quiet or not sys.stderr.isatty()))
     if options.json:
         by_name = {score["name"]: score for score in map(dataclasses.asdict, scores)}

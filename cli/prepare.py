@@ -6,7 +6,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nmt_async.options import dump_yaml
 from nmt_async.text.preparation import PrepareOptions, prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.text.progress import progress_for
@@ -16,9 +15,6 @@ from .declare import CommonOptions
 
 def run(options: PrepareOptions, common: CommonOptions) -> None:
     """Clean parallel text, learn a vocabulary, and write a folder of tokens for train."""
-    if common.dump_config:
-        print(dump_yaml(options), end="")
-        return
     data = prepare(options, progress_for(common.quiet))
     if not common.quiet:
         Console().print(_summary(data))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.options import dump_yaml
 from nmt_async.report.console import PlainDisplay
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run import describe, train
@@ -20,9 +19,7 @@ ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepar
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     """Train a model on prepared data, in sync, async or hybrid mode; resumes RUN if it exists."""
-    if common.dump_config:
-        print(dump_yaml(options), end="")
-    elif options.dry_run:
+    if options.dry_run:
         print(describe(options, data))
     else:
         train(options, data, PlainDisplay(sys.stderr, common.quiet))

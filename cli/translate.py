@@ -14,7 +14,7 @@ from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.output import output_lines
 from nmt_async.decoding.translator import Translator, n_best_lines
-from nmt_async.options import dump_yaml, option
+from nmt_async.options import option
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.progress import progress_for
 
@@ -44,9 +44,6 @@ class TranslateOptions(DecodingOptions):
 
 def run(options: TranslateOptions, common: CommonOptions, model: Path) -> None:
     """Translate standard input with a trained model: one line out for each line in."""
-    if common.dump_config:
-        typer.echo(dump_yaml(options), nl=False)
-        return
     device = use_device(options)
     lines = text_lines(options.input, "--input")
     loaded = load_model(model)

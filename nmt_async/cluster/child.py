@@ -1,4 +1,4 @@
-"""What every child process does first: it dies with its parent, and leaves Ctrl-C to it."""
+"""What every child process does first: it dies with its parent, and leaves SIGINT and SIGTERM to it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def settle_in(threads: int, niceness: int = 0) -> None:
         niceness: added to the process's; 10 leaves the cores to others that want them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()  # Ctrl-C and timeout(1) signal the parent's whole group: what that means, the parent alone decides
     parent = multiprocessing.parent_process()
     with contextlib.suppress(OSError, AttributeError):  # not on Linux: the pipe's end tells us as well
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

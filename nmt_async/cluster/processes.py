@@ -236,12 +236,9 @@ class ProcessCluster:
     def close(self) -> None:
         """Ends the workers; what they compute is lost. Safe to call twice."""
         for seat in self._seats:
-            seat.process.terminate()
+            seat.process.kill()
         for seat in self._seats:
-            seat.process.join(timeout=5)
-            if seat.process.is_alive():
-                seat.process.kill()
-                seat.process.join()
+            seat.process.join()
             seat.pipe.close()
         self._seats = []
 

@@ -171,7 +171,7 @@ class Validator:
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()
             self._process.join()
             self._process = None
         if self._pipe is not None:

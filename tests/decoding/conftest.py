@@ -38,12 +38,3 @@ def model(vocabulary):
         model.output_bias.copy_(torch.randn(vocabulary.size, generator=generator))
         model.output_bias[END] += 1.0
     return model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Models this small gain nothing from more, and tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

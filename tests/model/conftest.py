@@ -47,12 +47,3 @@ def random_batch() -> Callable[..., Batch]:
         return Batch(*pad(rows(source_lengths)), *pad(rows(target_lengths)))
 
     return make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Models this small gain nothing from more, and tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
