@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.report.console import PlainDisplay
+from nmt_async.report.live import display_for
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run import describe, train
 
@@ -22,4 +22,4 @@ def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     if options.dry_run:
         print(describe(options, data))
     else:
-        train(options, data, PlainDisplay(sys.stderr, common.quiet))
+        train(options, data, display_for(sys.stderr, common.quiet))

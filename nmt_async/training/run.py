@@ -21,7 +21,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.report.console import Display
-from nmt_async.report.records import ValidReport
+from nmt_async.report.records import RunTitle, ValidReport
 from nmt_async.sync.journal import Event
 from nmt_async.sync.push import Update
 from nmt_async.sync.server import ParameterServer
@@ -115,6 +115,7 @@ class Run:
             options.keep_best,
         )
         self._resume()
+        self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates)
         self.validator = self._build_validator(configuration)
         self.stretch = Stretch(self.moment)
@@ -134,6 +135,14 @@ class Run:
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
         return Validator(settings, self.layout.size, self._warn)
+
+    def _title(self, devices: list[str]) -> RunTitle:
+        options = self.options
+        stop = None if options.stop_after is None else str(options.stop_after)
+        return RunTitle(
+            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices), options.preset,
+            self.layout.parameters, stop, self.moment.seconds,
+        )  # fmt: skip
 
     def _resume(self) -> None:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
