@@ -15,6 +15,10 @@ from nmt_async.training.run import describe, train
 from .declare import CommonOptions
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+EXAMPLE = "nmt-async train data --out run --stop-after 20k"
+GROUPS = (
+    "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping", "Reports and checkpoints",
+)  # fmt: skip
 
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:

@@ -51,7 +51,7 @@ def percentages(shares: list[float]) -> str:
 
 def title_text(title: RunTitle) -> str:
     """One line that says which run begins."""
-    end = "" if title.stop_after is None else f" | until {title.stop_after}"
+    end = f" | until {title.end()}" if title.end() else ""
     return f"{title.name}: {title.rule()} | {title.workers()} | {title.model()}{end}"
 
 

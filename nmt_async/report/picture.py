@@ -79,8 +79,8 @@ def recorded_state(run: Path, update: int | None = None) -> DisplayState:
         until = "" if update is None else f" until update {update:,}"
         raise UserError(f"{path} holds no report of training{until}; there is nothing to show yet.")
     try:
-        title = _title(run, config, len(trained[0].waiting_share))
         stop = None if config["stop-after"] is None else parse_quantity(str(config["stop-after"]), ALL_UNITS)
+        title = _title(run, config, stop, len(trained[0].waiting_share))
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{run / 'config.yaml'} is not the configuration of a run ({error}).") from None
     state = DisplayState().begun(title).progressed(None if stop is None else 0.0, 0)
@@ -119,12 +119,11 @@ def read_reports(path: Path) -> list[TrainReport | ValidReport]:
     return reports
 
 
-def _title(run: Path, config: dict[str, Any], workers: int) -> RunTitle:
+def _title(run: Path, config: dict[str, Any], stop: Quantity | None, workers: int) -> RunTitle:
     mode, pushes, devices = config["sync-mode"], config["accumulate"], str(config["devices"]).split(",")
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
     dealt = tuple(devices[number % len(devices)].strip() for number in range(workers))
-    stop = None if config["stop-after"] is None else str(config["stop-after"])
     return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], _parameters(run), stop)
 
 
@@ -147,7 +146,7 @@ def picture(state: DisplayState, width: int, height: int) -> str:
         record=True, file=io.StringIO(), width=width, height=height, force_terminal=True, color_system="truecolor",
         legacy_windows=False, _environ={},
     )  # fmt: skip
-    console.print(Padding(render(state), (0, 1)))
+    console.print(Padding(render(state), (0, 1, 1, 1)))
     return console.export_svg(title="nmt-async train", theme=THEME, code_format=SVG, unique_id="display")
 
 

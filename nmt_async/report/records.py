@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from nmt_async.quantity import Quantity
+
 
 @dataclass(frozen=True)
 class RunTitle:
@@ -23,7 +25,7 @@ class RunTitle:
         devices: one for each worker.
         preset: of the model.
         parameters: how many the model has; None: unknown.
-        stop_after: the ``--stop-after`` as typed, None if there is none.
+        stop_after: the set end, None if there is none.
         seconds: of training in earlier sittings of the run.
     """
 
@@ -33,7 +35,7 @@ class RunTitle:
     devices: tuple[str, ...]
     preset: str
     parameters: int | None = None
-    stop_after: str | None = None
+    stop_after: Quantity | None = None
     seconds: float = 0.0
 
     def rule(self) -> str:
@@ -48,6 +50,10 @@ class RunTitle:
         """Who computes: ``2 workers on cpu``."""
         count = len(self.devices)
         return f"{count} worker{'' if count == 1 else 's'} on {', '.join(dict.fromkeys(self.devices))}"
+
+    def end(self) -> str:
+        """The set end as one types it, ``20k`` or ``1Gt``; empty if there is none."""
+        return "" if self.stop_after is None else str(self.stop_after).removesuffix("u")
 
     def model(self) -> str:
         """What is trained: ``small, 7.4 M parameters``."""

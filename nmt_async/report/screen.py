@@ -94,7 +94,7 @@ def _progress(state: DisplayState, width: int) -> Text:
     if state.share is None:
         return _spread(Text(elapsed), Text("until stopped" if state.update else "the workers start", QUIET), width)
     left = "finishing" if state.share >= 1 else "" if state.left is None else f"{clock(state.left)} left"
-    end = f" of {state.title.stop_after}" if state.title and state.title.stop_after else ""
+    end = f" of {state.title.end()}" if state.title and state.title.end() else ""
     right = Text.assemble((f" {state.share:4.0%}", "bold"), (end, QUIET), f"   {elapsed}")
     if left:
         right.append(f"   {left}", QUIET)
@@ -183,13 +183,17 @@ def _validations(reports: Sequence[ValidReport], rows: int, width: int) -> list[
         table[0].append(f"{label:>{room}}", style)
     for report in reports[-rows:]:
         scores = report.scores()
-        texts = [f"{report.update:,}", f"{report.cross_entropy:.4f}", f"{report.perplexity:.4g}"]
+        texts = [f"{report.update:,}", f"{report.cross_entropy:.4f}", _perplexity(report.perplexity)]
         texts += [f"{scores[name]:.2f}" if name in scores else "–" for name in names[3:]]
         best = scores.get(report.metric) == reports[-1].best
         row = Text("".join(f"{text:>{room}}" for text, room in zip(texts, widths, strict=True)), GOOD if best else "")
         verdict = ("   ★ best", GOOD) if best else (f"   stalled {report.stalled}" if report.stalled else "", BAD)
         table.append(row.append(*verdict))
     return table
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else short_count(value) if value < 1e12 else f"{value:.0e}"
 
 
 def _messages(state: DisplayState, width: int) -> list[Text]:

@@ -138,10 +138,9 @@ class Run:
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
-        stop = None if options.stop_after is None else str(options.stop_after)
         return RunTitle(
             self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices), options.preset,
-            self.layout.parameters, stop, self.moment.seconds,
+            self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
     def _resume(self) -> None:
