@@ -76,7 +76,9 @@ def _parameters(field: dataclasses.Field[Any], hint: Any) -> list[inspect.Parame
     )
     declared = [(field.name, shown)]
     if others:
-        declared.append((field.name + OTHER, typer.Option(*others, metavar=metavar, hidden=True)))
+        declared.append(
+            (field.name + OTHER, typer.Option(*others, help=f"The same as {flags[0]}.", metavar=metavar, hidden=True))
+        )
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[typed | None, how])
         for name, how in declared

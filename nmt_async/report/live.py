@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, TextIO
@@ -31,7 +32,8 @@ def display_for(out: TextIO, quiet: bool = False) -> Display:
 class LiveDisplay:
     """One screen that follows the run; what was said stays below it when the run has ended.
 
-    Training only replaces the state, which is one assignment; the drawing thread reads it whenever it draws.
+    Training only replaces the state, which is one assignment; the drawing thread reads it whenever it draws. A
+    terminal that goes away ends the drawing, not the run.
 
     Args:
         console: to draw on.
@@ -57,10 +59,11 @@ class LiveDisplay:
         self._ended.set()
         self._thread.join()
         messages, self.state = self.state.messages, replace(self.state, messages=())
-        self._live.stop()
-        for message in messages:
-            text = Text(f"warning: {message.text}", BAD) if message.warning else Text(message.text)
-            self.console.print(text, soft_wrap=True)
+        with suppress(OSError):
+            self._live.stop()
+            for message in messages:
+                text = Text(f"warning: {message.text}", BAD) if message.warning else Text(message.text)
+                self.console.print(text, soft_wrap=True)
 
     def _now(self) -> DisplayState:
         return self.state.at(self.clock())
@@ -70,14 +73,15 @@ class LiveDisplay:
 
     def _draw(self) -> None:
         size = self.console.size
-        while not self._ended.wait(INTERVAL):
-            if self.console.size != size:
-                # The terminal has broken the old rows anew and nobody can tell where they lie now.
-                size = self.console.size
-                self._live.stop()
-                self.console.clear()
-                self._live.start()
-            self._live.refresh()
+        with suppress(OSError):
+            while not self._ended.wait(INTERVAL):
+                if self.console.size != size:
+                    # The terminal has broken the old rows anew and nobody can tell where they lie now.
+                    size = self.console.size
+                    self._live.stop()
+                    self.console.clear()
+                    self._live.start()
+                self._live.refresh()
 
     def begin(self, title: RunTitle) -> None:
         """Which run it is; training begins."""

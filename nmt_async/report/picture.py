@@ -80,7 +80,8 @@ def recorded_state(run: Path, update: int | None = None) -> DisplayState:
         raise UserError(f"{path} holds no report of training{until}; there is nothing to show yet.")
     try:
         stop = None if config["stop-after"] is None else parse_quantity(str(config["stop-after"]), ALL_UNITS)
-        title = _title(run, config, stop, len(trained[0].waiting_share))
+        workers = config["workers"] or max(len(report.waiting_share) for report in trained) or 1
+        title = _title(run, config, stop, int(workers))
     except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(f"{run / 'config.yaml'} is not the configuration of a run ({error}).") from None
     state = DisplayState().begun(title).progressed(None if stop is None else 0.0, 0)
