@@ -18,6 +18,8 @@ from nmt_async.text.progress import progress_for
 from .declare import CommonOptions
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+EXAMPLE = "nmt-async bench data --sync-mode hybrid --accumulate 4 --workers 2 --cpu-threads 1"
+GROUPS = ("Measurement", "Updates", "Devices", "Model", "Batches")
 
 
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:

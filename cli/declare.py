@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -33,22 +33,35 @@ class CommonOptions:
     quiet: bool = option(False, "Print results and problems only.", group="Configuration", flags=("--quiet", "-q"))
 
 
+def _names(field: dataclasses.Field[Any]) -> tuple[list[str], list[str]]:
+    """The option's own names, and the others (Marian's) by which it also goes.
+
+    Help lists the own ones only: with all of them in one column, little room is left to say what they mean.
+    """
+    flags = field.metadata["flags"] or ("--" + key_of(field),)
+    long = [flag for flag in flags if flag.startswith("--")]
+    return [flag for flag in flags if flag not in long[1:]], long[1:]
+
+
 def _help(field: dataclasses.Field[Any]) -> str:
     help_text: str = field.metadata["help"]
+    others = _names(field)[1]
+    if others:
+        help_text += f" Also {', '.join(others)}."
     if field.default in (None, False, (), dataclasses.MISSING):
         return help_text
     return f"{help_text} (default: {'yes' if field.default is True else field.default})"
 
 
-def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
-    """One dataclass field as a Typer option; its value stays text until `convert` reads it."""
+def _parameters(field: dataclasses.Field[Any], hint: Any) -> list[inspect.Parameter]:
+    """One dataclass field as a Typer option, and a hidden one for its other names; see `_typed` for the values."""
     inner, _ = value_type(hint)
-    flags = field.metadata["flags"] or ("--" + key_of(field),)
+    flags, others = _names(field)
     typed: Any = str
     if inner is bool:
         typed = bool
         if not field.metadata["flags"]:
-            flags = (f"--{key_of(field)}/--no-{key_of(field)}",)
+            flags = [f"--{key_of(field)}/--no-{key_of(field)}"]
     elif get_origin(inner) in (list, tuple):
         typed = list[str]
     metavar = field.metadata["metavar"]
@@ -56,16 +69,37 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         choices = field.metadata["choices"]
         kind = get_args(inner)[0] if typed is not str else inner
         metavar = "|".join(choices) if choices else getattr(kind, "__name__", "TEXT").upper()
-    declaration = typer.Option(
-        *flags, help=_help(field), metavar=metavar, rich_help_panel=field.metadata["group"],
-        show_default=False,
-    )  # fmt: skip
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[typed | None, declaration],
+    if typed is bool:
+        metavar = ""  # Typer would say <bool>, as if it took a value
+    shown = typer.Option(
+        *flags, help=_help(field), metavar=metavar, rich_help_panel=field.metadata["group"], show_default=False
     )
+    declared = [(field.name, shown)]
+    if others:
+        declared.append(
+            (field.name + OTHER, typer.Option(*others, help=f"The same as {flags[0]}.", metavar=metavar, hidden=True))
+        )
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[typed | None, how])
+        for name, how in declared
+    ]
+
+
+OTHER = "_by_another_name"
+
+
+def _typed(values: Mapping[str, Any], field: dataclasses.Field[Any]) -> Any:
+    """What was typed for the field, as text that `convert` reads; None if nothing was."""
+    for name in (field.name, field.name + OTHER):
+        if values.get(name) not in (None, []):
+            return values[name]
+    return None
+
+
+def _by_group(fields: Sequence[dataclasses.Field[Any]], groups: Sequence[str]) -> list[dataclasses.Field[Any]]:
+    """The fields in the order in which ``groups`` names their groups; groups not named come behind."""
+    place = {group: number for number, group in enumerate(groups)}
+    return sorted(fields, key=lambda field: place.get(field.metadata["group"], len(place)))
 
 
 def command(
@@ -74,11 +108,15 @@ def command(
     run: Callable[..., None],
     *,
     name: str,
+    example: str,
     arguments: Mapping[str, Any] | None = None,
+    groups: Sequence[str] = (),
 ) -> None:
     """Adds the subcommand ``name``, which calls ``run(options, common, **arguments)`` with a ``declaration`` instance.
 
     Args:
+        example: the shortest real use, shown below the help.
+        groups: of options, in the order in which the help lists them; those not named follow in their own order.
         arguments: positional arguments, name to its ``Annotated[..., typer.Argument(...)]``; they are required
             unless their annotation allows None.
     """
@@ -90,7 +128,8 @@ def command(
         parameters.append(inspect.Parameter(key, kind, default=default, annotation=annotation))
     for source in (declaration, CommonOptions):
         hints = typing.get_type_hints(source)
-        parameters += [_parameter(field, hints[field.name]) for field in dataclasses.fields(source)]  # type: ignore[arg-type]
+        for field in _by_group(dataclasses.fields(source), groups):  # type: ignore[arg-type]
+            parameters += _parameters(field, hints[field.name])
 
     def body(**typed: Any) -> None:
         given = {key: typed.pop(key) for key in list(arguments or {})}
@@ -108,7 +147,7 @@ def command(
     body.__doc__ = run.__doc__
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name=name, no_args_is_help=False)(body)
+    app.command(name=name, no_args_is_help=False, epilog=f"Example: {example}")(body)
 
 
 def _collect(declaration: type[T], typed: Mapping[str, Any], written: Mapping[str, Any]) -> T:
@@ -117,8 +156,8 @@ def _collect(declaration: type[T], typed: Mapping[str, Any], written: Mapping[st
     from_file = {key.replace("-", "_"): value for key, value in written.items()}
     values = {}
     for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
-        value = typed.get(field.name)
-        if value is None or value == []:
+        value = _typed(typed, field)
+        if value is None:
             if field.name not in from_file:
                 continue
             value = from_file[field.name]

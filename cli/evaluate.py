@@ -18,9 +18,11 @@ from .declare import CommonOptions
 
 ARGUMENTS = {
     "model": Annotated[
-        Path | None, typer.Argument(help="Folder of a run or of a checkpoint, to translate --source.", metavar="[RUN]")
+        Path | None, typer.Argument(help="Folder of a run or of a checkpoint, to translate --source.", metavar="RUN")
     ]
 }
+EXAMPLE = "nmt-async evaluate run --source test.en --reference reference.de"
+GROUPS = ("Scoring", "Search", "Computing")
 
 
 def run(options: EvaluateOptions, common: CommonOptions, model: Path | None) -> None:

@@ -17,9 +17,13 @@ from nmt_async.training.options import TrainOptions
 from . import bench, evaluate, prepare, train, translate
 from .declare import command
 
+INTERRUPTED = 130
+"""The exit code that shells give for SIGINT."""
+
 app = typer.Typer(
     name="nmt-async",
     help="Trains Transformer translation models with synchronous, asynchronous and hybrid updates.",
+    epilog="\n".join(["From text to scores:", *(part.EXAMPLE for part in (prepare, train, translate, evaluate))]),
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,16 +43,21 @@ def _main(
     pass
 
 
-command(app, PrepareOptions, prepare.run, name="prepare")
-command(app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS)
-command(app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS)
-command(app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS)
-command(app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; every expected error is one sentence on standard error."""
-    sys.exit(run(arguments))
+command(app, PrepareOptions, prepare.run, name="prepare", example=prepare.EXAMPLE)
+command(
+    app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS, groups=train.GROUPS, example=train.EXAMPLE
+)
+command(
+    app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS,
+    groups=translate.GROUPS, example=translate.EXAMPLE,
+)  # fmt: skip
+command(
+    app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS, groups=evaluate.GROUPS,
+    example=evaluate.EXAMPLE,
+)  # fmt: skip
+command(
+    app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
+)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -60,7 +69,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (UserError, RunFailure) as error:
         return _say(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _say("interrupted.", 130)
+        return _say("interrupted.", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -71,6 +80,8 @@ def run(arguments: list[str] | None = None) -> int:
         if error.filename:
             return _say(f"{error.filename}: {error.strerror}.", 1)
         raise
+    if result == INTERRUPTED:  # Typer has made this of a KeyboardInterrupt
+        return _say("interrupted.", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

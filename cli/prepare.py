@@ -12,6 +12,8 @@ from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 
+EXAMPLE = "nmt-async prepare --train-source train.en --train-target train.de --out data"
+
 
 def run(options: PrepareOptions, common: CommonOptions) -> None:
     """Clean parallel text, learn a vocabulary, and write a folder of tokens for train."""

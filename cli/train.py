@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.report.console import PlainDisplay
+from nmt_async.report.live import display_for
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run import describe, train
 
 from .declare import CommonOptions
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+EXAMPLE = "nmt-async train data --out run --stop-after 20k"
+GROUPS = (
+    "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping", "Reports and checkpoints",
+)  # fmt: skip
 
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
@@ -22,4 +26,4 @@ def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     if options.dry_run:
         print(describe(options, data))
     else:
-        train(options, data, PlainDisplay(sys.stderr, common.quiet))
+        train(options, data, display_for(sys.stderr, common.quiet))

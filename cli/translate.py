@@ -22,6 +22,8 @@ from .declare import CommonOptions
 
 FILES = "Files"
 ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+EXAMPLE = "nmt-async translate run < test.en > test.de"
+GROUPS = (FILES, "Search", "Computing")
 
 
 @dataclass(frozen=True)

@@ -160,14 +160,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--config: {path} cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = str(error).replace("\n", " ")
-        raise UserError(f"--config: {path} is not YAML ({line}).") from None
+        raise UserError(f"{path} is not YAML ({line}).") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"--config: {path} must hold one option a line, as in 'sync-mode: hybrid'.")
+        raise UserError(f"{path} must hold one option a line, as in 'sync-mode: hybrid'.")
     return loaded
 
 

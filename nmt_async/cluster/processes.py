@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+import torch
 from torch import Tensor
 
 from nmt_async.cluster.child import thread_environment
@@ -97,6 +98,9 @@ class ProcessCluster:
         self.settings = settings
         self.warn = warn
         self._context = multiprocessing.get_context("spawn")
+        if set(devices) == {"cpu"}:
+            # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
+            torch.set_num_threads(1)
         self._seats: list[Seat] = []
         try:
             for index, device in enumerate(devices):

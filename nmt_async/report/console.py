@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from nmt_async.report.records import TrainReport, ValidReport
+from nmt_async.report.records import RunTitle, TrainReport, ValidReport
 
 
 class Display(Protocol):
@@ -18,6 +18,9 @@ class Display(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+    def begin(self, title: RunTitle) -> None:
+        """Which run it is; training begins."""
 
     def say(self, text: str) -> None:
         """A sentence for the reader."""
@@ -44,6 +47,12 @@ def histogram(staleness: Mapping[int, int]) -> str:
 def percentages(shares: list[float]) -> str:
     """``1% 2%``: one for each worker."""
     return " ".join(f"{share:.0%}" for share in shares)
+
+
+def title_text(title: RunTitle) -> str:
+    """One line that says which run begins."""
+    end = f" | until {title.end()}" if title.end() else ""
+    return f"{title.name}: {title.rule()} | {title.workers()} | {title.model()}{end}"
 
 
 def train_text(report: TrainReport) -> str:
@@ -83,6 +92,10 @@ class PlainDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.out.flush()
+
+    def begin(self, title: RunTitle) -> None:
+        """Which run it is; training begins."""
+        self.say(title_text(title))
 
     def say(self, text: str) -> None:
         """A sentence for the reader."""

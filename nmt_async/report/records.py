@@ -1,4 +1,4 @@
-"""What a run reports: one record for each stretch of training and one for each validation.
+"""What a run reports: its title, one record for each stretch of training and one for each validation.
 
 The same record becomes an object in ``metrics.jsonl``, a line of ``train.log`` in Marian's form, and what the
 console shows.
@@ -7,8 +7,66 @@ console shows.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from nmt_async.quantity import Quantity
+
+
+@dataclass(frozen=True)
+class RunTitle:
+    """What a run is, known when it begins.
+
+    Attributes:
+        name: of its folder.
+        mode: sync, async or hybrid.
+        pushes: summed into one update (in sync, of each worker).
+        devices: one for each worker.
+        preset: of the model.
+        parameters: how many the model has; None: unknown.
+        stop_after: the set end, None if there is none.
+        seconds: of training in earlier sittings of the run.
+    """
+
+    name: str
+    mode: str
+    pushes: int
+    devices: tuple[str, ...]
+    preset: str
+    parameters: int | None = None
+    stop_after: Quantity | None = None
+    seconds: float = 0.0
+
+    def rule(self) -> str:
+        """How gradients become updates: ``hybrid, 2 pushes an update``."""
+        if self.mode == "async":
+            return "async, each push an update" if self.pushes == 1 else f"async, {self.pushes} pushes an update"
+        if self.mode == "sync":
+            return f"sync, {self.pushes * len(self.devices)} pushes an update"
+        return f"{self.mode}, {self.pushes} pushes an update"
+
+    def workers(self) -> str:
+        """Who computes: ``2 workers on cpu``."""
+        count = len(self.devices)
+        return f"{count} worker{'' if count == 1 else 's'} on {', '.join(dict.fromkeys(self.devices))}"
+
+    def end(self) -> str:
+        """The set end as one types it, ``20k`` or ``1Gt``; empty if there is none."""
+        return "" if self.stop_after is None else str(self.stop_after).removesuffix("u")
+
+    def model(self) -> str:
+        """What is trained: ``small, 7.4 M parameters``."""
+        return self.preset if self.parameters is None else f"{self.preset}, {short_count(self.parameters)} parameters"
+
+
+def short_count(count: float) -> str:
+    """``7,432``, ``7.43 M``, ``7.43 G``: at most seven characters for what is below 10^13."""
+    if count < 999_950:
+        return f"{count:,.0f}"
+    size, letter = (count / 1e9, "G") if count >= 999_950_000 else (count / 1e6, "M")
+    digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{size:.{digits}f} {letter}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +119,12 @@ class TrainReport:
         """The object for ``metrics.jsonl``."""
         return {"kind": "train", **_rounded(asdict(self))}
 
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
+        named = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**named, "staleness": {int(age): count for age, count in values["staleness"].items()}})
+
 
 @dataclass(frozen=True)
 class ValidReport:
@@ -104,6 +168,11 @@ class ValidReport:
     def as_mapping(self) -> dict[str, Any]:
         """The object for ``metrics.jsonl``."""
         return {"kind": "valid", **_rounded(asdict(self)), "perplexity": round(self.perplexity, 4)}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.report.console import Display
-from nmt_async.report.records import ValidReport
+from nmt_async.report.records import RunTitle, ValidReport
 from nmt_async.sync.journal import Event
 from nmt_async.sync.push import Update
 from nmt_async.sync.server import ParameterServer
@@ -115,6 +115,7 @@ class Run:
             options.keep_best,
         )
         self._resume()
+        self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates)
         self.validator = self._build_validator(configuration)
         self.stretch = Stretch(self.moment)
@@ -134,6 +135,13 @@ class Run:
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
         return Validator(settings, self.layout.size, self._warn)
+
+    def _title(self, devices: list[str]) -> RunTitle:
+        options = self.options
+        return RunTitle(
+            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices), options.preset,
+            self.layout.parameters, options.stop_after, self.moment.seconds,
+        )  # fmt: skip
 
     def _resume(self) -> None:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
@@ -167,7 +175,7 @@ class Run:
                     self._count(update)
                     if report.due(self.moment):
                         report.mark(self.moment)
-                        self._report()
+                        self._report(self.cluster.waiting_shares())
                     self._hear_validation()
                     if validate.due(self.moment) and self.validator is not None and not self.validator.busy:
                         validate.mark(self.moment)
@@ -196,11 +204,11 @@ class Run:
         stop = self.options.stop_after
         self.display.progress(self.moment.share(stop), self.moment.updates)
 
-    def _report(self) -> None:
+    def _report(self, waiting_shares: list[float]) -> None:
         if not self.stretch.updates:
             return
         aside = len(self.coordinator.dispatcher.set_aside)
-        report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
+        report = self.stretch.report(self.moment, waiting_shares, aside)
         self.metrics.trained(report)
         self.display.trained(report)
         self.stretch = Stretch(self.moment)
@@ -274,11 +282,12 @@ class Run:
 
     def _finish(self) -> None:
         reason = self._reason_to_stop() or "the end of the data"
+        waiting_shares = self.cluster.waiting_shares()
         last = self.cluster.stop()
         if last is not None:
             self._count(last)
         self.journal.flush()
-        self._report()
+        self._report(waiting_shares)
         if not self._signal:
             self._last_validation()
         try:

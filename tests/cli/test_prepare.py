@@ -16,7 +16,7 @@ from nmt_async.cli.main import run
 
 from nmt_async.text.prepared import PreparedData
 
-COMMAND = [sys.executable, "-c", "from nmt_async.cli.main import main; main()", "prepare"]
+COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "prepare"]
 SMALL = ["--vocab-size", "80", "--character-coverage", "1"]
 
 
@@ -92,7 +92,7 @@ def test_standard_input_is_read_once_and_recognised_again(tmp_path: Path, corpus
 def test_a_full_disk_is_a_failure_that_leaves_nothing(tmp_path: Path, corpus: list[str]) -> None:
     limited = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
-        "from nmt_async.cli.main import main; main()"
+        "from nmt_async.cli.start import main; main()"
     )
     ended = subprocess.run(
         [sys.executable, "-B", "-c", limited, "prepare", *corpus, *SMALL, "--quiet", "--out", str(tmp_path / "data")],

@@ -1,0 +1,55 @@
+"""What ``--help`` shows a new user, and the names by which options go."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nmt_async.cli import evaluate, prepare, train, translate
+from nmt_async.cli.main import run
+
+COMMANDS = {"prepare": prepare, "train": train, "translate": translate, "evaluate": evaluate}
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert run([*command, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+def groups(text: str) -> list[str]:
+    return re.findall(r"^╭─ (.*?) ─+╮$", text, flags=re.MULTILINE)
+
+
+def test_commands_come_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = re.findall(r"^│ ([a-z]+) ", help_of(capsys), flags=re.MULTILINE)
+    assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
+
+
+def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> None:
+    assert groups(help_of(capsys, "train")) == [
+        "Arguments", "Options", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches",
+        "Validation and stopping", "Reports and checkpoints", "Configuration",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["train", "translate", "evaluate"])
+def test_every_group_has_its_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = [group for group in groups(help_of(capsys, name)) if group not in ("Arguments", "Options")]
+    assert listed == [*COMMANDS[name].GROUPS, "Configuration"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_ends_with_an_example_of_options_it_has(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys, name)
+    example = COMMANDS[name].EXAMPLE
+    assert example.startswith(f"nmt-async {name} ")
+    assert " ".join(text.split()).endswith(f"Example: {example}")
+    assert all(f"│ {option} " in text for option in re.findall(r"--[a-z-]+", example))
+
+
+def test_marians_names_are_understood_and_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--optimizer-delay" in help_of(capsys, "train")
+    assert run(["train", "data", "--optimizer-delay", "3", "--after", "2e", "--dump-config"]) == 0
+    said = capsys.readouterr().out
+    assert "accumulate: 3\n" in said
+    assert "stop-after: 2e\n" in said
