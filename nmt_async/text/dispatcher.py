@@ -107,12 +107,12 @@ class Dispatcher:
         Raises:
             ValueError: it is not out.
         """
+        self._leave_out(batch)
         counts = self.failures.setdefault(batch, {})
         counts[reason] = counts.get(reason, 0) + 1
         if counts[reason] < limit:
-            self.give_back(batch)
+            bisect.insort(self.returned, batch)
             return False
-        self._leave_out(batch)
         self.set_aside.append(batch)
         del self.failures[batch]
         return True
@@ -129,7 +129,7 @@ class Dispatcher:
             "returned": sorted([*map(list, self.returned), *map(list, self.out)]),
             "accumulated": sorted(map(list, self.accumulated)),
             "set_aside": [list(batch) for batch in self.set_aside],
-            "failures": [[list(batch), counts] for batch, counts in self.failures.items()],
+            "failures": [[list(batch), dict(counts)] for batch, counts in self.failures.items()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
