@@ -84,11 +84,13 @@ class Dispatcher:
         """From *accumulated* to *applied*.
 
         Raises:
-            ValueError: one is not accumulated.
+            ValueError: one is not accumulated; then none is applied.
         """
-        for batch in batches:
+        applied = list(batches)
+        for batch in applied:
             if batch not in self.accumulated:
                 raise ValueError(f"batch {batch} is not accumulated")
+        for batch in applied:
             self.accumulated.remove(batch)
             self.failures.pop(batch, None)
 
