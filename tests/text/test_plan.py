@@ -65,7 +65,7 @@ def test_batches_are_nearly_full_hold_little_padding_and_do_not_come_by_length()
     plan = plan_of(lengths, 1000)
     source, target = np.array(lengths).T
     made = [plan.epoch(1)[number] for number in range(len(plan.epoch(1)))]
-    for side, most in ((target, 0.03), (source, 0.15)):
+    for side, most in ((target, 0.03), (source, 0.2)):
         padded = sum(len(batch) * side[batch].max() for batch in made)
         assert 1 - side.sum() / padded < most
     assert target.sum() / (1000 * len(made)) > 0.95
