@@ -128,7 +128,6 @@ class Coordinator:
             self.warn(f"batch {batch.number} of epoch {batch.epoch} is tried again: {what}.")
             return
         self._record(Event(Kind.SET_ASIDE, batch=batch))
-        self.server.drop(batch)
         lines = ", ".join(str(index + 1) for index in self.dispatcher.plan.sentences(batch)[:20])
         self.warn(
             f"batch {batch.number} of epoch {batch.epoch} is set aside after {limit} tries: {what}; "

@@ -33,9 +33,6 @@ class AccumulationBuffer:
     def expect(self, batch: BatchKey) -> None:
         """A batch has been begun whose push will come."""
 
-    def forget(self, batch: BatchKey) -> None:
-        """The batch will not come in this round."""
-
     def add(self, push: Push, gradient: Tensor) -> None:
         """Adds ``gradient``; the caller may overwrite it as soon as this returns."""
         if self.summed:
@@ -69,8 +66,8 @@ class AccumulationBuffer:
 class OrderedBuffer(AccumulationBuffer):
     """Sums in the plan's order, whoever comes first: sums of floats depend on their order, so an update does not.
 
-    A push that arrives before an earlier batch's is copied and held until that one is in. Batches are begun in the
-    plan's order, so the first expected one is always known.
+    A push that arrives before an earlier batch's is copied and held until that one is in, or until the update if it
+    never comes. Batches are begun in the plan's order, so the first expected one is always known.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -88,24 +85,15 @@ class OrderedBuffer(AccumulationBuffer):
         if batch not in self._expected:
             bisect.insort(self._expected, batch)
 
-    def forget(self, batch: BatchKey) -> None:
-        """Later batches' pushes no longer wait for this one's."""
-        if batch in self._expected:
-            self._expected.remove(batch)
-        self._add_due()
-
     def add(self, push: Push, gradient: Tensor) -> None:
         """Adds ``gradient`` if its turn has come, else copies it for later."""
         if self._expected and push.batch == self._expected[0]:
             super().add(push, gradient)
             self._expected.pop(0)
-            self._add_due()
+            while self._expected and self._expected[0] in self._held:
+                super().add(*self._held.pop(self._expected.pop(0)))
         else:
             self._held[push.batch] = (push, gradient.clone())
-
-    def _add_due(self) -> None:
-        while self._expected and self._expected[0] in self._held:
-            super().add(*self._held.pop(self._expected.pop(0)))
 
     def settle(self) -> None:
         """Adds what is held although earlier batches are missing: the round ends without them."""

@@ -80,8 +80,6 @@ class ParameterServer:
     def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
         """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
         self._begun[worker] = Begun(batch, version)
-        if version == self.version:
-            self.buffer.expect(batch)
 
     def push(self, push: Push, gradient: Tensor) -> Answer:
         """Accepts or refuses a push, and updates the parameters when the rule says so.
@@ -115,10 +113,6 @@ class ParameterServer:
         """
         self.ring.release(worker)
         self._begun.pop(worker, None)
-
-    def drop(self, batch: BatchKey) -> None:
-        """The batch is set aside: the round goes on without it."""
-        self.buffer.forget(batch)
 
     def flush(self) -> Update | None:
         """Applies what is accumulated, if anything, as a smaller update normalised by its own tokens."""

@@ -233,7 +233,8 @@ def test_a_refused_stale_push_sends_its_batch_back_without_counting_as_a_failure
 
 
 @pytest.mark.parametrize("rule", [rule_for("sync", 3, 1), rule_for("sync", 1, 4), rule_for("hybrid", 3, 4)], ids=str)
-def test_a_checkpoint_amid_an_update_goes_on_to_the_same_parameters(rule: Rule) -> None:
+@pytest.mark.parametrize("readmitted", [False, True])
+def test_a_checkpoint_amid_an_update_goes_on_to_the_same_parameters(rule: Rule, readmitted: bool) -> None:
     """As when it is due by the clock: some pushes are in, some are out, in sync one waits for its turn."""
 
     def run(stopped_after: int | None) -> tuple[Tensor, list[int]]:
@@ -250,7 +251,11 @@ def test_a_checkpoint_amid_an_update_goes_on_to_the_same_parameters(rule: Rule) 
                     text, copies = json.dumps(values), {name: tensor.clone() for name, tensor in tensors.items()}
                     coordinator = coordinator_of(rule, 3, [].append)
                     coordinator.restore(json.loads(text), copies)
-                    at |= {other: coordinator.next_task(other) for other in sorted(at) if other <= worker}
+                    for other in [other for other in sorted(at) if other <= worker and at[other]]:
+                        if readmitted:
+                            coordinator.readmit(other, at[other].batch, at[other].version)
+                        else:
+                            at[other] = coordinator.next_task(other)
                 update = deliver(coordinator, worker, at[worker])
                 delivered += 1
                 if update:

@@ -100,11 +100,12 @@ def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
 
 ACTIONS = st.lists(
     st.tuples(st.sampled_from(["start"] * 4 + ["push"] * 4 + ["die", "save", "resume", "stop"]), st.integers(0, 2)),
+    min_size=15,
     max_size=40,
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3, 1), rule_for("hybrid", 3, 4), Bounded(1),
 ]))  # fmt: skip

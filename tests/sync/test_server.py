@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Push, Verdict
-from nmt_async.sync.rules import Hybrid, Rule, rule_for
+from nmt_async.sync.rules import Hybrid, Rule, Standing, rule_for
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
 
@@ -145,6 +145,49 @@ def test_a_rule_may_throw_stale_pushes_away() -> None:
     workers.start(2, 2)
     assert workers.at[2].version == 2
     assert torch.equal(server.parameters, before)
+
+
+def test_progress_counts_updates_tokens_and_the_furthest_batch() -> None:
+    server = server_of(rule_for("hybrid", 1, 2), 1)
+    schedule = Schedule(1.0, Span(2.0, "epochs"), "none")
+    server.schedule = schedule
+    rates = []
+    for number, position in enumerate((0.25, 0.75, 0.5, 0.25, 1.0, 1.5)):
+        pull = server.start(0, (1, number))
+        answer = server.push(Push(0, (1, number), pull.version, tokens=10, position=position), gradient(number))
+        if answer.update:
+            rates.append((answer.update.learning_rate, server.progress.updates, server.progress.tokens))
+    assert rates == [(0.375, 1, 20), (0.375, 2, 40), (0.75, 3, 60)]
+
+
+def test_a_rule_sees_what_was_begun_since_the_latest_update_delivered_or_not() -> None:
+    seen: list[Standing] = []
+
+    @dataclass(frozen=True)
+    class Watched(Hybrid):
+        def may_start(self, standing: Standing) -> bool:
+            seen.append(standing)
+            return True
+
+    server = server_of(Watched(2), 3)
+    workers = Workers(server)
+
+    def standing(worker: int) -> tuple[int, int]:
+        assert server.may_start(worker)
+        return seen[-1].own, seen[-1].all
+
+    for worker in range(3):
+        workers.start(worker, worker)
+    workers.push(0)
+    assert standing(0) == (1, 3)
+    server.abandon(1)
+    assert standing(0) == (1, 2)
+    assert standing(1) == (0, 2)
+    workers.start(0, 3)
+    workers.push(0)
+    assert standing(0) == (0, 0), "the update begins a new round; worker 2 is at a batch of the old one"
+    workers.push(2)
+    assert standing(2) == (0, 0), "it has delivered to this round, but began in the old one"
 
 
 def one_round(order: list[int], killed: int | None) -> Tensor:
