@@ -268,3 +268,13 @@ def test_a_checkpoint_amid_an_update_goes_on_to_the_same_parameters(rule: Rule, 
         parameters, tokens = run(stopped_after)
         assert torch.equal(parameters, whole[0])
         assert tokens == whole[1]
+
+
+def test_after_a_restore_no_worker_is_at_anything() -> None:
+    coordinator = coordinator_of(rule_for("async", 3, 1), None, [].append)
+    tasks = [coordinator.next_task(worker) for worker in range(2)]
+    coordinator.restore(*coordinator.state())
+    assert coordinator.held() == {}
+    with pytest.raises(ValueError, match="has no task"):
+        deliver(coordinator, 0, tasks[0])
+    assert [coordinator.next_task(worker).batch for worker in (2, 1, 0)] == [(1, 0), (1, 1), (1, 2)]
