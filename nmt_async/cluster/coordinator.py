@@ -48,7 +48,7 @@ class Coordinator:
         self.dispatcher = dispatcher
         self.warn = warn
         self._journal = record
-        self._recorded = 0  # events that stand
+        self._recorded = 0  # events that stand, resumes not counted
         self._at: dict[int, Task] = {}
 
     def _record(self, event: Event) -> None:
@@ -178,4 +178,4 @@ class Coordinator:
         self.dispatcher.restore(values["dispatcher"])
         self._at = {}
         self._recorded = values["events"]
-        self._record(Event(Kind.RESUMED, version=self.server.version, stands=self._recorded))
+        self._journal(Event(Kind.RESUMED, version=self.server.version, stands=self._recorded))

