@@ -23,6 +23,10 @@ SET_ASIDE_SHARE = 0.01
 """Share of an epoch's batches that may be set aside before the run stops."""
 
 
+class TooManySetAside(RunFailure):
+    """The model or the data is at fault, not a single batch."""
+
+
 class Coordinator:
     """What happens to batches and parameters.
 
@@ -42,9 +46,14 @@ class Coordinator:
     ) -> None:
         self.server = server
         self.dispatcher = dispatcher
-        self.record = record
         self.warn = warn
+        self._journal = record
+        self._recorded = 0  # events that stand, resumes not counted
         self._at: dict[int, Task] = {}
+
+    def _record(self, event: Event) -> None:
+        self._recorded += 1
+        self._journal(event)
 
     def next_task(self, worker: int) -> Task | None:
         """The next batch for ``worker`` with its pull; None when it must wait for an update or the stream has ended."""
@@ -57,7 +66,7 @@ class Coordinator:
         plan = self.dispatcher.plan
         task = Task(batch, plan.sentences(batch), pull.version, pull.buffer, plan.position(batch))
         self._at[worker] = task
-        self.record(Event(Kind.STARTED, worker, batch, pull.version))
+        self._record(Event(Kind.STARTED, worker, batch, pull.version))
         return task
 
     def push(self, worker: int, computed: Computed, gradient: Tensor) -> Update | None:
@@ -66,8 +75,11 @@ class Coordinator:
         The gradient may be overwritten once this returns.
 
         Raises:
-            RunFailure: too many batches of the epoch have been set aside.
+            ValueError: the worker has no task, as when it pushes twice: nothing is changed.
+            TooManySetAside: of the epoch, more than `SET_ASIDE_SHARE`.
         """
+        if worker not in self._at:
+            raise ValueError(f"worker {worker} has no task to push")
         task = self._at.pop(worker)
         push = Push(
             worker, task.batch, task.version, computed.tokens, computed.source_tokens, len(task.sentences),
@@ -79,45 +91,43 @@ class Coordinator:
             return None
         batch = BatchId(*push.batch)
         self.dispatcher.accumulate(batch)
-        self.record(Event(Kind.ACCUMULATED, worker, batch, push.version, push.tokens, push.parts))
+        self._record(Event(Kind.ACCUMULATED, worker, batch, push.version, push.tokens, push.parts))
         return self._applied(answer.update)
 
     def _applied(self, update: Update | None) -> Update | None:
         if update is not None:
             self.dispatcher.apply(BatchId(*push.batch) for push in update.pushes)
-            self.record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
+            self._record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
         return update
 
     def _refuse(self, push: Push, verdict: Verdict) -> None:
         batch = BatchId(*push.batch)
+        self._record(Event(Kind.REFUSED, push.worker, batch, push.version))
         if verdict is Verdict.STALE:
             self.dispatcher.give_back(batch)
-            self.record(Event(Kind.REFUSED, push.worker, batch, push.version))
-            return
-        self._failed(push.worker, batch, push.version, "not finite", NOT_FINITE_LIMIT, Kind.REFUSED)
+        else:
+            self._failed(batch, "not finite", "its gradient is not finite", NOT_FINITE_LIMIT)
 
     def died(self, worker: int) -> BatchId | None:
         """A worker is gone: its slot counts for nothing and its batch goes back. Returns that batch, if it had one.
 
         Raises:
-            RunFailure: too many batches of the epoch have been set aside.
+            TooManySetAside: of the epoch, more than `SET_ASIDE_SHARE`.
         """
         task = self._at.pop(worker, None)
         self.server.abandon(worker)
         if task is None:
             return None
         batch = BatchId(*task.batch)
-        self._failed(worker, batch, task.version, "death", DEATH_LIMIT, Kind.RETURNED)
+        self._record(Event(Kind.RETURNED, worker, batch, task.version))
+        self._failed(batch, "death", f"worker {worker} died at it", DEATH_LIMIT)
         return batch
 
-    def _failed(self, worker: int, batch: BatchId, version: int, reason: str, limit: int, kind: Kind) -> None:
-        what = "its gradient is not finite" if reason == "not finite" else f"worker {worker} died at it"
+    def _failed(self, batch: BatchId, reason: str, what: str, limit: int) -> None:
         if not self.dispatcher.fail(batch, reason, limit):
-            self.record(Event(kind, worker, batch, version))
             self.warn(f"batch {batch.number} of epoch {batch.epoch} is tried again: {what}.")
             return
-        self.record(Event(Kind.SET_ASIDE, worker, batch, version))
-        self.server.drop(batch)
+        self._record(Event(Kind.SET_ASIDE, batch=batch))
         lines = ", ".join(str(index + 1) for index in self.dispatcher.plan.sentences(batch)[:20])
         self.warn(
             f"batch {batch.number} of epoch {batch.epoch} is set aside after {limit} tries: {what}; "
@@ -125,24 +135,20 @@ class Coordinator:
         )
         aside = sum(1 for other in self.dispatcher.set_aside if other.epoch == batch.epoch)
         if aside > max(1, SET_ASIDE_SHARE * len(self.dispatcher.plan.epoch(batch.epoch))):
-            raise RunFailure(
+            raise TooManySetAside(
                 f"{aside} batches of epoch {batch.epoch} had to be set aside, the last because {what}: more than "
                 f"{SET_ASIDE_SHARE:.0%} of the epoch; lower the learning rate or look at the pairs named above."
             )
 
     def stop(self) -> Update | None:
         """Ends the run: batches that are out go back, what is accumulated is applied as a smaller update."""
-        self.record(Event(Kind.STOPPED, version=self.server.version))
-        self.give_back_all()
-        return self._applied(self.server.flush())
-
-    def give_back_all(self) -> None:
-        """Batches that are out go back, as when the run stops or goes on from a checkpoint."""
+        self._record(Event(Kind.STOPPED, version=self.server.version))
         for worker in sorted(self._at):
             task = self._at.pop(worker)
             self.server.abandon(worker)
             self.dispatcher.give_back(BatchId(*task.batch))
-            self.record(Event(Kind.RETURNED, worker, task.batch, task.version))
+            self._record(Event(Kind.RETURNED, worker, task.batch, task.version))
+        return self._applied(self.server.flush())
 
     def readmit(self, worker: int, batch: BatchId, version: int) -> None:
         """A worker holds the finished gradient of a batch begun on ``version``, as a simulated one does on resume."""
@@ -150,7 +156,7 @@ class Coordinator:
         self.server.readmit(worker, batch, version)
         plan = self.dispatcher.plan
         self._at[worker] = Task(batch, plan.sentences(batch), version, 0, plan.position(batch))
-        self.record(Event(Kind.STARTED, worker, batch, version))
+        self._record(Event(Kind.READMITTED, worker, batch, version))
 
     def held(self) -> dict[int, list[int]]:
         """Of each worker that is at a batch: its epoch, number and version."""
@@ -164,10 +170,12 @@ class Coordinator:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         values, tensors = self.server.state()
-        return {"server": values, "dispatcher": self.dispatcher.state()}, tensors
+        return {"server": values, "dispatcher": self.dispatcher.state(), "events": self._recorded}, tensors
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Takes up where `state` was taken."""
+        """Takes up where `state` was taken; what was out then is waiting."""
         self.server.restore(values["server"], tensors)
         self.dispatcher.restore(values["dispatcher"])
-        self.record(Event(Kind.RESUMED, version=self.server.version))
+        self._at = {}
+        self._recorded = values["events"]
+        self._journal(Event(Kind.RESUMED, version=self.server.version, stands=self._recorded))

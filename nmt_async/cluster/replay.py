@@ -7,17 +7,18 @@ each of its decisions is compared with the recorded one.
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
-from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.task import Computed
+from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
+from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind
+from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
 
 
@@ -42,42 +43,62 @@ class Replay:
         self.worker = worker
         self.data = data
         self.slots = torch.zeros(workers, worker.layout.size)
-        self._computed: dict[int, Computed] = {}
+        self._computed: dict[int, tuple[Task, Computed]] = {}
         self._expected: deque[Event] = deque()
 
-    def run(self, events: Sequence[Event]) -> None:
+    def run(self, events: Iterable[Event]) -> None:
         """Lets all events happen again.
+
+        Args:
+            events: those that stand, as `nmt_async.sync.journal.effective` gives them.
 
         Raises:
             RunFailure: something else happened than was recorded.
         """
         self._expected = deque(events)
         while self._expected:
-            self._happen(self._expected[0])
+            event, left = self._expected[0], len(self._expected)
+            try:
+                self._happen(event)
+            except (ValueError, IndexError) as error:
+                raise RunFailure(f"the journal has {event}, which cannot happen here: {error}.") from None
+            if len(self._expected) == left:
+                raise RunFailure(f"the journal has {event}, which cannot happen here.")
 
     def _happen(self, event: Event) -> None:
+        """Does what led to ``event``. What follows from others (UPDATED, SET_ASIDE) never comes first."""
         worker = event.worker
         if event.kind is Kind.STARTED:
-            task = self.coordinator.next_task(worker)
-            if task is None:
-                raise RunFailure(f"the replay has no batch for worker {worker} where {event} was recorded.")
-            batch = self.data.batch(task.sentences)
-            parameters = self.coordinator.server.parameters
-            self._computed[worker] = self.worker.compute(parameters, self.slots[worker], batch, task.batch)
+            self._start(worker)
+        elif event.kind in (Kind.ACCUMULATED, Kind.REFUSED):
+            self._push(worker)
+        elif event.kind is Kind.RETURNED:
+            with contextlib.suppress(TooManySetAside):  # as in the run, which was saved then
+                self.coordinator.died(worker)
         elif event.kind is Kind.STOPPED:
             self.coordinator.stop()
         elif event.kind is Kind.RESUMED:
-            self._expected.popleft()
-            self.coordinator.record = lambda _event: None
-            self.coordinator.give_back_all()
-            self.coordinator.record = self._compare
-        elif event.kind is Kind.RETURNED or (event.kind is Kind.SET_ASIDE and self._is_finite(worker)):
-            self.coordinator.died(worker)
-        else:
-            self.coordinator.push(worker, self._computed.pop(worker), self.slots[worker])
+            self.coordinator.restore(*self.coordinator.state())
+        elif event.kind is Kind.READMITTED:
+            self._readmit(event)
 
-    def _is_finite(self, worker: int) -> bool:
-        return math.isfinite(self._computed[worker].gradient_norm)
+    def _start(self, worker: int) -> None:
+        task = self.coordinator.next_task(worker)
+        if task is not None:
+            batch = self.data.batch(task.sentences)
+            parameters = self.coordinator.server.parameters
+            self._computed[worker] = task, self.worker.compute(parameters, self.slots[worker], batch, task.batch)
+
+    def _push(self, worker: int) -> None:
+        if worker in self._computed:
+            _, computed = self._computed[worker]
+            with contextlib.suppress(TooManySetAside):
+                self.coordinator.push(worker, computed, self.slots[worker])
+
+    def _readmit(self, event: Event) -> None:
+        if event.worker in self._computed:
+            task, _ = self._computed[event.worker]
+            self.coordinator.readmit(event.worker, BatchId(*task.batch), task.version)
 
     def _compare(self, event: Event) -> None:
         recorded = self._expected.popleft() if self._expected else None

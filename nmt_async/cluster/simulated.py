@@ -32,9 +32,8 @@ def even(_worker: int, _task: Task, computed: Computed) -> float:
 
 @dataclass
 class Seat:
-    """A virtual worker: what it holds, and for how long it has waited and computed since last asked."""
+    """A virtual worker: since when it has had no task, and how long it has computed and waited since last asked."""
 
-    idle: bool = True
     idle_since: float = 0.0
     computing: float = 0.0
     waiting: float = 0.0
@@ -74,8 +73,7 @@ class SimulatedCluster:
             self._deal()
             finish, index, computed = heapq.heappop(self._underway)
             self.time = finish
-            seat = self._seats[index]
-            seat.idle, seat.idle_since = True, finish
+            self._seats[index].idle_since = finish
             update = self.coordinator.push(index, computed, self.slots[index])
             if update is not None:
                 yield update
@@ -85,8 +83,6 @@ class SimulatedCluster:
 
     def _deal(self) -> None:
         for index, seat in enumerate(self._seats):
-            if not seat.idle:
-                continue
             task = self.coordinator.next_task(index)
             if task is None:
                 continue
@@ -94,7 +90,6 @@ class SimulatedCluster:
             seconds = self.duration(index, task, computed)
             seat.waiting += self.time - seat.idle_since
             seat.computing += seconds
-            seat.idle = False
             heapq.heappush(self._underway, (self.time + seconds, index, computed))
 
     def _compute(self, index: int, task: Task) -> Computed:
@@ -112,6 +107,8 @@ class SimulatedCluster:
 
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""
+        for _, index, _ in self._underway:
+            self._seats[index].idle_since = self.time
         self._underway = []
         return self.coordinator.stop()
 

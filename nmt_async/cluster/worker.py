@@ -50,7 +50,7 @@ class Worker:
 
         Args:
             parameters: (size,), on the CPU, read only.
-            gradient: (size,), on the CPU; what stands there is overwritten.
+            gradient: (size,), on the CPU, zero in the layout's gaps; all else that stands there is overwritten.
             key: the batch's name.
         """
         self._load(parameters)

@@ -1,14 +1,14 @@
 """The journal: what happened to every batch, in the order in which it happened, enough to replay the run.
 
-One record is 32 bytes: kind, worker, epoch, number, version, tokens, parts. Floats are not recorded; a replay computes
-them again and must find the same.
+One record is 32 bytes: kind, worker, epoch, number, version, tokens, parts, stands. Floats are not recorded; a replay
+computes them again and must find the same.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from nmt_async.sync.push import BatchKey
@@ -22,14 +22,20 @@ class Kind(enum.IntEnum):
     UPDATED = 3  # all accumulated -> applied; version after it
     RETURNED = 4  # out -> waiting: its worker died, or the run stopped
     REFUSED = 5  # out -> waiting: too stale or not finite
-    SET_ASIDE = 6  # out -> set aside
+    SET_ASIDE = 6  # waiting -> set aside: it was returned or refused once too often
     STOPPED = 7  # the run ends: what is out returns, what is accumulated becomes an update
-    RESUMED = 8  # a run goes on from the checkpoint of a version; what came after that checkpoint is void
+    RESUMED = 8  # a run goes on from a checkpoint of a version: what was out then is waiting
+    READMITTED = 9  # waiting -> out: after a resume its worker holds the gradient it had, of an earlier version
 
 
 @dataclass(frozen=True)
 class Event:
-    """One record; what a kind does not need is 0."""
+    """One record; what a kind does not need is left at its default.
+
+    Attributes:
+        stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
+            after them happened after the checkpoint and are void.
+    """
 
     kind: Kind
     worker: int = 0
@@ -37,16 +43,17 @@ class Event:
     version: int = 0
     tokens: int = 0
     parts: int = 1
+    stands: int = 0
 
 
-_RECORD = struct.Struct("<BxHIIIQII")  # the last four bytes are spare
+_RECORD = struct.Struct("<BxHIIIQII")
 RECORD_BYTES = _RECORD.size
 
 
 def encode(event: Event) -> bytes:
     """One record of `RECORD_BYTES`."""
     epoch, number = event.batch
-    return _RECORD.pack(event.kind, event.worker, epoch, number, event.version, event.tokens, event.parts, 0)
+    return _RECORD.pack(event.kind, event.worker, epoch, number, event.version, event.tokens, event.parts, event.stands)
 
 
 def decode(data: bytes) -> Iterator[Event]:
@@ -56,20 +63,25 @@ def decode(data: bytes) -> Iterator[Event]:
         ValueError: a record of an unknown kind.
     """
     whole = len(data) - len(data) % RECORD_BYTES
-    for kind, worker, epoch, number, version, tokens, parts, _ in _RECORD.iter_unpack(data[:whole]):
-        yield Event(Kind(kind), worker, (epoch, number), version, tokens, parts)
+    for kind, worker, epoch, number, version, tokens, parts, stands in _RECORD.iter_unpack(data[:whole]):
+        yield Event(Kind(kind), worker, (epoch, number), version, tokens, parts, stands)
 
 
-def effective(events: Iterator[Event]) -> list[Event]:
-    """The events without those that a resume from an earlier checkpoint made void."""
+def effective(events: Iterable[Event]) -> list[Event]:
+    """The events that stand: without those that a resume from an earlier checkpoint made void.
+
+    Raises:
+        ValueError: events are missing before a resume.
+    """
     kept: list[Event] = []
+    counted = 0
     for event in events:
-        if event.kind is Kind.RESUMED:
-            while kept and not _stands_at(kept[-1], event.version):
-                kept.pop()
+        if event.kind is not Kind.RESUMED:
+            counted += 1
+        elif event.stands > counted:
+            raise ValueError(f"{event.stands - counted} events are missing before update {event.version}")
+        else:
+            while counted > event.stands:
+                counted -= kept.pop().kind is not Kind.RESUMED
         kept.append(event)
     return kept
-
-
-def _stands_at(event: Event, version: int) -> bool:
-    return event.kind in (Kind.UPDATED, Kind.RESUMED) and event.version == version

@@ -86,7 +86,7 @@ class FlatOptimizer:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes up where `state` was taken; a moving average begun later starts at the given parameters.
+        """Takes up where `state` was taken.
 
         Raises:
             KeyError: a tensor is absent.

@@ -44,10 +44,10 @@ class Schedule:
 
     Attributes:
         peak: the rate after warm-up.
-        warmup: grows linearly from 0 to the peak over it.
+        warmup: grows linearly from 0 to the peak over it; without it, inverse square root does not fall either.
         decay: one of `DECAYS`.
-        end: where linear and cosine decay have arrived at ``floor``.
-        floor: the rate from ``end`` on, as a fraction of the peak.
+        end: where linear and cosine decay, which begin at the end of warm-up, have arrived at ``floor``.
+        floor: the rate falls no further than this fraction of the peak.
     """
 
     peak: float
@@ -70,7 +70,19 @@ class Schedule:
         if self.decay == "inv-sqrt" and self.warmup.amount:
             return self.peak * max(1.0 / math.sqrt(warmed), self.floor)
         if self.end is not None and self.decay in ("linear", "cosine"):
-            gone = min(self.end.share(progress), 1.0)
+            gone = _gone(self.end.share(progress), warmed)
             left = 1.0 - gone if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
             return self.peak * (self.floor + (1.0 - self.floor) * left)
         return self.peak
+
+
+def _gone(share: float, warmed: float) -> float:
+    """The share of the way from the end of warm-up to the end of decay, 0 to 1.
+
+    The two may count in different units: ``share / warmed`` is where, in the unit of the decay, warm-up has ended,
+    if both units go by at a constant ratio.
+    """
+    if share >= 1.0:
+        return 1.0
+    begin = share / warmed
+    return (share - begin) / (1.0 - begin)

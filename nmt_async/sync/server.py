@@ -48,7 +48,6 @@ class ParameterServer:
         self.version = 0
         self.progress = Progress()
         self._begun: dict[int, Begun] = {}
-        self._round: dict[int, int] = {}
 
     @property
     def parameters(self) -> Tensor:
@@ -57,8 +56,14 @@ class ParameterServer:
 
     def may_start(self, worker: int) -> bool:
         """Whether ``worker`` may begin a batch now, or must wait for an update."""
-        standing = Standing(own=self._round.get(worker, 0), all=sum(self._round.values()))
-        return worker not in self._begun and self.rule.may_start(standing)
+        return worker not in self._begun and self.rule.may_start(self._standing(worker))
+
+    def _standing(self, worker: int) -> Standing:
+        """Counts what is being computed or accumulated on the current version."""
+        computing = [other for other, begun in self._begun.items() if begun.version == self.version]
+        delivered = [push.worker for push in self.buffer.pushes if push.version == self.version]
+        begun = computing + delivered
+        return Standing(own=begun.count(worker), all=len(begun))
 
     def start(self, worker: int, batch: BatchKey) -> Pull:
         """The pull with which ``worker`` begins ``batch``.
@@ -69,16 +74,12 @@ class ParameterServer:
         if not self.may_start(worker):
             raise ValueError(f"worker {worker} may not begin a batch now")
         self._begun[worker] = Begun(batch, self.version)
-        self._round[worker] = self._round.get(worker, 0) + 1
         self.buffer.expect(batch)
         return Pull(self.version, self.ring.acquire(worker))
 
     def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
         """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
         self._begun[worker] = Begun(batch, version)
-        if version == self.version:
-            self._round[worker] = self._round.get(worker, 0) + 1
-            self.buffer.expect(batch)
 
     def push(self, push: Push, gradient: Tensor) -> Answer:
         """Accepts or refuses a push, and updates the parameters when the rule says so.
@@ -91,11 +92,10 @@ class ParameterServer:
         """
         if self._begun.get(push.worker) != Begun(push.batch, push.version):
             raise ValueError(f"worker {push.worker} has not begun batch {push.batch} on version {push.version}")
+        self.abandon(push.worker)
         verdict = self._judge(push)
         if verdict is not Verdict.ACCEPTED:
-            self.abandon(push.worker)
             return Answer(verdict)
-        self._leave(push.worker)
         self.buffer.add(push, gradient)
         return Answer(verdict, self._update() if len(self.buffer) >= self.rule.pushes else None)
 
@@ -107,21 +107,12 @@ class ParameterServer:
         return Verdict.ACCEPTED
 
     def abandon(self, worker: int) -> None:
-        """Forgets what ``worker`` was computing: it died, or its push is refused. No harm if it was at nothing.
+        """``worker`` is at nothing from now on: it died, or its push is here. No harm if it was at nothing.
 
-        Another worker or its replacement may do its share of the round.
+        What it has not delivered of a round another worker or its replacement may do.
         """
-        begun = self._leave(worker)
-        if begun is not None and begun.version == self.version and self._round.get(worker):
-            self._round[worker] -= 1
-
-    def drop(self, batch: BatchKey) -> None:
-        """The batch is set aside: the round goes on without it."""
-        self.buffer.forget(batch)
-
-    def _leave(self, worker: int) -> Begun | None:
         self.ring.release(worker)
-        return self._begun.pop(worker, None)
+        self._begun.pop(worker, None)
 
     def flush(self) -> Update | None:
         """Applies what is accumulated, if anything, as a smaller update normalised by its own tokens."""
@@ -130,7 +121,7 @@ class ParameterServer:
     def _update(self) -> Update:
         self.buffer.settle()
         pushes = tuple(self.buffer.pushes)
-        tokens = self.buffer.tokens
+        tokens = sum(push.tokens for push in pushes)
         self.progress = Progress(
             updates=self.version + 1,
             tokens=self.progress.tokens + tokens,
@@ -141,20 +132,13 @@ class ParameterServer:
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
         self.buffer.clear()
-        self._round = {}
         return Update(self.version, pushes, staleness, rate, norm)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
-        values = {
-            "version": self.version,
-            "progress": vars(self.progress),
-            "buffer": self.buffer.state(),
-        }
-        tensors = {"parameters": self.parameters, **self.optimizer.state()}
-        if len(self.buffer):
-            tensors["sum"] = self.buffer.sum
-        return values, tensors
+        buffer, tensors = self.buffer.state()
+        values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
+        return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken; workers are at nothing.
@@ -166,5 +150,6 @@ class ParameterServer:
         self.progress = Progress(**values["progress"])
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
-        self.buffer.restore(values["buffer"], tensors.get("sum", self.buffer.sum))
-        self._begun, self._round = {}, {}
+        self.buffer.restore(values["buffer"], tensors)
+        for worker in list(self._begun):
+            self.abandon(worker)

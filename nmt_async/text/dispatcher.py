@@ -84,11 +84,13 @@ class Dispatcher:
         """From *accumulated* to *applied*.
 
         Raises:
-            ValueError: one is not accumulated.
+            ValueError: one is not accumulated; then none is applied.
         """
-        for batch in batches:
+        applied = list(batches)
+        for batch in applied:
             if batch not in self.accumulated:
                 raise ValueError(f"batch {batch} is not accumulated")
+        for batch in applied:
             self.accumulated.remove(batch)
             self.failures.pop(batch, None)
 
@@ -107,12 +109,12 @@ class Dispatcher:
         Raises:
             ValueError: it is not out.
         """
+        self._leave_out(batch)
         counts = self.failures.setdefault(batch, {})
         counts[reason] = counts.get(reason, 0) + 1
         if counts[reason] < limit:
-            self.give_back(batch)
+            bisect.insort(self.returned, batch)
             return False
-        self._leave_out(batch)
         self.set_aside.append(batch)
         del self.failures[batch]
         return True
@@ -129,7 +131,7 @@ class Dispatcher:
             "returned": sorted([*map(list, self.returned), *map(list, self.out)]),
             "accumulated": sorted(map(list, self.accumulated)),
             "set_aside": [list(batch) for batch in self.set_aside],
-            "failures": [[list(batch), counts] for batch, counts in self.failures.items()],
+            "failures": [[list(batch), dict(counts)] for batch, counts in self.failures.items()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -1,0 +1,132 @@
+"""The simulated cluster: virtual workers, one clock, real gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.sync.journal import Kind
+
+MODES = [("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4)]
+
+
+def second(_worker, _task, _computed) -> float:
+    return 1.0
+
+
+def uneven(worker, task, computed) -> float:
+    """Worker 1 is slower, and jitter depends on the batch."""
+    return computed.tokens * (1.0 + worker) * (1.0 + 0.3 * (task.batch[1] % 3))
+
+
+def cluster_of(training, mode, workers, accumulate=1, duration=second, epochs=None, events=None) -> SimulatedCluster:
+    coordinator = training.coordinator(mode, workers, accumulate, epochs, events)
+    return SimulatedCluster(coordinator, training.worker(0.2), training.data, workers, duration)
+
+
+def take(cluster: SimulatedCluster, count: int) -> list:
+    return list(itertools.islice(cluster.updates(), count))
+
+
+@pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
+def test_the_same_settings_give_the_same_run(training, mode: str, workers: int, accumulate: int) -> None:
+    runs = []
+    for _ in range(2):
+        cluster = cluster_of(training, mode, workers, accumulate, uneven)
+        runs.append((take(cluster, 8), cluster.time, cluster.coordinator.server.parameters))
+    assert runs[0][:2] == runs[1][:2]
+    assert torch.equal(runs[0][2], runs[1][2])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_even_workers_of_async_are_as_stale_as_there_are_others(training, workers: int) -> None:
+    updates = take(cluster_of(training, "async", workers), 20)
+    assert [update.staleness for update in updates[workers:]] == [(workers - 1,)] * (20 - workers)
+
+
+@pytest.mark.parametrize(("workers", "accumulate"), [(1, 3), (4, 4), (4, 2), (3, 6)])
+def test_in_hybrid_staleness_is_divided_by_what_is_accumulated(training, workers: int, accumulate: int) -> None:
+    updates = take(cluster_of(training, "hybrid", workers, accumulate), 12)
+    ages = [age for update in updates[4:] for age in update.staleness]
+    assert sum(ages) / len(ages) == pytest.approx((workers - 1) / accumulate)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_in_sync_nothing_is_stale_and_the_fast_wait_for_the_slow(training, accumulate: int) -> None:
+    cluster = cluster_of(training, "sync", 2, accumulate, lambda worker, *_: 4.0 if worker else 1.0)
+    updates = take(cluster, 5)
+    assert {age for update in updates for age in update.staleness} == {0}
+    assert cluster.time == 5 * 4.0 * accumulate
+    # What the first worker has waited after the latest round is counted when it begins the next.
+    assert cluster.waiting_shares() == pytest.approx([3 * 4 / (3 * 4 + 5), 0.0])
+    assert cluster.waiting_shares() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("mode", "accumulate"), [("async", 1), ("hybrid", 4)])
+def test_without_waiting_a_worker_three_times_faster_pushes_three_times_as_often(
+    training, mode: str, accumulate: int
+) -> None:
+    cluster = cluster_of(training, mode, 2, accumulate, lambda worker, *_: 3.0 if worker else 1.0)
+    pushes = [push.worker for update in take(cluster, 24 // accumulate) for push in update.pushes]
+    assert pushes.count(0) == 3 * pushes.count(1)
+    assert cluster.waiting_shares() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
+def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str, workers: int, accumulate: int) -> None:
+    cluster = cluster_of(training, mode, workers, accumulate, uneven, epochs=2)
+    batches = [push.batch for update in cluster.updates() for push in update.pushes]
+    plan = training.plan()
+    assert sorted(batches) == [(epoch, number) for epoch in (1, 2) for number in range(len(plan.epoch(epoch)))]
+    assert cluster.coordinator.finished
+
+
+@pytest.mark.parametrize("duration", [second, uneven])
+@pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
+def test_going_on_from_a_checkpoint_is_bit_equal_to_never_having_stopped(
+    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, duration
+) -> None:
+    whole = cluster_of(training, mode, workers, accumulate, duration)
+    updates = take(whole, 9)
+    cluster = cluster_of(training, mode, workers, accumulate, duration)
+    made = []
+    for count in (1, 4, 4):
+        made += take(cluster, count)
+        coordinator_state = through_a_checkpoint(cluster.coordinator.state())
+        cluster_state = through_a_checkpoint(cluster.state())
+        cluster = cluster_of(training, mode, workers, accumulate, duration)
+        cluster.coordinator.restore(*coordinator_state)
+        cluster.restore(*cluster_state)
+    assert made == updates
+    assert cluster.time == whole.time
+    assert torch.equal(cluster.coordinator.server.parameters, whole.coordinator.server.parameters)
+    assert torch.equal(cluster.coordinator.server.optimizer.average, whole.coordinator.server.optimizer.average)
+    assert take(cluster, 3) == take(whole, 3)
+    assert cluster.waiting_shares() == whole.waiting_shares()
+
+
+@pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
+def test_a_run_that_was_stopped_goes_on(
+    training, through_a_checkpoint, mode: str, workers: int, accumulate: int
+) -> None:
+    events: list = []
+    cluster = cluster_of(training, mode, workers, accumulate, uneven, 1, events)
+    made = take(cluster, 2)
+    last = cluster.stop()
+    made += [last] if last else []
+    coordinator_state = through_a_checkpoint(cluster.coordinator.state())
+    cluster_state = through_a_checkpoint(cluster.state())
+    cluster = cluster_of(training, mode, workers, accumulate, uneven, 1, events)
+    cluster.coordinator.restore(*coordinator_state)
+    cluster.restore(*cluster_state)
+    if mode != "sync":
+        made += take(cluster, 1)
+        assert cluster.waiting_shares() == [0.0] * workers, "nobody waited for what was thrown away"
+    made += cluster.updates()
+    assert sorted(push.batch[1] for update in made for push in update.pushes) == list(
+        range(len(training.plan().epoch(1)))
+    )
+    assert [event.kind for event in events].count(Kind.RESUMED) == 1
