@@ -8,12 +8,13 @@ import sys
 import typer
 
 from nmt_async import __version__
+from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import evaluate, prepare, train, translate
+from . import bench, evaluate, prepare, train, translate
 from .declare import command
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ command(app, PrepareOptions, prepare.run, name="prepare")
 command(app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS)
 command(app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS)
 command(app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS)
+command(app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -42,6 +42,8 @@ class Seat:
         error: the latest exception it reported.
         computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
         waiting: seconds spent waiting for a task since then.
+        tokens: target tokens of all its pushes.
+        latest: when its latest push was taken in, by the monotonic clock.
     """
 
     device: str
@@ -53,6 +55,8 @@ class Seat:
     error: str = ""
     computing: float = 0.0
     waiting: float = 0.0
+    tokens: int = 0
+    latest: float = 0.0
 
 
 @dataclass
@@ -150,6 +154,15 @@ class ProcessCluster:
         self.close()
         return self.coordinator.stop()
 
+    def drain(self) -> Iterator[Update]:
+        """Takes in what is being computed and gives out nothing new; yields the updates on the way."""
+        while not all(seat.idle for seat in self._seats):
+            yield from self._receive()
+
+    def work_done(self) -> list[tuple[int, float]]:
+        """Of each worker, the target tokens of all its pushes, and when the latest was taken in (monotonic clock)."""
+        return [(seat.tokens, seat.latest) for seat in self._seats]
+
     def _deal(self) -> None:
         """Gives every idle worker a task that may have one."""
         for index, seat in enumerate(self._seats):
@@ -192,7 +205,10 @@ class ProcessCluster:
         seat.deaths, seat.error = 0, ""
         seat.computing += message.seconds
         seat.waiting += message.waited
-        return self.coordinator.push(index, message, self._slot(index))
+        seat.tokens += message.tokens
+        update = self.coordinator.push(index, message, self._slot(index))
+        seat.latest = time.monotonic()
+        return update
 
     def _slot(self, index: int) -> Tensor:
         return self.memory.slots.tensor[index]
