@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytest_plugins = ("training_runs",)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():

@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -229,9 +229,8 @@ class ProcessCluster:
         if deaths >= DEATHS_IN_A_ROW:
             raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
         self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
-        self._seats[index] = Seat(
-            seat.device, *self._spawn(index, seat.device), deaths=deaths, computing=seat.computing, waiting=seat.waiting
-        )
+        process, pipe = self._spawn(index, seat.device)
+        self._seats[index] = replace(seat, process=process, pipe=pipe, idle=False, gone=False, deaths=deaths, error="")
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""

@@ -1,0 +1,82 @@
+"""The whole run is ended from outside; what it left is complete, and it goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import (
+    PATIENCE,
+    alive,
+    applications,
+    children_of,
+    epochs_of,
+    events_of,
+    replayed,
+    run_small,
+    saved_state,
+    small_options,
+    start_typed,
+    until,
+)
+
+from nmt_async.training.metrics import read_metrics
+
+ENDLESS = {"stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
+
+
+def reports(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return len(read_metrics(path)) if path.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_goes_on(number: signal.Signals, small_data: Path, tmp_path: Path) -> None:
+    run, shared = tmp_path / "run", sorted(os.listdir("/dev/shm"))
+    with start_typed(small_data, run, **ENDLESS) as process:
+        until(lambda: reports(run) >= 2, "two reports")
+        children = children_of(process.pid)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + number
+    updates = int((run / "last").read_text().rpartition("-")[2])
+    last_line = said.splitlines()[-1]
+    assert last_line == (
+        f"nmt-async: stopped at update {updates:,} by signal {number.name}; the run is saved, "
+        f"give the same command to go on."
+    )
+    until(lambda: not any(map(alive, children)), "the children's end")
+    assert sorted(os.listdir("/dev/shm")) == shared
+    epochs = 1 + max(batch[0] for batch in applications(events_of(run)))
+    witness = run_small(small_data, run, stop_after=f"{epochs}e")
+    assert f"going on after update {updates:,}." in witness.said
+    applied = applications(events_of(run))
+    assert set(applied.values()) == {1}
+    assert applied.keys() == epochs_of(small_data, small_options(run), epochs)
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def test_a_killed_parent_takes_its_children_along_and_costs_what_was_not_saved(
+    small_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with start_typed(small_data, run, **ENDLESS) as process:
+        until(lambda: (run / "last").exists() and reports(run) >= 6, "six reports and a checkpoint")
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        process.kill()
+        process.wait(timeout=PATIENCE)
+        until(lambda: not any(map(alive, children)), "the children's end")
+    until(lambda: not any(map(alive, children)), "the children's end")
+    with (run / "journal").open("ab") as journal:
+        journal.write(b"\1torn")
+    updates = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*[0-9]"))
+    witness = run_small(small_data, run, disp_freq="2", stop_after=str(updates + 3))
+    assert f"going on after update {updates:,}." in witness.said
+    lines = [line["update"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
+    assert lines == sorted(set(lines))
+    assert lines[-1] == updates + 3
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
