@@ -109,7 +109,7 @@ class Run:
         self.coordinator = build_coordinator(options, self.plan, self.memory.ring.tensor, self._record, self._warn)
         self.checkpoints = Checkpoints(
             folder.path,
-            ModelFiles(configuration, self.layout, data.source_vocabulary.path, data.target_vocabulary.path),
+            ModelFiles(configuration, self.layout, *folder.vocabularies),
             options.keep_last,
             options.keep_best,
         )

@@ -1,7 +1,8 @@
 """The folder of a run: who may write it, which options it was begun with, and its journal.
 
-``config.yaml`` all options as resolved; ``data.json`` what it was trained on; ``journal`` the record of batches and
-updates; ``metrics.jsonl`` and ``train.log`` the figures; ``checkpoints/`` and the pointers ``best`` and ``last``.
+``config.yaml`` all options as resolved; ``data.json`` what it was trained on, ``source.model`` and ``target.model`` its
+vocabularies; ``journal`` the record of batches and updates; ``metrics.jsonl`` and ``train.log`` the figures;
+``checkpoints/`` and the pointers ``best`` and ``last``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import typing
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,10 @@ class RunFolder:
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
             ) from None
         (path / "checkpoints").mkdir(exist_ok=True)
+        self.vocabularies = (
+            _copied(data.source_vocabulary.path, path / "source.model"),
+            _copied(data.target_vocabulary.path, path / "target.model"),
+        )
         write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
         write_whole(path / CONFIG, dump_yaml(options))
 
@@ -83,12 +89,28 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+def _copied(original: Path, copy: Path) -> Path:
+    """A copy for the checkpoints, which must be complete even if the prepared folder is gone by then."""
+    beside = copy.with_name(copy.name + ".partial")
+    try:
+        shutil.copyfile(original, beside)
+        os.replace(beside, copy)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return copy
+
+
 def _check_unused(path: Path) -> None:
     if not path.is_dir():
         raise UserError(f"--out {path}: there is a file of this name; choose another folder.")
     # A run that was killed while it began has its other files already.
-    ours = {DATA, f"{DATA}.partial", f"{CONFIG}.partial", "checkpoints"}
-    leftovers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.name not in ours]
+    ours = {DATA, CONFIG, "checkpoints", "source.model", "target.model"}
+    leftovers = [
+        entry.name
+        for entry in path.iterdir()
+        if not entry.name.startswith(".") and entry.name.removesuffix(".partial") not in ours
+    ]
     if leftovers:
         raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
 

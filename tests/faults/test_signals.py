@@ -33,10 +33,12 @@ def reports(run: Path) -> int:
     return len(read_metrics(path)) if path.exists() else 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_next_start_goes_on(number: signal.Signals, small_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_a_signal_saves_and_the_next_start_goes_on(
+    number: signal.Signals, workers: int, small_data: Path, tmp_path: Path
+) -> None:
     run, shared = tmp_path / "run", sorted(os.listdir("/dev/shm"))
-    with start_typed(small_data, run, **ENDLESS) as process:
+    with start_typed(small_data, run, **ENDLESS, workers=workers) as process:
         until(lambda: reports(run) >= 2, "two reports")
         children = children_of(process.pid)
         process.send_signal(number)
@@ -51,7 +53,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(number: signal.Signals, small
     until(lambda: not any(map(alive, children)), "the children's end")
     assert sorted(os.listdir("/dev/shm")) == shared
     epochs = 1 + max(batch[0] for batch in applications(events_of(run)))
-    witness = run_small(small_data, run, stop_after=f"{epochs}e")
+    witness = run_small(small_data, run, workers=workers, stop_after=f"{epochs}e")
     assert f"going on after update {updates:,}." in witness.said
     applied = applications(events_of(run))
     assert set(applied.values()) == {1}
