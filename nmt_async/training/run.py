@@ -317,6 +317,7 @@ class Run:
         return self.moment.epochs >= amount
 
     def _finish(self) -> None:
+        reason = self._reason_to_stop() or "the end of the data"
         self._stop_cluster()
         self._report()
         self._last_validation()
@@ -328,7 +329,9 @@ class Run:
                 f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); make room "
                 f"and give the same command to go on from the checkpoint before."
             ) from None
-        text = f"stopped at update {self.moment.updates:,} by {self._reason_to_stop() or 'the end of the data'}"
+        if self.signals.number:  # it may have come while we were at it
+            reason = f"signal {self.signals.name}"
+        text = f"stopped at update {self.moment.updates:,} by {reason}"
         self._guarded("writing the log", lambda: self.metrics.note(text))
         if self.signals.number:
             saved = "the run is saved, " if self.moment.updates else ""
@@ -407,6 +410,10 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     options = settled(options)
+    # Mistakes that these find must not leave a run folder with them behind.
+    training_plan(options, data)
+    model_configuration(options, data)
+    options.rule()
     folder = RunFolder(options.out, options, data)
     display = LastingDisplay(display)
     try:

@@ -28,8 +28,8 @@ from nmt_async.training.metrics import read_metrics
 
 ONE = {"workers": 1, "accumulate": 2}
 MARIAN = re.compile(
-    r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] Ep\. (\d+) : Up\. (\d+) : Sen\. ([\d,]+) : Cost ([\d.]+) \* ([\d,]+) @ ([\d,]+) "
-    r"after ([\d,]+) : Time ([\d.]+)s : ([\d.]+) words/s : gNorm ([\d.]+) : L\.r\. ([\d.e+-]+)"
+    r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] Ep\. (\d+) : Up\. (\d+) : Sen\. ([\d,]+) : Cost ([\d.]+) \* ([\d,]+) "
+    r"@ ([\d,]+) after ([\d,]+) : Time ([\d.]+)s : ([\d.]+) words/s : gNorm ([\d.]+) : L\.r\. ([\d.e+-]+)"
 )
 KEYS = {
     "kind", "time", "epoch", "update", "source_tokens", "target_tokens", "source_tokens_per_second",
