@@ -30,7 +30,8 @@ from nmt_async.text import generated
 from nmt_async.text.preparation import PrepareOptions, prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run import build_coordinator, model_configuration, train, training_plan
+from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.run import train
 from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
 
 PATIENCE = 60.0

@@ -9,14 +9,15 @@ from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run import model_configuration, training_plan
+from nmt_async.training.parts import model_configuration, training_plan, within_memory
 
 
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
     configuration = model_configuration(options, data)
-    layout = FlatLayout(Transformer(configuration))
+    with within_memory():
+        layout = FlatLayout(Transformer(configuration))
     plan, fitting = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
     epoch = plan.epoch(1)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
@@ -24,51 +21,23 @@ from nmt_async.report.console import Display
 from nmt_async.report.records import ValidReport
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
-from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
-from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import (
+    build_coordinator,
+    model_configuration,
+    shared_memory,
+    training_plan,
+    within_memory,
+)
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
-
-
-def training_plan(options: TrainOptions, data: PreparedData) -> tuple[BatchPlan, np.ndarray]:
-    """The batch plan over the pairs that are short enough, and those pairs' indexes in the store.
-
-    Raises:
-        UserError: no pair is short enough.
-    """
-    source, target = data.train.source.lengths, data.train.target.lengths
-    fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
-    if not len(fitting):
-        raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
-    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting), fitting
-
-
-def build_coordinator(
-    options: TrainOptions,
-    plan: BatchPlan,
-    buffers: Tensor,
-    record: Callable[[Event], None],
-    warn: Callable[[str], None],
-) -> Coordinator:
-    """Server and dispatcher as the options say; ``buffers[0]`` holds the initial parameters."""
-    server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
-    stop = options.stop_after
-    last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
-    return Coordinator(server, Dispatcher(plan, last_epoch), record, warn)
-
-
-def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:
-    """The model that the options name, for the data's vocabularies."""
-    return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, data.joint)
 
 
 class Unsaved(RunFailure):
@@ -102,7 +71,7 @@ class Run:
         configuration = model_configuration(options, data)
         model = Transformer(configuration, options.seed)
         self.layout = FlatLayout(model)
-        self.memory = _shared_memory(len(devices), self.layout.size)
+        self.memory = shared_memory(len(devices), self.layout.size)
         self.memory.ring.tensor[0].copy_(self.layout.gather(model))
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         self.plan, _ = training_plan(options, data)
@@ -388,17 +357,6 @@ class Run:
         self.metrics.close()
 
 
-def _shared_memory(workers: int, size: int) -> Memory:
-    try:
-        return Memory(workers, size)
-    except OSError as error:
-        need = math.ceil(4 * (2 * workers + 1) * size / 2**20)
-        raise RunFailure(
-            f"{need:,} MiB of shared memory cannot be had ({error.strerror or error}); "
-            f"use fewer --workers or a smaller model."
-        ) from None
-
-
 def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     """Trains as the options say.
 
@@ -418,7 +376,8 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     display = LastingDisplay(display)
     try:
         with display:
-            run = Run(options, data, folder, display)
+            with within_memory():
+                run = Run(options, data, folder, display)
             try:
                 run.train()
             except (Interrupted, Unsaved):

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from nmt_async.errors import UserError
+from nmt_async.errors import RunFailure, UserError
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
@@ -41,6 +41,7 @@ class RunFolder:
 
     Raises:
         UserError: another trainer is at it, it holds something else, or a run of other options or data.
+        RunFailure: it could not be written.
     """
 
     def __init__(self, path: Path, options: TrainOptions, data: PreparedData) -> None:
@@ -65,6 +66,17 @@ class RunFolder:
             raise UserError(
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
             ) from None
+        try:
+            self._write_beginnings(options, data)
+        except OSError as error:
+            self._lock.close()
+            raise RunFailure(
+                f"--out {path}: the run's folder could not be written ({(error.strerror or str(error)).lower()}); "
+                f"make room and give the same command again."
+            ) from None
+
+    def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
+        path = self.path
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
             _copied(data.source_vocabulary.path, path / "source.model"),

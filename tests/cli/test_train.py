@@ -139,6 +139,14 @@ def test_early_stopping_needs_a_validation_set(tmp_path: Path, capsys: pytest.Ca
     assert load_model(tmp_path / "run").folder.name == "step-2"
 
 
+def test_a_model_beyond_memory_is_one_sentence(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([], ["--dry-run"]):
+        assert run(["train", str(small_data), *typed(tmp_path / "run", dim_emb=10_000_000), *words]) == 1
+        assert "the model does not fit this machine's memory" in capsys.readouterr().err
+
+
 def test_two_trainers_do_not_share_a_run(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = settled(small_options(tmp_path / "run", valid_freq="500", valid_translate=True))
     first = RunFolder(tmp_path / "run", options, PreparedData.open(small_data))

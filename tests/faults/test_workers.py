@@ -19,7 +19,7 @@ from nmt_async.sync.journal import Kind
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import read_metrics
-from nmt_async.training.run import training_plan
+from nmt_async.training.parts import training_plan
 
 ONE = {"workers": 1, "accumulate": 1}
 

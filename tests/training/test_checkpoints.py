@@ -16,7 +16,7 @@ from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
-from nmt_async.training.run import model_configuration
+from nmt_async.training.parts import model_configuration
 
 
 class Writer:

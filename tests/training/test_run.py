@@ -138,6 +138,17 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(small_data: Path, tmp_p
     assert not list((run / "checkpoints").glob("*.partial"))
 
 
+def test_a_disk_that_is_full_from_the_start_is_said(small_data: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit_files_to(1000)()
+    try:
+        with pytest.raises(RunFailure, match=r"--out .*run: the run's folder could not be written \(file too large\)"):
+            run_small(small_data, tmp_path / "run", **ONE, stop_after="3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 def test_a_last_checkpoint_that_cannot_be_written_is_a_failure(small_data: Path, tmp_path: Path) -> None:
     run, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
