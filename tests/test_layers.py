@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "decoding": BOTTOM | {"cluster"},
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
-    "cli": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "bench": BOTTOM | {"cluster", "training"},
+    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "bench"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 

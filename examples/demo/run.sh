@@ -34,7 +34,8 @@ if [[ ! -d demo/data ]]; then
 fi
 
 run "nmt-async train demo/data --out demo/run --sync-mode hybrid --accumulate 2 --workers 2 --preset tiny \\
-    --seed 1 --stop-after 10e"
+    --dropout 0 --mini-batch-words 500 --learn-rate 0.002 --lr-warmup 400 --lr-decay linear --stop-after 6e \\
+    --disp-freq 100 --valid-freq 2e --valid-sentences 100 --seed 1"
 
 run "nmt-async translate demo/run < demo/test.en > demo/test.hypothesis.de" || {
     code=$?

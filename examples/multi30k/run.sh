@@ -11,16 +11,16 @@ command -v nmt-async > /dev/null || {
 
 mode="${1:-hybrid}"
 case "$mode" in
-    # Two workers with two batches each a round, and four pushes from anyone: the same effective batch.
-    sync) accumulate=2 ;;
-    hybrid) accumulate=4 ;;
+    # A round of one batch from each of two workers, and two pushes from anyone: the same effective batch.
+    sync) accumulate=1 ;;
+    hybrid) accumulate=2 ;;
     async) accumulate=1 ;;
     *)
         echo "run.sh: '$mode' is not a mode; choose sync, async or hybrid." >&2
         exit 2
         ;;
 esac
-stop_after="${STOP_AFTER:-1h}"
+stop_after="${STOP_AFTER:-5Mt}"
 
 run() {
     printf '\n$ %s\n' "$1"
@@ -32,11 +32,12 @@ run "python examples/multi30k/data.py --out $made/text"
 
 if [[ ! -d "$made/data" ]]; then
     run "nmt-async prepare --train-source $made/text/train.en --train-target $made/text/train.de \\
-    --valid-source $made/text/valid.en --valid-target $made/text/valid.de --vocab-size 8000 --out $made/data"
+    --valid-source $made/text/valid.en --valid-target $made/text/valid.de --vocab-size 4000 --out $made/data"
 fi
 
 run "nmt-async train $made/data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 2 \\
-    --preset small --seed 1 --stop-after $stop_after"
+    --preset small --mini-batch-words 1024 --learn-rate 0.002 --lr-warmup 300 --lr-decay linear \\
+    --stop-after $stop_after --valid-freq 400 --disp-freq 50 --seed 1"
 
 hypothesis="$made/$mode.test2016.de"
 run "nmt-async translate $made/$mode < $made/text/test2016.en > $hypothesis" || {
