@@ -66,6 +66,7 @@ class Run:
         self._validated = 0
         self._judged = 0
         self._finite = self._refused = -1
+        self._begin: float | None = None
         self._failing: set[str] = set()
         devices = options.device_list()
         configuration = model_configuration(options, data)
@@ -87,7 +88,6 @@ class Run:
         self.validator = self._build_validator(configuration)
         self.stretch = Stretch(self.moment)
         self._earlier = self.moment.seconds
-        self._begin = time.monotonic()
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
         )
@@ -123,6 +123,8 @@ class Run:
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
+        if self._begin is None and event.kind is Kind.STARTED:  # the start of processes is no training
+            self._begin = time.monotonic()
         if event.kind is Kind.ACCUMULATED:
             self._finite = max(self._finite, event.version)
         elif event.kind is Kind.REFUSED:
@@ -178,7 +180,7 @@ class Run:
         return self.coordinator.server.parameters if average is None else average
 
     def _count(self, update: Update | None) -> None:
-        seconds = self._earlier + time.monotonic() - self._begin
+        seconds = self._earlier + (time.monotonic() - self._begin if self._begin is not None else 0.0)
         if update is None:
             self.moment = Moment(**{**vars(self.moment), "seconds": seconds})
             return

@@ -46,11 +46,12 @@ def test_killed_workers_lose_no_batch_and_replay(small_data: Path, tmp_path: Pat
     assert torch.equal(replayed(tmp_path / "run", small_data), saved_state(tmp_path / "run")["parameters"])
 
 
-def test_a_killed_worker_changes_nothing_in_sync(small_data: Path, tmp_path: Path) -> None:
-    settings = {"sync_mode": "sync", "accumulate": 2, "stop_after": "7"}
-    calm = run_small(small_data, tmp_path / "calm", **settings)
-    assert calm.warnings == []
-    run_small(small_data, tmp_path / "killed", {4: lambda: kill_child("worker 0")}, **settings)
-    assert_same_state(tmp_path / "calm", tmp_path / "killed")
-    for run in (tmp_path / "calm", tmp_path / "killed"):
+def test_neither_a_death_nor_a_stop_changes_anything_in_sync(small_data: Path, tmp_path: Path) -> None:
+    calm, troubled = tmp_path / "calm", tmp_path / "troubled"
+    assert run_small(small_data, calm, sync_mode="sync", accumulate=2, stop_after="8").warnings == []
+    death = {3: lambda: kill_child("worker 0")}
+    run_small(small_data, troubled, death, sync_mode="sync", accumulate=2, stop_after="5")
+    run_small(small_data, troubled, sync_mode="sync", accumulate=2, stop_after="8")
+    assert_same_state(calm, troubled)
+    for run in (calm, troubled):
         assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
