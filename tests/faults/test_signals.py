@@ -82,3 +82,27 @@ def test_a_killed_parent_takes_its_children_along_and_costs_what_was_not_saved(
     assert lines == sorted(set(lines))
     assert lines[-1] == updates + 3
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(small_data: Path, tmp_path: Path) -> None:
+    with start_typed(small_data, tmp_path / "run", workers=1, disp_freq="1", stop_after="8") as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(timeout=PATIENCE) == 0
+    assert (tmp_path / "run" / "last").read_text() == "checkpoints/step-8\n"
+    assert reports(tmp_path / "run") >= 8
+
+
+def test_a_signal_during_the_last_validation_leaves_it_for_the_next_start(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with start_typed(small_data, run, workers=1, disp_freq="4", stop_after="4", valid_beam_size=64) as process:
+        until(lambda: reports(run) >= 1, "the report before the last validation")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
+    assert [line["kind"] for line in read_metrics(run / "metrics.jsonl")] == ["train"]
+    run_small(small_data, run, workers=1, stop_after="4")
+    assert [(line["kind"], line["update"]) for line in read_metrics(run / "metrics.jsonl")] == [
+        ("train", 4),
+        ("valid", 4),
+    ]
