@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from nmt_async.report.live import display_for
+from nmt_async.training.describe import describe
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run import describe, train
+from nmt_async.training.run import train
 
 from .declare import CommonOptions
 

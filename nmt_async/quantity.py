@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from nmt_async.errors import UserError
@@ -32,7 +33,7 @@ class Quantity:
         for letter in ("G", "M", "k"):
             if self.amount and self.amount % FACTORS[letter] == 0:
                 return f"{int(self.amount) // FACTORS[letter]}{letter}{suffix}"
-        return f"{self.amount:g}{suffix}"
+        return f"{Decimal(repr(self.amount)).normalize():f}{suffix}"
 
 
 def parse_quantity(text: str, allowed: tuple[Unit, ...] = ("updates", "tokens", "epochs", "hours")) -> Quantity:

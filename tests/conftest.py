@@ -8,6 +8,8 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+pytest_plugins = ("training_runs",)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():

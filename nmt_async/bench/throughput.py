@@ -25,7 +25,7 @@ from nmt_async.options import option
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import BatchOptions, SyncOptions, TrainOptions
-from nmt_async.training.run import build_coordinator, model_configuration, training_plan
+from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 
 BOUND = "independent"
 RIVALS = ("plain", "independent", "ddp", "one-worker", "sync", "async")

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import torch
 
 _PR_SET_PDEATHSIG = 1
+_GROUP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def settle_in(threads: int, niceness: int = 0) -> None:
@@ -21,8 +23,11 @@ def settle_in(threads: int, niceness: int = 0) -> None:
         threads: torch may compute with.
         niceness: added to the process's; 10 leaves the cores to others that want them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setpgrp()  # Ctrl-C and timeout(1) signal the parent's whole group: what that means, the parent alone decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which forgets one that came for the whole group
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
+    signal.signal(signal.SIGTERM, before)
     parent = multiprocessing.parent_process()
     with contextlib.suppress(OSError, AttributeError):  # not on Linux: the pipe's end tells us as well
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -47,3 +52,14 @@ def thread_environment(threads: int) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Children started inside hear SIGINT and SIGTERM only once they have settled in; the parent after the block."""
+    resource_tracker.ensure_running()  # the first process.start() would start it, which unblocks the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

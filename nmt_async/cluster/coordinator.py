@@ -137,7 +137,8 @@ class Coordinator:
         if aside > max(1, SET_ASIDE_SHARE * len(self.dispatcher.plan.epoch(batch.epoch))):
             raise TooManySetAside(
                 f"{aside} batches of epoch {batch.epoch} had to be set aside, the last because {what}: more than "
-                f"{SET_ASIDE_SHARE:.0%} of the epoch; lower the learning rate or look at the pairs named above."
+                f"{SET_ASIDE_SHARE:.0%} of the epoch; look at the pairs named above, and if gradients are not finite, "
+                f"lower the learning rate."
             )
 
     def stop(self) -> Update | None:

@@ -10,14 +10,14 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.child import thread_environment
+from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.cluster.task import Computed
@@ -38,6 +38,7 @@ class Seat:
 
     Attributes:
         idle: it waits for a task.
+        gone: its process or its pipe has ended.
         deaths: in a row.
         error: the latest exception it reported.
         computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
@@ -50,6 +51,7 @@ class Seat:
     process: SpawnProcess
     pipe: Connection
     idle: bool = False
+    gone: bool = False
     deaths: int = 0
     error: str = ""
     computing: float = 0.0
@@ -83,6 +85,7 @@ class ProcessCluster:
     Args:
         coordinator: decides; its server's parameters lie in ``memory.ring``.
         warn: takes one sentence about a worker that died.
+        log: takes the traceback of one that ended with an exception.
     """
 
     def __init__(
@@ -92,11 +95,13 @@ class ProcessCluster:
         settings: WorkerSettings,
         devices: list[str],
         warn: Callable[[str], None],
+        log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.coordinator = coordinator
         self.memory = memory
         self.settings = settings
         self.warn = warn
+        self.log = log
         self._context = multiprocessing.get_context("spawn")
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
@@ -113,9 +118,14 @@ class ProcessCluster:
         ours, theirs = self._context.Pipe()
         arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, theirs)
         process = self._context.Process(target=run_worker, args=arguments, name=f"worker {index}", daemon=True)
-        with thread_environment(self.settings.threads):
-            process.start()
-        theirs.close()
+        try:
+            with thread_environment(self.settings.threads), signals_later():
+                process.start()
+        except OSError as error:
+            ours.close()
+            raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
+        finally:
+            theirs.close()
         return process, ours
 
     @property
@@ -176,50 +186,26 @@ class ProcessCluster:
             sources[seat.pipe] = index
             sources[seat.process.sentinel] = index
         ready = wait(list(sources), timeout=TICK)
-        # Of a worker that spoke and died, both are ready: what it said comes first.
-        for source in sorted(ready, key=lambda item: isinstance(item, int)):
-            index = sources[source]  # type: ignore[index]
+        for index in dict.fromkeys(sources[source] for source in ready):  # type: ignore[index]
             seat = self._seats[index]
-            if isinstance(source, int):
-                if seat.process.sentinel == source:
-                    yield from self._hear_last(index, seat)
-                    self._replace(index, seat)
-            elif seat.pipe is source:
-                update = self._hear(index, seat)
+            seat.gone = seat.process.sentinel in ready
+            # Of a worker that spoke and died, what it said comes first.
+            while (message := _next_message(seat)) is not None:
+                update = self._hear(index, seat, message)
                 if update is not None:
                     yield update
+            if seat.gone:
+                self._replace(index, seat)
 
-    def _hear_last(self, index: int, seat: Seat) -> Iterator[Update]:
-        while True:
-            try:
-                if not seat.pipe.poll():
-                    return
-            except (BrokenPipeError, ConnectionResetError):
-                return
-            update = self._hear(index, seat)
-            if update is not None:
-                yield update
-            if seat.pipe.closed:
-                return
-
-    def _hear(self, index: int, seat: Seat) -> Update | None:
-        try:
-            message = seat.pipe.recv()
-        except (EOFError, ConnectionResetError, OSError):
-            # Nothing more will come; its sentinel says so too. A worker that lives without a pipe is of no use.
-            seat.pipe.close()
-            seat.process.kill()
-            seat.process.join()
-            self._replace(index, seat)
-            return None
-        if isinstance(message, Ready):
-            seat.idle = True
-            return None
+    def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
         if isinstance(message, Failed):
             seat.error = message.error
+            self.log(message.trace)
+            return None
+        seat.idle = not seat.gone
+        if isinstance(message, Ready):
             return None
         assert isinstance(message, Computed)
-        seat.idle = True
         seat.deaths, seat.error = 0, ""
         seat.computing += message.seconds
         seat.waiting += message.waited
@@ -233,16 +219,22 @@ class ProcessCluster:
 
     def _replace(self, index: int, seat: Seat) -> None:
         """A worker has ended: its batch goes back, a new one takes its seat."""
+        seat.process.kill()  # It may live on without its pipe, and then is of no use.
         seat.process.join()
+        seat.pipe.close()
         how = seat.error or _ending(seat.process.exitcode)
+        task = self.coordinator.held().get(index)
+        where = f"at batch {task[1]} of epoch {task[0]}" if task else "before it had a batch"
         deaths = seat.deaths + 1
-        batch = self.coordinator.died(index)
-        where = f"at batch {batch.number} of epoch {batch.epoch}" if batch else "before it had a batch"
+        try:
+            self.coordinator.died(index)
+        except RunFailure as failure:
+            raise RunFailure(f"worker {index} died {where} ({how}); {failure}") from None
         if deaths >= DEATHS_IN_A_ROW:
             raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
         self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
-        seat.pipe.close()
-        self._seats[index] = Seat(seat.device, *self._spawn(index, seat.device), deaths=deaths)
+        process, pipe = self._spawn(index, seat.device)
+        self._seats[index] = replace(seat, process=process, pipe=pipe, idle=False, gone=False, deaths=deaths, error="")
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
@@ -260,7 +252,15 @@ class ProcessCluster:
         for seat in self._seats:
             seat.process.join()
             seat.pipe.close()
-        self._seats = []
+
+
+def _next_message(seat: Seat) -> object | None:
+    """What the worker said next, None if nothing more for now; after its pipe's end it is gone."""
+    try:
+        return seat.pipe.recv() if seat.pipe.poll() else None
+    except (EOFError, OSError):
+        seat.gone = True
+        return None
 
 
 def _ending(code: int | None) -> str:

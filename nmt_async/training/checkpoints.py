@@ -65,57 +65,84 @@ class Checkpoints:
         self.keep_best = keep_best
         self._writing: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._relied_on: set[int] = set()
         for partial in self.folder.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
+        for replaced in self.folder.glob("*.replaced"):
+            if replaced.with_suffix("").exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(replaced.with_suffix(""))
 
     @property
     def busy(self) -> bool:
         """Whether one is being written."""
         return self._writing is not None and self._writing.is_alive()
 
-    def save(self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor) -> None:
-        """Begins to write the checkpoint of ``step``; everything is copied before this returns.
+    def save(
+        self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor, best: list[int]
+    ) -> None:
+        """Begins to write the checkpoint of ``step``; everything is copied before this returns. See `wait`.
 
         Args:
             values: plain values of the state.
             tensors: of the state, by name.
             decodes: the parameters (size,) to translate with.
-
-        Raises:
-            OSError: writing the one before failed.
+            best: the steps of the best models so far, best first.
         """
-        self.wait()
+        self._join()
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         chosen = decodes.detach().cpu().clone()
         text = json.dumps({"format": FORMAT, "size": self.model.layout.size, **values})
-        self._begin(lambda: self._write_state(step, text, copies, chosen))
+        self._begin(lambda: self._write_state(step, text, copies, chosen, list(best)))
 
     def save_best(self, step: int, vector: Tensor, ranking: list[int]) -> None:
         """Writes the model of ``step`` as a best one before this returns.
 
         Args:
             vector: its parameters (size,).
-            ranking: the steps of the best models so far, best first; others are removed.
+            ranking: the steps of the best models so far, best first. Others are removed, unless the newest
+                checkpoint relies on them.
+
+        Raises:
+            OSError: it could not be written.
         """
-        self.wait()
+        self._join()
         self._write(f"best-{step}", lambda folder: self.model.save(folder, vector))
-        write_whole(self.run / "best", f"checkpoints/best-{ranking[0]}")
-        keep = {f"best-{other}" for other in ranking[: self.keep_best]}
+        self._settle_best(ranking)
+
+    def rely_on(self, step: int, best: list[int]) -> None:
+        """The run goes on from the checkpoint of ``step``, to which ``best`` were the best models."""
+        self._relied_on = set(best)
+        write_whole(self.run / "last", f"checkpoints/step-{step}")
+        self._settle_best(best)
+
+    def _settle_best(self, ranking: list[int]) -> None:
+        there = [step for step in ranking if (self.folder / f"best-{step}").is_dir()]
+        if not there:  # they could not be written: the best one that was stays
+            return
+        write_whole(self.run / "best", f"checkpoints/best-{there[0]}")
+        keep = {f"best-{step}" for step in (*there[: self.keep_best], *self._relied_on)}
         for folder in self.folder.glob("best-*"):
             if folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _write_state(self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor) -> None:
+    def _write_state(self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor, best: list[int]) -> None:
         def fill(folder: Path) -> None:
             self.model.save(folder, decodes)
             save_file(tensors, folder / TENSORS)
-            digest = _sha256(folder / TENSORS)
-            write_whole(folder / STATE, json.dumps({**json.loads(text), "sha256": digest}))
+            written = {"sha256": _digest(text, folder / TENSORS), "state": json.loads(text)}
+            write_whole(folder / STATE, json.dumps(written))
 
         self._write(f"step-{step}", fill)
         write_whole(self.run / "last", f"checkpoints/step-{step}")
-        for older in self.steps()[: -self.keep_last]:
-            shutil.rmtree(self.folder / f"step-{older}", ignore_errors=True)
+        # Later ones are of a future that a resume from an earlier checkpoint made void.
+        keep = [other for other in self.steps() if other <= step][-self.keep_last :]
+        for other in self.steps():
+            if other not in keep:
+                shutil.rmtree(self.folder / f"step-{other}", ignore_errors=True)
+        self._relied_on = set(best)
+        self._settle_best(best)
 
     def _write(self, name: str, fill: Callable[[Path], None]) -> None:
         partial, final = self.folder / f"{name}.partial", self.folder / name
@@ -123,15 +150,20 @@ class Checkpoints:
         try:
             partial.mkdir()
             fill(partial)
-            for path in partial.iterdir():
+            for path in (*partial.iterdir(), partial):
                 _flush(path)
+        except SafetensorError as error:  # how that library reports a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(str(error)) from None
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        replaced = self.folder / f"{name}.replaced"
         if final.exists():
-            shutil.rmtree(final)
+            os.rename(final, replaced)
         os.rename(partial, final)
         _flush(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def _begin(self, write: Callable[[], None]) -> None:
         def body() -> None:
@@ -147,14 +179,17 @@ class Checkpoints:
         """Until the one being written is on the disk.
 
         Raises:
-            OSError: it could not be written, or the one before.
+            OSError: it could not be written, or one before of which `wait` has not told yet.
         """
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
+        self._join()
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def _join(self) -> None:
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, oldest first."""
@@ -175,30 +210,38 @@ class Checkpoints:
             folder = self.folder / f"step-{step}"
             problem = self._problem(folder)
             if problem is None:
-                return json.loads((folder / STATE).read_text(encoding="utf-8")), load_file(folder / TENSORS)
-            warn(f"{folder} is damaged ({problem}); the checkpoint before it is used.")
+                written = json.loads((folder / STATE).read_text(encoding="utf-8"))
+                return written["state"], load_file(folder / TENSORS)
+            following = "; the checkpoint before it is used" if step != steps[0] else ""
+            warn(f"{folder} is damaged ({problem}){following}.")
         if steps:
             raise UserError(f"{self.folder}: every checkpoint is damaged; choose another --out to begin anew.")
         return None
 
     def _problem(self, folder: Path) -> str | None:
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            written = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            state = written["state"]
             if state["format"] != FORMAT:
                 return f"{STATE} has format {state['format']}, this version reads {FORMAT}"
             if state["size"] != self.model.layout.size:
                 return f"its model has {state['size']} parameters"
-            if state["sha256"] != _sha256(folder / TENSORS):
-                return f"the SHA-256 of {TENSORS} is not the one in {STATE}"
+            if written["sha256"] != _digest(json.dumps(state), folder / TENSORS):
+                return f"the SHA-256 of {STATE} and {TENSORS} is not the one noted"
             load_model(folder)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
-            return str(error).rstrip(".")
+        except (KeyError, TypeError, AttributeError):
+            return f"{STATE} is not a state"
+        except (OSError, ValueError, SafetensorError, UserError) as error:
+            return str(error).removesuffix("; use another checkpoint.")
         return None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(text: str, tensors: Path) -> str:
+    """SHA-256 of the state's values and of its tensors' file together."""
+    with tensors.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(text.encode())
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -75,17 +77,22 @@ class MetricsFiles:
     Args:
         folder: of the run.
         update: figures of later updates are of no run any more (it was resumed from there) and are taken out.
+        validated: the same for validations; one after it is made again.
     """
 
-    def __init__(self, folder: Path, update: int) -> None:
+    def __init__(self, folder: Path, update: int, validated: int) -> None:
         metrics = folder / "metrics.jsonl"
         if metrics.exists():
-            _drop_later(metrics, update)
+            _drop_later(metrics, update, validated)
         self._metrics = metrics.open("a", encoding="utf-8")
         self._log = (folder / "train.log").open("a", encoding="utf-8")
 
     def trained(self, report: TrainReport) -> None:
-        """A stretch of training."""
+        """A stretch of training.
+
+        Raises:
+            OSError: it could not be written, as for the other two; what was not is written with what comes next.
+        """
         self._write(report.as_mapping(), [train_line(report)])
 
     def validated(self, report: ValidReport) -> None:
@@ -98,30 +105,39 @@ class MetricsFiles:
 
     def _write(self, values: dict[str, Any] | None, lines: list[str]) -> None:
         if values is not None:
-            print(json.dumps(values), file=self._metrics, flush=True)
+            print(json.dumps({name: _finite(value) for name, value in values.items()}), file=self._metrics, flush=True)
         now = stamp(datetime.datetime.now())
         for line in lines:
             print(f"{now} {line}", file=self._log, flush=True)
 
     def close(self) -> None:
         """Nothing more will be written."""
-        self._metrics.close()
-        self._log.close()
+        for file in (self._metrics, self._log):
+            with contextlib.suppress(OSError):  # of a full disk `trained` has told
+                file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The objects of a ``metrics.jsonl``; a torn last line, as a crash leaves it, is passed over."""
     objects = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            objects.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             continue
+        if isinstance(values, dict):
+            objects.append(values)
     return objects
 
 
-def _drop_later(path: Path, update: int) -> None:
-    kept = [values for values in read_metrics(path) if values["update"] <= update]
+def _finite(value: Any) -> Any:
+    """JSON knows no number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _drop_later(path: Path, update: int, validated: int) -> None:
+    last = {"train": update, "valid": min(update, validated)}
+    kept = [values for values in read_metrics(path) if values.get("update", 0) <= last.get(values.get("kind", ""), 0)]
     beside = path.with_suffix(".partial")
     beside.write_text("".join(json.dumps(values) + "\n" for values in kept), encoding="utf-8")
     os.replace(beside, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -161,10 +162,10 @@ class OptimizerOptions:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not from 0 to below 1.")
         for name in ("learn_rate", "adam_epsilon"):
-            if not getattr(self, name) > 0.0:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} must be above 0.")
-        if self.clip_norm < 0:
-            raise UserError(f"--clip-norm: {self.clip_norm} must be 0 or more.")
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not a number above 0.")
+        if not 0.0 <= self.clip_norm < math.inf:
+            raise UserError(f"--clip-norm: {self.clip_norm} is not a number from 0 on.")
         return OptimizerSettings(
             self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
         )

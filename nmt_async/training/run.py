@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import signal
+import contextlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
@@ -22,59 +19,29 @@ from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport
-from nmt_async.sync.journal import Event
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
-from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
-from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
+from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder
+from nmt_async.training.parts import (
+    build_coordinator,
+    model_configuration,
+    shared_memory,
+    training_plan,
+    within_memory,
+)
+from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
+from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
 
 
-class Interrupted(RunFailure):
-    """A signal ended the run, which is saved."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
-
-
-def training_plan(options: TrainOptions, data: PreparedData) -> tuple[BatchPlan, np.ndarray]:
-    """The batch plan over the pairs that are short enough, and those pairs' indexes in the store.
-
-    Raises:
-        UserError: no pair is short enough.
-    """
-    source, target = data.train.source.lengths, data.train.target.lengths
-    fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
-    if not len(fitting):
-        raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
-    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting), fitting
-
-
-def build_coordinator(
-    options: TrainOptions,
-    plan: BatchPlan,
-    buffers: Tensor,
-    record: Callable[[Event], None],
-    warn: Callable[[str], None],
-) -> Coordinator:
-    """Server and dispatcher as the options say; ``buffers[0]`` holds the initial parameters."""
-    server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
-    stop = options.stop_after
-    last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
-    return Coordinator(server, Dispatcher(plan, last_epoch), record, warn)
-
-
-def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:
-    """The model that the options name, for the data's vocabularies."""
-    return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, data.joint)
+class Unsaved(RunFailure):
+    """The run ended, and its last checkpoint could not be written."""
 
 
 class Run:
@@ -94,37 +61,40 @@ class Run:
         self.display = display
         self.moment = Moment()
         self.judge = Judge(options.metric, options.early_stopping, options.keep_best)
+        self.signals = StopSignals()
         self._moments: dict[int, Moment] = {}
         self._validated = 0
-        self._signal = 0
+        self._judged = 0
+        self._finite = self._refused = -1
+        self._begin: float | None = None
+        self._failing: set[str] = set()
         devices = options.device_list()
         configuration = model_configuration(options, data)
         model = Transformer(configuration, options.seed)
         self.layout = FlatLayout(model)
-        self.memory = Memory(len(devices), self.layout.size)
+        self.memory = shared_memory(len(devices), self.layout.size)
         self.memory.ring.tensor[0].copy_(self.layout.gather(model))
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         self.plan, _ = training_plan(options, data)
-        self.coordinator = build_coordinator(
-            options, self.plan, self.memory.ring.tensor, self.journal.record, self._warn
-        )
+        self.coordinator = build_coordinator(options, self.plan, self.memory.ring.tensor, self._record, self._warn)
         self.checkpoints = Checkpoints(
             folder.path,
-            ModelFiles(configuration, self.layout, data.source_vocabulary.path, data.target_vocabulary.path),
+            ModelFiles(configuration, self.layout, *folder.vocabularies),
             options.keep_last,
             options.keep_best,
         )
-        self._resume()
+        validating = self._resume()
         self.display.begin(self._title(devices))
-        self.metrics = MetricsFiles(folder.path, self.moment.updates)
+        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged)
         self.validator = self._build_validator(configuration)
         self.stretch = Stretch(self.moment)
         self._earlier = self.moment.seconds
-        self._begin = time.monotonic()
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
         )
-        self.cluster = ProcessCluster(self.coordinator, self.memory, settings, devices, self._warn)
+        self.cluster = ProcessCluster(self.coordinator, self.memory, settings, devices, self._warn, self.metrics.note)
+        if validating and self.validator is not None:
+            self._validate()
 
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
         if self.data.valid is None:
@@ -143,49 +113,73 @@ class Run:
             self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Takes up the newest checkpoint; True if its own validation was not finished then."""
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
-            return
+            if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
+                self._record(Event(Kind.RESUMED))
+            return False
         values, tensors = found
         self.coordinator.restore(values["coordinator"], tensors)
         self.moment = Moment(**values["moment"])
         self.judge.restore(values["judge"])
+        self._validated = self._judged = values["judged"]
+        self.checkpoints.rely_on(self.moment.updates, self.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
+        return bool(values["validating"])
+
+    def _record(self, event: Event) -> None:
+        self.journal.record(event)
+        if self._begin is None and event.kind is Kind.STARTED:  # the start of processes is no training
+            self._begin = time.monotonic()
+        if event.kind is Kind.ACCUMULATED:
+            self._finite = max(self._finite, event.version)
+        elif event.kind is Kind.REFUSED:
+            self._refused = event.version
 
     def _warn(self, text: str) -> None:
         self.display.warn(text)
         if hasattr(self, "metrics"):
-            self.metrics.note(f"[warn] {text}")
+            with contextlib.suppress(OSError):
+                self.metrics.note(f"[warn] {text}")
 
     def train(self) -> None:
         """Trains until the run should stop, and saves it.
 
         Raises:
             Interrupted: a signal ended it.
-            RunFailure: workers died again and again, or the last checkpoint could not be written.
+            Unsaved: the last checkpoint could not be written.
+            RunFailure: workers died again and again, or too many batches were set aside.
         """
         options = self.options
         report, save, validate = (
             Every(quantity, self.moment) for quantity in (options.disp_freq, options.save_freq, options.valid_freq)
         )
-        if self._reason_to_stop() is None:
-            with self._signals():
+        with self.signals:
+            if self._reason_to_stop() is None:
                 for update in self.cluster.updates():
                     self._count(update)
-                    if report.due(self.moment):
-                        report.mark(self.moment)
-                        self._report(self.cluster.waiting_shares())
                     self._hear_validation()
-                    if validate.due(self.moment) and self.validator is not None and not self.validator.busy:
-                        validate.mark(self.moment)
-                        self._validate()
-                    if save.due(self.moment) and not self.checkpoints.busy:
-                        save.mark(self.moment)
-                        self._save()
+                    # Between updates there is nothing new to report, validate or save.
+                    if update is not None:
+                        self._when_due(report, validate, save)
                     if self._reason_to_stop() is not None:
                         break
-        self._finish()
+            self._finish()
+
+    def _when_due(self, report: Every, validate: Every, save: Every) -> None:
+        if report.due(self.moment):
+            report.mark(self.moment)
+            self._report()
+        if validate.due(self.moment) and self.validator is not None and not self.validator.busy:
+            validate.mark(self.moment)
+            self._validate()
+        if not self.checkpoints.busy:
+            self._guarded("writing the checkpoint before", self.checkpoints.wait)
+            if save.due(self.moment):
+                save.mark(self.moment)
+                self._begin_checkpoint()
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -194,22 +188,22 @@ class Run:
         return self.coordinator.server.parameters if average is None else average
 
     def _count(self, update: Update | None) -> None:
-        seconds = self._earlier + time.monotonic() - self._begin
+        seconds = self._earlier + (time.monotonic() - self._begin if self._begin is not None else 0.0)
         if update is None:
             self.moment = Moment(**{**vars(self.moment), "seconds": seconds})
             return
         self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
         self.stretch.add(update)
-        self.journal.flush()
+        self._guarded("writing the journal", self.journal.flush)
         stop = self.options.stop_after
         self.display.progress(self.moment.share(stop), self.moment.updates)
 
-    def _report(self, waiting_shares: list[float]) -> None:
+    def _report(self) -> None:
         if not self.stretch.updates:
             return
         aside = len(self.coordinator.dispatcher.set_aside)
-        report = self.stretch.report(self.moment, waiting_shares, aside)
-        self.metrics.trained(report)
+        report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
+        self._guarded("writing the figures", lambda: self.metrics.trained(report))
         self.display.trained(report)
         self.stretch = Stretch(self.moment)
 
@@ -217,10 +211,16 @@ class Run:
         assert self.validator is not None
         self._moments[self.moment.updates] = self.moment
         self._validated = self.moment.updates
-        self.validator.begin(self.moment.updates, self.decoding_parameters)
+        begin = self.validator.begin
+        self._guarded("starting a validation", lambda: begin(self.moment.updates, self.decoding_parameters))
 
     def _hear_validation(self, timeout: float | None = 0.0) -> None:
-        finished = self.validator.result(timeout) if self.validator is not None else None
+        if self.validator is None or self.validator.step is None:
+            return
+        step = self.validator.step
+        finished = self.validator.result(timeout)
+        if not self.validator.busy:
+            self._judged = step
         if finished is not None:
             self._judge(*finished)
 
@@ -234,37 +234,52 @@ class Run:
             moment.seconds, moment.epoch, step, moment.source_tokens, moment.tokens, scores.cross_entropy,
             scores.bleu, scores.chrf, self.options.metric, self.judge.stalled, self.judge.best, scores.seconds,
         )  # fmt: skip
-        self.metrics.validated(report)
+        self._guarded("writing the figures", lambda: self.metrics.validated(report))
         self.display.validated(report)
         if keep:
-            self._guarded("the best model", lambda: self._save_best(step))
+            self._guarded(f"saving the model of update {step}", lambda: self._save_best(step))
 
     def _save_best(self, step: int) -> None:
         assert self.validator is not None
         self.checkpoints.save_best(step, self.validator.frozen.tensor[0], self.judge.best_steps)
 
-    def _save(self) -> None:
-        self._guarded("a checkpoint", self._begin_checkpoint)
-
-    def _guarded(self, what: str, write: Callable[[], None]) -> None:
+    def _guarded(self, what: str, do: Callable[[], None]) -> None:
+        """Training goes on without it; the reader is told when it begins to fail."""
         try:
-            write()
+            do()
         except OSError as error:
-            self._warn(f"{what} could not be written ({error.strerror or error}); training goes on.")
+            if what not in self._failing:
+                self._failing.add(what)
+                self._warn(f"{what} failed ({error.strerror or error}); training goes on.")
+        else:
+            self._failing.discard(what)
 
     def _begin_checkpoint(self) -> None:
+        """Begins to save.
+
+        Raises:
+            RunFailure: there is nothing worth saving.
+        """
         values, tensors = self.coordinator.state()
-        state: dict[str, Any] = {"coordinator": values, "moment": vars(self.moment), "judge": self.judge.state()}
-        self.checkpoints.save(self.moment.updates, state, tensors, self.decoding_parameters)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise RunFailure(f"the parameters are not finite after update {self.moment.updates:,}.")
+        validating = self.validator is not None and self.validator.step == self.moment.updates
+        state: dict[str, Any] = {
+            "coordinator": values, "moment": vars(self.moment), "judge": self.judge.state(),
+            "judged": self._judged, "validating": validating,
+        }  # fmt: skip
+        best = self.judge.best_steps
+        self.checkpoints.save(self.moment.updates, state, tensors, self.decoding_parameters, best)
 
     def _write_checkpoint(self) -> None:
+        self._guarded("writing the checkpoint before", self.checkpoints.wait)
         self._begin_checkpoint()
         self.checkpoints.wait()
 
     def _reason_to_stop(self) -> str | None:
         stop = self.options.stop_after
-        if self._signal:
-            return f"signal {signal.Signals(self._signal).name}"
+        if self.signals.number:
+            return f"signal {self.signals.name}"
         if stop is not None and self.moment.reaches(stop) and stop.unit != "epochs":
             return f"--stop-after {stop}"
         if stop is not None and stop.unit == "epochs" and self._epochs_done(stop.amount):
@@ -282,67 +297,72 @@ class Run:
 
     def _finish(self) -> None:
         reason = self._reason_to_stop() or "the end of the data"
-        waiting_shares = self.cluster.waiting_shares()
-        last = self.cluster.stop()
-        if last is not None:
-            self._count(last)
-        self.journal.flush()
-        self._report(waiting_shares)
-        if not self._signal:
-            self._last_validation()
+        self._stop_cluster()
+        self._report()
+        self._last_validation()
         try:
             if self.moment.updates:
                 self._write_checkpoint()
         except OSError as error:
-            raise RunFailure(
+            raise Unsaved(
                 f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); make room "
                 f"and give the same command to go on from the checkpoint before."
             ) from None
+        if self.signals.number:  # it may have come while we were at it
+            reason = f"signal {self.signals.name}"
         text = f"stopped at update {self.moment.updates:,} by {reason}"
-        self.metrics.note(text)
-        if self._signal:
-            raise Interrupted(f"{text}; the run is saved, give the same command to go on.", self._signal)
+        self._guarded("writing the log", lambda: self.metrics.note(text))
+        if self.signals.number:
+            saved = "the run is saved, " if self.moment.updates else ""
+            raise Interrupted(f"{text}; {saved}give the same command to go on.", self.signals.number)
         self.display.say(f"{text}; {self.folder.path} holds the run.")
+
+    def _stop_cluster(self) -> None:
+        last = self.cluster.stop()
+        if last is not None:
+            self._count(last)
+        self._guarded("writing the journal", self.journal.flush)
 
     def _last_validation(self) -> None:
         if self.validator is None or not self.moment.updates:
             return
         self._await_validation(self.validator)
-        if self._validated != self.moment.updates:
+        if self._validated != self.moment.updates and not self.signals.number:
             self._validate()
             self._await_validation(self.validator)
 
     def _await_validation(self, validator: Validator) -> None:
-        while validator.busy:
+        while validator.busy and not self.signals.number:
             self._hear_validation(timeout=0.5)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the run at the next update; a second SIGINT ends it at once."""
+    def save_after_failure(self, failure: str) -> str:
+        """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
+        self._stop_cluster()
+        self._report()
+        text = f"{failure} {self._save_if_sound()}"
+        self._guarded("writing the log", lambda: self.metrics.note(f"[error] {text}"))
+        return text
 
-        def note(number: int, _frame: object) -> None:
-            if self._signal and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._signal = number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    def _save_if_sound(self) -> str:
+        """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def save_after_failure(self) -> None:
-        """Saves what there is when the run cannot go on."""
-        self.cluster.stop()
-        if self.moment.updates:
-            self._guarded("the checkpoint", self._write_checkpoint)
+            if self.moment.updates and self._refused <= self._finite:
+                self._write_checkpoint()
+                return f"The run is saved at update {self.moment.updates:,}."
+        except (OSError, RunFailure) as error:
+            self._warn(f"update {self.moment.updates:,} could not be saved ({error}).")
+        steps = self.checkpoints.steps()
+        if not steps:
+            return "Nothing is saved."
+        return f"What led to it is not saved; {self.checkpoints.folder}/step-{steps[-1]} is the last good checkpoint."
 
     def close(self) -> None:
         """Ends all processes and closes all files."""
         self.cluster.close()
         if self.validator is not None:
             self.validator.close()
+            self.validator.frozen.close()
+        self.memory.close()
         self.journal.close()
         self.metrics.close()
 
@@ -355,41 +375,26 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
         RunFailure: the run could not go on; what there is is saved.
     """
     data = PreparedData.open(data_folder)
+    if data.valid is None and options.early_stopping:
+        raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
+    options = settled(options)
+    # Mistakes that these find must not leave a run folder with them behind.
+    training_plan(options, data)
+    model_configuration(options, data)
+    options.rule()
     folder = RunFolder(options.out, options, data)
+    display = LastingDisplay(display)
     try:
         with display:
-            run = Run(options, data, folder, display)
+            with within_memory():
+                run = Run(options, data, folder, display)
             try:
                 run.train()
-            except RunFailure as failure:
-                if not isinstance(failure, Interrupted):
-                    run.save_after_failure()
+            except (Interrupted, Unsaved):
                 raise
+            except RunFailure as failure:
+                raise RunFailure(run.save_after_failure(str(failure))) from None
             finally:
                 run.close()
     finally:
         folder.close()
-
-
-def describe(options: TrainOptions, data_folder: Path) -> str:
-    """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
-    data = PreparedData.open(data_folder)
-    configuration = model_configuration(options, data)
-    layout = FlatLayout(Transformer(configuration))
-    plan, fitting = training_plan(options, data)
-    devices, rule = options.device_list(), options.rule()
-    epoch = plan.epoch(1)
-    tokens = int(plan.target_lengths.sum())
-    vectors = 2 * len(devices) + 1 + 3 + bool(options.exponential_smoothing) + (data.valid is not None)
-    rows = {
-        "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
-        "training pairs": f"{len(fitting):,} of {len(data.train):,} (the others are longer than {options.max_length})",
-        "target tokens an epoch": f"{tokens:,}",
-        "batches an epoch": f"{len(epoch):,} of {tokens / len(epoch):,.0f} target tokens on average",
-        "updates an epoch": f"{len(epoch) / rule.pushes:,.0f} of {rule.pushes} pushes each",
-        "effective batch": f"{rule.pushes * tokens / len(epoch):,.0f} target tokens",
-        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}, {options.threads()} threads each",
-        "shared memory": f"{vectors * 4 * layout.size / 2**20:,.0f} MiB for parameters, gradients and optimizer",
-    }
-    width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

@@ -1,25 +1,28 @@
 """The folder of a run: who may write it, which options it was begun with, and its journal.
 
-``config.yaml`` all options as resolved; ``data.json`` what it was trained on; ``journal`` the record of batches and
-updates; ``metrics.jsonl`` and ``train.log`` the figures; ``checkpoints/`` and the pointers ``best`` and ``last``.
+``config.yaml`` all options as resolved; ``data.json`` what it was trained on, ``source.model`` and ``target.model`` its
+vocabularies; ``journal`` the record of batches and updates; ``metrics.jsonl`` and ``train.log`` the figures;
+``checkpoints/`` and the pointers ``best`` and ``last``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import platform
+import shutil
 import typing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from nmt_async.errors import UserError
+from nmt_async.errors import RunFailure, UserError
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
-from nmt_async.sync.journal import Event, decode, encode
+from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 
@@ -38,6 +41,7 @@ class RunFolder:
 
     Raises:
         UserError: another trainer is at it, it holds something else, or a run of other options or data.
+        RunFailure: it could not be written.
     """
 
     def __init__(self, path: Path, options: TrainOptions, data: PreparedData) -> None:
@@ -47,8 +51,14 @@ class RunFolder:
             _check_unused(path)
         if self.resumed:
             _check_same(path, options, data)
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"--out {path}: the folder cannot be written ({(error.strerror or str(error)).lower()}); "
+                f"choose another."
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -56,7 +66,22 @@ class RunFolder:
             raise UserError(
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
             ) from None
+        try:
+            self._write_beginnings(options, data)
+        except OSError as error:
+            self._lock.close()
+            raise RunFailure(
+                f"--out {path}: the run's folder could not be written ({(error.strerror or str(error)).lower()}); "
+                f"make room and give the same command again."
+            ) from None
+
+    def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
+        path = self.path
         (path / "checkpoints").mkdir(exist_ok=True)
+        self.vocabularies = (
+            _copied(data.source_vocabulary.path, path / "source.model"),
+            _copied(data.target_vocabulary.path, path / "target.model"),
+        )
         write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
         write_whole(path / CONFIG, dump_yaml(options))
 
@@ -68,14 +93,36 @@ class RunFolder:
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file so that it is never seen half written."""
     beside = path.with_name(path.name + ".partial")
-    beside.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _copied(original: Path, copy: Path) -> Path:
+    """A copy for the checkpoints, which must be complete even if the prepared folder is gone by then."""
+    beside = copy.with_name(copy.name + ".partial")
+    try:
+        shutil.copyfile(original, beside)
+        os.replace(beside, copy)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return copy
 
 
 def _check_unused(path: Path) -> None:
     if not path.is_dir():
         raise UserError(f"--out {path}: there is a file of this name; choose another folder.")
-    leftovers = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    # A run that was killed while it began has its other files already.
+    ours = {DATA, CONFIG, "checkpoints", "source.model", "target.model"}
+    leftovers = [
+        entry.name
+        for entry in path.iterdir()
+        if not entry.name.startswith(".") and entry.name.removesuffix(".partial") not in ours
+    ]
     if leftovers:
         raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
 
@@ -92,11 +139,12 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> None:
         )
     try:
         before = json.loads((path / DATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        folder, fingerprint = before["folder"], before["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{path / DATA} cannot be read; the run cannot be resumed, choose another --out.") from None
-    if before["fingerprint"] != data.fingerprint:
+    if fingerprint != data.fingerprint:
         raise UserError(
-            f"--out {path}: that run was begun on other data ({before['folder']}); choose another --out for this data."
+            f"--out {path}: that run was begun on other data ({folder}); choose another --out for this data."
         )
 
 
@@ -106,7 +154,30 @@ def read_options(path: Path) -> TrainOptions:
     Raises:
         UserError: it is not a run, or its configuration is damaged.
     """
-    return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
+    try:
+        return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
+    except UserError as error:
+        problem = str(error).removeprefix("--config: ").rstrip(".")
+        raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None
+
+
+def settled(options: TrainOptions) -> TrainOptions:
+    """The options with the counts that nobody gave: those of the run that is resumed, else what this machine has.
+
+    So a run goes on as it was begun on a machine with other cores or devices too.
+
+    Raises:
+        UserError: devices that are not there, or a run whose configuration is damaged.
+    """
+    if (options.out / CONFIG).exists():
+        begun_with = read_options(options.out)
+        names = ("workers", "accumulate", "cpu_threads")
+        options = dataclasses.replace(
+            options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
+        )
+    return dataclasses.replace(
+        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads()
+    )
 
 
 class JournalFile:
@@ -118,22 +189,38 @@ class JournalFile:
     """
 
     def __init__(self, path: Path, workers: int, threads: int) -> None:
-        new = not path.exists() or path.stat().st_size == 0
-        self._file: BinaryIO = path.open("ab")
-        if new:
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = bytearray()
+        self._cut_torn_end(path)
+        if not self._file.tell():
             header = {"format": 1, "workers": workers, **environment(threads)}
-            self._file.write(json.dumps(header).encode() + b"\n")
+            self._unwritten += json.dumps(header).encode() + b"\n"
+
+    def _cut_torn_end(self, path: Path) -> None:
+        """Takes out what a crash left half written, or the records after it could not be read."""
+        with path.open("rb") as written:
+            header = written.readline()
+        size = path.stat().st_size if header.endswith(b"\n") else 0
+        self._file.truncate(size - (size - len(header)) % RECORD_BYTES if size else 0)
+        self._file.seek(0, os.SEEK_END)
 
     def record(self, event: Event) -> None:
         """Appends one event; it is on disk after the next `flush`."""
-        self._file.write(encode(event))
+        self._unwritten += encode(event)
 
     def flush(self) -> None:
-        """Hands what was recorded to the system."""
-        self._file.flush()
+        """Hands what was recorded to the system.
+
+        Raises:
+            OSError: not all could be written; the rest is tried again the next time.
+        """
+        while self._unwritten:
+            del self._unwritten[: self._file.write(self._unwritten)]
 
     def close(self) -> None:
-        """Nothing more will be recorded."""
+        """Nothing more will be recorded; what the disk had no room for is lost."""
+        with contextlib.suppress(OSError):
+            self.flush()
         self._file.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,23 +26,25 @@ class Judge:
     stalled: int = 0
 
     def judge(self, step: int, value: float) -> bool:
-        """Takes the validation of ``step`` into account; True if it is among the best to keep."""
-        best = self.ranking[0][0] if self.ranking else None
-        better = best is None or self._order(value) < self._order(best)
+        """Takes the validation of ``step`` into account; True if it is among the best to keep.
+
+        A ``value`` that is not finite is worse than all and is not remembered.
+        """
+        better = math.isfinite(value) and (not self.ranking or self._order(value) < self._order(self.best))
         self.stalled = 0 if better else self.stalled + 1
+        if not math.isfinite(value):
+            return False
         self.ranking = sorted([*self.ranking, (value, step)], key=lambda entry: (self._order(entry[0]), entry[1]))
         self.ranking = self.ranking[: max(self.keep, 1)]
         return step in self.best_steps
 
     def _order(self, value: float) -> float:
-        if value != value:  # not a number: worse than all
-            return float("inf")
         return value if self.metric == "cross-entropy" else -value
 
     @property
     def best(self) -> float:
-        """The best value so far."""
-        return self.ranking[0][0]
+        """The best value so far, not a number if there is none."""
+        return self.ranking[0][0] if self.ranking else math.nan
 
     @property
     def best_steps(self) -> list[int]:

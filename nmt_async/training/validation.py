@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.child import settle_in, thread_environment
+from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import corpus_scores
@@ -136,23 +136,36 @@ class Validator:
         return self.step is not None
 
     def begin(self, step: int, parameters: Tensor) -> None:
-        """Begins to score ``parameters`` (size,), which are copied, as those of ``step``."""
+        """Begins to score ``parameters`` (size,), which are copied, as those of ``step``.
+
+        Raises:
+            OSError: its process could not be started.
+        """
         assert not self.busy
         self.frozen.tensor[0].copy_(parameters)
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._pipe is not None
+        try:
+            self._pipe.send(True)
+        except OSError:  # it was killed this very moment
+            self._start()
+            self._pipe.send(True)
         self.step = step
-        self._pipe.send(True)
 
     def _start(self) -> None:
         self.close()
         self._pipe, theirs = self._context.Pipe()
         arguments = (self.settings, self.frozen, theirs)
         self._process = self._context.Process(target=run_validator, args=arguments, name="validation", daemon=True)
-        with thread_environment(1):
-            self._process.start()
-        theirs.close()
+        try:
+            with thread_environment(1), signals_later():
+                self._process.start()
+        except OSError:
+            self._process = None
+            raise
+        finally:
+            theirs.close()
 
     def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:
         """The step and scores of a finished validation, None if there is none within ``timeout`` seconds."""
@@ -161,10 +174,11 @@ class Validator:
         step, self.step = self.step, None
         try:
             answer = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             answer = Unscored("its process was killed; out of memory?")
         if isinstance(answer, Scores):
             return step, answer
+        self.close()  # the next validation gets a process of its own
         self.warn(f"the validation of update {step} failed ({answer.error}); training goes on.")
         return None
 

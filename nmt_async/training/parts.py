@@ -1,0 +1,84 @@
+"""The parts that a run, its description and a replay build from the same options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from torch import Tensor
+
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.processes import Memory
+from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.sync.journal import Event
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.dispatcher import Dispatcher
+from nmt_async.text.plan import BatchPlan
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.options import TrainOptions
+
+
+def training_plan(options: TrainOptions, data: PreparedData) -> tuple[BatchPlan, np.ndarray]:
+    """The batch plan over the pairs that are short enough, and those pairs' indexes in the store.
+
+    Raises:
+        UserError: no pair is short enough.
+    """
+    source, target = data.train.source.lengths, data.train.target.lengths
+    fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
+    if not len(fitting):
+        raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
+    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting), fitting
+
+
+def build_coordinator(
+    options: TrainOptions,
+    plan: BatchPlan,
+    buffers: Tensor,
+    record: Callable[[Event], None],
+    warn: Callable[[str], None],
+) -> Coordinator:
+    """Server and dispatcher as the options say; ``buffers[0]`` holds the initial parameters."""
+    server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
+    stop = options.stop_after
+    last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
+    return Coordinator(server, Dispatcher(plan, last_epoch), record, warn)
+
+
+def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:
+    """The model that the options name, for the data's vocabularies."""
+    return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, data.joint)
+
+
+def shared_memory(workers: int, size: int) -> Memory:
+    """What the workers and the server share.
+
+    Raises:
+        RunFailure: the system does not give it.
+    """
+    try:
+        return Memory(workers, size)
+    except OSError as error:
+        need = math.ceil(4 * (2 * workers + 1) * size / 2**20)
+        raise RunFailure(
+            f"{need:,} MiB of shared memory cannot be had ({error.strerror or error}); "
+            f"use fewer --workers or a smaller model."
+        ) from None
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """What is allocated inside fits, or a sentence says that it does not.
+
+    Raises:
+        RunFailure: it does not.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch has no type for it
+            raise
+        raise RunFailure("the model does not fit this machine's memory; choose a smaller --preset or width.") from None

@@ -1,0 +1,108 @@
+"""The whole run is ended from outside; what it left is complete, and it goes on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import (
+    PATIENCE,
+    alive,
+    applications,
+    children_of,
+    epochs_of,
+    events_of,
+    replayed,
+    run_small,
+    saved_state,
+    small_options,
+    start_typed,
+    until,
+)
+
+from nmt_async.training.metrics import read_metrics
+
+ENDLESS = {"stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
+
+
+def reports(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return len(read_metrics(path)) if path.exists() else 0
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
+def test_a_signal_saves_and_the_next_start_goes_on(
+    number: signal.Signals, workers: int, small_data: Path, tmp_path: Path
+) -> None:
+    run, shared = tmp_path / "run", sorted(os.listdir("/dev/shm"))
+    with start_typed(small_data, run, **ENDLESS, workers=workers) as process:
+        until(lambda: reports(run) >= 2, "two reports")
+        children = children_of(process.pid)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + number
+    updates = int((run / "last").read_text().rpartition("-")[2])
+    last_line = said.splitlines()[-1]
+    assert last_line == (
+        f"nmt-async: stopped at update {updates:,} by signal {number.name}; the run is saved, "
+        f"give the same command to go on."
+    )
+    until(lambda: not any(map(alive, children)), "the children's end")
+    assert sorted(os.listdir("/dev/shm")) == shared
+    epochs = 1 + max(batch[0] for batch in applications(events_of(run)))
+    witness = run_small(small_data, run, workers=workers, stop_after=f"{epochs}e")
+    assert f"going on after update {updates:,}." in witness.said
+    applied = applications(events_of(run))
+    assert set(applied.values()) == {1}
+    assert applied.keys() == epochs_of(small_data, small_options(run), epochs)
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def test_a_killed_parent_takes_its_children_along_and_costs_what_was_not_saved(
+    small_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with start_typed(small_data, run, **ENDLESS) as process:
+        until(lambda: (run / "last").exists() and reports(run) >= 6, "six reports and a checkpoint")
+        children = children_of(process.pid)
+        assert len(children) >= 2
+        process.kill()
+        process.wait(timeout=PATIENCE)
+        until(lambda: not any(map(alive, children)), "the children's end")
+    until(lambda: not any(map(alive, children)), "the children's end")
+    with (run / "journal").open("ab") as journal:
+        journal.write(b"\1torn")
+    updates = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*[0-9]"))
+    witness = run_small(small_data, run, disp_freq="2", stop_after=str(updates + 3))
+    assert f"going on after update {updates:,}." in witness.said
+    lines = [line["update"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
+    assert lines == sorted(set(lines))
+    assert lines[-1] == updates + 3
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(small_data: Path, tmp_path: Path) -> None:
+    with start_typed(small_data, tmp_path / "run", workers=1, disp_freq="1", stop_after="8") as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(timeout=PATIENCE) == 0
+    assert (tmp_path / "run" / "last").read_text() == "checkpoints/step-8\n"
+    assert reports(tmp_path / "run") >= 8
+
+
+def test_a_signal_during_the_last_validation_leaves_it_for_the_next_start(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with start_typed(small_data, run, workers=1, disp_freq="4", stop_after="4", valid_beam_size=64) as process:
+        until(lambda: reports(run) >= 1, "the report before the last validation")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
+    assert [line["kind"] for line in read_metrics(run / "metrics.jsonl")] == ["train"]
+    run_small(small_data, run, workers=1, stop_after="4")
+    assert [(line["kind"], line["update"]) for line in read_metrics(run / "metrics.jsonl")] == [
+        ("train", 4),
+        ("valid", 4),
+    ]

@@ -1,0 +1,103 @@
+"""A run's folder, its journal and its figures as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import prepare_small, small_options
+
+from nmt_async.errors import UserError
+from nmt_async.quantity import Quantity
+from nmt_async.sync.journal import Event, Kind
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.metrics import MetricsFiles, read_metrics
+from nmt_async.training.run_folder import JournalFile, RunFolder, read_journal, read_options, settled
+
+EVENT = Event(Kind.STARTED, 1, (2, 3), 4)
+
+
+def begin(out: Path, data: Path, **changes: Any) -> None:
+    RunFolder(out, settled(small_options(out, **changes)), PreparedData.open(data)).close()
+
+
+@pytest.mark.parametrize("torn", [b"\2", b"\2" * 31, b"\2" * 33])
+def test_records_after_a_torn_one_can_be_read(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "journal"
+    for _ in range(2):
+        journal = JournalFile(path, workers=2, threads=1)
+        journal.record(EVENT)
+        journal.close()
+        with path.open("ab") as file:
+            file.write(torn)
+    whole = len(torn) // 32
+    header, events = read_journal(path)
+    assert (header["workers"], header["threads"]) == (2, 1)
+    assert [event for event in events if event == EVENT] == [EVENT, EVENT]
+    assert len(events) == 2 + 2 * whole
+
+
+def test_a_torn_journal_header_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b'{"format": 1, "wor')
+    journal = JournalFile(tmp_path / "journal", workers=2, threads=1)
+    journal.record(EVENT)
+    journal.close()
+    assert read_journal(tmp_path / "journal")[1] == [EVENT]
+
+
+def test_figures_of_a_void_future_are_taken_out(tmp_path: Path) -> None:
+    lines = [{"kind": kind, "update": update} for update in (1, 2, 3) for kind in ("train", "valid")]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '[1]\n\xff\n{"kind": "tra')
+    MetricsFiles(tmp_path, update=2, validated=1).close()
+    kept = [(line["kind"], line["update"]) for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert kept == [("train", 1), ("valid", 1), ("train", 2)]
+
+
+def test_a_run_goes_on_only_with_its_own_options_and_data(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    begin(run, small_data)
+    begin(run, small_data, stop_after="7", keep_last=3)
+    assert read_options(run).stop_after == Quantity(7, "updates")
+    with pytest.raises(UserError, match=r"begun with --sync-mode hybrid, now it is sync; give the same"):
+        begin(run, small_data, sync_mode="sync")
+    with pytest.raises(UserError, match=r"begun with --workers 2, now it is 3"):
+        begin(run, small_data, workers=3)
+    other = prepare_small(tmp_path, vocab_size=390)
+    with pytest.raises(UserError, match=r"begun on other data \(.*data\); choose another --out"):
+        begin(run, other)
+    begin(tmp_path / "other", other)
+
+
+def test_counts_that_nobody_gave_are_the_runs(small_data: Path, tmp_path: Path) -> None:
+    begin(tmp_path / "run", small_data, workers=3, accumulate=None, cpu_threads=2)
+    unsaid = dataclasses.replace(small_options(tmp_path / "run"), workers=None, accumulate=None, cpu_threads=None)
+    options = settled(unsaid)
+    assert (options.workers, options.accumulate, options.cpu_threads) == (3, 3, 2)
+    anew = settled(dataclasses.replace(unsaid, out=tmp_path / "new"))
+    assert anew.workers == anew.accumulate == len(unsaid.device_list())
+
+
+def test_a_run_killed_while_it_began_can_begin_again(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    begin(run, small_data)
+    (run / "config.yaml").rename(run / "config.yaml.partial")
+    begin(run, small_data)
+    (run / "notes.txt").write_text("mine")
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds 'notes\.txt' and is not a run"):
+        begin(run, small_data)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("config.yaml", "{"), ("config.yaml", "workers: many\n"), ("config.yaml", "unheard-of: 1\n"),
+    ("data.json", "[]"), ("data.json", ""),
+])  # fmt: skip
+def test_a_damaged_run_folder_is_named(small_data: Path, tmp_path: Path, name: str, content: str) -> None:
+    begin(tmp_path / "run", small_data)
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name}.*the run cannot be resumed, choose another --out\.$"):
+        begin(tmp_path / "run", small_data)

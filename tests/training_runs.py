@@ -1,0 +1,205 @@
+"""Small real runs for tests: prepared data, options, what a run said and did, and its journal replayed."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nmt_async.cluster.replay import Replay
+from nmt_async.cluster.worker import Worker
+from nmt_async.model.flat import FlatLayout
+from nmt_async.model.transformer import Transformer
+from nmt_async.quantity import parse_quantity
+from nmt_async.report.console import PlainDisplay
+from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.sync.push import BatchKey
+from nmt_async.text import generated
+from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.run import train
+from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
+
+PATIENCE = 60.0
+"""Seconds after which a test gives up on what takes a few."""
+
+COMMAND = [sys.executable, "-c", "from nmt_async.cli.main import main; main()", "train"]
+SIZES = {
+    "dim_emb": 16, "heads": 2, "dim_ffn": 32, "enc_depth": 1, "dec_depth": 1, "mini_batch_words": 300,
+    "lr_warmup": "20", "cpu_threads": 1,
+}  # fmt: skip
+AMOUNTS = ("lr_warmup", "valid_freq", "disp_freq", "save_freq", "stop_after")
+
+
+def small_options(out: Path, **changes: Any) -> TrainOptions:
+    """A tiny model on one core, two workers; amounts are written as typed."""
+    values = {**SIZES, "workers": 2, "valid_freq": "1M", "valid_translate": False, "out": out, **changes}
+    return TrainOptions(**{name: parse_quantity(value, ("updates", "tokens", "epochs", "minutes"))
+                           if name in AMOUNTS else value for name, value in values.items()})  # fmt: skip
+
+
+def typed(out: Path, **changes: Any) -> list[str]:
+    """The same as on the command line, without the command."""
+    values = {**SIZES, "workers": 2, "out": out, **changes}
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def prepare_small(folder: Path, **changes: Any) -> Path:
+    """Prepares a generated corpus of 600 training and 24 validation pairs in ``folder``."""
+    generated.write(folder / "text", {"train": 600, "valid": 24}, seed=1)
+    sides = {f"{part}_{side}": (folder / "text" / f"{part}.{suffix}",) for part in ("train", "valid")
+             for side, suffix in (("source", "en"), ("target", "de"))}  # fmt: skip
+    values: dict[str, Any] = {"vocab_size": 400, "out": folder / "data", "threads": 1, **sides, **changes}
+    return prepare(PrepareOptions(**values)).folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder, not to be changed."""
+    return prepare_small(tmp_path_factory.mktemp("prepared"))
+
+
+class Witness(PlainDisplay):
+    """Keeps what a run says, and does something of the test's at given updates.
+
+    Args:
+        acts: what to do when an update is applied.
+    """
+
+    def __init__(self, acts: Mapping[int, Callable[[], object]] | None = None) -> None:
+        super().__init__(io.StringIO())
+        self.acts = dict(acts or {})
+        self.warnings: list[str] = []
+
+    def progress(self, share: float | None, update: int) -> None:
+        super().progress(share, update)
+        self.acts.pop(update, lambda: None)()
+
+    def warn(self, text: str) -> None:
+        super().warn(text)
+        self.warnings.append(text)
+
+    @property
+    def said(self) -> str:
+        assert isinstance(self.out, io.StringIO)
+        return self.out.getvalue()
+
+
+def run_small(data: Path, out: Path, acts: Mapping[int, Callable[[], object]] | None = None, **changes: Any) -> Witness:
+    """A run in this process, with its real children; what it said."""
+    witness = Witness(acts)
+    train(small_options(out, **changes), data, witness)
+    return witness
+
+
+def kill_child(name: str) -> None:
+    """Kills this process's child of that name: "worker 0", "validation"."""
+    (child,) = (child for child in multiprocessing.active_children() if child.name == name)
+    child.kill()
+
+
+def children_of(pid: int) -> list[int]:
+    """Ids of the processes that process ``pid`` has started."""
+    children = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                children.append(int(entry.name))
+        except (OSError, IndexError):
+            continue  # it ended meanwhile
+    return children
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and not just waiting to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Waits for ``condition``; fails after `PATIENCE`."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def start_typed(data: Path, out: Path, **changes: Any) -> subprocess.Popen[str]:
+    """The command as typed, in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, str(data), *typed(out, **changes)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def events_of(run: Path) -> list[Event]:
+    """The journal's events that count."""
+    return effective(iter(read_journal(run / JOURNAL)[1]))
+
+
+def applications(events: list[Event]) -> Counter[BatchKey]:
+    """How often each batch entered an update."""
+    applied: Counter[BatchKey] = Counter()
+    accumulated: list[BatchKey] = []
+    for event in events:
+        if event.kind is Kind.ACCUMULATED:
+            accumulated.append(event.batch)
+        elif event.kind is Kind.UPDATED:
+            applied.update(accumulated)
+            accumulated = []
+    assert not accumulated
+    return applied
+
+
+def epochs_of(data: Path, options: TrainOptions, epochs: int) -> set[BatchKey]:
+    """All batches of the first epochs."""
+    plan, _ = training_plan(options, PreparedData.open(data))
+    return {(epoch, number) for epoch in range(1, epochs + 1) for number in range(len(plan.epoch(epoch)))}
+
+
+def saved_state(run: Path) -> dict[str, Tensor]:
+    """The tensors of the last checkpoint."""
+    return load_file(run / (run / "last").read_text().strip() / "state.safetensors")
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """The last checkpoints of both runs hold the same, bit for bit."""
+    one, other = saved_state(first), saved_state(second)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def replayed(run: Path, data: Path) -> Tensor:
+    """The parameters to which the run's journal leads when it happens again in this process."""
+    options, prepared = read_options(run), PreparedData.open(data)
+    header, _ = read_journal(run / JOURNAL)
+    configuration = model_configuration(options, prepared)
+    model = Transformer(configuration, options.seed)
+    layout = FlatLayout(model)
+    buffers = torch.zeros(header["workers"] + 1, layout.size)
+    buffers[0].copy_(layout.gather(model))
+    worker = Worker(Transformer(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
+    plan, _ = training_plan(options, prepared)
+    replay = Replay(
+        lambda record: build_coordinator(options, plan, buffers, record, lambda _: None),
+        worker, prepared.train, header["workers"],
+    )  # fmt: skip
+    replay.run(events_of(run))
+    return replay.coordinator.server.parameters
