@@ -37,7 +37,7 @@ from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
 PATIENCE = 60.0
 """Seconds after which a test gives up on what takes a few."""
 
-COMMAND = [sys.executable, "-c", "from nmt_async.cli.main import main; main()", "train"]
+COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 SIZES = {
     "dim_emb": 16, "heads": 2, "dim_ffn": 32, "enc_depth": 1, "dec_depth": 1, "mini_batch_words": 300,
     "lr_warmup": "20", "cpu_threads": 1,
