@@ -169,7 +169,7 @@ def applications(events: list[Event]) -> Counter[BatchKey]:
 
 def epochs_of(data: Path, options: TrainOptions, epochs: int) -> set[BatchKey]:
     """All batches of the first epochs."""
-    plan, _ = training_plan(options, PreparedData.open(data))
+    plan = training_plan(options, PreparedData.open(data))
     return {(epoch, number) for epoch in range(1, epochs + 1) for number in range(len(plan.epoch(epoch)))}
 
 
@@ -196,7 +196,7 @@ def replayed(run: Path, data: Path) -> Tensor:
     buffers = torch.zeros(header["workers"] + 1, layout.size)
     buffers[0].copy_(layout.gather(model))
     worker = Worker(Transformer(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
-    plan, _ = training_plan(options, prepared)
+    plan = training_plan(options, prepared)
     replay = Replay(
         lambda record: build_coordinator(options, plan, buffers, record, lambda _: None),
         worker, prepared.train, header["workers"],

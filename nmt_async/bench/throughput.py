@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nmt_async.bench.rivals import Rival
-from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
@@ -25,7 +25,7 @@ from nmt_async.options import option
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import BatchOptions, SyncOptions, TrainOptions
-from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.parts import build_coordinator, model_configuration, shared_memory, training_plan
 
 BOUND = "independent"
 RIVALS = ("plain", "independent", "ddp", "one-worker", "sync", "async")
@@ -82,7 +82,7 @@ class Cluster:
         model = Transformer(settings.configuration, settings.seed)
         layout = FlatLayout(model)
         devices = options.device_list()
-        self.memory = Memory(len(devices), layout.size)
+        self.memory = shared_memory(len(devices), layout.size)
         self.memory.ring.tensor[0].copy_(layout.gather(model))
         warnings: list[str] = []
         coordinator = build_coordinator(
@@ -176,7 +176,7 @@ def _name(options: BenchOptions) -> str:
 @contextmanager
 def _contenders(options: BenchOptions, data: PreparedData) -> Iterator[list[Contender]]:
     train = options.train_options()
-    plan, _ = training_plan(train, data)
+    plan = training_plan(train, data)
     ranks = len(options.device_list())
     settings = WorkerSettings(
         data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads()

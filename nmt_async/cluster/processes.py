@@ -21,6 +21,7 @@ from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.cluster.task import Computed
+from nmt_async.cluster.waiting import take_waiting_shares
 from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.push import Update
@@ -238,12 +239,7 @@ class ProcessCluster:
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
-        shares = []
-        for seat in self._seats:
-            total = seat.computing + seat.waiting
-            shares.append(seat.waiting / total if total else 0.0)
-            seat.computing = seat.waiting = 0.0
-        return shares
+        return take_waiting_shares(self._seats)
 
     def close(self) -> None:
         """Ends the workers; what they compute is lost. Safe to call twice."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Computed, Task
+from nmt_async.cluster.waiting import take_waiting_shares
 from nmt_async.cluster.worker import Worker
 from nmt_async.sync.push import Update
 from nmt_async.text.plan import BatchId
@@ -98,12 +99,7 @@ class SimulatedCluster:
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
-        shares = []
-        for seat in self._seats:
-            total = seat.computing + seat.waiting
-            shares.append(seat.waiting / total if total else 0.0)
-            seat.computing = seat.waiting = 0.0
-        return shares
+        return take_waiting_shares(self._seats)
 
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""

@@ -32,7 +32,7 @@ def built_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield building
-        _flush(building)
+        flush_folder(building)
         if replace and folder.exists():
             former = building.with_name(f".{folder.name}.{os.getpid()}.former.part")
             folder.rename(former)
@@ -40,7 +40,7 @@ def built_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(former)
         else:
             building.rename(folder)
-        _flush_entry(folder.parent)
+        flush_entry(folder.parent)
     finally:
         os.close(lock)
         shutil.rmtree(building, ignore_errors=True)
@@ -61,14 +61,15 @@ def _remove_abandoned(folder: Path) -> None:
             os.close(lock)
 
 
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """To the disk with everything in it, so that a power cut after the rename cannot leave empty files."""
     for path in folder.iterdir():
-        _flush_entry(path)
-    _flush_entry(folder)
+        flush_entry(path)
+    flush_entry(folder)
 
 
-def _flush_entry(path: Path) -> None:
+def flush_entry(path: Path) -> None:
+    """One file or folder to the disk; of a folder, the names in it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -25,6 +25,7 @@ from nmt_async.decoding.model_folder import load_model, save_model
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
+from nmt_async.text.building import flush_entry, flush_folder
 from nmt_async.training.run_folder import write_whole
 
 STATE = "state.json"
@@ -150,8 +151,7 @@ class Checkpoints:
         try:
             partial.mkdir()
             fill(partial)
-            for path in (*partial.iterdir(), partial):
-                _flush(path)
+            flush_folder(partial)
         except SafetensorError as error:  # how that library reports a full disk
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(str(error)) from None
@@ -162,7 +162,7 @@ class Checkpoints:
         if final.exists():
             os.rename(final, replaced)
         os.rename(partial, final)
-        _flush(self.folder)
+        flush_entry(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _begin(self, write: Callable[[], None]) -> None:
@@ -242,11 +242,3 @@ def _digest(text: str, tensors: Path) -> str:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(text.encode())
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

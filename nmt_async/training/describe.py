@@ -18,14 +18,14 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     configuration = model_configuration(options, data)
     with within_memory():
         layout = FlatLayout(Transformer(configuration))
-    plan, fitting = training_plan(options, data)
+    plan = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
-    epoch = plan.epoch(1)
+    epoch, pairs = plan.epoch(1), len(plan.source_lengths)
     tokens = int(plan.target_lengths.sum())
     vectors = 2 * len(devices) + 1 + 3 + bool(options.exponential_smoothing) + (data.valid is not None)
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
-        "training pairs": f"{len(fitting):,} of {len(data.train):,} (the others are longer than {options.max_length})",
+        "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
         "target tokens an epoch": f"{tokens:,}",
         "batches an epoch": f"{len(epoch):,} of {tokens / len(epoch):,.0f} target tokens on average",
         "updates an epoch": f"{len(epoch) / rule.pushes:,.0f} of {rule.pushes} pushes each",

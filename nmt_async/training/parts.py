@@ -21,8 +21,8 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 
 
-def training_plan(options: TrainOptions, data: PreparedData) -> tuple[BatchPlan, np.ndarray]:
-    """The batch plan over the pairs that are short enough, and those pairs' indexes in the store.
+def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
+    """The batch plan over the pairs that are short enough.
 
     Raises:
         UserError: no pair is short enough.
@@ -31,7 +31,7 @@ def training_plan(options: TrainOptions, data: PreparedData) -> tuple[BatchPlan,
     fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
     if not len(fitting):
         raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
-    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting), fitting
+    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting)
 
 
 def build_coordinator(

@@ -75,7 +75,7 @@ class Run:
         self.memory = shared_memory(len(devices), self.layout.size)
         self.memory.ring.tensor[0].copy_(self.layout.gather(model))
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
-        self.plan, _ = training_plan(options, data)
+        self.plan = training_plan(options, data)
         self.coordinator = build_coordinator(options, self.plan, self.memory.ring.tensor, self._record, self._warn)
         self.checkpoints = Checkpoints(
             folder.path,

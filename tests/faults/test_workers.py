@@ -35,7 +35,7 @@ def spoil(data: Path, sentences: list[int]) -> None:
 
 def test_a_batch_at_which_workers_die_is_set_aside_by_name(tmp_path: Path) -> None:
     data = prepare_small(tmp_path)
-    plan, _ = training_plan(small_options(tmp_path), PreparedData.open(data))
+    plan = training_plan(small_options(tmp_path), PreparedData.open(data))
     sentences = plan.sentences(BatchId(1, 4))
     spoil(data, [int(sentences[0])])
     witness = run_small(data, tmp_path / "run", **ONE, stop_after="8")
