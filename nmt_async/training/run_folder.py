@@ -176,8 +176,9 @@ def settled(options: TrainOptions) -> TrainOptions:
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     return dataclasses.replace(
-        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads()
-    )
+        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
+        **options.words_settled(),
+    )  # fmt: skip
 
 
 class JournalFile:

@@ -19,10 +19,11 @@ from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import corpus_scores
 from nmt_async.decoding.translator import Translator
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.loss import smoothed_cross_entropy
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
 
@@ -66,7 +67,7 @@ class Unscored:
 
 
 @torch.inference_mode()
-def cross_entropy(model: Transformer, data: ParallelStore) -> float:
+def cross_entropy(model: TranslationModel, data: ParallelStore) -> float:
     """Per target token, in nats, without label smoothing and dropout."""
     model.eval()
     plan = BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
@@ -79,7 +80,7 @@ def cross_entropy(model: Transformer, data: ParallelStore) -> float:
     return total / tokens
 
 
-def score(model: Transformer, data: PreparedData, settings: ValidationSettings) -> Scores:
+def score(model: TranslationModel, data: PreparedData, settings: ValidationSettings) -> Scores:
     """All scores of the model on the validation set of ``data``."""
     assert data.valid is not None
     begin = time.monotonic()
@@ -103,7 +104,7 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
     settle_in(threads=1, niceness=NICENESS)
     try:
         data = PreparedData.open(settings.data)
-        model = Transformer(settings.configuration)
+        model = build_model(settings.configuration)
         FlatLayout(model).bind(model, frozen.tensor[0])
         while pipe.recv():
             pipe.send(score(model, data, settings))
