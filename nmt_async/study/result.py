@@ -1,0 +1,153 @@
+"""What came out of a setting: a small file of numbers, from which reports and verdicts are made.
+
+The run's folder may be gone by then; the result says with which command and where it was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from nmt_async.errors import UserError
+from nmt_async.study.setting import Setting
+from nmt_async.training.run_folder import write_whole
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """One validation. Seconds are the cluster's: virtual ones in a simulated cluster.
+
+    Attributes:
+        update, tokens, seconds, epochs: of training, when the version was made; ``tokens`` counts target tokens.
+        cross_entropy: per target token of the validation set, nats.
+        bleu, chrf: of its translations, None where not translated.
+        resampled: the cross-entropy on each of `nmt_async.study.resampling.DRAWS` bootstrap draws of the validation
+            sentences; draw number r is of the same sentences in every result on the same data. Empty where the run
+            has not kept its sentences' losses.
+    """
+
+    update: int
+    tokens: int
+    seconds: float
+    epochs: float
+    cross_entropy: float
+    bleu: float | None = None
+    chrf: float | None = None
+    resampled: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of training that ends at an update; fields as in `nmt_async.report.records.TrainReport`."""
+
+    update: int
+    tokens: int
+    seconds: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    effective_batch: float
+    staleness_mean: float
+    tokens_per_second: float
+    waiting: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished setting.
+
+    Attributes:
+        setting: which.
+        command: that makes its run.
+        folder: where the run was, relative to the study's folder.
+        data: fingerprint of the prepared data.
+        cluster: ``processes`` or ``simulated``.
+        profile: of the simulated cluster, else empty.
+        workers: how many.
+        parameters: of the model.
+        environment: torch, machine, processor, version of nmt-async.
+        updates, tokens, seconds: at the end; seconds of the cluster's clock.
+        processor_seconds: that the run took of this machine (wall clock of its process), all sittings.
+        effective_batch: target tokens in an update, mean of the run.
+        tokens_per_second: target tokens by the cluster's clock, mean of the run.
+        staleness: pushes by staleness, of the whole run.
+        waiting: of each worker, the share of its time that it waited, of the whole run.
+        points: validations, oldest first.
+        stretches: of training, oldest first.
+        diverged: why the run could not go on, empty if it reached its end.
+    """
+
+    setting: Setting
+    command: str
+    folder: str
+    data: str
+    cluster: str
+    profile: str
+    workers: int
+    parameters: int
+    environment: Mapping[str, Any]
+    updates: int
+    tokens: int
+    seconds: float
+    processor_seconds: float
+    effective_batch: float
+    tokens_per_second: float
+    staleness: Mapping[int, int]
+    waiting: tuple[float, ...]
+    points: tuple[Point, ...]
+    stretches: tuple[Stretch, ...] = field(default=())
+    diverged: str = ""
+
+    @property
+    def staleness_mean(self) -> float:
+        """Of all pushes, in updates."""
+        return sum(age * count for age, count in self.staleness.items()) / max(1, sum(self.staleness.values()))
+
+    @property
+    def last(self) -> Point | None:
+        """The validation at the end."""
+        return self.points[-1] if self.points else None
+
+    def write(self, path: Path) -> None:
+        """Writes the file, never seen half written."""
+        write_whole(path, json.dumps({"format": FORMAT, **_rounded(asdict(self))}, separators=(",", ":")))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The result in ``path``.
+
+        Raises:
+            UserError: it is not a result.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError("a format that this version does not know")
+            values["setting"] = Setting(**values["setting"])
+            values["staleness"] = {int(age): int(count) for age, count in values["staleness"].items()}
+            values["waiting"] = tuple(values["waiting"])
+            values["points"] = tuple(
+                Point(**point | {"resampled": tuple(point["resampled"])}) for point in values["points"]
+            )
+            values["stretches"] = tuple(
+                Stretch(**stretch | {"waiting": tuple(stretch["waiting"])}) for stretch in values["stretches"]
+            )
+            return cls(**values)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read as the result of a setting ({error}).") from None
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits are more than any figure here is good for; JSON has no tuples."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
