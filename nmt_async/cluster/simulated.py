@@ -193,6 +193,10 @@ class SimulatedCluster:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
         return take_waiting_shares(self._seats)
 
+    def pause(self) -> Update | None:
+        """Nothing is lost: `state` holds everything that is under way."""
+        return None
+
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""
         for coming in self._coming:
