@@ -26,7 +26,7 @@ from typing import Any
 from nmt_async.errors import UserError
 from nmt_async.options import load_yaml
 from nmt_async.quantity import parse_quantity
-from nmt_async.study.comparison import QUANTITIES, TO_QUALITY
+from nmt_async.study.comparison import FINAL, QUANTITIES, TO_QUALITY
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,16 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Something, and what it is compared against; None: its value itself."""
+class Sides:
+    """Something, and what it is compared against; None: its value itself.
+
+    Attributes:
+        tokens: where final quantities are read; None: at the end.
+    """
 
     compare: Choice
     against: Choice | None
+    tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -56,23 +61,23 @@ class Criterion:
 
     Attributes:
         quantity: one of `nmt_async.study.comparison.QUANTITIES`.
-        pair: what is compared.
+        sides: what is compared.
         beside: whose comparison is taken off (for a ratio: divided by) before it is measured.
         above, below: the ends of the range; infinite: open.
         target: the cross-entropy to reach; None: the best that both reach.
     """
 
     quantity: str
-    pair: Pair
-    beside: Pair | None
+    sides: Sides
+    beside: Sides | None
     above: float
     below: float
     target: float | None
 
     @property
-    def pairs(self) -> tuple[Pair, ...]:
-        """All pairs in it."""
-        return (self.pair, self.beside) if self.beside else (self.pair,)
+    def pairs(self) -> tuple[Sides, ...]:
+        """One or two."""
+        return (self.sides, self.beside) if self.beside else (self.sides,)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -158,17 +163,18 @@ def _claim(values: Any, where: str, names: Mapping[str, Choice], minimum: Minimu
 
 def _criterion(values: Any, where: str, names: Mapping[str, Choice]) -> Criterion:
     _check_keys(
-        values, f"{where}, a criterion", ("quantity", "compare"), ("against", "beside", "above", "below", "target")
-    )
+        values, f"{where}, a criterion", ("quantity", "compare"),
+        ("against", "at", "beside", "above", "below", "target"),
+    )  # fmt: skip
     quantity = _text(values["quantity"], where, "quantity")
     if quantity not in QUANTITIES:
         raise UserError(f"{where}: quantity {quantity!r} is not known; choose one of {', '.join(QUANTITIES)}.")
-    pair = _pair(values, where, names)
+    sides = _sides(values, where, quantity, names)
     beside = None
     if "beside" in values:
-        _check_keys(values["beside"], f"{where}, beside", ("compare", "against"), ())
-        beside = _pair(values["beside"], where, names)
-        if pair.against is None:
+        _check_keys(values["beside"], f"{where}, beside", ("compare", "against"), ("at",))
+        beside = _sides(values["beside"], where, quantity, names)
+        if sides.against is None:
             raise UserError(f"{where}: 'beside' needs an 'against' in the criterion too.")
     above, below = _number(values, where, "above", -math.inf), _number(values, where, "below", math.inf)
     if "above" not in values and "below" not in values:
@@ -178,14 +184,17 @@ def _criterion(values: Any, where: str, names: Mapping[str, Choice]) -> Criterio
     target = _number(values, where, "target", math.nan) if "target" in values else None
     if target is not None and quantity not in TO_QUALITY:
         raise UserError(f"{where}: 'target' is a quality to reach, and means nothing for {quantity}.")
-    if quantity in TO_QUALITY and pair.against is None and target is None:
+    if quantity in TO_QUALITY and sides.against is None and target is None:
         raise UserError(f"{where}: {quantity} needs an 'against' or a 'target'.")
-    return Criterion(quantity, pair, beside, above, below, target)
+    return Criterion(quantity, sides, beside, above, below, target)
 
 
-def _pair(values: Mapping[str, Any], where: str, names: Mapping[str, Choice]) -> Pair:
+def _sides(values: Mapping[str, Any], where: str, quantity: str, names: Mapping[str, Choice]) -> Sides:
     against = _choice(values["against"], where, names) if "against" in values else None
-    return Pair(_choice(values["compare"], where, names), against)
+    tokens = _tokens(values["at"], f"{where}: 'at'") if "at" in values else None
+    if tokens is not None and quantity not in FINAL:
+        raise UserError(f"{where}: 'at' is where a final quantity is read, and means nothing for {quantity}.")
+    return Sides(_choice(values["compare"], where, names), against, tokens)
 
 
 def _choice(value: Any, where: str, names: Mapping[str, Choice]) -> Choice:
@@ -212,13 +221,17 @@ def _minimum(values: Any, where: str, otherwise: Minimum) -> Minimum:
     _check_keys(values, f"{where}: 'minimum'", (), ("tokens", "seeds"))
     tokens, seeds = otherwise.tokens, values.get("seeds", otherwise.seeds)
     if "tokens" in values:
-        try:
-            tokens = int(parse_quantity(str(values["tokens"]), allowed=("tokens",)).amount)
-        except UserError as error:
-            raise UserError(f"{where}: minimum of tokens: {error}") from None
+        tokens = _tokens(values["tokens"], f"{where}: minimum of tokens")
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise UserError(f"{where}: minimum of seeds: {seeds!r} is not a count of runs.")
     return Minimum(tokens, seeds)
+
+
+def _tokens(value: Any, what: str) -> int:
+    try:
+        return int(parse_quantity(str(value), allowed=("tokens",)).amount)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def _check_keys(values: Any, where: str, needed: tuple[str, ...], allowed: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ so a difference of differences, or a ratio of ratios, is a longer sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from nmt_async.errors import UserError
 from nmt_async.study.bootstrap import Interval, Sample, contrast
-from nmt_async.study.curves import Axis, Curve, Metric, is_diverged
+from nmt_async.study.conditions import Condition, check_clocks, curves_of
+from nmt_async.study.curves import Axis, Curve, Metric
 from nmt_async.study.result import Result
 
 FINAL: dict[str, Metric] = {"final cross-entropy": "cross-entropy", "final BLEU": "bleu"}
@@ -44,51 +45,6 @@ CLOCKED = ("seconds to quality", "tokens per second", "waiting share")
 
 
 @dataclass(frozen=True)
-class Condition:
-    """The runs that differ in nothing but their seed.
-
-    Attributes:
-        name: of the condition.
-        results: by seed.
-    """
-
-    name: str
-    results: tuple[Result, ...]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of its runs."""
-        return tuple(result.setting.seed for result in self.results)
-
-    @property
-    def diverged(self) -> int:
-        """How many of its runs did."""
-        return sum(is_diverged(result) for result in self.results)
-
-
-def by_condition(results: Iterable[Result]) -> dict[str, Condition]:
-    """The results by condition, in the order in which the conditions first come.
-
-    Raises:
-        UserError: results on different data, or two of one condition and seed.
-    """
-    grouped: dict[str, dict[int, Result]] = {}
-    data = None
-    for result in results:
-        data = data or result
-        if result.data != data.data:
-            raise UserError(
-                f"The results of {data.setting.name} and {result.setting.name} are of different data and cannot be "
-                f"compared; keep the results of each data in a folder of their own."
-            )
-        seeds = grouped.setdefault(result.setting.condition, {})
-        if result.setting.seed in seeds:
-            raise UserError(f"There are two results of {result.setting.name}; keep one.")
-        seeds[result.setting.seed] = result
-    return {name: Condition(name, tuple(seeds[seed] for seed in sorted(seeds))) for name, seeds in grouped.items()}
-
-
-@dataclass(frozen=True)
 class Difference:
     """A mean over seeds, or how far it is above another's.
 
@@ -96,7 +52,8 @@ class Difference:
         value, low, high: in the quantity's unit, with the ends of the 95 % interval; infinite where runs diverged.
         over: what the interval covers: ``seeds and sentences``, ``sentences only``, ``seeds only``, ``nothing``.
         seeds: of each condition, how many.
-        tokens: at which the runs were compared; None where the quantity is of whole runs.
+        tokens: at which the runs were compared; None where the quantity is of whole runs, or pairs were read at different
+            ones.
     """
 
     value: float
@@ -127,102 +84,95 @@ class Ratio:
     reached: Mapping[str, int] | None = None
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A condition and what it is compared against; None: nothing, its own mean is the figure.
+
+    Attributes:
+        tokens: where final quantities are read; None: at the last that all runs of a comparison have seen.
+    """
+
+    compared: Condition
+    against: Condition | None = None
+    tokens: float | None = None
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """One or both."""
+        return (self.compared, self.against) if self.against else (self.compared,)
+
+
 def compare(
-    quantity: str,
-    compared: Condition,
-    against: Condition | None = None,
-    *,
-    beside: tuple[Condition, Condition] | None = None,
-    target: float | None = None,
+    quantity: str, pair: Pair, beside: Pair | None = None, *, target: float | None = None
 ) -> Difference | Ratio:
-    """The quantity of ``compared``, less (or over) that of ``against``, less (or over) the same of ``beside``.
+    """How far the quantity of a condition is above that of another, or how many times it is.
 
     Args:
         quantity: one of `QUANTITIES`.
-        beside: another condition and what it is against, for a difference of differences.
-        target: a cross-entropy, for what a quality costs. By default the best that both conditions of a pair reach
-            with all their seeds, and on a draw of sentences the best that they reach on it.
+        beside: another pair, whose difference is taken off, or by whose ratio it is divided.
+        target: a cross-entropy, for what a quality costs. By default the best that all runs of a pair reach, and on a
+            draw of sentences the best that they reach on it.
 
     Raises:
-        UserError: a run without validations (or without BLEU), or runs by different clocks.
+        UserError: a run without validations (or without BLEU), too short for the tokens asked, or by another clock.
     """
-    pairs = [(1.0, compared, against), *([(-1.0, *beside)] if beside else [])]
-    conditions = [condition for _, *pair in pairs for condition in pair if condition]
-    seeds = {condition.name: len(condition.results) for condition in conditions}
+    pairs = [(1.0, pair), *([(-1.0, beside)] if beside else [])]
+    seeds = {condition.name: len(condition.results) for _, each in pairs for condition in each.conditions}
     if quantity in CLOCKED:
-        for _, *pair in pairs:
-            _check_clocks(quantity, [condition for condition in pair if condition])
+        for _, each in pairs:
+            check_clocks(quantity, each.conditions)
     if quantity in FINAL:
-        metric = FINAL[quantity]
-        curves = {condition.name: curves_of(condition, "tokens", metric) for condition in conditions}
-        everything = [curve for several in curves.values() for curve in several]
-        tokens, width = _common_end(everything), _common_width(everything)
-        sign = -1.0 if metric == "bleu" else 1.0
-        samples = {name: _final(name, several, width, tokens, sign) for name, several in curves.items()}
-        interval = contrast(_signed(pairs, samples))
-        return Difference(interval.value, interval.low, interval.high, interval.over, seeds, tokens)
+        return _final(FINAL[quantity], pairs, seeds)
     if quantity in TO_QUALITY:
         return _to_quality(TO_QUALITY[quantity], pairs, seeds, target)
     measure = OF_RUN.get(quantity) or RATES[quantity]
-    samples = {condition.name: _of_runs(condition, measure, quantity in RATES) for condition in conditions}
-    interval = contrast(_signed(pairs, samples))
+    terms: list[tuple[float, Sample]] = []
+    for weight, each in pairs:
+        terms += _signed(weight, [_of_runs(condition, measure, quantity in RATES) for condition in each.conditions])
+    interval = contrast(terms)
     if quantity in OF_RUN:
         return Difference(interval.value, interval.low, interval.high, interval.over, seeds)
     return Ratio(*_exponential(interval), interval.over, seeds)
 
 
-def curves_of(condition: Condition, axis: Axis = "tokens", metric: Metric = "cross-entropy") -> list[Curve]:
-    """The curves of a condition's runs, by seed.
-
-    Raises:
-        UserError: a run that did not diverge has no validation of the metric.
-    """
-    curves = [Curve.of(result, axis, metric) for result in condition.results]
-    for curve, result in zip(curves, condition.results, strict=True):
-        if not len(curve.at) and not curve.diverged:
-            raise UserError(
-                f"{result.setting.name} has no validation with {'BLEU' if metric == 'bleu' else 'a cross-entropy'}; "
-                f"run it with a smaller --valid-freq."
-            )
-    return curves
+Pairs = Sequence[tuple[float, Pair]]
 
 
-def common_target(conditions: Sequence[Condition]) -> float:
-    """The best cross-entropy that all runs reach, leaving out those that diverged; infinite if all did."""
-    curves = [curve for condition in conditions for curve in curves_of(condition)]
-    return max((curve.best for curve in curves if not curve.diverged), default=np.inf)
+def _signed(weight: float, samples: Sequence[Sample]) -> list[tuple[float, Sample]]:
+    return list(zip((weight, -weight), samples, strict=False))
 
 
-def targets_of(conditions: Sequence[Condition], count: int = 5) -> list[float]:
-    """Round cross-entropies for a table, the hardest first: from what one condition reaches with all its seeds.
-
-    The steps between them grow, as learning curves flatten.
-    """
-    best = min((common_target([condition]) for condition in conditions if not condition.diverged), default=np.inf)
-    if not np.isfinite(best):
-        return []
-    first = np.ceil(best * 20 - 1e-9) / 20
-    return [float(round(first + 0.05 * (2**step - 1), 2)) for step in range(count)]
-
-
-Pairs = Sequence[tuple[float, Condition, Condition | None]]
-
-
-def _signed(pairs: Pairs, samples: Mapping[str, Sample]) -> list[tuple[float, Sample]]:
-    terms = []
-    for weight, compared, against in pairs:
-        terms.append((weight, samples[compared.name]))
-        if against is not None:
-            terms.append((-weight, samples[against.name]))
-    return terms
+def _final(metric: Metric, pairs: Pairs, seeds: Mapping[str, int]) -> Difference:
+    curves = {each.name: curves_of(each, "tokens", metric) for _, pair in pairs for each in pair.conditions}
+    everything = [curve for several in curves.values() for curve in several]
+    end, width = _common_end(everything), _common_width(everything)
+    sign = -1.0 if metric == "bleu" else 1.0
+    terms: list[tuple[float, Sample]] = []
+    for weight, pair in pairs:
+        tokens = end if pair.tokens is None else pair.tokens
+        samples = []
+        for condition in pair.conditions:
+            several = curves[condition.name]
+            if any(not curve.diverged and not curve.at[0] <= tokens <= curve.at[-1] for curve in several):
+                raise UserError(
+                    f"{condition.name} has no validations around {tokens:,.0f} tokens; compare it elsewhere."
+                )
+            values = np.array([curve.value_at(tokens) for curve in several])
+            draws = _stacked(several, width, partial(Curve.draws_at, abscissa=tokens))
+            samples.append(Sample(condition.name, sign * values, sign * draws))
+        terms += _signed(weight, samples)
+    interval = contrast(terms)
+    read_at = {end if pair.tokens is None else pair.tokens for _, pair in pairs}
+    shown = read_at.pop() if len(read_at) == 1 else None
+    return Difference(interval.value, interval.low, interval.high, interval.over, seeds, shown)
 
 
 def _to_quality(axis: Axis, pairs: Pairs, seeds: Mapping[str, int], target: float | None) -> Ratio:
     terms: list[tuple[float, Sample]] = []
     reached: dict[str, int] = {}
     targets = []
-    for weight, compared, against in pairs:
-        curves = {condition.name: curves_of(condition, axis) for condition in (compared, against) if condition}
+    for weight, pair in pairs:
+        curves = {condition.name: curves_of(condition, axis) for condition in pair.conditions}
         everything = [curve for several in curves.values() for curve in several]
         learned = [curve for curve in everything if not curve.diverged]
         width = _common_width(everything)
@@ -231,13 +181,14 @@ def _to_quality(axis: Axis, pairs: Pairs, seeds: Mapping[str, int], target: floa
         on_draws = np.full(width, wanted)
         if target is None and width:
             on_draws = np.max([curve.best_on_draws() for curve in learned], axis=0)
-        samples = {}
+        samples = []
         for name, several in curves.items():
             values = np.array([curve.reach(wanted) for curve in several])
             draws = _stacked(several, width, partial(Curve.reach_on_draws, targets=on_draws))
-            samples[name] = Sample(name, _logarithm(values), _logarithm(draws))
+            samples.append(Sample(name, _logarithm(values), _logarithm(draws)))
             reached[name] = int(np.isfinite(values).sum())
-        terms += _signed([(weight, compared, against)], samples)
+        # A condition against itself is one entry of `curves`, and a ratio of one.
+        terms += _signed(weight, samples if len(samples) == len(pair.conditions) else samples * 2)
     interval = contrast(terms)
     shown = targets[0] if len(targets) == 1 else None
     return Ratio(*_exponential(interval), interval.over, seeds, shown, reached)
@@ -260,11 +211,6 @@ def _stacked(curves: Sequence[Curve], width: int, read: Callable[[Curve], np.nda
     return np.stack(rows)
 
 
-def _final(name: str, curves: Sequence[Curve], width: int, tokens: float, sign: float) -> Sample:
-    values = np.array([curve.value_at(tokens) for curve in curves])
-    return Sample(name, sign * values, sign * _stacked(curves, width, lambda curve: curve.draws_at(tokens)))
-
-
 def _of_runs(condition: Condition, measure: Callable[[Result], float], logarithm: bool) -> Sample:
     values = np.array([measure(result) for result in condition.results], dtype=np.float64)
     return Sample(condition.name, _logarithm(values) if logarithm else values, np.empty((len(values), 0)))
@@ -278,15 +224,3 @@ def _logarithm(values: np.ndarray) -> np.ndarray:
 
 def _exponential(interval: Interval) -> tuple[float, float, float]:
     return float(np.exp(interval.value)), float(np.exp(interval.low)), float(np.exp(interval.high))
-
-
-def _check_clocks(quantity: str, conditions: Sequence[Condition]) -> None:
-    clocks = {
-        (result.cluster, result.profile): condition.name for condition in conditions for result in condition.results
-    }
-    if len(clocks) > 1:
-        (one, name), (other, other_name) = list(clocks.items())[:2]
-        raise UserError(
-            f"{quantity} of {name} ({' '.join(one).strip()}) and of {other_name} ({' '.join(other).strip()}) are by "
-            f"different clocks; compare runs in one kind of cluster and under one profile."
-        )

@@ -11,8 +11,9 @@ import numpy as np
 
 from nmt_async.errors import UserError
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum
-from nmt_async.study.comparison import Condition, Difference, Ratio, compare, curves_of
-from nmt_async.study.curves import is_diverged
+from nmt_async.study.comparison import FINAL, Difference, Pair, Ratio, compare
+from nmt_async.study.conditions import Condition, curves_of
+from nmt_async.study.curves import Curve, is_diverged
 from nmt_async.study.wording import amount, basis, figure
 
 Outcome = Literal["holds", "fails", "undecided at this budget"]
@@ -57,7 +58,7 @@ def judge(claims: Sequence[Claim], conditions: Mapping[str, Condition]) -> tuple
     """The verdict of each claim.
 
     Args:
-        conditions: from `nmt_async.study.comparison.by_condition`.
+        conditions: from `nmt_async.study.conditions.by_condition`.
 
     Raises:
         UserError: a claim compares seconds by different clocks; names the claim.
@@ -86,18 +87,15 @@ def best_of(choice: Choice, conditions: Mapping[str, Condition]) -> Condition:
 
 
 def _find(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condition]) -> Finding:
-    missing = _missing(criterion, conditions)
-    if missing:
-        why = f"no finished run of {_listed(missing)}"
-        return Finding(criterion, "undecided at this budget", None, why, f"Undecided: {why}.")
+    lacking = _lacking(criterion, conditions)
+    if lacking:
+        return Finding(criterion, "undecided at this budget", None, lacking, f"Undecided: {lacking}.")
     chosen = {choice: best_of(choice, conditions) for choice in criterion.choices}
-    pairs = [(chosen[pair.compare], chosen[pair.against] if pair.against else None) for pair in criterion.pairs]
-    compared, against = pairs[0]
-    beside = pairs[1] if len(pairs) > 1 else None
-    found = compare(
-        criterion.quantity, compared, against, target=criterion.target,
-        beside=(beside[0], beside[1]) if beside and beside[1] else None,
-    )  # fmt: skip
+    pairs = [
+        Pair(chosen[sides.compare], chosen[sides.against] if sides.against else None, sides.tokens)
+        for sides in criterion.pairs
+    ]
+    found = compare(criterion.quantity, *pairs, target=criterion.target)
     short = _short(criterion, minimum, conditions)
     outcome = _outcome(criterion, found) if not short else "undecided at this budget"
     why = short or ("" if outcome != "undecided at this budget" else _why_open(found))
@@ -118,13 +116,22 @@ def _why_open(found: Difference | Ratio) -> str:
     return "the interval spans the border"
 
 
-def _missing(criterion: Criterion, conditions: Mapping[str, Condition]) -> list[str]:
+def _lacking(criterion: Criterion, conditions: Mapping[str, Condition]) -> str:
+    """What there must be for any figure, and is not."""
     needed = dict.fromkeys(name for choice in criterion.choices for name in choice.conditions)
-    return [name for name in needed if name not in conditions or not _measured(conditions[name])]
-
-
-def _measured(condition: Condition) -> bool:
-    return all(result.points or is_diverged(result) for result in condition.results)
+    missing = [name for name in needed if name not in conditions]
+    if missing:
+        return f"no finished run of {_listed(missing)}"
+    metric = FINAL.get(criterion.quantity, "cross-entropy")
+    read_at = [sides.tokens for sides in criterion.pairs if sides.tokens is not None]
+    for result in (result for name in needed for result in conditions[name].results if not is_diverged(result)):
+        at = Curve.of(result, "tokens", metric).at
+        if not len(at):
+            return f"no validation with {metric} in `{result.setting.name}`"
+        outside = [tokens for tokens in read_at if not at[0] <= tokens <= at[-1]]
+        if outside:
+            return f"no validations around {amount(outside[0])} tokens in `{result.setting.name}`"
+    return ""
 
 
 def _short(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condition]) -> str:
@@ -148,9 +155,12 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: Difference | Ratio, why: str) -> str:
+    early = any(sides.tokens is not None for sides in criterion.pairs)
     sides = [
-        f"`{chosen[pair.compare].name}`" + (f" against `{chosen[pair.against].name}`" if pair.against else "")
-        for pair in criterion.pairs
+        f"`{chosen[sides.compare].name}`"
+        + (f" against `{chosen[sides.against].name}`" if sides.against else "")
+        + (f" at {amount(sides.tokens)} tokens" if sides.tokens is not None else " at the end" if early else "")
+        for sides in criterion.pairs
     ]
     remarks = [_remark(choice, best) for choice, best in chosen.items() if len(choice.conditions) > 1]
     remarks += [
@@ -163,19 +173,14 @@ def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: D
     if isinstance(found, Ratio):
         said = f"{quantity} of {', over that of '.join(sides)}"
     return (
-        f"{said}: {figure(found)}; claimed: {_range(criterion, found)}. "
+        f"{said}: {figure(found)}; claimed: {_range(criterion)}. "
         f"({'; '.join([basis(found), *remarks, *([f'undecided: {why}'] if why else [])])})"
     )
 
 
-def _range(criterion: Criterion, found: Difference | Ratio) -> str:
-    sign = "+" if isinstance(found, Difference) and criterion.pair.against else ""
-    ends = [
-        f"{word} {value:{sign}g}"
-        for word, value in (("above", criterion.above), ("below", criterion.below))
-        if math.isfinite(value)
-    ]
-    return " and ".join(ends)
+def _range(criterion: Criterion) -> str:
+    ends = [("above", criterion.above), ("below", criterion.below)]
+    return " and ".join(f"{word} {value:g}".replace("-", "−") for word, value in ends if math.isfinite(value))
 
 
 def _remark(choice: Choice, best: Condition) -> str:
