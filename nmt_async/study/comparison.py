@@ -52,8 +52,7 @@ class Difference:
         value, low, high: in the quantity's unit, with the ends of the 95 % interval; infinite where runs diverged.
         over: what the interval covers: ``seeds and sentences``, ``sentences only``, ``seeds only``, ``nothing``.
         seeds: of each condition, how many.
-        tokens: at which the runs were compared; None where the quantity is of whole runs, or pairs were read at different
-            ones.
+        tokens: at which the runs were compared; None where the quantity is of whole runs, or read at several.
     """
 
     value: float
