@@ -40,6 +40,11 @@ class SyncOptions:
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
+    local_accumulate: int = option(
+        1,
+        "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
+        group="Updates",
+    )
     workers: int | None = option(
         None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
     )
@@ -280,7 +285,14 @@ class TrainOptions(SyncOptions, ModelOptions, OptimizerOptions, BatchOptions, Va
     )
 
     def __post_init__(self) -> None:
-        at_least = {"mini_batch_words": 1, "max_length": 1, "valid_beam_size": 1, "keep_last": 1, "keep_best": 0}
+        at_least = {
+            "mini_batch_words": 1,
+            "local_accumulate": 1,
+            "max_length": 1,
+            "valid_beam_size": 1,
+            "keep_last": 1,
+            "keep_best": 0,
+        }
         at_least |= {"early_stopping": 0, "valid_sentences": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
