@@ -46,7 +46,9 @@ class Curve:
             values = np.array([point.cross_entropy for point in points], dtype=np.float64)
             counts = {len(point.resampled) for point in points}
             width = counts.pop() if len(counts) == 1 else 0
-            draws = np.array([point.resampled[:width] for point in points], dtype=np.float64).reshape(-1, width)
+            draws = np.array([point.resampled[:width] for point in points], dtype=np.float64).reshape(
+                len(points), width
+            )
         abscissa = {"tokens": "tokens", "updates": "update", "seconds": "seconds"}[axis]
         return cls(
             at=np.array([getattr(point, abscissa) for point in points], dtype=np.float64),

@@ -30,7 +30,8 @@ def anchor(name: str) -> str:
 
 def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """Final cross-entropy, and how far it is above that of sync at equal tokens; BLEU where translations were made."""
-    bleu = all(point.bleu is not None for one in shown for result in one.results for point in result.points[-1:])
+    last = [result.last for condition in shown for result in condition.results if result.last]
+    bleu = bool(last) and all(point.bleu is not None for point in last)
     head = ["condition", "seeds", "tokens", "cross-entropy", "above sync", *(["BLEU"] if bleu else [])]
     rows = []
     for condition in shown:
@@ -144,7 +145,7 @@ def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  
         f"{amount(min(tokens))} to {amount(max(tokens))} target tokens each; models of "
         f"{' and '.join(amount(count) for count in parameters)} parameters; {hours:.1f} hours in all, "
         f"on {'; '.join(where)}. Data `{results[0].data[:12]}`. "
-        f"{sum(condition.diverged for condition in shown)} runs diverged."
+        f"Of the runs, {sum(condition.diverged for condition in shown)} diverged."
     )
 
 
