@@ -91,15 +91,15 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         if baseline is None:
             continue
         for target in targets_of([condition, baseline]):
-            own = [compare(f"{axis} to quality", Pair(baseline), target=target).value for axis in ("tokens", "seconds")]
-            ratios = [
+            tokens, seconds = (
+                compare(f"{axis} to quality", Pair(baseline), target=target).value for axis in ("tokens", "seconds")
+            )
+            more_tokens, more_seconds = (
                 figure(compare(f"{axis} to quality", Pair(condition, baseline), target=target))
                 for axis in ("tokens", "seconds")
-            ]
-            rows.append(
-                [_link(condition), f"{target:.2f}", _reached(own[0], amount), ratios[0],
-                 _reached(own[1], lambda seconds: f"{seconds:,.0f}"), ratios[1]]
-            )  # fmt: skip
+            )
+            own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
+            rows.append([_link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
     if not rows:
         return "No condition here has a `sync` to be compared against."
     return _table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
@@ -171,8 +171,8 @@ def _machine(environment: Mapping[str, object]) -> str:
     return ", ".join(shown) if shown else "an unknown machine"
 
 
-def _reached(value: float, words: object) -> str:
-    return words(value) if np.isfinite(value) and callable(words) else "not reached"
+def _reached(value: float, words: str) -> str:
+    return words if np.isfinite(value) else "not reached"
 
 
 def _link(condition: Condition) -> str:

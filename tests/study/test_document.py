@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from made_results import condition, made
+from made_results import condition, learning, made
 
 from nmt_async.errors import UserError
 from nmt_async.study.claims import Choice, Claim, Criterion, Sides
@@ -87,6 +87,25 @@ def test_how_gradients_became_updates_is_shown() -> None:
     text = regenerated(document("updating"), RESULTS, CLAIMS)
     assert cells(text, "post async @0.001")[1:] == ["8", "2,000", "3.00", "15.0 %", "1,000", "1.00"]
     assert cells(text, "post hybrid:4 @0.001")[6] == "1.50"
+
+
+def test_what_a_quality_costs_stands_beside_sync() -> None:
+    twice = made("hybrid:4", curve=lambda million: learning(million / 2), tokens_per_second=4000)
+    text = regenerated(document("quality", "targets"), [made("sync"), twice], CLAIMS)
+    row = cells(text, "hybrid:4")
+    assert row[1] == "[sync](#run-sync)"
+    assert row[2] == f"{learning(2):.3f}"
+    assert row[3] == "2.00"
+    assert row[5] == "0.50"
+    hardest = next(line for line in text.splitlines() if "| 2.15 |" in line)
+    assert [cell.strip() for cell in hardest.split("|")][4] == "not reached"
+    assert "No condition here has a `sync`" in regenerated(document("quality"), [made("sync")], CLAIMS)
+
+
+def test_the_course_is_read_at_even_steps() -> None:
+    text = regenerated(document("course"), [made("sync", curve=lambda _: 3.0)], CLAIMS)
+    assert "| million tokens | 0.80 | 1.20 | 1.60 |" in text
+    assert cells(text, "sync")[1:] == ["3.000"] * 9
 
 
 def test_patterns_choose_conditions_and_what_was_not_run_is_said() -> None:
