@@ -14,7 +14,7 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, train, translate
+from . import bench, evaluate, prepare, report, train, translate
 from .declare import command
 
 INTERRUPTED = 130
@@ -58,6 +58,10 @@ command(
 command(
     app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
 )
+command(
+    app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
+    example=report.EXAMPLE,
+)  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:

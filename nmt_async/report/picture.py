@@ -125,10 +125,10 @@ def _title(run: Path, config: dict[str, Any], stop: Quantity | None, workers: in
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
     dealt = tuple(devices[number % len(devices)].strip() for number in range(workers))
-    return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], _parameters(run), stop)
+    return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], saved_parameters(run), stop)
 
 
-def _parameters(run: Path) -> int | None:
+def saved_parameters(run: Path) -> int | None:
     """How many parameters the run's model has, None if it has saved none."""
     for pointer in ("best", "last"):
         try:
