@@ -108,7 +108,7 @@ def load_model(folder: Path) -> LoadedModel:
     try:
         configuration = ModelConfiguration.from_mapping(description["configuration"])
         model = build_model(configuration)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{folder / DESCRIPTION} describes no model that this version knows ({error}).") from None
     layout = FlatLayout(model)
     vector = torch.zeros(layout.size)

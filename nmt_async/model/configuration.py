@@ -57,7 +57,7 @@ class ModelConfiguration:
         """What `as_mapping` gave; without a model's name, as before there was a second one, it is a Transformer.
 
         Raises:
-            TypeError: a field is missing or unknown.
+            TypeError: a field is missing, unknown, or another model's.
         """
         model = values.get("model", "transformer")
         meaningless: dict[str, Any] = {
@@ -65,7 +65,9 @@ class ModelConfiguration:
             for field in dataclasses.fields(cls)
             if OF_ONE_MODEL.get(field.name, model) != model
         }
-        return cls(**{**meaningless, **values})
+        for name in meaningless.keys() & values.keys():
+            raise TypeError(f"{name} means nothing in a model of type {model}")
+        return cls(**meaningless, **values)
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
