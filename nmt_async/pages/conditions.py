@@ -16,6 +16,7 @@ SERIES = (
     ("#7b3ff2", "#a98bff"), ("#96702c", "#e6ceac"), ("#0d7a4e", "#55cf98"), ("#545e6a", "#b3bcc7"),
 )  # fmt: skip
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2))
+LONGEST_NAME = 24
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -51,6 +52,11 @@ class Condition:
     name: str
     look: Look
     results: tuple[Result, ...]
+
+
+def short_name(condition: str) -> str:
+    """What there is room for in a plot; the page's tables have the whole name."""
+    return condition if len(condition) <= LONGEST_NAME else condition[: LONGEST_NAME - 1] + "…"
 
 
 def conditions_of(results: Sequence[Result]) -> tuple[Condition, ...]:

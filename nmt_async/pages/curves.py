@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmt_async.pages.canvas import INK, MUTED, WIDTH, Plot, figure, finished
-from nmt_async.pages.conditions import SERIES, Condition
+from nmt_async.pages.conditions import SERIES, Condition, short_name
 from nmt_async.study.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+HEIGHT = 2.9
+"""Inches, without names below."""
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Where, ascending, and what: both (n,), finite."""
@@ -63,6 +66,7 @@ def curves_plot(
     where: str,
     caption: str,
     cut_beginning: bool = False,
+    from_zero: bool = False,
     markers: bool = True,
 ) -> Plot | None:
     """Lines of ``quantity`` for all conditions; None if none of them has a point.
@@ -70,6 +74,7 @@ def curves_plot(
     Args:
         where: what the horizontal axis counts; ``time`` is in seconds in the quantity.
         cut_beginning: high values in the first fifth of the course may lie beyond the plot.
+        from_zero: the vertical axis begins at 0, for quantities of which that is the natural measure.
     """
     members = [(condition, [quantity(result) for result in condition.results]) for condition in conditions]
     members = [(condition, curves) for condition, curves in members if any(len(one[0]) for one in curves)]
@@ -79,17 +84,19 @@ def curves_plot(
     scale, unit = time_unit(furthest) if where == "time" else (1.0, where)
     named = len(members) > 1
     below = named and len(members) > MOST_LABELLED
-    with figure(2.75 + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
+    with figure(HEIGHT + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
         height = drawn.get_figheight()
-        longest = max(len(condition.name) for condition, _ in members)
-        right = 0.13 + (0.072 * min(longest, 22) + 0.26 if named and not below else 0)
-        foot = 0.5 + (height - 2.75)
+        longest = max(len(short_name(condition.name)) for condition, _ in members)
+        right = 0.13 + (0.072 * longest + 0.26 if named and not below else 0)
+        foot = 0.5 + (height - HEIGHT)
         axes = drawn.add_axes((0.5 / WIDTH, foot / height, 1 - (0.5 + right) / WIDTH, 1 - (foot + 0.36) / height))
         ends = []
         for condition, curves in members:
             scaled = [(one[0] / scale, one[1]) for one in curves]
             ends.append((condition, _draw(axes, condition, scaled, markers)))
         _limits(axes, [(one[0] / scale, one[1]) for _, curves in members for one in curves], cut_beginning)
+        if from_zero:
+            axes.set_ylim(bottom=0, top=axes.get_ylim()[1] or 1)
         _axis(axes, unit)
         axes.set_title(title, x=-0.4 / (WIDTH - 0.5 - right))
         if below:
@@ -157,7 +164,7 @@ def _names_at_ends(axes: Axes, ends: Sequence[tuple[Condition, tuple[float, floa
     for (condition, at), height in zip(ends, spread(wanted, 0.078), strict=True):
         place = low + height * (high - low)
         axes.annotate(
-            condition.name, at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
+            short_name(condition.name), at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "linestyle": ":",
                                                "shrinkA": 9, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -189,7 +196,7 @@ def _names_below(drawn: Figure, conditions: Sequence[Condition], place: float) -
 
     samples = [
         Line2D([], [], color=SERIES[condition.look.colour][0], marker=condition.look.marker,
-               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=condition.name)
+               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=short_name(condition.name))
         for condition in conditions
     ]  # fmt: skip
     drawn.legend(

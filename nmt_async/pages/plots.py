@@ -66,30 +66,32 @@ def all_plots(conditions: Sequence[Condition], times: Sequence[TimeToQuality] = 
                 )
             )  # fmt: skip
     plots += [ratio_plot(each, conditions, number) for number, each in enumerate(times, 1)]
-    plots += [
-        staleness_plot(conditions),
-        amounts_plot(
-            conditions, lambda result: result.effective_batch, name="effective-batch", title="Effective batch",
-            unit="target tokens in an update", caption="Mean of the run; a dot is a seed.",
-        ),
-        amounts_plot(
-            conditions, lambda result: result.tokens_per_second, name="throughput", title="Throughput",
-            unit="target tokens a second", caption="By the cluster's clock, mean of the run; a dot is a seed.",
-        ),
-        waiting_plot(conditions),
-    ]  # fmt: skip
-    for quantity, where, title, caption, cut in (
-        ("loss", "tokens", "Training loss over tokens", f"Nats per target token, with label smoothing. {CUT}", True),
-        ("learning_rate", "updates", "Learning rate over updates", "Of the last update before each report.", False),
-        ("gradient_norm", "tokens", "Gradient norm over tokens", f"Mean of updates, before clipping. {CUT}", True),
-        ("tokens_per_second", "time", "Throughput over time", "Target tokens a second by the cluster's clock.", False),
-        ("effective_batch", "updates", "Effective batch over updates", "Target tokens in an update.", False),
-        ("staleness_mean", "updates", "Staleness over updates", "Mean of pushes, in updates.", False),
+    plots += [staleness_plot(conditions), waiting_plot(conditions)]
+    if len(conditions) > 1:
+        dots = "; a dot is a seed" if seeds else ""
+        plots += [
+            amounts_plot(
+                conditions, lambda result: result.effective_batch, name="effective-batch", title="Effective batch",
+                unit="target tokens in an update", caption=f"Mean of the run{dots}.",
+            ),
+            amounts_plot(
+                conditions, lambda result: result.tokens_per_second, name="throughput", title="Throughput",
+                unit="target tokens a second", caption=f"By the cluster's clock, mean of the run{dots}.",
+            ),
+        ]  # fmt: skip
+    for quantity, where, title, caption, how in (
+        ("loss", "tokens", "Training loss over tokens", f"Nats per target token, with label smoothing. {CUT}", "cut"),
+        ("learning_rate", "updates", "Learning rate over updates", "Of the last update before each report.", "zero"),
+        ("gradient_norm", "tokens", "Gradient norm over tokens", f"Mean of updates, before clipping. {CUT}", "cut"),
+        ("tokens_per_second", "time", "Throughput over time", "Target tokens a second by the cluster's clock.", "zero"),
+        ("effective_batch", "updates", "Effective batch over updates", "Target tokens in an update.", "zero"),
+        ("staleness_mean", "updates", "Staleness over updates", "Mean of pushes, in updates.", "zero"),
     ):
         plots.append(
             curves_plot(
                 conditions, stretches(where, quantity), name=f"course-{quantity.replace('_', '-')}", group="training",
-                title=title, where=where, caption=caption, cut_beginning=cut, markers=False,
+                title=title, where=where, caption=caption, cut_beginning=how == "cut", from_zero=how == "zero",
+                markers=False,
             )
         )  # fmt: skip
     return tuple(plot for plot in plots if plot is not None)

@@ -64,7 +64,7 @@ def settings_table(conditions: Sequence[Condition]) -> tuple[Table, dict[str, st
         )
         for condition, options in settings
     )
-    columns = (Column("condition"), Column("updates"), Column("seeds"), *(Column(key) for key in differ))
+    columns = (Column("condition"), Column("mode"), Column("seeds"), *(Column(key) for key in differ))
     return Table("What the settings differ in", columns, rows), shared
 
 
@@ -97,8 +97,12 @@ def outcome_table(conditions: Sequence[Condition]) -> Table:
     """A row for each condition; chrF and BLEU only if something was translated."""
     results = [result for condition in conditions for result in condition.results]
     shown = _shown(results)
+    several = any(len(condition.results) > 1 for condition in conditions)
+    broken = any(result.diverged for result in results)
     columns = (
-        Column("condition"), Column("seeds", True), *(Column(title, True) for title, _, _ in shown),
+        Column("condition"), *((Column("seeds", True),) if several else ()),
+        *((Column("could not go on", True),) if broken else ()),
+        *(Column(title, True) for title, _, _ in shown),
         Column("tokens", True), Column("updates", True), Column("time", True),
     )  # fmt: skip
     rows: list[Row] = []
@@ -107,15 +111,16 @@ def outcome_table(conditions: Sequence[Condition]) -> Table:
         rows.append(
             (
                 Cell(condition.name, anchor(members[0])),
-                f"{len(members)}",
+                *((f"{len(members)}",) if several else ()),
+                *((f"{sum(bool(result.diverged) for result in members)}",) if broken else ()),
                 *(over_seeds([value(result) for result in members], digits) for _, value, digits in shown),
                 short_count(float(np.mean([result.tokens for result in members]))),
                 f"{np.mean([result.updates for result in members]):,.0f}",
                 duration(float(np.mean([result.seconds for result in members]))),
             )
         )
-    several = " Mean over seeds ± half their range." if any(len(c.results) > 1 for c in conditions) else ""
-    return Table(f"At the end of each run.{several}", columns, tuple(rows))
+    mean = " Mean over seeds ± half their range." if several else ""
+    return Table(f"At the end of {'each run' if len(results) > 1 else 'the run'}.{mean}", columns, tuple(rows))
 
 
 def runs_table(results: Sequence[Result]) -> Table:
