@@ -78,8 +78,7 @@ def run_worker(
             if task is None:
                 return
             begin = time.monotonic()
-            batch = data.batch(task.sentences)
-            computed = worker.compute(ring.tensor[task.buffer], slot, batch, task.batch)
+            computed = worker.compute(ring.tensor[task.buffer], slot, data.batches(task.parts), task.batch)
             end = time.monotonic()
             pipe.send(replace(computed, seconds=end - begin, waited=begin - idle_since))
             idle_since = end

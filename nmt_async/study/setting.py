@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from nmt_async.errors import UserError
 
-_MODE = re.compile(r"(?P<name>sync|async|hybrid|local)(:(?P<count>[0-9]+))?(@(?P<rate>[0-9.eE+-]+))?")
+_MODE = re.compile(r"(?P<name>sync|async|hybrid|local)(:(?P<count>[1-9][0-9]{0,5}))?(@(?P<rate>[0-9.eE+-]+))?")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def mode_options(text: str) -> dict[str, Any]:
         UserError: it is none of these.
     """
     match = _MODE.fullmatch(text.strip())
-    if match is None or (match["name"] == "async" and match["count"]) or match["count"] == "0":
+    if match is None or (match["name"] == "async" and match["count"]):
         raise UserError(
             f"--modes: {text!r} is not a mode; give sync, sync:N, async, hybrid:N or local:N, with @RATE behind it for "
             f"a learning rate of its own."
@@ -76,5 +77,9 @@ def mode_options(text: str) -> dict[str, Any]:
         try:
             options["learn-rate"] = float(match["rate"])
         except ValueError:
-            raise UserError(f"--modes: {text!r}: {match['rate']!r} is not a learning rate.") from None
+            options["learn-rate"] = math.nan
+        if not 0 < options["learn-rate"] < math.inf:
+            raise UserError(
+                f"--modes: {text!r}: {match['rate']!r} is not a learning rate; give a number such as 0.0003."
+            )
     return options
