@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmt_async.pages.canvas import INK, MUTED, WIDTH, Plot, figure, finished
-from nmt_async.pages.conditions import SERIES, Condition, short_name
 from nmt_async.pages.content import TimeToQuality
+from nmt_async.pages.looks import SERIES, Shown, short_name
 from nmt_async.study.result import Result
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _title(axes: Axes, names: Sequence[str], right: float, title: str) -> None:
 
 
 def amounts_plot(
-    conditions: Sequence[Condition],
+    conditions: Sequence[Shown],
     quantity: Callable[[Result], float],
     *,
     name: str,
@@ -82,7 +82,7 @@ def amounts_plot(
         return finished(drawn, name, "updates", title, caption, f"Bars. {'; '.join(said)} ({unit}).")
 
 
-def staleness_plot(conditions: Sequence[Condition]) -> Plot | None:
+def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
     """A histogram for each condition, over the pushes of all its seeds; None if there was no push."""
     counted = [
         (condition, sum((Counter(dict(result.staleness)) for result in condition.results), Counter[int]()))
@@ -127,7 +127,7 @@ def _shares(ages: Counter[int], most: int, width: int) -> np.ndarray:
     return shares
 
 
-def _histogram(axes: Axes, condition: Condition, shares: np.ndarray, width: int) -> None:
+def _histogram(axes: Axes, condition: Shown, shares: np.ndarray, width: int) -> None:
     """Bars for ages from 0; a few of them have their figures on top, so no axis is needed for these."""
     places = np.arange(len(shares)) * width + (width - 1) / 2
     axes.bar(places, shares, width=0.82 * width, color=SERIES[condition.look.colour][0], alpha=0.85)
@@ -144,7 +144,7 @@ def _histogram(axes: Axes, condition: Condition, shares: np.ndarray, width: int)
                               color=MUTED)  # fmt: skip
 
 
-def waiting_plot(conditions: Sequence[Condition]) -> Plot | None:
+def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
     """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting."""
     shares = []
     for condition in conditions:
@@ -182,7 +182,7 @@ def waiting_plot(conditions: Sequence[Condition]) -> Plot | None:
         return finished(drawn, "waiting", "updates", title, caption, f"Bars, a worker each. {said}.")
 
 
-def ratio_plot(times: TimeToQuality, conditions: Sequence[Condition], number: int) -> Plot | None:
+def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -> Plot | None:
     """Ratios with their intervals on a logarithmic axis; None if nobody came to the quality."""
     looks = {condition.name: condition.look for condition in conditions}
     if not any(ratio.value for ratio in times.ratios):

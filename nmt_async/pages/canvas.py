@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError
-from nmt_async.pages.conditions import SERIES
+from nmt_async.pages.looks import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -48,7 +48,7 @@ class Verdict:
         text: the answer with its figures; an empty line parts paragraphs.
         outcome: in a word or two, set apart: "holds", "fails", "undecided at this budget"; empty for none.
         table: that it rests on.
-        source: where it is stated or computed: a file, a command; empty for none.
+        source: who states it, or where: a paper, a file; empty for none.
     """
 
     heading: str

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nmt_async.pages.conditions import Condition
 from nmt_async.pages.content import Cell, Column, Row, Table
+from nmt_async.pages.looks import Shown
 from nmt_async.report.records import short_count
 from nmt_async.study.result import Result
 
@@ -49,7 +49,7 @@ def anchor(result: Result) -> str:
     return f"run-{result.setting.name}"
 
 
-def settings_table(conditions: Sequence[Condition]) -> tuple[Table, dict[str, str]]:
+def settings_table(conditions: Sequence[Shown]) -> tuple[Table, dict[str, str]]:
     """What the conditions differ in, and the options that they share."""
     settings = [(condition, _options(condition.results[0])) for condition in conditions]
     keys = list(dict.fromkeys(key for _, options in settings for key in options))
@@ -93,15 +93,15 @@ OUTCOMES: tuple[Quantity, ...] = (
 """Figures of a run at its end: title, value, digits."""
 
 
-def outcome_table(conditions: Sequence[Condition]) -> Table:
+def outcome_table(conditions: Sequence[Shown]) -> Table:
     """A row for each condition; chrF and BLEU only if something was translated."""
     results = [result for condition in conditions for result in condition.results]
     shown = _shown(results)
     several = any(len(condition.results) > 1 for condition in conditions)
-    broken = any(result.diverged for result in results)
+    broken = any(condition.diverged for condition in conditions)
     columns = (
         Column("condition"), *((Column("seeds", True),) if several else ()),
-        *((Column("could not go on", True),) if broken else ()),
+        *((Column("diverged", True),) if broken else ()),
         *(Column(title, True) for title, _, _ in shown),
         Column("tokens", True), Column("updates", True), Column("time", True),
     )  # fmt: skip
@@ -112,7 +112,7 @@ def outcome_table(conditions: Sequence[Condition]) -> Table:
             (
                 Cell(condition.name, anchor(members[0])),
                 *((f"{len(members)}",) if several else ()),
-                *((f"{sum(bool(result.diverged) for result in members)}",) if broken else ()),
+                *((f"{condition.diverged}",) if broken else ()),
                 *(over_seeds([value(result) for result in members], digits) for _, value, digits in shown),
                 short_count(float(np.mean([result.tokens for result in members]))),
                 f"{np.mean([result.updates for result in members]):,.0f}",
