@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmt_async.pages.canvas import INK, MUTED, WIDTH, Plot, figure, finished
-from nmt_async.pages.conditions import SERIES, Condition
 from nmt_async.pages.content import TimeToQuality
+from nmt_async.pages.looks import SERIES, Shown, short_name
 from nmt_async.study.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PANEL = 0.56
+"""Inches of a staleness histogram's height."""
 
 MOST_BARS = 24
 """Of a staleness histogram; with more values, a bar counts several."""
@@ -24,14 +27,14 @@ MOST_BARS = 24
 
 def _names_width(names: Sequence[str]) -> float:
     """Inches for names left of the axes."""
-    return 0.3 + 0.068 * min(22, max(map(len, names)))
+    return 0.26 + 0.076 * max(len(short_name(name)) for name in names)
 
 
 def _rows(drawn: Figure, names: Sequence[str], right: float, foot: float = 0.48) -> Axes:
     """Axes with one row for each name, the first on top."""
     height, left = drawn.get_figheight(), _names_width(names)
     axes = drawn.add_axes((left / WIDTH, foot / height, 1 - (left + right) / WIDTH, 1 - (foot + 0.36) / height))
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
@@ -44,7 +47,7 @@ def _title(axes: Axes, names: Sequence[str], right: float, title: str) -> None:
 
 
 def amounts_plot(
-    conditions: Sequence[Condition],
+    conditions: Sequence[Shown],
     quantity: Callable[[Result], float],
     *,
     name: str,
@@ -79,7 +82,7 @@ def amounts_plot(
         return finished(drawn, name, "updates", title, caption, f"Bars. {'; '.join(said)} ({unit}).")
 
 
-def staleness_plot(conditions: Sequence[Condition]) -> Plot | None:
+def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
     """A histogram for each condition, over the pushes of all its seeds; None if there was no push."""
     counted = [
         (condition, sum((Counter(dict(result.staleness)) for result in condition.results), Counter[int]()))
@@ -90,42 +93,58 @@ def staleness_plot(conditions: Sequence[Condition]) -> Plot | None:
         return None
     most = max(max(ages) for _, ages in counted)
     width = math.ceil((most + 1) / MOST_BARS)
-    title = "Staleness of pushes"
-    with figure(0.92 + 0.62 * len(counted)) as drawn:
-        height = drawn.get_figheight()
+    title, names = "Staleness of pushes", [condition.name for condition, _ in counted]
+    shares = [_shares(ages, most, width) for _, ages in counted]
+    top = 1.3 * max(float(each.max()) for each in shares)
+    with figure(0.84 + PANEL * len(counted)) as drawn:
+        height, left = drawn.get_figheight(), max(0.95, _names_width(names))
         said = []
         for row, (condition, ages) in enumerate(counted):
-            bottom = 0.48 + 0.62 * (len(counted) - 1 - row)
-            axes = drawn.add_axes((0.5 / WIDTH, bottom / height, 1 - 0.65 / WIDTH, 0.46 / height))
-            shares = np.zeros(most // width + 1)
-            for age, count in ages.items():
-                shares[age // width] += 100 * count / ages.total()
-            places = np.arange(len(shares)) * width + (width - 1) / 2
-            colour = SERIES[condition.look.colour][0]
-            axes.bar(places, shares, width=0.82 * width, color=colour, alpha=0.85)
+            bottom = 0.48 + PANEL * (len(counted) - 1 - row)
+            axes = drawn.add_axes(
+                (left / WIDTH, bottom / height, 1 - (left + 0.1) / WIDTH, 0.9 * PANEL / height), ylim=(0, top)
+            )
+            _histogram(axes, condition, shares[row], width)
             mean = sum(age * count for age, count in ages.items()) / ages.total()
-            axes.text(
-                0.995, 0.97, f"{condition.name} · mean {mean:.2f}", transform=axes.transAxes, ha="right", va="top",
-                fontsize=8.5, bbox={"facecolor": "none", "edgecolor": "none", "pad": 1},
-            )  # fmt: skip
-            axes.set_xlim(-0.6, max(most, 1) + 0.6)
-            axes.set_ylim(0, 112)
-            axes.set_yticks([0, 50, 100], ["0", "50", "100 %"])
-            axes.grid(axis="x", visible=False)
-            if row < len(counted) - 1:
-                axes.tick_params(axis="x", labelbottom=False)
-            if most <= 12:
-                axes.set_xticks(range(most + 1))
+            for place, words, colour in ((0.62, short_name(condition.name), INK), (0.26, f"mean {mean:.2f}", MUTED)):
+                axes.text(-0.05, place, words, transform=axes.transAxes, ha="right", va="center", color=colour)
+            axes.tick_params(axis="x", labelbottom=row == len(counted) - 1)
             if row == 0:
-                axes.set_title(title, x=-0.4 / (WIDTH - 0.65))
+                axes.set_title(title, x=-(left - 0.1) / (WIDTH - left - 0.1))
             said.append(f"{condition.name}: mean {mean:.2f}, at most {max(ages)}")
-        axes.set_xlabel("updates between a push's pull and its own update")
+        axes.set_xlabel("staleness, in updates")
         several = f" A bar counts {width} values of staleness." if width > 1 else ""
-        caption = f"Share of pushes by staleness, all seeds of a condition together.{several}"
+        together = ", all seeds of a condition together" if any(len(one.results) > 1 for one, _ in counted) else ""
+        caption = f"Share of pushes by the updates between their pull and their own update{together}.{several}"
         return finished(drawn, "staleness", "updates", title, caption, f"Histograms. {'; '.join(said)}.")
 
 
-def waiting_plot(conditions: Sequence[Condition]) -> Plot | None:
+def _shares(ages: Counter[int], most: int, width: int) -> np.ndarray:
+    """Of all pushes, in per cent: (bars,), each for ``width`` values of staleness."""
+    shares = np.zeros(most // width + 1)
+    for age, count in ages.items():
+        shares[age // width] += 100 * count / ages.total()
+    return shares
+
+
+def _histogram(axes: Axes, condition: Shown, shares: np.ndarray, width: int) -> None:
+    """Bars for ages from 0; a few of them have their figures on top, so no axis is needed for these."""
+    places = np.arange(len(shares)) * width + (width - 1) / 2
+    axes.bar(places, shares, width=0.82 * width, color=SERIES[condition.look.colour][0], alpha=0.85)
+    axes.set_xlim(-0.6, max(len(shares) * width - 1, 1) + 0.6)
+    axes.grid(visible=False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    if len(shares) <= 12:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        for place, share in zip(places, shares, strict=True):
+            if share:
+                words = f"{share:.0f} %" if share >= 0.5 else "<1 %"
+                axes.annotate(words, (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7.5,
+                              color=MUTED)  # fmt: skip
+
+
+def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
     """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting."""
     shares = []
     for condition in conditions:
@@ -158,11 +177,12 @@ def waiting_plot(conditions: Sequence[Condition]) -> Plot | None:
         said = "; ".join(
             f"{condition.name}: {', '.join(f'{mean:.0f} %' for mean in means)}" for condition, means in shares
         )
-        caption = "The share of its time that a worker waited for a task: worker 0 on top, mean over seeds."
+        mean_of = ", mean over seeds" if any(len(one.results) > 1 for one, _ in shares) else ""
+        caption = f"The share of its time that a worker waited for a task: worker 0 on top{mean_of}."
         return finished(drawn, "waiting", "updates", title, caption, f"Bars, a worker each. {said}.")
 
 
-def ratio_plot(times: TimeToQuality, conditions: Sequence[Condition], number: int) -> Plot | None:
+def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -> Plot | None:
     """Ratios with their intervals on a logarithmic axis; None if nobody came to the quality."""
     looks = {condition.name: condition.look for condition in conditions}
     if not any(ratio.value for ratio in times.ratios):

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError
-from nmt_async.pages.conditions import SERIES
+from nmt_async.pages.looks import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,8 +29,8 @@ WIDTH = 4.6
 """Inches. At 72 units an inch this is about as wide as a phone, so that its text is read there at its own size."""
 
 STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 9,
-    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
+    "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 9.4,
+    "axes.titlesize": 10.4, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "axes.linewidth": 0.8, "grid.linewidth": 0.6, "lines.linewidth": 1.7, "lines.markersize": 4.2,
     "xtick.major.size": 3, "ytick.major.size": 0, "ytick.major.pad": 4, "figure.facecolor": "none",
@@ -67,7 +67,9 @@ class Plot:
         """The SVG as a file of its own, light or dark as the reader's system is."""
         light = "".join(f"--{name}:{colour};" for colour, (name, _) in VARIABLES.items())
         dark = "".join(f"--{name}:{colour};" for name, colour in VARIABLES.values())
-        style = f"<style>svg{{{light}}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+        style = (
+            f"<style>svg{{color-scheme:light dark;{light}}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+        )
         width, height = re.findall(r"[\d.]+", self.svg.split('viewBox="', 1)[1].split('"', 1)[0])[2:]
         head, body = self.svg.split(">", 1)
         return f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt">{style}{body}\n'

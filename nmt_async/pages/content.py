@@ -44,11 +44,11 @@ class Verdict:
     """An answer in words.
 
     Attributes:
-        heading: what was asked: "Hybrid matches sync at equal tokens".
+        heading: what was asked: "Hybrid matches sync at equal tokens"; empty for none.
         text: the answer with its figures; an empty line parts paragraphs.
         outcome: in a word or two, set apart: "holds", "fails", "undecided at this budget"; empty for none.
         table: that it rests on.
-        source: where it is stated or computed: a file, a command; empty for none.
+        source: who states it, or where: a paper, a file; empty for none.
     """
 
     heading: str
@@ -89,7 +89,7 @@ class TimeToQuality:
     ratios: tuple[Ratio, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Words:
     """What a page says.
 
@@ -97,6 +97,7 @@ class Words:
         title: of the page.
         question: that the runs were made to answer; an empty line parts paragraphs.
         verdicts: in the order of reading.
+        verdicts_heading: above them.
         times: to a quality, as ratios.
         tables: further ones, shown behind the page's own.
         notes: what the reader must know: settings that are not finished, what the size of the study cannot decide.
@@ -107,6 +108,7 @@ class Words:
     title: str
     question: str
     verdicts: tuple[Verdict, ...] = ()
+    verdicts_heading: str = "Verdict"
     times: tuple[TimeToQuality, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 
 from nmt_async.pages.canvas import Plot
-from nmt_async.pages.conditions import Condition
 from nmt_async.pages.content import Cell, Table, Words
+from nmt_async.pages.looks import Shown
 from nmt_async.pages.page import environment
 from nmt_async.pages.tables import outcome_table
 
 
-def markdown_page(words: Words, conditions: Sequence[Condition], plots: Sequence[Plot]) -> str:
+def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
     """The page, in the Markdown of GitHub."""
     made = environment(markup=False)
     made.filters["plain"] = plain

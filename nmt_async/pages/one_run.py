@@ -21,7 +21,8 @@ def words_of(result: Result, name: str, command: str) -> Words:
         title=f"Run {name}",
         question=f"How a run of {result.setting.mode} updates with {result.workers} "
         f"worker{'' if result.workers == 1 else 's'} went.",
-        verdicts=(Verdict("It could not go on" if result.diverged else "In short", _story(result)),),
+        verdicts=(Verdict("It could not go on" if result.diverged else "", _story(result)),),
+        verdicts_heading="In short",
         command=command,
     )
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from nmt_async import __version__
 from nmt_async.pages.canvas import FONT, VARIABLES, Plot
-from nmt_async.pages.conditions import Condition
 from nmt_async.pages.content import Words
+from nmt_async.pages.looks import Shown
 from nmt_async.pages.plots import GROUPS
 from nmt_async.pages.rows import COLUMNS
 from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
@@ -34,7 +34,7 @@ def paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def html_page(words: Words, conditions: Sequence[Condition], plots: Sequence[Plot]) -> str:
+def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
     """The page."""
     results = [result for condition in conditions for result in condition.results]
     settings, shared = settings_table(conditions)

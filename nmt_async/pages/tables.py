@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nmt_async.pages.conditions import Condition
 from nmt_async.pages.content import Cell, Column, Row, Table
+from nmt_async.pages.looks import Shown
 from nmt_async.report.records import short_count
 from nmt_async.study.result import Result
 
@@ -49,7 +49,7 @@ def anchor(result: Result) -> str:
     return f"run-{result.setting.name}"
 
 
-def settings_table(conditions: Sequence[Condition]) -> tuple[Table, dict[str, str]]:
+def settings_table(conditions: Sequence[Shown]) -> tuple[Table, dict[str, str]]:
     """What the conditions differ in, and the options that they share."""
     settings = [(condition, _options(condition.results[0])) for condition in conditions]
     keys = list(dict.fromkeys(key for _, options in settings for key in options))
@@ -64,7 +64,7 @@ def settings_table(conditions: Sequence[Condition]) -> tuple[Table, dict[str, st
         )
         for condition, options in settings
     )
-    columns = (Column("condition"), Column("updates"), Column("seeds"), *(Column(key) for key in differ))
+    columns = (Column("condition"), Column("mode"), Column("seeds"), *(Column(key) for key in differ))
     return Table("What the settings differ in", columns, rows), shared
 
 
@@ -93,12 +93,16 @@ OUTCOMES: tuple[Quantity, ...] = (
 """Figures of a run at its end: title, value, digits."""
 
 
-def outcome_table(conditions: Sequence[Condition]) -> Table:
+def outcome_table(conditions: Sequence[Shown]) -> Table:
     """A row for each condition; chrF and BLEU only if something was translated."""
     results = [result for condition in conditions for result in condition.results]
     shown = _shown(results)
+    several = any(len(condition.results) > 1 for condition in conditions)
+    broken = any(condition.diverged for condition in conditions)
     columns = (
-        Column("condition"), Column("seeds", True), *(Column(title, True) for title, _, _ in shown),
+        Column("condition"), *((Column("seeds", True),) if several else ()),
+        *((Column("diverged", True),) if broken else ()),
+        *(Column(title, True) for title, _, _ in shown),
         Column("tokens", True), Column("updates", True), Column("time", True),
     )  # fmt: skip
     rows: list[Row] = []
@@ -107,15 +111,16 @@ def outcome_table(conditions: Sequence[Condition]) -> Table:
         rows.append(
             (
                 Cell(condition.name, anchor(members[0])),
-                f"{len(members)}",
+                *((f"{len(members)}",) if several else ()),
+                *((f"{condition.diverged}",) if broken else ()),
                 *(over_seeds([value(result) for result in members], digits) for _, value, digits in shown),
                 short_count(float(np.mean([result.tokens for result in members]))),
                 f"{np.mean([result.updates for result in members]):,.0f}",
                 duration(float(np.mean([result.seconds for result in members]))),
             )
         )
-    several = " Mean over seeds ± half their range." if any(len(c.results) > 1 for c in conditions) else ""
-    return Table(f"At the end of each run.{several}", columns, tuple(rows))
+    mean = " Mean over seeds ± half their range." if several else ""
+    return Table(f"At the end of {'each run' if len(results) > 1 else 'the run'}.{mean}", columns, tuple(rows))
 
 
 def runs_table(results: Sequence[Result]) -> Table:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nmt_async.errors import UserError
-from nmt_async.pages.conditions import conditions_of
 from nmt_async.pages.content import Words
+from nmt_async.pages.looks import shown_conditions
 from nmt_async.pages.markdown import markdown_page
 from nmt_async.pages.page import html_page
 from nmt_async.pages.plots import all_plots
@@ -28,7 +28,7 @@ def write_report(folder: Path, words: Words, results: Sequence[Result]) -> Path:
     """
     if not results:
         raise UserError(f"{folder}: there are no results yet, so nothing to report.")
-    conditions = conditions_of(results)
+    conditions = shown_conditions(results)
     plots = all_plots(conditions, words.times)
     texts = {
         PAGE: html_page(words, conditions, plots),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nmt_async.study.resampling import DRAWS
 from nmt_async.study.result import Point, Result, Stretch
 from nmt_async.study.setting import Setting, mode_options
 
@@ -31,15 +32,18 @@ def result(condition: str = "sync", seed: int = 1, points: int = 12, **changes: 
         ceiling + 0.5 * generator.normal(),
         rate * (1 + 0.01 * seed),
     )
+    shift = np.random.default_rng(5).normal(0.0, 0.03, DRAWS)  # the same sentences in every run
     validations = []
     for number in range(1, points + 1):
         tokens = int(5e6 * number / points)
         left = math.exp(-tokens / 9e5)
+        entropy = floor + 3.9 * left + 0.02 * generator.normal()
         validations.append(
             Point(
                 update=int(tokens / batch), tokens=tokens, seconds=tokens / rate, epochs=tokens / 515_000,
-                cross_entropy=floor + 3.9 * left + 0.02 * generator.normal(),
+                cross_entropy=entropy,
                 bleu=ceiling * (1 - left**0.7) + 0.3 * generator.normal(), chrf=60 * (1 - left**0.9) + 15 * left,
+                resampled=tuple(map(float, entropy + shift + 0.004 * generator.normal(size=DRAWS))),
             )
         )  # fmt: skip
     stretches = []

@@ -52,6 +52,7 @@ def test_figures_of_a_void_future_are_taken_out(tmp_path: Path) -> None:
     lines = [{"kind": kind, "update": update} for update in (1, 2, 3) for kind in ("train", "valid")]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '[1]\n\xff\n{"kind": "tra')
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
     MetricsFiles(tmp_path, update=2, validated=1).close()
     kept = [(line["kind"], line["update"]) for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert kept == [("train", 1), ("valid", 1), ("train", 2)]

@@ -1,4 +1,4 @@
-"""Conditions of a study: the results of each, and a look that tells it from the others without colour too.
+"""How conditions look in plots: each is told from the others without colour too.
 
 The colours of the first three differ for readers with protanopia and deuteranopia as well (distances in CIELAB of
 the colours as Machado et al. 2009 simulate them); of each there is one for a light page and one for a dark one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nmt_async.study.conditions import Condition, by_condition
 from nmt_async.study.result import Result
 
 SERIES = (
@@ -16,6 +17,7 @@ SERIES = (
     ("#7b3ff2", "#a98bff"), ("#96702c", "#e6ceac"), ("#0d7a4e", "#55cf98"), ("#545e6a", "#b3bcc7"),
 )  # fmt: skip
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2))
+LONGEST_NAME = 24
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -45,20 +47,24 @@ def look(number: int) -> Look:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """The results that differ in nothing but the seed."""
+class Shown(Condition):
+    """A condition with its look."""
 
-    name: str
     look: Look
-    results: tuple[Result, ...]
 
 
-def conditions_of(results: Sequence[Result]) -> tuple[Condition, ...]:
-    """In the order in which they first come; those of a condition by their seeds."""
-    by_name: dict[str, list[Result]] = {}
-    for result in results:
-        by_name.setdefault(result.setting.condition, []).append(result)
+def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
+    """The conditions of the results, in the order in which they first come.
+
+    Raises:
+        UserError: results on different data, or two of one condition and seed.
+    """
     return tuple(
-        Condition(name, look(number), tuple(sorted(members, key=lambda result: result.setting.seed)))
-        for number, (name, members) in enumerate(by_name.items())
+        Shown(condition.name, condition.results, look(number))
+        for number, condition in enumerate(by_condition(results).values())
     )
+
+
+def short_name(condition: str) -> str:
+    """What there is room for in a plot; the page's tables have the whole name."""
+    return condition if len(condition) <= LONGEST_NAME else condition[: LONGEST_NAME - 1] + "…"

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmt_async.pages.canvas import INK, MUTED, WIDTH, Plot, figure, finished
-from nmt_async.pages.conditions import SERIES, Condition
+from nmt_async.pages.looks import SERIES, Shown, short_name
+from nmt_async.study.curves import is_diverged
 from nmt_async.study.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Curve = tuple[np.ndarray, np.ndarray]
+HEIGHT = 2.9
+"""Inches, without names below."""
+
+Line = tuple[np.ndarray, np.ndarray]
 """Where, ascending, and what: both (n,), finite."""
 
 MOST_LABELLED = 8
 """So many conditions are named at their lines' ends; more of them below the plot."""
 
 
-def curve(where: Sequence[float], what: Sequence[float | None]) -> Curve:
+def line(where: Sequence[float], what: Sequence[float | None]) -> Line:
     """The points that have finite values, by where they are."""
     pairs = sorted(
         (x, y) for x, y in zip(where, what, strict=True) if y is not None and math.isfinite(y) and math.isfinite(x)
@@ -32,20 +36,20 @@ def curve(where: Sequence[float], what: Sequence[float | None]) -> Curve:
     return points[:, 0], points[:, 1]
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_line(lines: Sequence[Line]) -> Line:
     """The mean where all of them are, at the points of the first and at both ends of what they share.
 
-    Between points a curve is straight. Empty if they share nothing.
+    Empty if they share nothing.
     """
-    if not curves or any(not len(where) for where, _ in curves):
+    if not lines or any(not len(where) for where, _ in lines):
         return np.empty(0), np.empty(0)
-    begin = max(where[0] for where, _ in curves)
-    end = min(where[-1] for where, _ in curves)
+    begin = max(where[0] for where, _ in lines)
+    end = min(where[-1] for where, _ in lines)
     if begin > end:
         return np.empty(0), np.empty(0)
-    first = curves[0][0]
+    first = lines[0][0]
     grid = np.unique(np.concatenate([[begin], first[(first >= begin) & (first <= end)], [end]]))
-    return grid, np.mean([np.interp(grid, *each) for each in curves], axis=0)
+    return grid, np.mean([np.interp(grid, *each) for each in lines], axis=0)
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
@@ -53,9 +57,9 @@ def time_unit(seconds: float) -> tuple[float, str]:
     return (3600.0, "hours") if seconds >= 3 * 3600 else (60.0, "minutes") if seconds >= 180 else (1.0, "seconds")
 
 
-def curves_plot(
-    conditions: Sequence[Condition],
-    quantity: Callable[[Result], Curve],
+def lines_plot(
+    conditions: Sequence[Shown],
+    quantity: Callable[[Result], Line],
     *,
     name: str,
     group: str,
@@ -63,6 +67,7 @@ def curves_plot(
     where: str,
     caption: str,
     cut_beginning: bool = False,
+    from_zero: bool = False,
     markers: bool = True,
 ) -> Plot | None:
     """Lines of ``quantity`` for all conditions; None if none of them has a point.
@@ -70,70 +75,65 @@ def curves_plot(
     Args:
         where: what the horizontal axis counts; ``time`` is in seconds in the quantity.
         cut_beginning: high values in the first fifth of the course may lie beyond the plot.
+        from_zero: the vertical axis begins at 0, for quantities of which that is the natural measure.
     """
     members = [(condition, [quantity(result) for result in condition.results]) for condition in conditions]
-    members = [(condition, curves) for condition, curves in members if any(len(one[0]) for one in curves)]
+    members = [(condition, lines) for condition, lines in members if any(len(one[0]) for one in lines)]
     if not members:
         return None
-    furthest = max(float(one[0][-1]) for _, curves in members for one in curves if len(one[0]))
+    furthest = max(float(one[0][-1]) for _, lines in members for one in lines if len(one[0]))
     scale, unit = time_unit(furthest) if where == "time" else (1.0, where)
     named = len(members) > 1
     below = named and len(members) > MOST_LABELLED
-    with figure(2.75 + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
+    with figure(HEIGHT + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
         height = drawn.get_figheight()
-        longest = max(len(condition.name) for condition, _ in members)
-        right = 0.13 + (0.072 * min(longest, 22) + 0.26 if named and not below else 0)
-        foot = 0.5 + (height - 2.75)
+        longest = max(len(short_name(condition.name)) for condition, _ in members)
+        right = 0.13 + (0.072 * longest + 0.26 if named and not below else 0)
+        foot = 0.5 + (height - HEIGHT)
         axes = drawn.add_axes((0.5 / WIDTH, foot / height, 1 - (0.5 + right) / WIDTH, 1 - (foot + 0.36) / height))
         ends = []
-        for condition, curves in members:
-            scaled = [(one[0] / scale, one[1]) for one in curves]
+        for condition, lines in members:
+            scaled = [(one[0] / scale, one[1]) for one in lines]
             ends.append((condition, _draw(axes, condition, scaled, markers)))
-        _limits(axes, [(one[0] / scale, one[1]) for _, curves in members for one in curves], cut_beginning)
+        _limits(axes, [(one[0] / scale, one[1]) for _, lines in members for one in lines], cut_beginning)
+        if from_zero:
+            axes.set_ylim(bottom=0, top=axes.get_ylim()[1] or 1)
         _axis(axes, unit)
         axes.set_title(title, x=-0.4 / (WIDTH - 0.5 - right))
         if below:
             _names_below(drawn, [condition for condition, _ in members], (foot - 0.42) / height)
         elif named:
             _names_at_ends(axes, ends)
-        lasts = "; ".join(
-            f"{condition.name}: {ends_at(mean_curve(curves) if len(mean_curve(curves)[0]) else curves[0])}"
-            for condition, curves in members
-        )
+        lasts = "; ".join(f"{condition.name}: {value:.4g}" for condition, (_, value) in ends)
         return finished(drawn, name, group, title, caption, f"Lines over {where}. Last values: {lasts}.")
 
 
-def ends_at(line: Curve) -> str:
-    """The last value of a line, in words."""
-    return f"{line[1][-1]:.4g}" if len(line[1]) else "none"
-
-
-def _draw(axes: Axes, condition: Condition, curves: Sequence[Curve], markers: bool) -> tuple[float, float]:
+def _draw(axes: Axes, condition: Shown, lines: Sequence[Line], markers: bool) -> tuple[float, float]:
     """The lines of one condition; where its most telling one ends."""
     colour, dash = SERIES[condition.look.colour][0], (0, condition.look.dash) if condition.look.dash else "-"
-    mean = mean_curve(curves)
-    if len(curves) > 1:
-        for one in curves:
+    mean = mean_line(lines)
+    if len(lines) > 1:
+        for one in lines:
             axes.plot(*one, color=colour, linewidth=0.7, alpha=0.45)
     if len(mean[0]):
         every = max(1, math.ceil(len(mean[0]) / 9))
         marked = ((len(mean[0]) - 1) % every, every)  # the last point has a marker
         marker = condition.look.marker if markers else ""
         axes.plot(*mean, color=colour, linestyle=dash, marker=marker, markevery=marked)
-    for result, one in zip(condition.results, curves, strict=True):
-        if result.diverged and len(one[0]):
+    for result, one in zip(condition.results, lines, strict=True):
+        if is_diverged(result) and len(one[0]):
             axes.plot(one[0][-1:], one[1][-1:], color=colour, marker="x", markersize=7, markeredgewidth=1.8)
-    last = mean if len(mean[0]) else max(curves, key=lambda one: one[0][-1] if len(one[0]) else -math.inf)
+    last = mean if len(mean[0]) else max(lines, key=lambda one: one[0][-1] if len(one[0]) else -math.inf)
     return float(last[0][-1]), float(last[1][-1])
 
 
-def _limits(axes: Axes, curves: Sequence[Curve], cut_beginning: bool) -> None:
-    shown = [what[where >= 0.2 * where[-1]] if cut_beginning else what for where, what in curves if len(where)]
+def _limits(axes: Axes, lines: Sequence[Line], cut_beginning: bool) -> None:
+    shown = [what[where >= 0.2 * where[-1]] if cut_beginning else what for where, what in lines if len(where)]
     low, high = min(float(what.min()) for what in shown), max(float(what.max()) for what in shown)
-    low = min(low, min(float(what.min()) for _, what in curves if len(what)))
+    low = min(low, min(float(what.min()) for _, what in lines if len(what)))
     room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - room, high + room)
-    axes.set_xlim(0, max(float(where[-1]) for where, _ in curves if len(where)) * 1.02 or 1.0)
+    axes.set_xlim(0, max(float(where[-1]) for where, _ in lines if len(where)) * 1.02 or 1.0)
 
 
 def _axis(axes: Axes, unit: str) -> None:
@@ -149,7 +149,7 @@ def _axis(axes: Axes, unit: str) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def _names_at_ends(axes: Axes, ends: Sequence[tuple[Condition, tuple[float, float]]]) -> None:
+def _names_at_ends(axes: Axes, ends: Sequence[tuple[Shown, tuple[float, float]]]) -> None:
     """Each condition's name beside its line, moved up or down where two would touch."""
     low, high = axes.get_ylim()
     wanted = [(y - low) / (high - low) for _, (_, y) in ends]
@@ -157,7 +157,7 @@ def _names_at_ends(axes: Axes, ends: Sequence[tuple[Condition, tuple[float, floa
     for (condition, at), height in zip(ends, spread(wanted, 0.078), strict=True):
         place = low + height * (high - low)
         axes.annotate(
-            condition.name, at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
+            short_name(condition.name), at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "linestyle": ":",
                                                "shrinkA": 9, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -184,12 +184,12 @@ def spread(wanted: Sequence[float], least: float) -> list[float]:
     return result
 
 
-def _names_below(drawn: Figure, conditions: Sequence[Condition], place: float) -> None:
+def _names_below(drawn: Figure, conditions: Sequence[Shown], place: float) -> None:
     from matplotlib.lines import Line2D
 
     samples = [
         Line2D([], [], color=SERIES[condition.look.colour][0], marker=condition.look.marker,
-               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=condition.name)
+               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=short_name(condition.name))
         for condition in conditions
     ]  # fmt: skip
     drawn.legend(
