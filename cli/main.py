@@ -11,10 +11,11 @@ from nmt_async import __version__
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.planning.options import SimulateOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, report, study, train, translate
+from . import bench, evaluate, prepare, report, simulate, study, train, translate
 from .declare import command
 
 INTERRUPTED = 130
@@ -58,6 +59,7 @@ command(
 command(
     app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
 )
+command(app, SimulateOptions, simulate.run, name="simulate", groups=simulate.GROUPS, example=simulate.EXAMPLE)
 command(
     app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
     example=report.EXAMPLE,
