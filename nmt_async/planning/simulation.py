@@ -16,6 +16,7 @@ from nmt_async.planning.nominal import NominalGradients
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Update
+from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.dispatcher import Dispatcher
@@ -80,7 +81,7 @@ class Stretch:
 
 
 def nominal_cluster(
-    mode: Mode,
+    rule: Rule,
     profile: ClusterProfile,
     plan: BatchPlan,
     sent: int,
@@ -90,12 +91,12 @@ def nominal_cluster(
     """A simulated cluster whose gradients take time and nothing else.
 
     Args:
-        plan: of its batches, with the mode's parts.
+        rule: when pushes become an update.
+        plan: of its batches.
         sent: numbers that a pull and a push bring over the link.
         seed: of everything random in the profile.
         observe: takes the times of each push.
     """
-    rule = mode.rule(len(profile.workers))
     still = Schedule(0.0, Span(0, "updates"), "none")
     server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
     coordinator = Coordinator(server, Dispatcher(plan), _unrecorded, _unrecorded)
@@ -133,7 +134,8 @@ def predict(
     workers = len(profile.workers)
     wanted = simulated_pushes(mode, workers, batches)
     beginning = BEGINNING * workers
-    cluster = nominal_cluster(mode, profile, plan(wanted + beginning, mode.parts(workers)), sent, seed)
+    batches_of = plan(wanted + beginning, mode.parts(workers))
+    cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
     stretch = _counted(cluster, beginning, wanted)
     shares = cluster.waiting_shares()
     seconds = cluster.time - stretch.begin
