@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nmt_async.bench.throughput import BOUND, BenchOptions, Result, measure
+from nmt_async.bench.agreement import Agreement, Compared
+from nmt_async.bench.throughput import BOUND, BenchOptions, Measured, Result, measure
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
@@ -25,12 +26,34 @@ GROUPS = ("Measurement", "Updates", "Devices", "Model", "Batches")
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
     with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns) as step:
-        results = measure(options, data, lambda done: step(done, done))
+        measured = measure(options, data, lambda done: step(done, done))
+    if options.profile_out is not None and measured.profile is not None:
+        measured.profile.save(options.profile_out)
     if options.json:
-        figures = {result.name: {"tokens_per_second": result.rates, "ratios": result.ratios} for result in results}
-        typer.echo(json.dumps(figures, indent=2))
-    else:
-        Console().print(_table(results))
+        typer.echo(json.dumps(_figures(measured), indent=2))
+        return
+    console = Console()
+    console.print(_table(measured.results))
+    cost = measured.cost_of_simulating()
+    if cost is not None:
+        console.print("simulated costs {:+.1%} of processor time and {:+.1%} of time over gradients".format(*cost))
+    if measured.agreements:
+        console.print(_agreement_table(measured.agreements))
+
+
+def _figures(measured: Measured) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        result.name: {
+            "tokens_per_second": result.rates, "ratios": result.ratios, "tokens_per_cpu_second": result.cpu_rates,
+        }
+        for result in measured.results
+    }  # fmt: skip
+    for agreement in measured.agreements:
+        for name in ("tokens_per_second", "waiting_share"):
+            compared: Compared = getattr(agreement, name)
+            figures[agreement.name][f"predicted_{name}"] = compared.predicted
+            figures[agreement.name][f"measured_{name}"] = compared.measured
+    return figures
 
 
 def _table(results: list[Result]) -> Table:
@@ -41,4 +64,19 @@ def _table(results: list[Result]) -> Table:
     for result in results:
         figures = [f"{value:,.0f}" for value in (result.rate, min(result.rates), max(result.rates))]
         table.add_row(result.name, *figures, "" if result.ratio is None else f"{result.ratio:.3f}")
+    return table
+
+
+def _agreement_table(agreements: list[Agreement]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="simulated with the profile of the first one", title_justify="left")
+    table.add_column("contender")
+    for title in ("tokens/s\npredicted", "\nmeasured", "\nerror", "waiting\npredicted", "\nmeasured", "\nerror"):
+        table.add_column(title, justify="right")
+    for agreement in agreements:
+        rate, waiting = agreement.tokens_per_second, agreement.waiting_share
+        points = 100 * (waiting.predicted - waiting.measured)
+        table.add_row(
+            agreement.name, f"{rate.predicted:,.0f}", f"{rate.measured:,.0f}", f"{rate.error:+.1%}",
+            f"{waiting.predicted:.2%}", f"{waiting.measured:.2%}", f"{points:+.2f} points, {waiting.error:+.0%}",
+        )  # fmt: skip
     return table

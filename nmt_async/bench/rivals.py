@@ -1,18 +1,22 @@
-"""What training is measured against: plain loops of the same model, alone, side by side, and under torch's DDP."""
+"""What training is measured against: loops in processes of their own, alone, side by side, and under torch's DDP."""
 
 from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from nmt_async.cluster.child import settle_in, thread_environment
+from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
@@ -23,23 +27,48 @@ from nmt_async.text.prepared import PreparedData
 CLIP_NORM = 1.0
 
 
-class PlainLoop:
-    """The loop that everybody writes: forward, backward, clip, step, batch after batch.
+@dataclass(frozen=True)
+class Place:
+    """Where a loop runs.
 
-    Args:
+    Attributes:
         settings: model, data and loss.
         plan: of the batches.
-        rank, ranks: this loop takes every ``ranks``-th batch, beginning with number ``rank``.
-        group: average gradients with the other ranks by torch's DistributedDataParallel.
+        rank, ranks: which of how many processes.
+        meeting: a file through which they find each other, where they exchange anything.
     """
 
-    def __init__(self, settings: WorkerSettings, plan: BatchPlan, rank: int, ranks: int, group: bool) -> None:
+    settings: WorkerSettings
+    plan: BatchPlan
+    rank: int = 0
+    ranks: int = 1
+    meeting: str | None = None
+
+
+class Loop(Protocol):
+    """Something that computes batch after batch."""
+
+    def run(self, batches: int) -> int:
+        """Computes so many batches; their target tokens."""
+
+
+class PlainLoop:
+    """The loop that everybody writes: forward, backward, clip, step, on every ``ranks``-th batch from ``rank`` on.
+
+    With a meeting, gradients are averaged with the other ranks by torch's DistributedDataParallel over Gloo.
+    """
+
+    def __init__(self, place: Place) -> None:
+        settings = place.settings
+        if place.meeting is not None:
+            meeting = f"file://{place.meeting}"
+            torch.distributed.init_process_group("gloo", init_method=meeting, rank=place.rank, world_size=place.ranks)
         self.data = PreparedData.open(settings.data).train
-        self.plan = plan
-        self.number, self.ranks = rank, ranks
+        self.plan = place.plan
+        self.number, self.ranks = place.rank, place.ranks
         self.label_smoothing = settings.label_smoothing
         model = build_model(settings.configuration, settings.seed).train()
-        self.model: nn.Module = nn.parallel.DistributedDataParallel(model) if group else model
+        self.model: nn.Module = nn.parallel.DistributedDataParallel(model) if place.meeting is not None else model
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
 
     def run(self, batches: int) -> int:
@@ -59,36 +88,56 @@ class PlainLoop:
         return batch.target_tokens
 
 
-def run_rival(
-    settings: WorkerSettings, plan: BatchPlan, rank: int, ranks: int, meeting: str | None, pipe: Connection
-) -> None:
+def run_rival(place: Place, make: Callable[[Place], Loop], pipe: Connection) -> None:
     """The body of a rival's process: runs so many batches whenever it is told to, and says how long they took."""
-    settle_in(settings.threads)
-    if meeting is not None:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
-    loop = PlainLoop(settings, plan, rank, ranks, group=meeting is not None)
+    settle_in(place.settings.threads)
+    loop = make(place)
     pipe.send(None)
     try:
         while batches := pipe.recv():
-            begin = time.monotonic()
+            begin, worked = time.monotonic(), time.process_time()
             tokens = loop.run(batches)
-            pipe.send((tokens, time.monotonic() - begin))
+            pipe.send((tokens, time.monotonic() - begin, time.process_time() - worked))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a contender did in its turn.
+
+    Attributes:
+        rate: target tokens a second.
+        cpu_rate: target tokens a second of processor time, of all its processes; None where that is not known.
+        pushes: those that were observed.
+    """
+
+    rate: float
+    cpu_rate: float | None = None
+    pushes: Sequence[Handled] = ()
+
+
 class Rival:
-    """Processes that run plain loops.
+    """Processes that run loops.
 
     Args:
+        settings, plan: of their places.
         ranks: how many processes.
-        group: they average their gradients by DistributedDataParallel over Gloo; else they never exchange anything.
+        group: they meet, to exchange gradients; else they never exchange anything.
+        make: the loop of a process, at its place; it is made there.
 
     Raises:
         RunFailure: a process ended.
     """
 
-    def __init__(self, settings: WorkerSettings, plan: BatchPlan, ranks: int, group: bool = False) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        plan: BatchPlan,
+        ranks: int,
+        group: bool = False,
+        make: Callable[[Place], Loop] = PlainLoop,
+    ) -> None:
         self._folder = TemporaryDirectory(prefix="nmt-async-bench-")
         meeting = str(Path(self._folder.name) / "meeting") if group else None
         context = multiprocessing.get_context("spawn")
@@ -96,7 +145,7 @@ class Rival:
         self._pipes: list[Connection] = []
         for rank in range(ranks):
             ours, theirs = context.Pipe()
-            arguments = (settings, plan, rank, ranks, meeting, theirs)
+            arguments = (Place(settings, plan, rank, ranks, meeting), make, theirs)
             process = context.Process(target=run_rival, args=arguments, name=f"rival {rank}", daemon=True)
             with thread_environment(settings.threads):
                 process.start()
@@ -105,17 +154,19 @@ class Rival:
             self._pipes.append(ours)
         self._hear()
 
-    def turn(self, batches: int) -> float:
-        """Target tokens a second over ``batches`` batches of each process."""
+    def turn(self, batches: int) -> Turn:
+        """``batches`` batches of each process."""
         for pipe in self._pipes:
             pipe.send(batches)
-        return sum(tokens / seconds for tokens, seconds in self._hear())
+        heard = self._hear()
+        tokens, worked = sum(one[0] for one in heard), sum(one[2] for one in heard)
+        return Turn(sum(one[0] / one[1] for one in heard), tokens / worked if worked else None)
 
-    def _hear(self) -> list[tuple[int, float]]:
+    def _hear(self) -> list[tuple[int, float, float]]:
         try:
             return [pipe.recv() for pipe in self._pipes]
         except EOFError:
-            raise RunFailure("a process of the plain loop ended; out of memory?") from None
+            raise RunFailure("a process that is measured ended; out of memory?") from None
 
     def close(self) -> None:
         """Ends the processes."""

@@ -7,28 +7,26 @@ within a round, against the bound: as many plain loops side by side that never e
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from nmt_async.bench.rivals import Rival
-from nmt_async.cluster.processes import ProcessCluster
+from nmt_async.bench.agreement import Agreement, agreements
+from nmt_async.bench.contenders import RIVALS, contenders
+from nmt_async.bench.rivals import Turn
+from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import UserError
-from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.flat import FlatLayout
 from nmt_async.options import option
-from nmt_async.text.plan import BatchPlan
+from nmt_async.planning.calibration import calibrated
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import BatchOptions, SyncOptions, TrainOptions
-from nmt_async.training.parts import build_coordinator, model_configuration, shared_memory, training_plan
+from nmt_async.training.parts import model_configuration, training_plan
 
 BOUND = "independent"
-RIVALS = ("plain", "independent", "ddp", "one-worker", "sync", "async")
+AGAINST = ("plain", "independent", "ddp", "one-worker", "sync", "async", "gradients", "simulated")
 GROUP = "Measurement"
 
 
@@ -39,18 +37,31 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
     against: tuple[str, ...] = option(
         ("plain", "independent", "ddp", "one-worker"),
         "Measure also: plain (one plain loop), independent (as many that exchange nothing: the bound), "
-        "ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async; repeat for several.",
+        "ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async, gradients (a worker's computations "
+        "alone), simulated (the setting in a simulated cluster); repeat for several.",
         group=GROUP,
-        choices=RIVALS,
+        choices=AGAINST,
     )
     rounds: int = option(5, "Turns of every contender.", group=GROUP)
     batches: int = option(8, "Batches of each process in a turn.", group=GROUP)
+    profile_out: Path | None = option(
+        None, "Write the cluster profile of the measured setting, best a hybrid one, for --profile.", group=GROUP,
+        metavar="FILE",
+    )  # fmt: skip
+    check: bool = option(
+        False, "Simulate the setting, sync, async and one-worker with that profile, and compare with the measured.",
+        group=GROUP, flags=("--check",),
+    )  # fmt: skip
     json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
 
     def __post_init__(self) -> None:
         for name in ("rounds", "batches"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}: {getattr(self, name)} is too small; give 1 or more.")
+        if (self.profile_out is not None or self.check) and self.batches < 2:
+            raise UserError("--batches: a turn's first batch tells nothing of waiting; give 2 or more.")
+        if self.profile_out is not None and not self.profile_out.parent.is_dir():
+            raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
         if set(self.device_list()) != {"cpu"}:
             raise UserError("--devices: bench compares workers on CPU; give cpu.")
 
@@ -65,69 +76,21 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
         return TrainOptions(**{name: getattr(self, name) for name in shared})
 
 
-class Contender(Protocol):
-    """Something whose speed is measured."""
-
-    def turn(self, batches: int) -> float:
-        """Target tokens a second over ``batches`` batches of each of its processes."""
-
-    def close(self) -> None:
-        """Ends its processes."""
-
-
-class Cluster:
-    """Our own workers and server, as in training, as a contender."""
-
-    def __init__(self, options: TrainOptions, settings: WorkerSettings, plan: BatchPlan) -> None:
-        model = build_model(settings.configuration, settings.seed)
-        layout = FlatLayout(model)
-        devices = options.device_list()
-        self.memory = shared_memory(len(devices), layout.size)
-        self.memory.ring.tensor[0].copy_(layout.gather(model))
-        warnings: list[str] = []
-        coordinator = build_coordinator(
-            options, plan, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append
-        )
-        self.cluster = ProcessCluster(coordinator, self.memory, settings, devices, warnings.append)
-
-    def turn(self, batches: int) -> float:
-        """Target tokens a second, summed over workers, each from the turn's begin to its last push."""
-        before = self.cluster.work_done()
-        begin = time.monotonic()
-        wanted = batches * len(before)
-        pushes = 0
-        for update in self.cluster.updates():
-            pushes += len(update.pushes) if update is not None else 0
-            if pushes >= wanted - len(before):
-                break
-        for _ in self.cluster.drain():
-            pass
-        after = self.cluster.work_done()
-        return sum(
-            (tokens - earlier) / (latest - begin)
-            for (earlier, _), (tokens, latest) in zip(before, after, strict=True)
-            if tokens > earlier
-        )
-
-    def close(self) -> None:
-        """Ends the workers."""
-        self.cluster.close()
-        self.memory.close()
-
-
 @dataclass(frozen=True)
 class Result:
     """One contender's figures.
 
     Attributes:
-        name: as in `RIVALS`, or the measured setting.
+        name: as in `AGAINST`, or the measured setting.
         rates: target tokens a second, one for each round.
         ratios: to the bound, in the same round; empty if the bound was not measured.
+        cpu_rates: target tokens a second of processor time, one for each round; empty where that is not known.
     """
 
     name: str
     rates: list[float]
     ratios: list[float]
+    cpu_rates: list[float]
 
     @property
     def rate(self) -> float:
@@ -140,63 +103,97 @@ class Result:
         return statistics.median(self.ratios) if self.ratios else None
 
 
-def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None]) -> list[Result]:
+@dataclass(frozen=True)
+class Measured:
+    """What a measurement found.
+
+    Attributes:
+        results: of each contender, the setting first.
+        profile: of the setting's cluster, where it was asked for.
+        agreements: of our clusters, between their simulation with this profile and what was measured.
+    """
+
+    results: list[Result]
+    profile: ClusterProfile | None
+    agreements: list[Agreement]
+
+    def cost_of_simulating(self) -> tuple[float, float] | None:
+        """Time of the simulated cluster over that of its plain gradients, less 1: processor and wall time, medians.
+
+        None unless both were measured.
+        """
+        named = {result.name: result for result in self.results}
+        if not {"gradients", "simulated"} <= named.keys():
+            return None
+        plain, simulated = named["gradients"], named["simulated"]
+        return _cost(plain.cpu_rates, simulated.cpu_rates), _cost(plain.rates, simulated.rates)
+
+
+def _cost(plain: Sequence[float], other: Sequence[float]) -> float:
+    return statistics.median(rate / slower for rate, slower in zip(plain, other, strict=True)) - 1
+
+
+def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None]) -> Measured:
     """Measures the setting and what it is compared with, in alternation.
 
     Args:
         step: told after each turn how many are done of `BenchOptions.turns`.
 
     Raises:
-        UserError: options that do not fit. RunFailure: a process ended.
+        UserError: options that do not fit. RunFailure: a process ended, or too little was measured for a profile.
     """
     data = PreparedData.open(data_folder)
-    names = [_name(options), *dict.fromkeys(options.against)]
-    rates: dict[str, list[float]] = {name: [] for name in names}
-    with _contenders(options, data) as contenders:
+    train = options.train_options()
+    plan = training_plan(train, data)
+    settings = WorkerSettings(
+        data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads()
+    )
+    ours = _our_clusters(options)
+    rivals = {name: train for name in options.against if name in RIVALS}
+    with contenders(ours, rivals, settings, plan) as all_of_them:
+        turns: dict[str, list[Turn]] = {name: [] for name in all_of_them}
         done = 0
         for round_number in range(options.rounds + 1):
-            for name, contender in zip(names, contenders, strict=True):
-                rate = contender.turn(options.batches if round_number else 2)
+            for name, contender in all_of_them.items():
+                turn = contender.turn(options.batches if round_number else 2)
                 done += 1
                 step(done)
                 if round_number:  # the first warms up
-                    rates[name].append(rate)
-    bound = rates.get(BOUND, [])
-    return [
-        Result(name, values, [rate / best for rate, best in zip(values, bound, strict=True)] if bound else [])
-        for name, values in rates.items()
-    ]
+                    turns[name].append(turn)
+    profile, compared = None, []
+    if options.profile_out is not None or options.check:
+        profile = calibrated([turn.pushes for turn in turns[_name(options)]], "measured")
+    if options.check and profile is not None:
+        sittings = {name: [turn.pushes for turn in turns[name]] for name in ours}
+        compared = agreements(profile, {name: ours[name].rule() for name in ours}, plan, sittings, options.seed)
+    return Measured(_results(options, turns), profile, compared)
+
+
+def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[Result]:
+    """In the order in which contenders were asked for."""
+    bound = [turn.rate for turn in turns.get(BOUND, [])]
+    results = []
+    for name in [_name(options), *dict.fromkeys(options.against)]:
+        rates = [turn.rate for turn in turns[name]]
+        ratios = [rate / best for rate, best in zip(rates, bound, strict=True)] if bound else []
+        results.append(Result(name, rates, ratios, [turn.cpu_rate for turn in turns[name] if turn.cpu_rate]))
+    return results
+
+
+def _our_clusters(options: BenchOptions) -> dict[str, TrainOptions]:
+    train = options.train_options()
+    known: dict[str, dict[str, Any]] = {
+        "one-worker": {"workers": 1},
+        "sync": {"sync_mode": "sync", "accumulate": 1},
+        "async": {"sync_mode": "async", "accumulate": 1},
+    }
+    ours = {_name(options): train}
+    for name in options.against:
+        if name in known:
+            ours[name] = replace(train, **known[name])
+    return ours
 
 
 def _name(options: BenchOptions) -> str:
     workers = len(options.device_list())
     return f"{options.sync_mode}:{options.pushes_summed}, {workers} worker{'s' if workers > 1 else ''}"
-
-
-@contextmanager
-def _contenders(options: BenchOptions, data: PreparedData) -> Iterator[list[Contender]]:
-    train = options.train_options()
-    plan = training_plan(train, data)
-    ranks = len(options.device_list())
-    settings = WorkerSettings(
-        data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads()
-    )
-
-    def cluster(changed: TrainOptions) -> Contender:
-        return Cluster(changed, settings, plan)
-
-    makers: dict[str, Callable[[], Contender]] = {
-        "plain": lambda: Rival(settings, plan, 1),
-        "independent": lambda: Rival(settings, plan, ranks),
-        "ddp": lambda: Rival(settings, plan, ranks, group=True),
-        "one-worker": lambda: cluster(replace(train, workers=1)),
-        "sync": lambda: cluster(replace(train, sync_mode="sync", accumulate=1)),
-        "async": lambda: cluster(replace(train, sync_mode="async", accumulate=1)),
-    }
-    with ExitStack() as stack:
-        contenders = []
-        for make in [lambda: cluster(train), *(makers[name] for name in dict.fromkeys(options.against))]:
-            contender = make()
-            stack.callback(contender.close)
-            contenders.append(contender)
-        yield contenders

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -97,6 +98,12 @@ class ClusterProfile:
         """The profile file, YAML."""
         text: str = yaml.safe_dump(self.as_mapping(), sort_keys=False)
         return text
+
+    def save(self, path: Path) -> None:
+        """Writes the profile file, never half."""
+        beside = path.with_name(path.name + ".partial")
+        beside.write_text(self.dump(), encoding="utf-8")
+        os.replace(beside, path)
 
 
 # A GPU of the paper's time and a Transformer-base at some ten thousand words a second; batches of one budget differ

@@ -23,13 +23,17 @@ def data(tmp_path_factory):
     return out
 
 
+SMALL = {
+    "workers": 2, "cpu_threads": 1, "dim_emb": 16, "heads": 2, "dim_ffn": 32, "enc_depth": 1, "dec_depth": 1,
+    "mini_batch_words": 100, "sync_mode": "hybrid", "accumulate": 4,
+}  # fmt: skip
+
+
 def test_every_contender_has_a_rate_for_each_round_and_its_ratio_to_the_bound(data):
-    options = BenchOptions(
-        workers=2, cpu_threads=1, dim_emb=16, heads=2, dim_ffn=32, enc_depth=1, dec_depth=1, mini_batch_words=100,
-        sync_mode="hybrid", accumulate=4, rounds=2, batches=2, against=("independent", "ddp"),
-    )  # fmt: skip
+    options = BenchOptions(**SMALL, rounds=2, batches=2, against=("independent", "ddp"))
     told = []
-    results = measure(options, data, told.append)
+    measured = measure(options, data, told.append)
+    results = measured.results
     assert [result.name for result in results] == ["hybrid:4, 2 workers", "independent", "ddp"]
     assert all(len(result.rates) == 2 and min(result.rates) > 0 for result in results)
     bound = results[1]
@@ -37,8 +41,34 @@ def test_every_contender_has_a_rate_for_each_round_and_its_ratio_to_the_bound(da
         expected = [rate / best for rate, best in zip(result.rates, bound.rates, strict=True)]
         assert result.ratios == pytest.approx(expected)
     assert told == list(range(1, options.turns + 1))
+    assert (measured.profile, measured.agreements, measured.cost_of_simulating()) == (None, [], None)
+
+
+def test_a_profile_comes_of_the_setting_and_foretells_our_clusters(data):
+    options = BenchOptions(**SMALL, rounds=1, batches=6, against=("sync", "gradients", "simulated"), check=True)
+    measured = measure(options, data, lambda _: None)
+    assert [agreement.name for agreement in measured.agreements] == ["hybrid:4, 2 workers", "sync"]
+    for agreement in measured.agreements:
+        for compared in (agreement.tokens_per_second, agreement.waiting_share):
+            assert compared.predicted > 0
+            assert compared.measured > 0
+    profile = measured.profile
+    assert profile is not None
+    assert len(profile.workers) == 2
+    assert profile.seconds_per_push > 0
+    plain, simulated = measured.results[-2:]
+    assert all(len(result.cpu_rates) == 1 for result in (plain, simulated))
+    expected = (plain.cpu_rates[0] / simulated.cpu_rates[0] - 1, plain.rates[0] / simulated.rates[0] - 1)
+    assert measured.cost_of_simulating() == pytest.approx(expected)
 
 
 def test_counts_below_one_are_refused():
     with pytest.raises(UserError, match="--rounds: 0 is too small"):
         BenchOptions(rounds=0)
+
+
+def test_a_profile_needs_a_place_and_two_batches_a_turn(tmp_path):
+    with pytest.raises(UserError, match=r"--profile-out .*: there is no folder"):
+        BenchOptions(profile_out=tmp_path / "absent" / "profile.yaml")
+    with pytest.raises(UserError, match="--batches: a turn's first batch"):
+        BenchOptions(check=True, batches=1)
