@@ -1,8 +1,8 @@
 """A cluster's profile from the pushes that were observed in a run of it.
 
-Of each worker: least squares of its computing seconds over the tokens of its batches, jitter from the spread of their
-logarithms around that line, latency from what it waited beyond the server's own doing. Of the server: the mean times
-that pushes took which made an update, and which made none.
+Of each worker: least squares of its computing seconds over the tokens of its batches, jitter from how much the
+logarithm of what is left changes from one batch to the next, latency from what it waited beyond the server's own doing.
+Of the server: the mean times that pushes took which made an update, and which made none.
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ def calibrated(sittings: Sequence[Sequence[Handled]], name: str) -> ClusterProfi
     Raises:
         RunFailure: there are not enough pushes.
     """
-    counted: dict[int, list[Handled]] = {}
+    counted: dict[int, list[list[Handled]]] = {}
     trips: dict[int, list[float]] = {}
     for sitting in sittings:
         alone = _not_queued(sitting)
         for worker, own in by_worker(sitting).items():
-            counted.setdefault(worker, []).extend(own[1:])
+            counted.setdefault(worker, []).append(own[1:])
             trips.setdefault(worker, []).extend(_round_trips(own, alone))
-    if not counted or min(map(len, counted.values())) < LEAST_PUSHES:
+    if not counted or min(sum(map(len, parts)) for parts in counted.values()) < LEAST_PUSHES:
         raise RunFailure("too few batches were measured for a profile; give more of them a turn, or more turns.")
     workers = tuple(_worker(counted[worker], trips[worker]) for worker in sorted(counted))
-    return ClusterProfile(name, workers, *_server([push for own in counted.values() for push in own]))
+    return ClusterProfile(
+        name, workers, *_server([push for parts in counted.values() for own in parts for push in own])
+    )
 
 
-def _worker(pushes: Sequence[Handled], trips: Sequence[float]) -> WorkerProfile:
-    tokens = np.array([push.computed.tokens for push in pushes], dtype=np.float64)
-    seconds = np.array([push.computed.seconds for push in pushes])
-    fixed, each = time_line(tokens, seconds)
-    spread = float(np.std(np.log(seconds / (fixed + each * tokens)), ddof=1))
+def _worker(sittings: Sequence[Sequence[Handled]], trips: Sequence[float]) -> WorkerProfile:
+    tokens = [np.array([push.computed.tokens for push in own], dtype=np.float64) for own in sittings]
+    seconds = [np.array([push.computed.seconds for push in own]) for own in sittings]
+    fixed, each = time_line(np.concatenate(tokens), np.concatenate(seconds))
+    spread = _jitter([np.log(time / (fixed + each * size)) for time, size in zip(seconds, tokens, strict=True)])
     return WorkerProfile(
         tokens_per_second=_rounded(1 / each),
         seconds_per_batch=_rounded(fixed),
@@ -84,6 +86,15 @@ def time_line(tokens: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
     if each <= SURENESS * errors[1] or fixed <= SURENESS * errors[0] + 1e-9 * seconds.mean():
         return 0.0, proportional
     return float(fixed), float(each)
+
+
+def _jitter(logarithms: Sequence[np.ndarray]) -> float:
+    """Their standard deviation, from the differences of neighbours (von Neumann 1941).
+
+    A machine that is slow for a while slows all its workers; that is no jitter, for which one of them would wait.
+    """
+    differences = np.concatenate([np.diff(each) for each in logarithms])
+    return float(np.sqrt(np.mean(differences**2) / 2)) if len(differences) else 0.0
 
 
 def _not_queued(sitting: Sequence[Handled]) -> set[int]:

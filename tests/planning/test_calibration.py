@@ -70,6 +70,13 @@ def test_a_push_that_waits_for_another_is_not_taken_for_a_slow_link() -> None:
     assert [worker.latency for worker in found.workers] == pytest.approx([0.01] * 6, abs=1e-6)
 
 
+def test_a_machine_that_is_slow_for_a_while_has_no_more_jitter() -> None:
+    fast = ClusterProfile("fast", (WorkerProfile(1000.0, jitter=0.1),) * 2)
+    slow = ClusterProfile("slow", (WorkerProfile(600.0, jitter=0.1),) * 2)
+    found = calibrated([observed(profile, "hybrid", 2, 300) for profile in (fast, slow)], "both")
+    assert [worker.jitter for worker in found.workers] == pytest.approx([0.1] * 2, rel=0.2)
+
+
 def test_the_first_push_of_a_sitting_does_not_count() -> None:
     profile = ClusterProfile("made", (WorkerProfile(1000.0, latency=0.01),), 0.001, 0.002)
     seen = observed(profile, "hybrid", 2, 40)
