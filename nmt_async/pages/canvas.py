@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from collections.abc import Iterator
@@ -75,6 +76,18 @@ class Plot:
         return f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt">{style}{body}\n'
 
 
+def require_matplotlib() -> None:
+    """Nothing, if plots can be drawn here.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "plots need matplotlib, which is not installed; install it with: pip install 'nmt-async[report]'"
+        )
+
+
 @contextmanager
 def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
     """An empty figure of so many inches in our style, to be drawn and made a `Plot` inside the ``with``.
@@ -82,13 +95,10 @@ def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "plots need matplotlib, which is not installed; install it with: pip install 'nmt-async[report]'"
-        ) from None
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     style: Any = {**matplotlib.rcParamsDefault, **STYLE}  # not that of the user's matplotlibrc
     with matplotlib.rc_context(style):
         yield Figure(figsize=(width, height))
