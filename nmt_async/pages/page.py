@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,12 +19,14 @@ from nmt_async.pages.rows import COLUMNS
 from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
 
 
+@cache
 def environment(markup: bool) -> Environment:
     """Of our templates; with ``markup``, what is filled in cannot become HTML by accident."""
     made = Environment(
         loader=PackageLoader("nmt_async.pages"), autoescape=markup, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    made.filters["plain"] = plain
     made.filters["paragraphs"] = paragraphs
     made.filters["duration"] = duration
     return made
@@ -32,6 +35,11 @@ def environment(markup: bool) -> Environment:
 def paragraphs(text: str) -> list[str]:
     """What empty lines part."""
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def plain(text: str) -> str:
+    """One line of text in which no character means anything to Markdown or HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
 
 
 def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
