@@ -14,7 +14,7 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, report, train, translate
+from . import bench, evaluate, prepare, report, study, train, translate
 from .declare import command
 
 INTERRUPTED = 130
@@ -61,6 +61,10 @@ command(
 command(
     app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
     example=report.EXAMPLE,
+)  # fmt: skip
+command(
+    app, study.StudyOptions, study.run, name="study", arguments=study.ARGUMENTS, groups=study.GROUPS,
+    example=study.EXAMPLE,
 )  # fmt: skip
 
 

@@ -1,7 +1,9 @@
 """``train.log``: lines in the form that Marian writes, so that people's scripts read them.
 
-Training lines follow marian-dev's scheduler (``Ep. 1 : Up. 500 : Sen. 31,905 : Cost 9.98 * 12,345 @ 88 after
-612,345 : Time 62.73s : 1409.48 words/s : gNorm 1.02 : L.r. 3.0e-04``), validation lines its validators.
+A sitting begins with the program and its options, as Marian's does (readers such as marian-tensorboard pass over the
+first two lines of a log). Training lines follow marian-dev's scheduler (``Ep. 1 : Up. 500 : Sen. 31,905 : Cost 9.98 *
+12,345 @ 88 after 612,345 : Time 62.73s : 1409.48 words/s : gNorm 1.02 : L.r. 3.0e-04``), validation lines its
+validators.
 """
 
 from __future__ import annotations
@@ -19,6 +21,21 @@ def stamp(moment: datetime.datetime) -> str:
     return moment.strftime("[%Y-%m-%d %H:%M:%S]")
 
 
+def opening_lines(version: str, host: str, process: int, configuration: str) -> list[str]:
+    """What a log begins with at each start of the run.
+
+    Args:
+        version: of nmt-async.
+        host, process: where it runs.
+        configuration: the options, one a line.
+    """
+    return [
+        f"[nmt-async] nmt-async {version}",
+        f"[nmt-async] Running on {host} as process {process}",
+        *(f"[config] {line}" for line in configuration.splitlines()),
+    ]
+
+
 def train_line(report: TrainReport) -> str:
     """One stretch of training."""
     return (
@@ -30,12 +47,21 @@ def train_line(report: TrainReport) -> str:
 
 
 def valid_lines(report: ValidReport) -> list[str]:
-    """One line for each score; only the deciding one says whether it is the best."""
+    """One line for each score; only the deciding one says whether it is the best.
+
+    No exponents: readers of Marian's logs take the digits before one for the whole number.
+    """
     lines = []
     for name, value in report.scores().items():
-        line = f"[valid] Ep. {report.epoch} : Up. {report.update} : {VALIDATION_NAMES[name]} : {value:.6g}"
+        line = f"[valid] Ep. {report.epoch} : Up. {report.update} : {VALIDATION_NAMES[name]} : {_digits(value)}"
         if name == report.metric:
-            verdict = f"stalled {report.stalled} times (last best: {report.best:.6g})"
+            verdict = f"stalled {report.stalled} times (last best: {_digits(report.best)})"
             line += f" : {verdict if report.stalled else 'new best'}"
         lines.append(line)
     return lines
+
+
+def _digits(value: float) -> str:
+    """Six significant digits, written out: ``7916.61``, ``1234570``, ``0.000012``."""
+    text = f"{float(f'{value:.6g}'):.12f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shlex
@@ -15,7 +14,7 @@ import numpy as np
 
 from nmt_async import __version__
 from nmt_async.errors import UserError
-from nmt_async.options import flag_of, key_of, load_yaml, to_mapping
+from nmt_async.options import flags_of, load_yaml, to_mapping
 from nmt_async.report.picture import read_reports, saved_parameters
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
@@ -89,7 +88,7 @@ def given_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def command_of(data: str, config: Mapping[str, Any]) -> str:
     """The command that makes the run again, or goes on with it."""
-    flags = {key_of(field): flag_of(field) for field in dataclasses.fields(TrainOptions)}
+    flags = flags_of(TrainOptions)
     words = ["nmt-async", "train", data]
     for key, value in {**given_options(config), "seed": config["seed"], "out": config["out"]}.items():
         flag = flags.get(key, f"--{key}")

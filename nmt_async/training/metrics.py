@@ -11,13 +11,15 @@ import datetime
 import json
 import math
 import os
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nmt_async.report.marian_log import stamp, train_line, valid_lines
+from nmt_async import __version__
+from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment
@@ -107,6 +109,9 @@ class MetricsFiles:
         self._metrics = metrics.open("a", encoding="utf-8")
         self._sentences = sentences.open("a", encoding="utf-8")
         self._log = (folder / "train.log").open("a", encoding="utf-8")
+        configuration = (folder / "config.yaml").read_text(encoding="utf-8")
+        with contextlib.suppress(OSError):  # what the disk has no room for comes with the first report
+            self._write(None, opening_lines(__version__, socket.gethostname(), os.getpid(), configuration))
 
     def trained(self, report: TrainReport) -> None:
         """A stretch of training.
@@ -132,8 +137,7 @@ class MetricsFiles:
         if values is not None:
             print(json.dumps({name: _finite(value) for name, value in values.items()}), file=self._metrics, flush=True)
         now = stamp(datetime.datetime.now())
-        for line in lines:
-            print(f"{now} {line}", file=self._log, flush=True)
+        print("\n".join(f"{now} {line}" for line in lines), file=self._log, flush=True)
 
     def close(self) -> None:
         """Nothing more will be written."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport
 from nmt_async.sync.journal import Event, Kind
@@ -67,7 +67,7 @@ class Run:
         self._failing: set[str] = set()
         devices = options.device_list()
         configuration = model_configuration(options, data)
-        model = Transformer(configuration, options.seed)
+        model = build_model(configuration, options.seed)
         self.layout = FlatLayout(model)
         self.setup = setup_for(options, self.layout.size)
         self.setup.buffers[0].copy_(self.layout.gather(model))

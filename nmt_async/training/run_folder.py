@@ -177,6 +177,7 @@ def settled(options: TrainOptions) -> TrainOptions:
         )
     return dataclasses.replace(
         options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
+        **options.words_settled(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip
