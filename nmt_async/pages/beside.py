@@ -13,7 +13,6 @@ from nmt_async.pages.content import Cell, Column, Row, Table, TimeRatio, TimeToQ
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, check_clocks, targets_of
 from nmt_async.study.verdicts import Verdict as Judged
-from nmt_async.study.wording import figure
 
 QUANTITIES = (
     ("cross-entropy", "final cross-entropy", 3), ("BLEU", "final BLEU", 1), ("tokens to it", "tokens to quality", 2),
@@ -36,7 +35,7 @@ def beside_table(conditions: Sequence[Condition], baseline: Condition) -> Table 
             continue
         columns.append(Column(title, number=True))
         for row, each in zip(cells, found, strict=True):
-            row.append(Cell(interval_words(each, digits)))
+            row.append(Cell(interval_words(each, digits, higher_is_better="BLEU" in quantity)))
     if len(columns) == 1 or not others:
         return None
     rows: tuple[Row, ...] = tuple(map(tuple, cells))
@@ -48,13 +47,26 @@ def beside_table(conditions: Sequence[Condition], baseline: Condition) -> Table 
     )
 
 
-def interval_words(found: Difference | Ratio, digits: int) -> str:
+def interval_words(found: Difference | Ratio, digits: int, higher_is_better: bool = False) -> str:
     """``+0.051 [−0.113, +0.215]``, ``1.33 [1.06, 1.68]``; words where there is no such number."""
-    if not all(map(math.isfinite, (found.value, found.low, found.high))):
-        return figure(found)
+    if not math.isfinite(found.value) or (isinstance(found, Ratio) and not found.value):
+        return _no_number(found, higher_is_better)
     form = f"{'+' if isinstance(found, Difference) else ''}.{digits}f"
     value, low, high = (f"{each:{form}}".replace("-", "−") for each in (found.value, found.low, found.high))
-    return value if found.over == "nothing" else f"{value} [{low}, {high}]"
+    if found.over == "nothing" or not math.isfinite(found.low) or not math.isfinite(found.high):
+        return f"{value} [no interval]"
+    return f"{value} [{low}, {high}]"
+
+
+def _no_number(found: Difference | Ratio, higher_is_better: bool) -> str:
+    """Somebody diverged, or did not reach the quality."""
+    both, condition, other = ("both diverged", "diverged", "the other diverged")
+    if isinstance(found, Ratio):
+        both, condition, other = ("neither reaches it", "not reached", "only it reaches it")
+    if math.isnan(found.value):
+        return both
+    worse = found.value > 0 if not higher_is_better else found.value < 0
+    return condition if worse else other
 
 
 def times_to_quality(

@@ -14,7 +14,7 @@ from nmt_async import __version__
 from nmt_async.pages.canvas import FONT, VARIABLES, Plot
 from nmt_async.pages.content import Words
 from nmt_async.pages.looks import Shown
-from nmt_async.pages.plots import GROUPS
+from nmt_async.pages.plots import UPDATES
 from nmt_async.pages.rows import COLUMNS
 from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
 
@@ -46,14 +46,17 @@ def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) 
     """The page."""
     results = [result for condition in conditions for result in condition.results]
     settings, shared = settings_table(conditions)
-    groups = [(name, heading, [plot for plot in plots if plot.group == name]) for name, heading in GROUPS.items()]
     filled: dict[str, Any] = {
         "words": words,
         "settings": settings,
         "shared": shared,
         "outcomes": outcome_table(conditions),
         "runs": runs_table(results),
-        "groups": [group for group in groups if group[2]],
+        "groups": [
+            (f"plots-{number}", heading, [plot for plot in plots if plot.group == heading])
+            for number, heading in enumerate(dict.fromkeys(plot.group for plot in plots), 1)
+        ],
+        "masonry": UPDATES,
         "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
         "columns": COLUMNS,
         "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},

@@ -93,6 +93,19 @@ def test_plots_are_the_same_each_time():
     assert one == other
 
 
+def test_more_conditions_than_one_plot_can_show_are_parted_by_what_else_they_are():
+    ways = ("sync", "async", "hybrid:4")
+    names = [f"{norm} {way} @{rate}" for norm in ("pre", "post") for rate in (0.001, 0.002) for way in ways]
+    shown = shown_conditions([replace(result(name, points=2), stretches=()) for name in names])
+    assert [condition.family for condition in shown[::3]] == ["pre @0.001", "pre @0.002", "post @0.001", "post @0.002"]
+    assert len({condition.look for condition in shown}) == len(ways)
+    plots = all_plots(shown)
+    assert list(dict.fromkeys(plot.group for plot in plots)) == [condition.family for condition in shown[::3]]
+    assert len({plot.name for plot in plots}) == len(plots)
+    for plot in plots:
+        assert sum(f">{name}<" in plot.svg for name in names) == len(ways)
+
+
 def test_more_conditions_than_fit_beside_their_lines_are_named_below():
     conditions = tuple(f"sync@{rate}" for rate in range(12))
     short = shown_conditions([result(name, points=3, stretches=()) for name in conditions])
