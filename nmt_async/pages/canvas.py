@@ -47,21 +47,21 @@ class Plot:
 
     Attributes:
         name: of its files and its anchor.
-        group: the part of the page that it belongs to.
         title: stands in the picture too.
         caption: what is shown and how to read it.
         alternative: what it shows, for who cannot see it.
         svg: for a page: colours are CSS variables with the light colour where the page has none; it has no size.
         png: on white.
+        group: heading of the part of the page that it belongs to.
     """
 
     name: str
-    group: str
     title: str
     caption: str
     alternative: str
     svg: str
     png: bytes
+    group: str = ""
 
     @property
     def svg_file(self) -> str:
@@ -104,7 +104,7 @@ def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
         yield Figure(figsize=(width, height))
 
 
-def finished(drawn: Figure, name: str, group: str, title: str, caption: str, alternative: str) -> Plot:
+def finished(drawn: Figure, name: str, title: str, caption: str, alternative: str) -> Plot:
     """The drawn figure in both forms."""
     import matplotlib
 
@@ -112,9 +112,7 @@ def finished(drawn: Figure, name: str, group: str, title: str, caption: str, alt
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.id": None}):
         drawn.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawn.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    return Plot(
-        name, group, title, caption, alternative, _inline(svg.getvalue(), name, title, alternative), png.getvalue()
-    )
+    return Plot(name, title, caption, alternative, _inline(svg.getvalue(), name, title, alternative), png.getvalue())
 
 
 def _inline(svg: str, name: str, title: str, alternative: str) -> str:
