@@ -15,7 +15,7 @@ from nmt_async.report.watch import WatchOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, train, translate, watch
+from . import bench, evaluate, prepare, report, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -62,6 +62,14 @@ command(
 command(
     app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
 )
+command(
+    app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
+    example=report.EXAMPLE,
+)  # fmt: skip
+command(
+    app, study.StudyOptions, study.run, name="study", arguments=study.ARGUMENTS, groups=study.GROUPS,
+    example=study.EXAMPLE,
+)  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:

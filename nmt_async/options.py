@@ -63,6 +63,11 @@ def key_of(field: dataclasses.Field[Any]) -> str:
     return field.name.replace("_", "-")
 
 
+def flags_of(declaration: type) -> dict[str, str]:
+    """The flag of each option of a declaration, by its key."""
+    return {key_of(field): flag_of(field) for field in dataclasses.fields(declaration)}
+
+
 def value_type(field_type: Any) -> tuple[Any, bool]:
     """``(int, True)`` for ``int | None``, ``(int, False)`` for ``int``."""
     if get_origin(field_type) in (types.UnionType, typing.Union):

@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
     "bench": BOTTOM | {"cluster", "training"},
-    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "bench"},
+    "study": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "pages": {"study", "report"},
+    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "bench", "study", "pages"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 

@@ -29,13 +29,18 @@ def settle_in(threads: int, niceness: int = 0) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     signal.signal(signal.SIGTERM, before)
     parent = multiprocessing.parent_process()
-    with contextlib.suppress(OSError, AttributeError):  # not on Linux: the pipe's end tells us as well
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)
     if parent is not None and os.getppid() != parent.pid:  # it died before we asked to be told
         raise SystemExit(1)
     if niceness:
         os.nice(niceness)
     torch.set_num_threads(threads)
+
+
+def die_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
+    """The calling process gets this signal when its parent dies; where that is not Linux, it does not."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(how))
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ class Coordinator:
             return None
         pull = self.server.start(worker, batch)
         plan = self.dispatcher.plan
-        task = Task(batch, plan.sentences(batch), pull.version, pull.buffer, plan.position(batch))
+        task = Task(batch, plan.parts(batch), pull.version, pull.buffer, plan.position(batch))
         self._at[worker] = task
         self._record(Event(Kind.STARTED, worker, batch, pull.version))
         return task
@@ -82,7 +82,7 @@ class Coordinator:
             raise ValueError(f"worker {worker} has no task to push")
         task = self._at.pop(worker)
         push = Push(
-            worker, task.batch, task.version, computed.tokens, computed.source_tokens, len(task.sentences),
+            worker, task.batch, task.version, computed.tokens, computed.source_tokens, task.sentences,
             computed.loss, computed.gradient_norm, task.position, computed.parts,
         )  # fmt: skip
         answer = self.server.push(push, gradient)
@@ -156,7 +156,7 @@ class Coordinator:
         self.dispatcher.take_back(batch, worker)
         self.server.readmit(worker, batch, version)
         plan = self.dispatcher.plan
-        self._at[worker] = Task(batch, plan.sentences(batch), version, 0, plan.position(batch))
+        self._at[worker] = Task(batch, plan.parts(batch), version, 0, plan.position(batch))
         self._record(Event(Kind.READMITTED, worker, batch, version))
 
     def held(self) -> dict[int, list[int]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,6 +109,7 @@ class ProcessCluster:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
         self._seats: list[Seat] = []
+        self._begin: float | None = None
         try:
             for index, device in enumerate(devices):
                 self._seats.append(Seat(device, *self._spawn(index, device)))
@@ -134,6 +136,11 @@ class ProcessCluster:
         """The workers' process ids, by worker."""
         return [seat.process.pid or 0 for seat in self._seats]
 
+    @property
+    def seconds(self) -> float:
+        """Since the first task of this sitting was given out: the start of processes is no training."""
+        return 0.0 if self._begin is None else time.monotonic() - self._begin
+
     def updates(self) -> Iterator[Update | None]:
         """Every update as it is applied, and None after half a second without one; ends with a finite stream.
 
@@ -159,6 +166,17 @@ class ProcessCluster:
         self.close()
         return self.coordinator.stop()
 
+    def pause(self) -> Update | None:
+        """The same as `stop`: what the workers are at is not stored."""
+        return self.stop()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Nothing: what the workers are at goes back to the dispatcher."""
+        return {}, {}
+
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Nothing to take up."""
+
     def drain(self) -> Iterator[Update]:
         """Takes in what is being computed and gives out nothing new; yields the updates on the way."""
         while not all(seat.idle for seat in self._seats):
@@ -176,6 +194,8 @@ class ProcessCluster:
             task = self.coordinator.next_task(index)
             if task is not None:
                 seat.idle = False
+                if self._begin is None:
+                    self._begin = time.monotonic()
                 # If it just died, its sentinel will say so, and the task goes back then.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     seat.pipe.send(task)

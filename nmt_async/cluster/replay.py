@@ -85,9 +85,8 @@ class Replay:
     def _start(self, worker: int) -> None:
         task = self.coordinator.next_task(worker)
         if task is not None:
-            batch = self.data.batch(task.sentences)
-            parameters = self.coordinator.server.parameters
-            self._computed[worker] = task, self.worker.compute(parameters, self.slots[worker], batch, task.batch)
+            parts, parameters = self.data.batches(task.parts), self.coordinator.server.parameters
+            self._computed[worker] = task, self.worker.compute(parameters, self.slots[worker], parts, task.batch)
 
     def _push(self, worker: int) -> None:
         if worker in self._computed:

@@ -1,111 +1,208 @@
 """A simulated cluster: virtual workers in one process and one virtual clock, with real gradients of the real model.
 
 A gradient is computed when its batch is begun, on the parameters as they are then, and delivered when the virtual
-clock says that the worker has finished. So it is deterministic, and one model serves all workers.
+clock says that the worker has finished. So it is deterministic, and one model serves all workers. The server takes
+one push after another; what a worker does not compute (transfer, queueing, the rule's barriers) it waits.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.waiting import take_waiting_shares
 from nmt_async.cluster.worker import Worker
+from nmt_async.errors import RunFailure
 from nmt_async.sync.push import Update
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
 
-Duration = Callable[[int, Task, Computed], float]
-"""Virtual seconds that a worker needs for a task."""
+
+class Gradients(Protocol):
+    """Where the gradients of all virtual workers come from."""
+
+    @property
+    def size(self) -> int:
+        """Of a gradient."""
+
+    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
+        """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
 
 
-def even(_worker: int, _task: Task, computed: Computed) -> float:
-    """Workers of one speed: a virtual second for every thousand target tokens."""
-    return computed.tokens / 1000
+class WorkerGradients:
+    """Those of a real worker.
+
+    Args:
+        worker: computes them, one after another.
+        data: the sentence pairs of the plan.
+    """
+
+    def __init__(self, worker: Worker, data: ParallelStore) -> None:
+        self.worker = worker
+        self.data = data
+        self.size = worker.layout.size
+
+    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
+        """As in `Gradients`."""
+        return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch)
 
 
 @dataclass
 class Seat:
-    """A virtual worker: since when it has had no task, and how long it has computed and waited since last asked."""
+    """A virtual worker.
+
+    Attributes:
+        idle_since: its latest push left it, or it was ready for its first.
+        computing, waiting: seconds since last asked.
+        tasks: that it has been given so far.
+        born, lives: processes it has had before this one, and until when this one lives.
+    """
 
     idle_since: float = 0.0
     computing: float = 0.0
     waiting: float = 0.0
+    tasks: int = 0
+    born: int = 0
+    lives: float = 0.0
+
+
+@dataclass(frozen=True, order=True)
+class Coming:
+    """What will happen to a worker at a time: its push arrives, it dies (at a task), or it is ready again."""
+
+    time: float
+    worker: int
+    kind: str
+    computed: Computed | None = None
 
 
 class SimulatedCluster:
-    """Virtual workers that share one real one.
+    """Virtual workers that share one source of gradients.
 
     Args:
-        coordinator: decides.
-        worker: computes the gradients.
-        data: the sentence pairs of the coordinator's plan.
-        workers: how many virtual workers there are.
-        duration: how long each task takes.
+        coordinator: decides. Its server needs a single parameter buffer.
+        gradients: computes them.
+        profile: of the cluster, with its workers.
+        seed: of everything random in the profile.
     """
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        worker: Worker,
-        data: ParallelStore,
-        workers: int,
-        duration: Duration = even,
-    ) -> None:
+    def __init__(self, coordinator: Coordinator, gradients: Gradients, profile: ClusterProfile, seed: int = 0) -> None:
         self.coordinator = coordinator
-        self.worker = worker
-        self.data = data
-        self.duration = duration
+        self.gradients = gradients
+        self.profile = profile
+        self.seed = seed
         self.time = 0.0
-        self.slots = torch.zeros(workers, worker.layout.size)
-        self._seats = [Seat() for _ in range(workers)]
-        self._underway: list[tuple[float, int, Computed]] = []
+        self._begin = 0.0
+        workers = range(len(profile.workers))
+        self.slots = torch.zeros(len(workers), gradients.size)
+        self._seats = [Seat(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
+        self._idle = set(workers)
+        self._hopeful = set(workers)  # those of the idle who may be given a task since something has happened
+        self._coming: list[Coming] = []
+
+    @property
+    def seconds(self) -> float:
+        """Virtual seconds since this sitting began."""
+        return self.time - self._begin
 
     def updates(self) -> Iterator[Update | None]:
-        """Every update as it is applied, in virtual time; ends with a finite stream."""
+        """Every update as it is applied, in virtual time; ends with a finite stream.
+
+        Raises:
+            RunFailure: every worker waits for another, or too many batches were set aside.
+        """
+        self._hopeful = set(self._idle)
         while not self.coordinator.finished:
             self._deal()
-            finish, index, computed = heapq.heappop(self._underway)
-            self.time = finish
-            self._seats[index].idle_since = finish
-            update = self.coordinator.push(index, computed, self.slots[index])
+            if not self._coming:
+                raise RunFailure(
+                    "every worker of the simulated cluster waits for another; its rule never ends a round."
+                )
+            update = self._happen(heapq.heappop(self._coming))
             if update is not None:
                 yield update
         last = self.stop()
         if last is not None:
             yield last
 
-    def _deal(self) -> None:
-        for index, seat in enumerate(self._seats):
-            task = self.coordinator.next_task(index)
-            if task is None:
-                continue
-            computed = self._compute(index, task)
-            seconds = self.duration(index, task, computed)
-            seat.waiting += self.time - seat.idle_since
-            seat.computing += seconds
-            heapq.heappush(self._underway, (self.time + seconds, index, computed))
+    def _happen(self, coming: Coming) -> Update | None:
+        """Lets the next thing happen when the server is free for it; the update that it completes, if any."""
+        index, seat = coming.worker, self._seats[coming.worker]
+        self.time = max(self.time, coming.time)
+        if coming.kind == "death":
+            self._die(index, coming.time)
+            return None
+        self._idle.add(index)
+        self._hopeful.add(index)
+        if coming.computed is None:
+            seat.idle_since = coming.time
+            return None
+        update = self.coordinator.push(index, coming.computed, self.slots[index])
+        self.time += self.profile.seconds_per_push
+        if update is not None:
+            self.time += self.profile.seconds_per_update
+        if update is not None or self.coordinator.dispatcher.returned:
+            self._hopeful = set(self._idle)
+        return update
 
-    def _compute(self, index: int, task: Task) -> Computed:
-        batch = self.data.batch(task.sentences)
-        return self.worker.compute(self.coordinator.server.parameters, self.slots[index], batch, task.batch)
+    def _die(self, index: int, when: float) -> None:
+        """A worker's process ends; its batch is another's now, and its replacement will be ready later."""
+        seat, profile = self._seats[index], self.profile.workers[index]
+        self.coordinator.died(index)
+        ready = when + profile.restart_seconds
+        seat.born += 1
+        seat.lives = ready + profile.lifetime(self.seed, index, seat.born)
+        heapq.heappush(self._coming, Coming(ready, index, "ready"))
+        self._hopeful = set(self._idle)
+
+    def _deal(self) -> None:
+        """Gives the idle workers tasks, those who may have one."""
+        for index in sorted(self._hopeful):
+            task = self.coordinator.next_task(index)
+            if task is not None:
+                self._idle.discard(index)
+                self._begin_task(index, task)
+        self._hopeful = set()
+
+    def _begin_task(self, index: int, task: Task) -> None:
+        server, seat, profile = self.coordinator.server, self._seats[index], self.profile.workers[index]
+        computed = self.gradients.compute(server.parameters, self.slots[index], task)
+        server.ring.release(index)  # it is computed: nobody reads this version any more
+        computing = profile.computing(computed.tokens, self.seed, index, seat.tasks)
+        seat.tasks += 1
+        transfer = profile.transfer(self.gradients.size)
+        begin = self.time + transfer
+        sent = begin + computing
+        if sent > seat.lives:
+            heapq.heappush(self._coming, Coming(max(seat.lives, self.time), index, "death"))
+            return
+        seat.waiting += begin - seat.idle_since
+        seat.computing += computing
+        seat.idle_since = sent
+        heapq.heappush(self._coming, Coming(sent + transfer, index, "push", computed))
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
         return take_waiting_shares(self._seats)
 
+    def pause(self) -> Update | None:
+        """Nothing is lost: `state` holds everything that is under way."""
+        return None
+
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""
-        for _, index, _ in self._underway:
-            self._seats[index].idle_since = self.time
-        self._underway = []
+        for coming in self._coming:
+            self._seats[coming.worker].idle_since = self.time
+            self._idle.add(coming.worker)
+        self._coming = []
         return self.coordinator.stop()
 
     def close(self) -> None:
@@ -114,20 +211,24 @@ class SimulatedCluster:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the virtual workers hold, for a checkpoint: the rest is the coordinator's."""
         held = self.coordinator.held()
-        underway = [
-            {"finish": finish, "worker": index, "computed": asdict(computed), "held": held[index]}
-            for finish, index, computed in self._underway
+        coming = [
+            {**vars(entry), "computed": entry.computed and asdict(entry.computed), "held": held.get(entry.worker)}
+            for entry in self._coming
         ]
-        values = {"time": self.time, "underway": underway, "seats": [asdict(seat) for seat in self._seats]}
+        values = {"time": self.time, "coming": coming, "seats": [asdict(seat) for seat in self._seats]}
         return values, {"slots": self.slots}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken, after the coordinator has."""
-        self.time = values["time"]
+        self.time = self._begin = values["time"]
         self.slots.copy_(tensors["slots"])
         self._seats = [Seat(**seat) for seat in values["seats"]]
-        self._underway = []
-        for entry in values["underway"]:
-            epoch, number, version = entry["held"]
-            self.coordinator.readmit(entry["worker"], BatchId(epoch, number), version)
-            heapq.heappush(self._underway, (entry["finish"], entry["worker"], Computed(**entry["computed"])))
+        self._idle = set(range(len(self._seats)))
+        self._coming = []
+        for entry in values["coming"]:
+            computed = entry["computed"] and Computed(**entry["computed"])
+            heapq.heappush(self._coming, Coming(entry["time"], entry["worker"], entry["kind"], computed))
+            self._idle.discard(entry["worker"])
+            if entry["held"]:
+                epoch, number, version = entry["held"]
+                self.coordinator.readmit(entry["worker"], BatchId(epoch, number), version)

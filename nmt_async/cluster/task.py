@@ -15,17 +15,22 @@ class Task:
 
     Attributes:
         batch: its name.
-        sentences: (sentences,) indexes into the token store.
+        parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
         version: the parameters' version it is to be computed on.
         buffer: the ring's buffer that holds them.
         position: epochs gone by at its end.
     """
 
     batch: BatchKey
-    sentences: np.ndarray
+    parts: tuple[np.ndarray, ...]
     version: int
     buffer: int
     position: float
+
+    @property
+    def sentences(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.parts))
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Computed:
         loss: training loss summed over target tokens, in nats.
         tokens, source_tokens: of the batch.
         gradient_norm: Euclidean norm of the gradient, not finite if any element is not.
-        parts: pieces in which it was computed, for lack of memory.
+        parts: pieces in which it was computed: its own, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
     """

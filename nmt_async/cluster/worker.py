@@ -7,6 +7,7 @@ gradient in any worker, after a death, and in a replay.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,22 +46,27 @@ class Worker:
         self._copied = device.type != "cpu"
         self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
 
-    def compute(self, parameters: Tensor, gradient: Tensor, batch: Batch, key: BatchKey) -> Computed:
-        """Writes the gradient of ``batch``, summed over its target tokens, into ``gradient``.
+    def compute(self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchKey) -> Computed:
+        """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
             parameters: (size,), on the CPU, read only.
             gradient: (size,), on the CPU, zero in the layout's gaps; all else that stands there is overwritten.
+            parts: of the batch, at least one, computed one after another.
             key: the batch's name.
         """
         self._load(parameters)
         torch.manual_seed(dropout_seed(self.seed, key))
-        for parameter in self._parameters:
-            parameter.grad = None
-        loss, parts = self._accumulate(batch.to(self.device) if self._copied else batch)
+        self._forget()
+        loss, pieces = self._sum([part.to(self.device) for part in parts] if self._copied else parts)
         self._store(gradient)
         norm = float(torch.linalg.vector_norm(gradient))
-        return Computed(loss, batch.target_tokens, batch.source_tokens, norm, parts)
+        target_tokens = sum(part.target_tokens for part in parts)
+        return Computed(loss, target_tokens, sum(part.source_tokens for part in parts), norm, pieces)
+
+    def _forget(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def _load(self, parameters: Tensor) -> None:
         if self._local is not None:
@@ -70,7 +76,7 @@ class Worker:
             self.layout.bind(self.model, parameters)
 
     def _accumulate(self, batch: Batch) -> tuple[float, int]:
-        """Loss summed over tokens and number of parts; halves a batch that the device cannot hold."""
+        """Loss summed over tokens and number of pieces; halves a batch that the device cannot hold."""
         try:
             logits, targets = self.model(batch)
             loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
@@ -80,25 +86,27 @@ class Worker:
             if len(batch) < 2:
                 raise
         # Outside the handler, so that the failed attempt's tensors are free.
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return self._in_halves(batch)
+        return self._sum(batch.halves())
 
-    def _in_halves(self, batch: Batch) -> tuple[float, int]:
-        loss, parts = 0.0, 0
+    def _sum(self, batches: Sequence[Batch]) -> tuple[float, int]:
+        """As `_accumulate`, for all of them; an attempt at one that fails leaves the others' sum alone."""
+        if len(batches) == 1:
+            return self._accumulate(batches[0])
+        loss, pieces = 0.0, 0
         total: list[Tensor | None] = [None] * len(self._parameters)
-        for half in batch.halves():
-            half_loss, half_parts = self._accumulate(half)
-            loss, parts = loss + half_loss, parts + half_parts
+        for batch in batches:
+            batch_loss, batch_pieces = self._accumulate(batch)
+            loss, pieces = loss + batch_loss, pieces + batch_pieces
             for index, parameter in enumerate(self._parameters):
                 grown, new = total[index], parameter.grad
                 total[index] = new if grown is None else grown if new is None else grown.add_(new)
-                parameter.grad = None
+            self._forget()
         for parameter, grown in zip(self._parameters, total, strict=True):
             parameter.grad = grown
-        return loss, parts
+        return loss, pieces
 
     @torch.no_grad()
     def _store(self, gradient: Tensor) -> None:

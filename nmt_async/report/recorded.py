@@ -112,13 +112,7 @@ class RecordedRun:
 
     def _report(self, line: str) -> TrainReport | ValidReport:
         self._line += 1
-        try:
-            values = json.loads(line)
-            return KINDS[values["kind"]].from_mapping(values)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{self._metrics.path}, line {self._line}: this is not a report of training or validation."
-            ) from None
+        return _report(line, self._metrics.path, self._line)
 
     def _messages(self, lines: list[str]) -> list[tuple[Message, float]]:
         """The sentences among the log's new lines, each with the update of the first report that is behind it."""
@@ -141,7 +135,7 @@ class RecordedRun:
         if stamp == self._configured:
             title = self.state.title
             if title is not None and title.parameters is None:  # it has saved no model so far
-                self.state = replace(self.state, title=replace(title, parameters=_parameters(self.folder)))
+                self.state = replace(self.state, title=replace(title, parameters=saved_parameters(self.folder)))
             return None
         config = load_yaml(path)
         try:
@@ -168,6 +162,25 @@ def recorded_state(folder: Path, update: int | None = None) -> DisplayState:
     return replace(run.state, messages=())
 
 
+def read_reports(path: Path) -> list[TrainReport | ValidReport]:
+    """The reports of a ``metrics.jsonl``, in order; a torn last line, as a crash leaves it, is passed over.
+
+    Raises:
+        UserError: a line is not a report.
+        OSError: the file cannot be read.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_report(line.decode("utf-8", errors="replace"), path, number) for number, line in enumerate(lines, 1)]
+
+
+def _report(line: str, path: Path, number: int) -> TrainReport | ValidReport:
+    try:
+        values = json.loads(line)
+        return KINDS[values["kind"]].from_mapping(values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}, line {number}: this is not a report of training or validation.") from None
+
+
 def _amount(report: TrainReport, quantity: Quantity) -> float:
     """How far the run was, in the quantity's unit."""
     in_units = {"updates": report.update, "tokens": report.target_tokens, "epochs": report.epochs}
@@ -180,7 +193,7 @@ def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, worke
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
     dealt = tuple(devices[number % len(devices)].strip() for number in range(workers))
-    return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], _parameters(run), stop)
+    return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], saved_parameters(run), stop)
 
 
 def _workers(lines: list[str]) -> int:
@@ -194,7 +207,7 @@ def _workers(lines: list[str]) -> int:
     return max(counts)
 
 
-def _parameters(run: Path) -> int | None:
+def saved_parameters(run: Path) -> int | None:
     """How many parameters the run's model has, None if it has saved none."""
     for pointer in ("best", "last"):
         try:

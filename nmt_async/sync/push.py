@@ -31,7 +31,7 @@ class Push:
         loss: training loss summed over target tokens, in nats.
         gradient_norm: its Euclidean norm; not finite if any element is not.
         position: epochs gone by at the end of its batch, as a fraction.
-        parts: pieces in which the worker had to compute it for lack of memory.
+        parts: pieces in which the worker computed it.
     """
 
     worker: int

@@ -7,6 +7,7 @@ knows no process, clock or file: the simulated cluster, the process cluster and 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ class ParameterServer:
         self.version = 0
         self.progress = Progress()
         self._begun: dict[int, Begun] = {}
+        self._round: Counter[int] = Counter()  # batches that each worker has begun on this version
+        self._round_total = 0
 
     @property
     def parameters(self) -> Tensor:
@@ -60,10 +63,13 @@ class ParameterServer:
 
     def _standing(self, worker: int) -> Standing:
         """Counts what is being computed or accumulated on the current version."""
-        computing = [other for other, begun in self._begun.items() if begun.version == self.version]
-        delivered = [push.worker for push in self.buffer.pushes if push.version == self.version]
-        begun = computing + delivered
-        return Standing(own=begun.count(worker), all=len(begun))
+        return Standing(own=self._round[worker], all=self._round_total)
+
+    def _count(self, worker: int, version: int, change: int = 1) -> None:
+        """A batch of this round is begun, or is not any more; those of earlier rounds do not count."""
+        if version == self.version:
+            self._round[worker] += change
+            self._round_total += change
 
     def start(self, worker: int, batch: BatchKey) -> Pull:
         """The pull with which ``worker`` begins ``batch``.
@@ -74,12 +80,14 @@ class ParameterServer:
         if not self.may_start(worker):
             raise ValueError(f"worker {worker} may not begin a batch now")
         self._begun[worker] = Begun(batch, self.version)
+        self._count(worker, self.version)
         self.buffer.expect(batch)
         return Pull(self.version, self.ring.acquire(worker))
 
     def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
         """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
         self._begun[worker] = Begun(batch, version)
+        self._count(worker, version)
 
     def push(self, push: Push, gradient: Tensor) -> Answer:
         """Accepts or refuses a push, and updates the parameters when the rule says so.
@@ -96,6 +104,7 @@ class ParameterServer:
         verdict = self._judge(push)
         if verdict is not Verdict.ACCEPTED:
             return Answer(verdict)
+        self._count(push.worker, push.version)
         self.buffer.add(push, gradient)
         return Answer(verdict, self._update() if len(self.buffer) >= self.rule.pushes else None)
 
@@ -112,7 +121,9 @@ class ParameterServer:
         What it has not delivered of a round another worker or its replacement may do.
         """
         self.ring.release(worker)
-        self._begun.pop(worker, None)
+        begun = self._begun.pop(worker, None)
+        if begun is not None:
+            self._count(worker, begun.version, -1)
 
     def flush(self) -> Update | None:
         """Applies what is accumulated, if anything, as a smaller update normalised by its own tokens."""
@@ -131,6 +142,8 @@ class ParameterServer:
         norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
+        self._round.clear()
+        self._round_total = 0
         self.buffer.clear()
         return Update(self.version, pushes, staleness, rate, norm)
 
@@ -153,3 +166,7 @@ class ParameterServer:
         self.buffer.restore(values["buffer"], tensors)
         for worker in list(self._begun):
             self.abandon(worker)
+        self._round.clear()
+        self._round_total = 0
+        for push in self.buffer.pushes:
+            self._count(push.worker, push.version)

@@ -2,11 +2,13 @@
 
 A pure function of sentence lengths, budget, seed and epoch: every process that asks computes the same plan, so a
 batch is named by (epoch, index) alone. Sentences are shuffled, sorted by length inside large windows so that a
-batch holds little padding, cut at the budget of target tokens, and the batches of a window are shuffled again.
+batch holds little padding, cut at the budget of target tokens, and the batches of a window are shuffled again. A
+batch is what one push holds: where workers sum several locally, it has as many parts.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -23,19 +25,31 @@ class BatchId(NamedTuple):
 
 
 class EpochPlan:
-    """The batches of one epoch: `epoch[i]` holds the sentence indexes of batch ``i``."""
+    """The batches of one epoch: `epoch[i]` holds the sentence indexes of batch ``i``.
 
-    def __init__(self, order: np.ndarray, bounds: np.ndarray) -> None:
+    Args:
+        order: (sentences,) their indexes, batch by batch.
+        bounds: (parts + 1,) where the parts of batches begin in ``order``.
+        parts: of one batch; the last batch may have fewer.
+    """
+
+    def __init__(self, order: np.ndarray, bounds: np.ndarray, parts: int = 1) -> None:
         self.order = order
         self.bounds = bounds
+        self._parts = parts
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return -(-(len(self.bounds) - 1) // self._parts)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        return np.concatenate(self.parts(index))
+
+    def parts(self, index: int) -> tuple[np.ndarray, ...]:
+        """The parts of batch ``index``, each computed by itself."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.order[self.bounds[index] : self.bounds[index + 1]]
+        bounds = self.bounds[index * self._parts : (index + 1) * self._parts + 1]
+        return tuple(self.order[begin:end] for begin, end in itertools.pairwise(bounds))
 
 
 class BatchPlan:
@@ -44,10 +58,11 @@ class BatchPlan:
     Args:
         source_lengths: (sentences,) source tokens with end marks.
         target_lengths: (sentences,) target tokens with end marks.
-        budget: target tokens a batch holds at most; a longer sentence makes a batch of its own.
+        budget: target tokens that a part of a batch holds at most; a longer sentence makes a part of its own.
         seed: of all shuffling.
         indexes: (sentences,) the sentences' indexes in the store, where they are not 0, 1, 2 …
         window: sentences sorted by length together.
+        parts: pieces of ``budget`` that a batch is made of, drawn independently.
     """
 
     def __init__(
@@ -58,6 +73,7 @@ class BatchPlan:
         seed: int,
         indexes: np.ndarray | None = None,
         window: int = WINDOW,
+        parts: int = 1,
     ) -> None:
         if len(source_lengths) != len(target_lengths):
             raise ValueError(f"{len(source_lengths)} sources for {len(target_lengths)} targets")
@@ -69,6 +85,7 @@ class BatchPlan:
         self.seed = seed
         self.indexes = indexes
         self.window = window
+        self._parts = parts
         self._latest: dict[int, EpochPlan] = {}
 
     def epoch(self, epoch: int) -> EpochPlan:
@@ -85,6 +102,10 @@ class BatchPlan:
         """The sentence indexes of ``batch``."""
         return self.epoch(batch.epoch)[batch.number]
 
+    def parts(self, batch: BatchId) -> tuple[np.ndarray, ...]:
+        """The same, part by part."""
+        return self.epoch(batch.epoch).parts(batch.number)
+
     def position(self, batch: BatchId) -> float:
         """Epochs gone by when ``batch`` ends, as a fraction: 1.5 is the middle of the second epoch."""
         return batch.epoch - 1 + (batch.number + 1) / len(self.epoch(batch.epoch))
@@ -99,7 +120,7 @@ class BatchPlan:
             sizes.append(window_sizes)
         bounds = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
         whole = np.concatenate(order)
-        return EpochPlan(whole if self.indexes is None else self.indexes[whole], bounds)
+        return EpochPlan(whole if self.indexes is None else self.indexes[whole], bounds, self._parts)
 
     def _window(self, sentences: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The window's sentences in the order of its shuffled batches, and the sentences of each batch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class ParallelStore:
         """The pairs at these indexes as one padded batch, in the order given."""
         rows = [int(index) for index in indexes]
         return collate([self.source[row] for row in rows], [self.target[row] for row in rows])
+
+    def batches(self, parts: Iterable[np.ndarray]) -> list[Batch]:
+        """A batch for each part."""
+        return [self.batch(part) for part in parts]
 
 
 class PreparedData:

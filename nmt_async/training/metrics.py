@@ -1,4 +1,8 @@
-"""Measures a run and writes what it measures: ``metrics.jsonl`` and ``train.log``."""
+"""Measures a run and writes what it measures.
+
+``metrics.jsonl`` and ``train.log`` hold its figures, ``validation.jsonl`` the loss of each validation pair (an object a
+validation: ``update``, ``losses`` in nats, and in the first ``tokens``, the target tokens of each pair).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nmt_async import __version__
 from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
@@ -32,7 +38,8 @@ class Stretch:
         self.loss = 0.0
         self.norms = 0.0
         self.staleness: Counter[int] = Counter()
-        self.latest: Update | None = None
+        self.latest_tokens = 0
+        self.learning_rate = 0.0
 
     def add(self, update: Update) -> None:
         """An update has been applied."""
@@ -40,11 +47,23 @@ class Stretch:
         self.loss += update.loss
         self.norms += update.gradient_norm
         self.staleness.update(update.staleness)
-        self.latest = update
+        self.latest_tokens = update.tokens
+        self.learning_rate = update.learning_rate
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
+        return {**vars(self), "begin": vars(self.begin), "staleness": list(self.staleness.items())}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Stretch:
+        """The stretch of which `state` was taken."""
+        stretch = cls(Moment(**state["begin"]))
+        vars(stretch).update({name: state[name] for name in vars(stretch) if name not in ("begin", "staleness")})
+        stretch.staleness.update(dict(map(tuple, state["staleness"])))
+        return stretch
 
     def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:
         """What happened up to ``moment``; needs at least one update."""
-        assert self.latest is not None
         seconds = max(moment.seconds - self.begin.seconds, 1e-9)
         tokens = moment.tokens - self.begin.tokens
         pushes = sum(self.staleness.values())
@@ -60,9 +79,9 @@ class Stretch:
             target_tokens_per_second=tokens / seconds,
             seconds=seconds,
             stretch_tokens=tokens,
-            latest_tokens=self.latest.tokens,
+            latest_tokens=self.latest_tokens,
             loss=self.loss / tokens,
-            learning_rate=self.latest.learning_rate,
+            learning_rate=self.learning_rate,
             gradient_norm=self.norms / self.updates,
             effective_batch=tokens / self.updates,
             staleness_mean=sum(updates * count for updates, count in self.staleness.items()) / pushes,
@@ -74,7 +93,7 @@ class Stretch:
 
 
 class MetricsFiles:
-    """The two files of a run's figures, opened for appending.
+    """The files of a run's figures, opened for appending.
 
     Args:
         folder: of the run.
@@ -83,10 +102,12 @@ class MetricsFiles:
     """
 
     def __init__(self, folder: Path, update: int, validated: int) -> None:
-        metrics = folder / "metrics.jsonl"
-        if metrics.exists():
-            _drop_later(metrics, update, validated)
+        metrics, sentences = folder / "metrics.jsonl", folder / "validation.jsonl"
+        for path in (metrics, sentences):
+            if path.exists():
+                _drop_later(path, update, validated)
         self._metrics = metrics.open("a", encoding="utf-8")
+        self._sentences = sentences.open("a", encoding="utf-8")
         self._log = (folder / "train.log").open("a", encoding="utf-8")
         configuration = (folder / "config.yaml").read_text(encoding="utf-8")
         with contextlib.suppress(OSError):  # what the disk has no room for comes with the first report
@@ -100,9 +121,13 @@ class MetricsFiles:
         """
         self._write(report.as_mapping(), [train_line(report)])
 
-    def validated(self, report: ValidReport) -> None:
-        """A validation."""
+    def validated(self, report: ValidReport, losses: np.ndarray, tokens: np.ndarray) -> None:
+        """A validation, with the loss and the number of target tokens of each pair, both (pairs,)."""
         self._write(report.as_mapping(), valid_lines(report))
+        values = {"kind": "valid", "update": report.update, "losses": [_finite(float(f"{x:.5g}")) for x in losses]}
+        if not self._sentences.tell():
+            values["tokens"] = tokens.tolist()
+        print(json.dumps(values), file=self._sentences, flush=True)
 
     def note(self, text: str) -> None:
         """A sentence for ``train.log`` alone."""
@@ -116,7 +141,7 @@ class MetricsFiles:
 
     def close(self) -> None:
         """Nothing more will be written."""
-        for file in (self._metrics, self._log):
+        for file in (self._metrics, self._sentences, self._log):
             with contextlib.suppress(OSError):  # of a full disk `trained` has told
                 file.close()
 

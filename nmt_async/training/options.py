@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
@@ -20,6 +21,7 @@ from nmt_async.sync.schedule import DECAYS, Schedule, Span
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
+CLUSTERS = ("processes", "simulated")
 METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
 
@@ -39,6 +41,11 @@ class SyncOptions:
         "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
+    )
+    local_accumulate: int = option(
+        1,
+        "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
+        group="Updates",
     )
     workers: int | None = option(
         None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
@@ -67,8 +74,13 @@ class SyncOptions:
             raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
-        default = min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)
-        return [devices[index % len(devices)] for index in range(self.workers or default)]
+        return [devices[index % len(devices)] for index in range(self.workers or self._default_workers(devices))]
+
+    def _default_workers(self, devices: list[str]) -> int:
+        return min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)
+
+    def _computing_processes(self) -> int:
+        return len(self.device_list())
 
     def rule(self) -> Rule:
         """The rule that these options name.
@@ -95,7 +107,41 @@ class SyncOptions:
             if self.cpu_threads < 1:
                 raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
             return self.cpu_threads
-        return max(1, available_cores() // len(self.device_list()))
+        return max(1, available_cores() // self._computing_processes())
+
+
+@dataclass(frozen=True)
+class ClusterOptions(SyncOptions):
+    """Whether the workers are processes, or simulated in one."""
+
+    cluster: str = option(
+        "processes",
+        "processes: real workers; simulated: virtual ones in one process, with real gradients and a virtual clock.",
+        group="Devices",
+        choices=CLUSTERS,
+    )
+    profile: str | None = option(
+        None,
+        f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
+        group="Devices",
+        metavar="PROFILE",
+    )
+
+    def cluster_profile(self) -> ClusterProfile:
+        """The simulated cluster's.
+
+        Raises:
+            UserError: there is no such profile, or it has fewer workers than asked for.
+        """
+        return profile_for(self.profile or "paper", self.workers)
+
+    def _default_workers(self, devices: list[str]) -> int:
+        if self.cluster == "simulated":
+            return len(self.cluster_profile().workers)
+        return super()._default_workers(devices)
+
+    def _computing_processes(self) -> int:
+        return 1 if self.cluster == "simulated" else super()._computing_processes()
 
 
 def available_cores() -> int:
@@ -271,7 +317,7 @@ class SavingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(SyncOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
+class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
     """All of them, and where the run is written."""
 
     out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
@@ -280,7 +326,14 @@ class TrainOptions(SyncOptions, ModelOptions, OptimizerOptions, BatchOptions, Va
     )
 
     def __post_init__(self) -> None:
-        at_least = {"mini_batch_words": 1, "max_length": 1, "valid_beam_size": 1, "keep_last": 1, "keep_best": 0}
+        at_least = {
+            "mini_batch_words": 1,
+            "local_accumulate": 1,
+            "max_length": 1,
+            "valid_beam_size": 1,
+            "keep_last": 1,
+            "keep_best": 0,
+        }
         at_least |= {"early_stopping": 0, "valid_sentences": 0}
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -293,5 +346,9 @@ class TrainOptions(SyncOptions, ModelOptions, OptimizerOptions, BatchOptions, Va
                 raise UserError(f"--{name.replace('_', '-')}: {value} must be above 0.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
+        if self.profile is not None and self.cluster != "simulated":
+            raise UserError("--profile describes a simulated cluster; give --cluster simulated with it.")
+        if self.cluster == "simulated":
+            self.cluster_profile()
         self.settings()
         self.schedule(self.stop_after)

@@ -31,7 +31,14 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
     fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
     if not len(fitting):
         raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
-    return BatchPlan(source[fitting], target[fitting], options.mini_batch_words, options.seed, fitting)
+    return BatchPlan(
+        source[fitting],
+        target[fitting],
+        options.mini_batch_words,
+        options.seed,
+        fitting,
+        parts=options.local_accumulate,
+    )
 
 
 def build_coordinator(

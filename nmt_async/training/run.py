@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport
 from nmt_async.sync.journal import Event, Kind
@@ -30,11 +28,11 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     build_coordinator,
     model_configuration,
-    shared_memory,
     training_plan,
     within_memory,
 )
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
+from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
@@ -66,33 +64,34 @@ class Run:
         self._validated = 0
         self._judged = 0
         self._finite = self._refused = -1
-        self._begin: float | None = None
         self._failing: set[str] = set()
         devices = options.device_list()
         configuration = model_configuration(options, data)
-        model = Transformer(configuration, options.seed)
+        model = build_model(configuration, options.seed)
         self.layout = FlatLayout(model)
-        self.memory = shared_memory(len(devices), self.layout.size)
-        self.memory.ring.tensor[0].copy_(self.layout.gather(model))
+        self.setup = setup_for(options, self.layout.size)
+        self.setup.buffers[0].copy_(self.layout.gather(model))
+        self.stretch = Stretch(self.moment)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         self.plan = training_plan(options, data)
-        self.coordinator = build_coordinator(options, self.plan, self.memory.ring.tensor, self._record, self._warn)
+        self.coordinator = build_coordinator(options, self.plan, self.setup.buffers, self._record, self._warn)
         self.checkpoints = Checkpoints(
             folder.path,
             ModelFiles(configuration, self.layout, *folder.vocabularies),
             options.keep_last,
             options.keep_best,
         )
-        validating = self._resume()
+        validating, held = self._resume()
         self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged)
         self.validator = self._build_validator(configuration)
-        self.stretch = Stretch(self.moment)
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
         )
-        self.cluster = ProcessCluster(self.coordinator, self.memory, settings, devices, self._warn, self.metrics.note)
+        self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self.metrics.note))
+        if held is not None:
+            self.cluster.restore(*held)
         if validating and self.validator is not None:
             self._validate()
 
@@ -104,7 +103,7 @@ class Run:
             self.data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
-        return Validator(settings, self.layout.size, self._warn)
+        return self.setup.validator(settings, self._warn)
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
@@ -113,26 +112,25 @@ class Run:
             self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
-    def _resume(self) -> bool:
-        """Takes up the newest checkpoint; True if its own validation was not finished then."""
+    def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
+        """Takes up the newest checkpoint; whether its own validation was not finished then, and the cluster's state."""
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
                 self._record(Event(Kind.RESUMED))
-            return False
+            return False, None
         values, tensors = found
         self.coordinator.restore(values["coordinator"], tensors)
         self.moment = Moment(**values["moment"])
         self.judge.restore(values["judge"])
+        self.stretch = Stretch.restored(values["stretch"])
         self._validated = self._judged = values["judged"]
         self.checkpoints.rely_on(self.moment.updates, self.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        return bool(values["validating"])
+        return bool(values["validating"]), (values["cluster"], tensors)
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
-        if self._begin is None and event.kind is Kind.STARTED:  # the start of processes is no training
-            self._begin = time.monotonic()
         if event.kind is Kind.ACCUMULATED:
             self._finite = max(self._finite, event.version)
         elif event.kind is Kind.REFUSED:
@@ -175,6 +173,7 @@ class Run:
         if validate.due(self.moment) and self.validator is not None and not self.validator.busy:
             validate.mark(self.moment)
             self._validate()
+            self._hear_validation()
         if not self.checkpoints.busy:
             self._guarded("writing the checkpoint before", self.checkpoints.wait)
             if save.due(self.moment):
@@ -188,7 +187,7 @@ class Run:
         return self.coordinator.server.parameters if average is None else average
 
     def _count(self, update: Update | None) -> None:
-        seconds = self._earlier + (time.monotonic() - self._begin if self._begin is not None else 0.0)
+        seconds = self._earlier + self.cluster.seconds
         if update is None:
             self.moment = Moment(**{**vars(self.moment), "seconds": seconds})
             return
@@ -234,14 +233,14 @@ class Run:
             moment.seconds, moment.epoch, step, moment.source_tokens, moment.tokens, scores.cross_entropy,
             scores.bleu, scores.chrf, self.options.metric, self.judge.stalled, self.judge.best, scores.seconds,
         )  # fmt: skip
-        self._guarded("writing the figures", lambda: self.metrics.validated(report))
+        self._guarded("writing the figures", lambda: self.metrics.validated(report, scores.losses, scores.tokens))
         self.display.validated(report)
         if keep:
             self._guarded(f"saving the model of update {step}", lambda: self._save_best(step))
 
     def _save_best(self, step: int) -> None:
         assert self.validator is not None
-        self.checkpoints.save_best(step, self.validator.frozen.tensor[0], self.judge.best_steps)
+        self.checkpoints.save_best(step, self.validator.frozen, self.judge.best_steps)
 
     def _guarded(self, what: str, do: Callable[[], None]) -> None:
         """Training goes on without it; the reader is told when it begins to fail."""
@@ -261,15 +260,16 @@ class Run:
             RunFailure: there is nothing worth saving.
         """
         values, tensors = self.coordinator.state()
+        held, held_tensors = self.cluster.state()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise RunFailure(f"the parameters are not finite after update {self.moment.updates:,}.")
         validating = self.validator is not None and self.validator.step == self.moment.updates
         state: dict[str, Any] = {
-            "coordinator": values, "moment": vars(self.moment), "judge": self.judge.state(),
-            "judged": self._judged, "validating": validating,
+            "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.stretch.state(),
+            "judge": self.judge.state(), "judged": self._judged, "validating": validating,
         }  # fmt: skip
         best = self.judge.best_steps
-        self.checkpoints.save(self.moment.updates, state, tensors, self.decoding_parameters, best)
+        self.checkpoints.save(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best)
 
     def _write_checkpoint(self) -> None:
         self._guarded("writing the checkpoint before", self.checkpoints.wait)
@@ -318,7 +318,7 @@ class Run:
         self.display.say(f"{text}; {self.folder.path} holds the run.")
 
     def _stop_cluster(self) -> None:
-        last = self.cluster.stop()
+        last = self.cluster.pause() if self.signals.number else self.cluster.stop()
         if last is not None:
             self._count(last)
         self._guarded("writing the journal", self.journal.flush)
@@ -361,8 +361,7 @@ class Run:
         self.cluster.close()
         if self.validator is not None:
             self.validator.close()
-            self.validator.frozen.close()
-        self.memory.close()
+        self.setup.close()
         self.journal.close()
         self.metrics.close()
 

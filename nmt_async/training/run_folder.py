@@ -181,13 +181,16 @@ def settled(options: TrainOptions) -> TrainOptions:
     """
     if (options.out / CONFIG).exists():
         begun_with = read_options(options.out)
-        names = ("workers", "accumulate", "cpu_threads")
+        names = ("workers", "accumulate", "cpu_threads", "profile")
         options = dataclasses.replace(
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     return dataclasses.replace(
-        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads()
-    )
+        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
+        **options.words_settled(),
+        profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
+        else options.profile,
+    )  # fmt: skip
 
 
 class JournalFile:

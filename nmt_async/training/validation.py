@@ -1,4 +1,4 @@
-"""Validation in a process of its own, on a frozen copy of the parameters: no worker waits for it."""
+"""Validation on a frozen copy of the parameters: in a process of its own, so that no worker waits, or at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import corpus_scores
 from nmt_async.decoding.translator import Translator
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.loss import smoothed_cross_entropy
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
 
@@ -50,12 +53,25 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one version: cross-entropy per target token in nats; BLEU and chrF, None where not translated."""
+    """Of one version.
 
-    cross_entropy: float
+    Attributes:
+        losses: of each sentence pair, summed over its target tokens, in nats; (pairs,).
+        tokens: target tokens of each pair, (pairs,).
+        bleu, chrf: of the translations, None where not translated.
+        seconds: that the scoring took.
+    """
+
+    losses: np.ndarray
+    tokens: np.ndarray
     bleu: float | None
     chrf: float | None
     seconds: float
+
+    @property
+    def cross_entropy(self) -> float:
+        """Per target token, in nats."""
+        return float(self.losses.sum() / self.tokens.sum())
 
 
 @dataclass(frozen=True)
@@ -66,26 +82,27 @@ class Unscored:
 
 
 @torch.inference_mode()
-def cross_entropy(model: Transformer, data: ParallelStore) -> float:
-    """Per target token, in nats, without label smoothing and dropout."""
+def sentence_losses(model: TranslationModel, data: ParallelStore) -> np.ndarray:
+    """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,)."""
     model.eval()
     plan = BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
-    total, tokens = 0.0, 0
+    losses = np.zeros(len(data))
     for number in range(len(plan)):
         batch = data.batch(plan[number])
         logits, targets = model(batch)
-        total += float(smoothed_cross_entropy(logits, targets, 0.0))
-        tokens += batch.target_tokens
-    return total / tokens
+        of_tokens = F.cross_entropy(logits, targets, reduction="none").double()
+        row_of_token = torch.repeat_interleave(torch.arange(len(batch)), batch.target_lengths)
+        losses[plan[number]] = torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens).numpy()
+    return losses
 
 
-def score(model: Transformer, data: PreparedData, settings: ValidationSettings) -> Scores:
+def score(model: TranslationModel, data: PreparedData, settings: ValidationSettings) -> Scores:
     """All scores of the model on the validation set of ``data``."""
     assert data.valid is not None
     begin = time.monotonic()
-    entropy = cross_entropy(model, data.valid)
+    losses = sentence_losses(model, data.valid)
     bleu_score = chrf_score = None
-    if settings.translate and math.isfinite(entropy):
+    if settings.translate and math.isfinite(losses.sum()):
         sources, references = data.valid_lines()
         count = settings.sentences or len(sources)
         options = DecodingOptions(beam_size=settings.beam_size)
@@ -95,7 +112,8 @@ def score(model: Transformer, data: PreparedData, settings: ValidationSettings) 
         hypotheses = [translation.text for translation in translator.translate(sources[:count])]
         found = corpus_scores(hypotheses, references[:count], metrics=("BLEU", "chrF"))
         bleu_score, chrf_score = found[0].score, found[1].score
-    return Scores(entropy, bleu_score, chrf_score, time.monotonic() - begin)
+    tokens = np.asarray(data.valid.target.lengths)
+    return Scores(losses, tokens, bleu_score, chrf_score, time.monotonic() - begin)
 
 
 def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Connection) -> None:
@@ -103,7 +121,7 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
     settle_in(threads=1, niceness=NICENESS)
     try:
         data = PreparedData.open(settings.data)
-        model = Transformer(settings.configuration)
+        model = build_model(settings.configuration)
         FlatLayout(model).bind(model, frozen.tensor[0])
         while pipe.recv():
             pipe.send(score(model, data, settings))
@@ -113,8 +131,67 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
         pipe.send(Unscored(f"{type(error).__name__}: {error}".splitlines()[0]))
 
 
-class Validator:
-    """Scores one version after another, one at a time.
+class Validator(Protocol):
+    """Scores one version after another, one at a time."""
+
+    @property
+    def step(self) -> int | None:
+        """Whose scores are still to come."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a version is being scored."""
+
+    @property
+    def frozen(self) -> Tensor:
+        """The parameters (size,) scored last."""
+
+    def begin(self, step: int, parameters: Tensor) -> None:
+        """Begins to score ``parameters`` (size,), which are copied, as those of ``step``."""
+
+    def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:
+        """The step and scores of a finished validation, None if there is none within ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """Nothing more will be scored."""
+
+
+class InlineValidator:
+    """Scores in this process, at once."""
+
+    def __init__(self, settings: ValidationSettings, size: int) -> None:
+        self.settings = settings
+        self.frozen = torch.zeros(size)
+        self.step: int | None = None
+        self._scores: Scores | None = None
+        self._data = PreparedData.open(settings.data)
+        self._model = build_model(settings.configuration)
+        FlatLayout(self._model).bind(self._model, self.frozen)
+
+    @property
+    def busy(self) -> bool:
+        """Whether scores wait to be taken."""
+        return self.step is not None
+
+    def begin(self, step: int, parameters: Tensor) -> None:
+        """Scores ``parameters`` (size,)."""
+        self.frozen.copy_(parameters)
+        self._scores = score(self._model, self._data, self.settings)
+        self.step = step
+
+    def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:  # noqa: ARG002
+        """The step and scores of a validation not yet taken."""
+        if self.step is None or self._scores is None:
+            return None
+        step, self.step = self.step, None
+        return step, self._scores
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class ProcessValidator:
+    """Scores in a process of its own.
 
     Args:
         size: of the parameter vector.
@@ -124,7 +201,8 @@ class Validator:
     def __init__(self, settings: ValidationSettings, size: int, warn: Callable[[str], None]) -> None:
         self.settings = settings
         self.warn = warn
-        self.frozen = SharedVectors(1, size)
+        self._shared = SharedVectors(1, size)
+        self.frozen = self._shared.tensor[0]
         self.step: int | None = None
         self._context = multiprocessing.get_context("spawn")
         self._process: SpawnProcess | None = None
@@ -142,7 +220,7 @@ class Validator:
             OSError: its process could not be started.
         """
         assert not self.busy
-        self.frozen.tensor[0].copy_(parameters)
+        self.frozen.copy_(parameters)
         if self._process is None or not self._process.is_alive():
             self._start()
         assert self._pipe is not None
@@ -154,9 +232,9 @@ class Validator:
         self.step = step
 
     def _start(self) -> None:
-        self.close()
+        self._end()
         self._pipe, theirs = self._context.Pipe()
-        arguments = (self.settings, self.frozen, theirs)
+        arguments = (self.settings, self._shared, theirs)
         self._process = self._context.Process(target=run_validator, args=arguments, name="validation", daemon=True)
         try:
             with thread_environment(1), signals_later():
@@ -178,12 +256,16 @@ class Validator:
             answer = Unscored("its process was killed; out of memory?")
         if isinstance(answer, Scores):
             return step, answer
-        self.close()  # the next validation gets a process of its own
+        self._end()  # the next validation gets a process of its own
         self.warn(f"the validation of update {step} failed ({answer.error}); training goes on.")
         return None
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process and gives the memory back."""
+        self._end()
+        self._shared.close()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.join()

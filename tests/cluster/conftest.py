@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.simulated import WorkerGradients
 from nmt_async.cluster.worker import Worker
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
@@ -54,6 +55,9 @@ class Training:
 
     def worker(self, dropout: float = 0.0) -> Worker:
         return Worker(self.model(dropout), SEED, self.label_smoothing, torch.device("cpu"))
+
+    def gradients(self, dropout: float = 0.0) -> WorkerGradients:
+        return WorkerGradients(self.worker(dropout), self.data)
 
     def server(self, rule: Rule, workers: int) -> ParameterServer:
         model = self.model()

@@ -52,7 +52,7 @@ def gradient(task: Task) -> Tensor:
 
 
 def computed(task: Task, finite: bool = True) -> Computed:
-    return Computed(1.0, 3 + int(task.sentences[0]), 3, 1.0 if finite else math.nan)
+    return Computed(1.0, 3 + int(task.parts[0][0]), 3, 1.0 if finite else math.nan)
 
 
 def deliver(coordinator: Coordinator, worker: int, task: Task, finite: bool = True):
@@ -186,7 +186,7 @@ def test_a_gradient_that_is_not_finite_is_tried_once_more_then_set_aside(mode: s
     again = coordinator.next_task(0)
     assert again.batch == bad.batch
     deliver(coordinator, 0, again, finite=False)
-    line = int(bad.sentences[0]) + 1
+    line = int(bad.parts[0][0]) + 1
     assert "is set aside after 2 tries" in said[1]
     assert f"it holds the prepared sentence pairs {line} " in said[1]
     third = coordinator.next_task(0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.worker import dropout_seed
 from nmt_async.sync.push import Push, Update
@@ -20,12 +21,16 @@ from nmt_async.text.plan import BatchId
 UPDATES = 6
 
 
+def even_profile(workers: int) -> ClusterProfile:
+    return ClusterProfile("even", (WorkerProfile(),) * workers)
+
+
 def simulate(
-    training, mode, workers, accumulate=1, dropout=0.0, updates=UPDATES, **more
+    training, mode, workers, accumulate=1, dropout=0.0, updates=UPDATES, profile=None
 ) -> tuple[Tensor, list[Update]]:
     """The parameters after so many updates of the simulated cluster, and the updates."""
     coordinator = training.coordinator(mode, workers, accumulate)
-    cluster = SimulatedCluster(coordinator, training.worker(dropout), training.data, workers, **more)
+    cluster = SimulatedCluster(coordinator, training.gradients(dropout), profile or even_profile(workers))
     made = [update for _, update in zip(range(updates), cluster.updates(), strict=False)]
     return coordinator.server.parameters.clone(), made
 
@@ -42,7 +47,7 @@ def one_big_batch(training, count: int) -> Tensor:
         sentences = [index for part in parts for index in plan.sentences(part)]
         batch = training.data.batch(sentences)
         pull = server.start(0, key)
-        computed = worker.compute(server.ring.buffers[pull.buffer], slot, batch, key)
+        computed = worker.compute(server.ring.buffers[pull.buffer], slot, [batch], key)
         push = Push(0, key, pull.version, computed.tokens, gradient_norm=computed.gradient_norm)
         assert server.push(push, slot).update is not None
     return server.parameters.clone()
@@ -92,12 +97,10 @@ def test_async_with_one_worker_is_a_plain_training_loop(training) -> None:
 
 
 @settings(max_examples=10)
-@given(durations=st.lists(st.floats(0.1, 9.0), min_size=7, max_size=7))
-def test_sync_is_bit_equal_whatever_the_workers_speeds(training, durations: list[float]) -> None:
-    def uneven(worker, task, _computed) -> float:
-        return durations[(3 * worker + task.batch[1]) % 7]
-
-    parameters, updates = simulate(training, "sync", 3, 2, dropout=0.2, updates=3, duration=uneven)
+@given(speeds=st.lists(st.floats(0.1, 9.0), min_size=3, max_size=3), jitter=st.floats(0.0, 2.0))
+def test_sync_is_bit_equal_whatever_the_workers_speeds(training, speeds: list[float], jitter: float) -> None:
+    uneven = ClusterProfile("uneven", tuple(WorkerProfile(speed, jitter=jitter) for speed in speeds))
+    parameters, updates = simulate(training, "sync", 3, 2, dropout=0.2, updates=3, profile=uneven)
     even, others = simulate(training, "sync", 3, 2, dropout=0.2, updates=3)
     assert torch.equal(parameters, even)
     assert [update.loss for update in updates] == [update.loss for update in others]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed
@@ -33,8 +34,8 @@ class Bounded(Hybrid):
 class Poisoned(Worker):
     """Of some batches the gradient is not finite, wherever it is computed."""
 
-    def compute(self, parameters, gradient, batch, key) -> Computed:
-        computed = super().compute(parameters, gradient, batch, key)
+    def compute(self, parameters, gradient, parts, key) -> Computed:
+        computed = super().compute(parameters, gradient, parts, key)
         return replace(computed, loss=float("nan")) if key[1] % 7 == 2 else computed
 
 
@@ -64,13 +65,12 @@ def assert_bit_equal(one: Coordinator, other: Coordinator) -> None:
     assert all(torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items())
 
 
-def uneven(worker, task, computed) -> float:
-    return computed.tokens * (1.0 + worker) * (1.0 + 0.3 * (task.batch[1] % 3))
+UNEVEN = ClusterProfile("uneven", tuple(WorkerProfile(1.0 / (1 + index), jitter=0.3) for index in range(WORKERS)))
 
 
 def simulated(training, mode, accumulate, events) -> SimulatedCluster:
     coordinator = training.coordinator(mode, WORKERS, accumulate, events=events)
-    return SimulatedCluster(coordinator, training.worker(0.2), training.data, WORKERS, uneven)
+    return SimulatedCluster(coordinator, training.gradients(0.2), UNEVEN)
 
 
 MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
@@ -119,9 +119,9 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
     saved = None
     for action, index in actions:
         if action == "start" and (task := coordinator.next_task(index)):
-            batch = training.data.batch(task.sentences)
+            parts = training.data.batches(task.parts)
             parameters = coordinator.server.ring.buffers[task.buffer]
-            at[index] = worker.compute(parameters, slots[index], batch, task.batch)
+            at[index] = worker.compute(parameters, slots[index], parts, task.batch)
         elif action in ("push", "die"):
             computed = at.pop(index, None)
             try:

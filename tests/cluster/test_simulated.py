@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.sync.journal import Kind
 
 MODES = [("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4)]
 
 
-def second(_worker, _task, _computed) -> float:
-    return 1.0
+def lasting(*seconds: float) -> ClusterProfile:
+    """Each worker needs so many seconds for every batch."""
+    workers = tuple(WorkerProfile(math.inf, each) for each in seconds)
+    return ClusterProfile("lasting", workers)
 
 
-def uneven(worker, task, computed) -> float:
-    """Worker 1 is slower, and jitter depends on the batch."""
-    return computed.tokens * (1.0 + worker) * (1.0 + 0.3 * (task.batch[1] % 3))
+SECOND = lasting(1.0, 1.0, 1.0, 1.0)
+UNEVEN = ClusterProfile(
+    "uneven", tuple(WorkerProfile(1.0 / (1 + index), jitter=0.4, pause_every=90.0, pause_seconds=30.0, latency=1.0,
+                                  failure_every=900.0, restart_seconds=20.0) for index in range(4)), 0.5, 2.0,
+)  # fmt: skip
+"""Everything differs, happens and costs something."""
+JITTERED = ClusterProfile("jittered", tuple(WorkerProfile(1.0 / (1 + index), jitter=0.4) for index in range(4)))
 
 
-def cluster_of(training, mode, workers, accumulate=1, duration=second, epochs=None, events=None) -> SimulatedCluster:
+def cluster_of(training, mode, workers, accumulate=1, profile=SECOND, epochs=None, events=None) -> SimulatedCluster:
     coordinator = training.coordinator(mode, workers, accumulate, epochs, events)
-    return SimulatedCluster(coordinator, training.worker(0.2), training.data, workers, duration)
+    return SimulatedCluster(
+        coordinator, training.gradients(0.2), replace(profile, workers=profile.workers[:workers]), seed=3
+    )
 
 
 def take(cluster: SimulatedCluster, count: int) -> list:
@@ -35,7 +46,7 @@ def take(cluster: SimulatedCluster, count: int) -> list:
 def test_the_same_settings_give_the_same_run(training, mode: str, workers: int, accumulate: int) -> None:
     runs = []
     for _ in range(2):
-        cluster = cluster_of(training, mode, workers, accumulate, uneven)
+        cluster = cluster_of(training, mode, workers, accumulate, UNEVEN)
         runs.append((take(cluster, 8), cluster.time, cluster.coordinator.server.parameters))
     assert runs[0][:2] == runs[1][:2]
     assert torch.equal(runs[0][2], runs[1][2])
@@ -56,7 +67,7 @@ def test_in_hybrid_staleness_is_divided_by_what_is_accumulated(training, workers
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_in_sync_nothing_is_stale_and_the_fast_wait_for_the_slow(training, accumulate: int) -> None:
-    cluster = cluster_of(training, "sync", 2, accumulate, lambda worker, *_: 4.0 if worker else 1.0)
+    cluster = cluster_of(training, "sync", 2, accumulate, lasting(1.0, 4.0))
     updates = take(cluster, 5)
     assert {age for update in updates for age in update.staleness} == {0}
     assert cluster.time == 5 * 4.0 * accumulate
@@ -69,7 +80,7 @@ def test_in_sync_nothing_is_stale_and_the_fast_wait_for_the_slow(training, accum
 def test_without_waiting_a_worker_three_times_faster_pushes_three_times_as_often(
     training, mode: str, accumulate: int
 ) -> None:
-    cluster = cluster_of(training, mode, 2, accumulate, lambda worker, *_: 3.0 if worker else 1.0)
+    cluster = cluster_of(training, mode, 2, accumulate, lasting(1.0, 3.0))
     pushes = [push.worker for update in take(cluster, 24 // accumulate) for push in update.pushes]
     assert pushes.count(0) == 3 * pushes.count(1)
     assert cluster.waiting_shares() == [0.0, 0.0]
@@ -77,27 +88,27 @@ def test_without_waiting_a_worker_three_times_faster_pushes_three_times_as_often
 
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
 def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str, workers: int, accumulate: int) -> None:
-    cluster = cluster_of(training, mode, workers, accumulate, uneven, epochs=2)
+    cluster = cluster_of(training, mode, workers, accumulate, UNEVEN, epochs=2)
     batches = [push.batch for update in cluster.updates() for push in update.pushes]
     plan = training.plan()
     assert sorted(batches) == [(epoch, number) for epoch in (1, 2) for number in range(len(plan.epoch(epoch)))]
     assert cluster.coordinator.finished
 
 
-@pytest.mark.parametrize("duration", [second, uneven])
+@pytest.mark.parametrize("profile", [SECOND, UNEVEN])
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
 def test_going_on_from_a_checkpoint_is_bit_equal_to_never_having_stopped(
-    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, duration
+    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, profile
 ) -> None:
-    whole = cluster_of(training, mode, workers, accumulate, duration)
+    whole = cluster_of(training, mode, workers, accumulate, profile)
     updates = take(whole, 9)
-    cluster = cluster_of(training, mode, workers, accumulate, duration)
+    cluster = cluster_of(training, mode, workers, accumulate, profile)
     made = []
     for count in (1, 4, 4):
         made += take(cluster, count)
         coordinator_state = through_a_checkpoint(cluster.coordinator.state())
         cluster_state = through_a_checkpoint(cluster.state())
-        cluster = cluster_of(training, mode, workers, accumulate, duration)
+        cluster = cluster_of(training, mode, workers, accumulate, profile)
         cluster.coordinator.restore(*coordinator_state)
         cluster.restore(*cluster_state)
     assert made == updates
@@ -113,13 +124,13 @@ def test_a_run_that_was_stopped_goes_on(
     training, through_a_checkpoint, mode: str, workers: int, accumulate: int
 ) -> None:
     events: list = []
-    cluster = cluster_of(training, mode, workers, accumulate, uneven, 1, events)
+    cluster = cluster_of(training, mode, workers, accumulate, JITTERED, 1, events)
     made = take(cluster, 2)
     last = cluster.stop()
     made += [last] if last else []
     coordinator_state = through_a_checkpoint(cluster.coordinator.state())
     cluster_state = through_a_checkpoint(cluster.state())
-    cluster = cluster_of(training, mode, workers, accumulate, uneven, 1, events)
+    cluster = cluster_of(training, mode, workers, accumulate, JITTERED, 1, events)
     cluster.coordinator.restore(*coordinator_state)
     cluster.restore(*cluster_state)
     if mode != "sync":

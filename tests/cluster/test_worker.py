@@ -62,7 +62,7 @@ def gradient_of(worker: Worker, vector: Tensor, batch: Batch, key=(1, 0)):
     slot = torch.full_like(vector, 3.0)
     for place, following in zip(worker.layout.places, [*worker.layout.places[1:], None], strict=True):
         slot[place.end : following.begin if following else None] = 0.0  # gaps are zero and stay so
-    return worker.compute(vector, slot, batch, key), slot
+    return worker.compute(vector, slot, [batch], key), slot
 
 
 def test_a_batch_has_the_same_gradient_in_any_worker_and_after_any_other(training, vector) -> None:

@@ -1,0 +1,63 @@
+"""``nmt-async study``: runs a study that a file declares, and tells what it says about its claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.errors import UserError
+from nmt_async.options import option
+from nmt_async.study.declaration import read_declaration
+from nmt_async.study.display import BarDisplay, study_display
+from nmt_async.study.folder import StudyFolder, check_names
+from nmt_async.study.runner import Runner, side_by_side
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.options import available_cores
+
+from .declare import CommonOptions
+
+ARGUMENTS = {
+    "declaration": Annotated[Path, typer.Argument(help="The study's file.", metavar="STUDY")],
+    "data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")],
+}
+EXAMPLE = "nmt-async study examples/reproduction/study.yaml data --size quick --out study"
+GROUPS = ("Study",)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which size, where, and how many runs side by side."""
+
+    size: str = option("core", "Which of the study's sizes to run.", group="Study")
+    out: Path = option(Path("study"), "The study's folder; what is finished in it is kept.", group="Study")
+    results: Path | None = option(
+        None, "Keep the result of each finished setting here (default: OUT/results).", group="Study", metavar="DIR"
+    )
+    jobs: int | None = option(None, "Settings run side by side (default: one a core).", group="Study")
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise UserError(f"--jobs: {self.jobs} is too few; give 1 or more.")
+
+
+def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: Path) -> None:
+    """Run the settings of a study, several side by side; what is finished is not run again."""
+    study = read_declaration(declaration)
+    if options.size not in study.sizes:
+        raise UserError(f"--size: {options.size!r} is not one of {', '.join(study.sizes)}.")
+    size = study.sizes[options.size]
+    check_names(size.settings)
+    prepared = PreparedData.open(data)
+    folder = StudyFolder(options.out, options.results or options.out / "results")
+    jobs = options.jobs or side_by_side("simulated", 1, available_cores())
+    lock = folder.begin(declaration.stem, prepared.fingerprint)
+    display = study_display(len(size.settings), common.quiet)
+    try:
+        Runner(folder, data, prepared.fingerprint, jobs, max(1, available_cores() // jobs), display).run(size.settings)
+    finally:
+        if isinstance(display, BarDisplay):
+            display.close()
+        lock.close()

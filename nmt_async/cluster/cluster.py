@@ -1,0 +1,39 @@
+"""What training asks of a cluster, be it of processes or simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from nmt_async.sync.push import Update
+
+
+class Cluster(Protocol):
+    """Workers that compute what the coordinator gives out."""
+
+    @property
+    def seconds(self) -> float:
+        """Of work in this sitting, by the cluster's clock: real or virtual ones."""
+
+    def updates(self) -> Iterator[Update | None]:
+        """Every update as it is applied, and None now and then without one; ends with a finite stream."""
+
+    def pause(self) -> Update | None:
+        """Ends this sitting of a run that will go on; what is accumulated may become a last, smaller update."""
+
+    def stop(self) -> Update | None:
+        """Ends the run: what is accumulated becomes a last, smaller update."""
+
+    def waiting_shares(self) -> list[float]:
+        """Of each worker, the share of its time since the last call that it waited for a task."""
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What the workers hold, where that can be stored: plain values, and tensors by name, not copied."""
+
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Takes up where `state` was taken, after the coordinator has."""
+
+    def close(self) -> None:
+        """Ends all processes, if there are any."""

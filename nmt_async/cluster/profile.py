@@ -1,0 +1,181 @@
+"""A cluster's profile: how fast its workers compute, how they fail, and what links and server cost.
+
+Named profiles are assumptions to plan with; ``nmt-async bench --profile-out FILE`` writes one that was measured.
+Random amounts are functions of (seed, worker, number): a simulation is the same whenever it is resumed or repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from nmt_async.errors import UserError
+from nmt_async.options import load_yaml
+
+
+@dataclass(frozen=True)
+class WorkerProfile:
+    """One worker. All times are in seconds; 0 means that it costs nothing or never happens.
+
+    Attributes:
+        tokens_per_second: target tokens, while it computes.
+        seconds_per_batch: of each batch beside its tokens.
+        jitter: standard deviation of the logarithm of its computing time.
+        pause_every, pause_seconds: mean computing time between two pauses, and how long one is.
+        failure_every, restart_seconds: mean time between two deaths, and until its replacement is ready.
+        latency: of one message to or from the server.
+        bytes_per_second: of its link, over which each pull brings the parameters and each push the gradient.
+    """
+
+    tokens_per_second: float = 10_000.0
+    seconds_per_batch: float = 0.0
+    jitter: float = 0.0
+    pause_every: float = 0.0
+    pause_seconds: float = 0.0
+    failure_every: float = 0.0
+    restart_seconds: float = 0.0
+    latency: float = 0.0
+    bytes_per_second: float = 0.0
+
+    def computing(self, tokens: int, seed: int, worker: int, number: int) -> float:
+        """Seconds for the worker's batch ``number`` of ``tokens``, its pauses included."""
+        seconds = self.seconds_per_batch + tokens / self.tokens_per_second
+        if not (self.jitter or self.pause_every):
+            return seconds
+        random = np.random.default_rng((seed, worker, number))
+        if self.jitter:  # of mean 1
+            seconds *= math.exp(self.jitter * random.standard_normal() - self.jitter**2 / 2)
+        if self.pause_every:
+            seconds += self.pause_seconds * random.poisson(seconds / self.pause_every)
+        return seconds
+
+    def lifetime(self, seed: int, worker: int, number: int) -> float:
+        """Seconds that the worker's process ``number`` lives."""
+        if not self.failure_every:
+            return math.inf
+        return float(np.random.default_rng((seed, worker, number, 1)).exponential(self.failure_every))
+
+    def transfer(self, size: int) -> float:
+        """Seconds for a vector of ``size`` float32 to or from the server."""
+        return self.latency + (4 * size / self.bytes_per_second if self.bytes_per_second else 0.0)
+
+
+@dataclass(frozen=True)
+class ClusterProfile:
+    """All workers, and the server, which takes one push after another.
+
+    Attributes:
+        seconds_per_push: that the server needs to add a push.
+        seconds_per_update: that it needs to apply an update.
+    """
+
+    name: str
+    workers: tuple[WorkerProfile, ...]
+    seconds_per_push: float = 0.0
+    seconds_per_update: float = 0.0
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The content of a profile file; equal workers come once, with their count."""
+        entries: list[dict[str, Any]] = []
+        for worker in self.workers:
+            values = {name.replace("_", "-"): value for name, value in asdict(worker).items() if value}
+            if entries and {**entries[-1], "count": 0} == {"count": 0, **values}:
+                entries[-1]["count"] += 1
+            else:
+                entries.append({"count": 1, **values})
+        server = {"seconds-per-push": self.seconds_per_push, "seconds-per-update": self.seconds_per_update}
+        return {"name": self.name, "server": server, "workers": entries}
+
+    def dump(self) -> str:
+        """The profile file, YAML."""
+        text: str = yaml.safe_dump(self.as_mapping(), sort_keys=False)
+        return text
+
+
+# A GPU of the paper's time and a Transformer-base at some ten thousand words a second; batches of one budget differ
+# by their lengths, and the jitter stands for that. One per cent of a batch's time goes into the server.
+_GPU = WorkerProfile(tokens_per_second=10_000.0, seconds_per_batch=0.01, jitter=0.15)
+
+
+def _paper(workers: int) -> ClusterProfile:
+    return ClusterProfile("paper", (_GPU,) * workers, seconds_per_push=0.0006, seconds_per_update=0.0006)
+
+
+def _uneven(workers: int) -> ClusterProfile:
+    half = replace(_GPU, tokens_per_second=_GPU.tokens_per_second / 2, seconds_per_batch=2 * _GPU.seconds_per_batch)
+    return replace(_paper(workers), name="uneven", workers=(*(_GPU,) * (workers - 1), half))
+
+
+def _pre_emptible(workers: int) -> ClusterProfile:
+    worker = replace(_GPU, failure_every=30.0, restart_seconds=5.0)
+    return replace(_paper(workers), name="pre-emptible", workers=(worker,) * workers)
+
+
+def _slow_link(workers: int) -> ClusterProfile:
+    worker = replace(_GPU, latency=0.005, bytes_per_second=125e6)  # Ethernet of 1 Gbit/s
+    return replace(_paper(workers), name="slow-link", workers=(worker,) * workers)
+
+
+PRESETS: dict[str, Callable[[int], ClusterProfile]] = {
+    "paper": _paper,
+    "uneven": _uneven,
+    "pre-emptible": _pre_emptible,
+    "slow-link": _slow_link,
+}
+"""By name: four equal GPUs (or as many as asked for); one at half speed; workers that die; a slow network."""
+
+
+def profile_for(text: str, workers: int | None) -> ClusterProfile:
+    """The profile that ``text`` names, or that the file ``text`` holds, of so many workers (None: all there are, or 4).
+
+    Raises:
+        UserError: neither a name nor a readable profile, or one of fewer workers.
+    """
+    if text in PRESETS:
+        return PRESETS[text](workers or 4)
+    if not Path(text).is_file():
+        raise UserError(f"--profile: {text!r} is neither a file nor one of {', '.join(PRESETS)}.")
+    profile = _parsed(load_yaml(Path(text)), text)
+    count = len(profile.workers)
+    if workers is not None and workers > count:
+        raise UserError(f"--profile {text} describes {count} workers; give --workers {count} or fewer.")
+    return replace(profile, workers=profile.workers[:workers])
+
+
+def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
+    unknown = set(values) - {"name", "server", "workers"}
+    if unknown or not isinstance(values.get("workers"), list) or not values["workers"]:
+        problem = f"no key is called {sorted(unknown)[0]!r}" if unknown else "it lists no workers"
+        raise UserError(f"--profile {where}: {problem}; it holds name, server and workers.")
+    server = _amounts(values.get("server", {}), {"seconds-per-push", "seconds-per-update"}, where)
+    workers: list[WorkerProfile] = []
+    names = {field.name.replace("_", "-") for field in dataclasses.fields(WorkerProfile)}
+    for entry in values["workers"]:
+        amounts = _amounts(entry, names | {"count"}, where)
+        count = amounts.pop("count", 1)
+        if count != int(count) or not 1 <= count <= 1_000_000:
+            raise UserError(f"--profile {where}: count {count:g} is not a number of workers.")
+        if amounts.get("tokens_per_second", 1.0) <= 0:
+            raise UserError(f"--profile {where}: tokens-per-second must be above 0.")
+        workers += [WorkerProfile(**amounts)] * int(count)
+    return ClusterProfile(str(values.get("name", Path(where).stem)), tuple(workers), **server)
+
+
+def _amounts(values: Any, names: set[str], where: str) -> dict[str, float]:
+    if not isinstance(values, Mapping):
+        raise UserError(f"--profile {where}: {values!r} is not a mapping of names to numbers.")
+    amounts = {}
+    for name, value in values.items():
+        if name not in names:
+            raise UserError(f"--profile {where}: no key is called {name!r}; choose from {', '.join(sorted(names))}.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise UserError(f"--profile {where}: {name} {value!r} is not a number from 0 on.")
+        amounts[name.replace("-", "_")] = float(value)
+    return amounts

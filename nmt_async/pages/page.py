@@ -1,0 +1,58 @@
+"""``report.html``: one file without scripts that needs nothing else, light or dark as the reader's system is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nmt_async import __version__
+from nmt_async.pages.canvas import FONT, VARIABLES, Plot
+from nmt_async.pages.content import Words
+from nmt_async.pages.looks import Shown
+from nmt_async.pages.plots import GROUPS
+from nmt_async.pages.rows import COLUMNS
+from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
+
+
+def environment(markup: bool) -> Environment:
+    """Of our templates; with ``markup``, what is filled in cannot become HTML by accident."""
+    made = Environment(
+        loader=PackageLoader("nmt_async.pages"), autoescape=markup, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters["paragraphs"] = paragraphs
+    made.filters["duration"] = duration
+    return made
+
+
+def paragraphs(text: str) -> list[str]:
+    """What empty lines part."""
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
+    """The page."""
+    results = [result for condition in conditions for result in condition.results]
+    settings, shared = settings_table(conditions)
+    groups = [(name, heading, [plot for plot in plots if plot.group == name]) for name, heading in GROUPS.items()]
+    filled: dict[str, Any] = {
+        "words": words,
+        "settings": settings,
+        "shared": shared,
+        "outcomes": outcome_table(conditions),
+        "runs": runs_table(results),
+        "groups": [group for group in groups if group[2]],
+        "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
+        "columns": COLUMNS,
+        "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},
+        "svg": {plot.name: Markup(plot.svg) for plot in plots},  # ours; names in it are escaped by matplotlib
+        "light": {name: colour for colour, (name, _) in VARIABLES.items()},
+        "dark": dict(VARIABLES.values()),
+        "font": Markup(FONT),
+        "version": __version__,
+    }
+    return environment(markup=True).get_template("report.html").render(filled)

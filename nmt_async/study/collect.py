@@ -1,0 +1,192 @@
+"""The result of a run, from the files in its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nmt_async import __version__
+from nmt_async.errors import UserError
+from nmt_async.options import flags_of, load_yaml, to_mapping
+from nmt_async.report.recorded import read_reports, saved_parameters
+from nmt_async.report.records import TrainReport, ValidReport
+from nmt_async.study.resampling import resampled_cross_entropy
+from nmt_async.study.result import Point, Result, Stretch
+from nmt_async.study.setting import Setting, mode_name
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL
+
+METRICS, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
+NOT_OF_A_SETTING = ("seed", "out", "dry-run")
+
+
+def collect(run: Path) -> Result:
+    """What the run in ``run`` has come to so far.
+
+    Raises:
+        UserError: it is not the folder of a run, or its files are damaged.
+    """
+    metrics = run / METRICS
+    if not (run / CONFIG).is_file() or not metrics.is_file():
+        raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {METRICS} in it).")
+    config = load_yaml(run / CONFIG)
+    reports = read_reports(metrics)
+    trained = [report for report in reports if isinstance(report, TrainReport)]
+    validated = sorted((one for one in reports if isinstance(one, ValidReport)), key=lambda one: one.update)
+    if not trained:
+        raise UserError(f"{metrics} holds no report of training; there is nothing to tell yet.")
+    last = trained[-1]
+    options = given_options(config)
+    data = _json(run / DATA)
+    waiting = waiting_of(trained)
+    staleness: Counter[int] = Counter()
+    for report in trained:
+        staleness.update(report.staleness)
+    try:
+        return Result(
+            setting=Setting(mode_name(config), int(config["seed"]), options),
+            command=command_of(str(data["folder"]), config),
+            folder=str(run),
+            data=str(data["fingerprint"]),
+            cluster=str(config.get("cluster", "processes")),
+            profile=str(config.get("profile") or ""),
+            workers=len(waiting),
+            parameters=saved_parameters(run) or 0,
+            environment=_environment(run),
+            updates=last.update,
+            tokens=last.target_tokens,
+            seconds=last.time,
+            processor_seconds=last.time,
+            effective_batch=last.target_tokens / last.update,
+            tokens_per_second=last.target_tokens / last.time,
+            staleness=dict(sorted(staleness.items())),
+            waiting=waiting,
+            points=points_of(validated, trained, _resampled(run / SENTENCES)),
+            stretches=tuple(map(stretch_of, trained)),
+            diverged=_failure(run / LOG),
+        )
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{run}: {CONFIG}, {DATA} or {METRICS} is damaged ({error}).") from None
+
+
+def given_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not the defaults; those that this version does not know are kept."""
+    defaults = to_mapping(TrainOptions())
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in NOT_OF_A_SETTING and (key not in defaults or value != defaults[key])
+    }
+
+
+def command_of(data: str, config: Mapping[str, Any]) -> str:
+    """The command that makes the run again, or goes on with it."""
+    flags = flags_of(TrainOptions)
+    words = ["nmt-async", "train", data]
+    for key, value in {**given_options(config), "seed": config["seed"], "out": config["out"]}.items():
+        flag = flags.get(key, f"--{key}")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def waiting_of(reports: Sequence[TrainReport]) -> tuple[float, ...]:
+    """Each worker's share of waiting over all reports, by their seconds."""
+    workers = max(len(report.waiting_share) for report in reports)
+    known = [report for report in reports if len(report.waiting_share) == workers]
+    seconds = np.array([report.seconds for report in known])
+    shares = np.array([report.waiting_share for report in known], dtype=np.float64)
+    return tuple(float(share) for share in seconds @ shares / seconds.sum())
+
+
+def points_of(
+    validated: Sequence[ValidReport], trained: Sequence[TrainReport], resampled: Mapping[int, tuple[float, ...]]
+) -> tuple[Point, ...]:
+    """The validations; epochs, which their reports do not have as a fraction, lie between those of training."""
+    updates = [0, *(report.update for report in trained)]
+    epochs = [0.0, *(report.epochs for report in trained)]
+    return tuple(
+        Point(
+            update=report.update, tokens=report.target_tokens, seconds=report.time,
+            epochs=float(np.interp(report.update, updates, epochs)), cross_entropy=_number(report.cross_entropy),
+            bleu=report.bleu, chrf=report.chrf, resampled=resampled.get(report.update, ()),
+        )
+        for report in validated
+    )  # fmt: skip
+
+
+def stretch_of(report: TrainReport) -> Stretch:
+    """What a result keeps of a report."""
+    return Stretch(
+        update=report.update, tokens=report.target_tokens, seconds=report.time, loss=_number(report.loss),
+        learning_rate=report.learning_rate, gradient_norm=_number(report.gradient_norm),
+        effective_batch=report.effective_batch, staleness_mean=report.staleness_mean,
+        tokens_per_second=report.target_tokens_per_second, waiting=tuple(report.waiting_share),
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> float:
+    """JSON has no number that is not finite; the run has written null."""
+    return math.nan if value is None else value
+
+
+def _resampled(path: Path) -> dict[int, tuple[float, ...]]:
+    """Update: the cross-entropy on each draw of the validation sentences; a torn last line is passed over.
+
+    Raises:
+        UserError: a line is not a validation, or has another number of sentences than the first.
+    """
+    found: dict[int, tuple[float, ...]] = {}
+    tokens = np.empty(0)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            if number == 1:
+                tokens = np.array(values["tokens"], dtype=np.float64)
+            losses = np.array([_number(loss) for loss in values["losses"]], dtype=np.float64)
+            found[int(values["update"])] = tuple(map(float, resampled_cross_entropy(losses, tokens)))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: this is not the losses of a validation.") from None
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            return values
+        problem = "it holds no object"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    raise UserError(f"{path} cannot be read ({problem}).")
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    """The journal's first line, which says on what the run was made."""
+    try:
+        with (run / JOURNAL).open("rb") as file:
+            header = json.loads(file.readline())
+        known = {name: header[name] for name in ("torch", "machine", "cpu", "threads")}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = {}
+    return {**known, "nmt-async": __version__}
+
+
+def _failure(log: Path) -> str:
+    """Why the run could not go on, if that is the last that its log says."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1].partition("[error] ")[2] if lines else ""

@@ -1,0 +1,229 @@
+"""Runs settings, several side by side, each by the very ``nmt-async train`` command that its result names.
+
+A finished setting leaves a result and is not run again; one that was broken off goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nmt_async.cluster.child import die_with_parent, thread_environment
+from nmt_async.errors import RunFailure
+from nmt_async.options import flags_of
+from nmt_async.study.collect import collect
+from nmt_async.study.folder import StudyFolder
+from nmt_async.study.result import Result
+from nmt_async.study.setting import Setting
+from nmt_async.training.metrics import read_metrics
+from nmt_async.training.options import TrainOptions, stop_quantity
+from nmt_async.training.run_folder import write_whole
+from nmt_async.training.signals import Interrupted, StopSignals
+
+TRAIN = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
+TICK = 0.5
+"""Seconds between two looks at the running settings."""
+PATIENCE = 60.0
+"""Seconds that a setting has to save itself when the study is interrupted."""
+NOT_FINITE = "not finite"
+
+
+class StudyDisplay(Protocol):
+    """Shows how far a study is."""
+
+    def begun(self, setting: Setting) -> None:
+        """A setting is begun, or gone on with."""
+
+    def at(self, setting: Setting, share: float) -> None:
+        """How much of it is done, 0 to 1."""
+
+    def finished(self, setting: Setting, result: Result) -> None:
+        """A setting has its result, from now or from an earlier sitting."""
+
+    def failed(self, setting: Setting, why: str) -> None:
+        """A setting could not be finished; the others go on."""
+
+
+@dataclass
+class Job:
+    """A setting that is running."""
+
+    setting: Setting
+    process: subprocess.Popen[bytes]
+    begin: float
+    earlier: float
+
+
+class Runner:
+    """Runs the settings of one study.
+
+    Args:
+        folder: of it.
+        data: the prepared folder.
+        fingerprint: of that.
+        jobs: settings side by side.
+        threads: of each.
+        display: shows what happens.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, data: Path, fingerprint: str, jobs: int, threads: int,
+        display: StudyDisplay,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.data = data
+        self.fingerprint = fingerprint
+        self.jobs = jobs
+        self.threads = threads
+        self.display = display
+        self._running: list[Job] = []
+        self._results: dict[str, Result] = {}
+        self._failed: list[str] = []
+
+    def run(self, settings: Sequence[Setting]) -> list[Result]:
+        """Runs those that have no result yet; the results of all that have one then, in their order.
+
+        Raises:
+            Interrupted: a signal came; what was running is saved.
+            RunFailure: a setting failed; the others are finished.
+        """
+        waiting = []
+        for setting in settings:
+            result = self.folder.result(setting, self.fingerprint)
+            if result is None:
+                waiting.append(setting)
+            else:
+                self._results[setting.name] = result
+                self.display.finished(setting, result)
+        with StopSignals() as signals:
+            try:
+                while (waiting or self._running) and not signals.number:
+                    while waiting and len(self._running) < self.jobs:
+                        self._start(waiting.pop(0))
+                    time.sleep(TICK)
+                    self._look()
+            finally:
+                self._end_running()
+            if signals.number:
+                raise Interrupted(
+                    "interrupted; what was running is saved, give the same command to go on.", signals.number
+                )
+        if self._failed:
+            raise RunFailure(f"{len(self._failed)} of {len(settings)} settings failed: {'; '.join(self._failed)}.")
+        return [self._results[setting.name] for setting in settings]
+
+    def _start(self, setting: Setting) -> None:
+        seconds = self.folder.seconds(setting)
+        command = [*TRAIN, str(self.data), *self._arguments(setting)]
+        with self.folder.log(setting).open("ab") as log, thread_environment(self.threads):
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+            )
+        earlier = float(seconds.read_text()) if seconds.exists() else 0.0
+        self._running.append(Job(setting, process, time.monotonic(), earlier))
+        self.display.begun(setting)
+
+    def _arguments(self, setting: Setting) -> list[str]:
+        return [
+            *typed({**setting.options, "seed": setting.seed}),
+            "--cpu-threads",
+            str(self.threads),
+            "--out",
+            str(self.folder.run(setting)),
+        ]
+
+    def command(self, setting: Setting) -> str:
+        """The command that makes the setting's run, as one types it."""
+        return shlex.join(["nmt-async", "train", str(self.data), *self._arguments(setting)])
+
+    def _look(self) -> None:
+        for job in list(self._running):
+            if job.process.poll() is None:
+                self.display.at(job.setting, self._share(job.setting))
+            else:
+                self._running.remove(job)
+                self._count_seconds(job)
+                self._take(job)
+
+    def _share(self, setting: Setting) -> float:
+        try:
+            values = read_metrics(self.folder.run(setting) / "metrics.jsonl")[-1]
+        except (OSError, IndexError):
+            return 0.0
+        done = {"updates": values.get("update", 0), "tokens": values.get("target_tokens", 0)}
+        done |= {"epochs": values.get("epochs", 0.0), "minutes": values.get("time", 0.0) / 60}
+        done |= {"hours": values.get("time", 0.0) / 3600}
+        budget = stop_quantity(str(setting.options["stop-after"]))
+        return min(1.0, float(done[budget.unit]) / budget.amount)
+
+    def _count_seconds(self, job: Job) -> float:
+        total = job.earlier + time.monotonic() - job.begin
+        write_whole(self.folder.seconds(job.setting), f"{total:.1f}")
+        return total
+
+    def _take(self, job: Job) -> None:
+        """A setting's command has ended."""
+        setting, code = job.setting, job.process.returncode
+        said = last_words(self.folder.log(setting))
+        if code not in (0, 1) or (code == 1 and NOT_FINITE not in said):
+            where = f"{setting.name} (exit code {code}, see {self.folder.log(setting)})"
+            self._failed.append(where)
+            self.display.failed(setting, said or where)
+            return
+        run = self.folder.run(setting)
+        result = dataclasses.replace(
+            collect(run), setting=setting, command=self.command(setting), folder=f"runs/{setting.name}",
+            processor_seconds=float(self.folder.seconds(setting).read_text()), diverged=said if code else "",
+        )  # fmt: skip
+        result.write(self.folder.result_file(setting))
+        self._results[setting.name] = result
+        self.display.finished(setting, result)
+
+    def _end_running(self) -> None:
+        """Lets what is running save itself."""
+        for job in self._running:
+            job.process.send_signal(signal.SIGTERM)
+        limit = time.monotonic() + PATIENCE
+        for job in self._running:
+            try:
+                job.process.wait(max(0.1, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            self._count_seconds(job)
+        self._running = []
+
+
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options of ``train`` by their keys, as words of its command line."""
+    words: list[str] = []
+    flags = flags_of(TrainOptions)
+    for key, value in options.items():
+        flag = flags[key]
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, str(value)]
+    return words
+
+
+def last_words(log: Path) -> str:
+    """The last line of a command's log."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def side_by_side(cluster: str, workers: int, cores: int) -> int:
+    """Settings that a machine runs at once: one a core if simulated, else as many as have a core for each worker."""
+    return max(1, cores if cluster == "simulated" else cores // workers)

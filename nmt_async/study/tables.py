@@ -1,0 +1,188 @@
+"""The tables of a study in Markdown: what each condition came to, with intervals, and beside sync if there is one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nmt_async.study.comparison import Pair, Ratio, compare
+from nmt_async.study.conditions import Condition, curves_of, targets_of
+from nmt_async.study.verdicts import Verdict
+from nmt_async.study.wording import amount, figure, number, times
+
+Conditions = Mapping[str, Condition]
+COLUMNS = 10
+_WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?(?![\w-])")
+
+
+def baseline_of(condition: Condition, conditions: Conditions) -> Condition | None:
+    """The condition that differs in being ``sync`` where this one says how it updates, if there is one."""
+    name = _WAY.sub("sync", condition.name, count=1)
+    return conditions.get(name) if name != condition.name else None
+
+
+def anchor(name: str) -> str:
+    """Of a condition's command in a document."""
+    return "run-" + re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
+    """Final cross-entropy, and how far it is above that of sync at equal tokens; BLEU where translations were made."""
+    last = [result.last for condition in shown for result in condition.results if result.last]
+    bleu = bool(last) and all(point.bleu is not None for point in last)
+    head = ["condition", "seeds", "tokens", "cross-entropy", "above sync", *(["BLEU"] if bleu else [])]
+    rows = []
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        value = compare("final cross-entropy", Pair(condition))
+        above = figure(compare("final cross-entropy", Pair(condition, baseline))) if baseline else "–"
+        score = [figure(compare("final BLEU", Pair(condition)))] if bleu else []
+        tokens = min(result.tokens for result in condition.results)
+        rows.append([_link(condition), _seeds(condition), amount(tokens), figure(value), above, *score])
+    return _table(head, rows)
+
+
+def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
+    """How the gradients became updates: updates, effective batch, staleness, waiting, speed."""
+    head = [
+        "condition", "updates", "effective batch (tokens)", "staleness (updates)", "waiting", "tokens/s", "over sync",
+    ]  # fmt: skip
+    rows = []
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        mean = {
+            name: compare(name, Pair(condition)).value
+            for name in ("effective batch", "staleness", "waiting share", "tokens per second")
+        }
+        updates = float(np.mean([result.updates for result in condition.results]))
+        speed = times(compare("tokens per second", Pair(condition, baseline)).value) if baseline else "–"
+        rows.append(
+            [
+                _link(condition), f"{updates:,.0f}", f"{mean['effective batch']:,.0f}", f"{mean['staleness']:.2f}",
+                f"{mean['waiting share']:.1%}".replace("%", " %"), f"{mean['tokens per second']:,.0f}", speed,
+            ]
+        )  # fmt: skip
+    return _table(head, rows)
+
+
+def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
+    """What the best quality that both reach costs each condition, as a ratio to sync: tokens, updates, seconds."""
+    kinds = ("tokens to quality", "updates to quality", "seconds to quality")
+    rows = []
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        if baseline is None:
+            continue
+        found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
+        target = found[0].target if isinstance(found[0], Ratio) else None
+        rows.append([_link(condition), _link(baseline), number(target or np.inf), *map(figure, found)])
+    if not rows:
+        return "No condition here has a `sync` to be compared against."
+    return _table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
+
+
+def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
+    """Tokens and seconds to several qualities, as ratios to sync, of which the first row of each is the hardest."""
+    rows = []
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        if baseline is None:
+            continue
+        for target in targets_of([condition, baseline]):
+            tokens, seconds = (
+                compare(f"{axis} to quality", Pair(baseline), target=target).value for axis in ("tokens", "seconds")
+            )
+            more_tokens, more_seconds = (
+                figure(compare(f"{axis} to quality", Pair(condition, baseline), target=target))
+                for axis in ("tokens", "seconds")
+            )
+            own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
+            rows.append([_link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
+    if not rows:
+        return "No condition here has a `sync` to be compared against."
+    return _table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
+
+
+def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
+    """Cross-entropy over tokens, mean over seeds, at even steps up to the shortest run's end."""
+    curves = {condition.name: curves_of(condition) for condition in shown}
+    ends = [float(curve.at[-1]) for several in curves.values() for curve in several if not curve.diverged]
+    starts = [float(curve.at[0]) for several in curves.values() for curve in several if not curve.diverged]
+    if not ends:
+        return "All runs diverged."
+    steps = [step for step in np.linspace(0, min(ends), COLUMNS + 1)[1:] if step >= max(starts) or step == min(ends)]
+    rows = []
+    for condition in shown:
+        values = [float(np.mean([curve.value_at(step) for curve in curves[condition.name]])) for step in steps]
+        rows.append([_link(condition), *(number(value) if np.isfinite(value) else "diverged" for value in values)])
+    return _table(["million tokens", *(f"{step / 1e6:.2f}" for step in steps)], rows)
+
+
+def commands_list(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
+    """The command of each condition's first run, for its figures to point to."""
+    parts = []
+    for condition in shown:
+        first = condition.results[0]
+        others = f", with seed {first.setting.seed}; also {_seeds(condition, 1)}" if len(condition.results) > 1 else ""
+        parts.append(
+            f'<a id="{anchor(condition.name)}"></a>`{condition.name}`{others}:\n\n```sh\n{first.command.strip()}\n```'
+        )
+    return "\n\n".join(parts)
+
+
+def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
+    """How many runs the document rests on, what they took and where."""
+    results = [result for condition in shown for result in condition.results]
+    hours = sum(result.processor_seconds for result in results) / 3600
+    tokens = [result.tokens for result in results]
+    seeds = sorted({result.setting.seed for result in results})
+    where = sorted({_machine(result.environment) for result in results})
+    parameters = sorted({result.parameters for result in results})
+    return (
+        f"{len(results)} runs of {len(shown)} conditions, seeds {', '.join(map(str, seeds))}, "
+        f"{amount(min(tokens))} to {amount(max(tokens))} target tokens each; models of "
+        f"{' and '.join(amount(count) for count in parameters)} parameters; {hours:.1f} hours in all, "
+        f"on {'; '.join(where)}. Data `{results[0].data[:12]}`. "
+        f"Of the runs, {sum(condition.diverged for condition in shown)} diverged."
+    )
+
+
+def verdicts_list(verdicts: Sequence[Verdict]) -> str:
+    """Each claim with its verdict and the figures behind it."""
+    counts = {outcome: sum(verdict.outcome == outcome for verdict in verdicts) for outcome in _OUTCOMES}
+    parts = [", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."]
+    rows = [[f"[{each.claim.id}](#claim-{each.claim.id})", each.claim.says, f"**{each.outcome}**"] for each in verdicts]
+    parts.append(_table(["claim", "statement", "verdict"], rows))
+    for verdict in verdicts:
+        claim = verdict.claim
+        lines = [f'- <a id="claim-{claim.id}"></a>**{claim.id}** ({claim.source}): {claim.says} **{verdict.outcome}**.']
+        lines += [f"  - {finding.outcome}: {finding.sentence}" for finding in verdict.findings]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+_OUTCOMES = ("holds", "fails", "undecided at this budget")
+
+
+def _machine(environment: Mapping[str, object]) -> str:
+    shown = [f"{name} {environment[name]}" for name in sorted(environment)]
+    return ", ".join(shown) if shown else "an unknown machine"
+
+
+def _reached(value: float, words: str) -> str:
+    return words if np.isfinite(value) else "not reached"
+
+
+def _link(condition: Condition) -> str:
+    return f"[{condition.name}](#{anchor(condition.name)})"
+
+
+def _seeds(condition: Condition, start: int = 0) -> str:
+    return ", ".join(map(str, condition.seeds[start:]))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,118 @@
+"""A run on the simulated cluster: the same files, a virtual clock, and a resume that changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmt_async.errors import UserError
+from nmt_async.training.signals import Interrupted
+from tests.training_runs import replayed, run_small
+
+SIMULATED = {
+    "cluster": "simulated", "workers": 3, "profile": "uneven", "stop_after": "24", "save_freq": "5", "valid_freq": "8",
+    "disp_freq": "4", "exponential_smoothing": 0.05, "cpu_threads": 1,
+}  # fmt: skip
+MODES = [{"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 3},
+         {"sync_mode": "async", "local_accumulate": 2}]  # fmt: skip
+
+
+def lines(path: Path) -> list[dict]:
+    values = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        {key: value for key, value in line.items() if key != "seconds" or line["kind"] == "train"} for line in values
+    ]
+
+
+def counted(run: Path) -> Counter:
+    """Pushes by staleness, and target tokens, of all stretches."""
+    total: Counter = Counter()
+    for line in lines(run / "metrics.jsonl"):
+        if line["kind"] == "train":
+            total.update({**line["staleness"], "tokens": line["stretch_tokens"]})
+    return total
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / (run / "last").read_text().strip() / "state.safetensors")
+
+
+class Crash(Exception):
+    """As if the process had been killed: nothing is saved."""
+
+
+def crash() -> None:
+    raise Crash
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
+def test_a_simulated_run_that_is_killed_or_stopped_goes_on_bit_equal(small_data: Path, tmp_path: Path, mode) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run_small(small_data, whole, **SIMULATED, **mode)
+    with pytest.raises(Crash):
+        run_small(small_data, broken, {8: crash}, **SIMULATED, **mode)
+    with pytest.raises(Interrupted):
+        run_small(small_data, broken, {13: lambda: os.kill(os.getpid(), signal.SIGTERM)}, **SIMULATED, **mode)
+    run_small(small_data, broken, **SIMULATED, **mode)
+    assert counted(whole) == counted(broken)
+    for kind in ("valid", "train"):  # the pause makes a report more, but the last ones say the same
+        one, other = (
+            [line for line in lines(run / "metrics.jsonl") if line["kind"] == kind] for run in (whole, broken)
+        )
+        assert one[-1:] == other[-1:] if kind == "train" else one == other
+    assert lines(whole / "validation.jsonl") == lines(broken / "validation.jsonl")
+    one, other = state_of(whole), state_of(broken)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_seconds_are_those_of_the_profile(small_data: Path, tmp_path: Path) -> None:
+    speeds = {}
+    for name, speed in (("slow", 10), ("fast", 1000)):
+        profile = tmp_path / f"{name}.yaml"
+        profile.write_text(f"workers: [{{count: 2, tokens-per-second: {speed}}}]\n")
+        run_small(
+            small_data, tmp_path / name, **{**SIMULATED, "workers": 2, "profile": str(profile)}, sync_mode="async"
+        )
+        speeds[name] = [line for line in lines(tmp_path / name / "metrics.jsonl") if line["kind"] == "train"]
+    last = speeds["slow"][-1]
+    assert last["target_tokens_per_second"] == pytest.approx(20, rel=0.1)
+    assert speeds["fast"][-1]["time"] == pytest.approx(last["time"] / 100)
+
+
+def test_each_sentences_loss_is_kept(small_data: Path, tmp_path: Path) -> None:
+    run_small(small_data, tmp_path / "run", **SIMULATED)
+    valid = [line for line in lines(tmp_path / "run/metrics.jsonl") if line["kind"] == "valid"]
+    kept = lines(tmp_path / "run/validation.jsonl")
+    assert [line["update"] for line in kept] == [line["update"] for line in valid] == [8, 16, 24]
+    tokens = kept[0]["tokens"]
+    assert len(tokens) == len(kept[0]["losses"]) == 24
+    for line, scores in zip(kept, valid, strict=True):
+        assert sum(line["losses"]) / sum(tokens) == pytest.approx(scores["cross_entropy"], rel=1e-4)
+
+
+def test_the_journal_of_a_simulated_run_replays(small_data: Path, tmp_path: Path) -> None:
+    run_small(small_data, tmp_path / "run", **SIMULATED, sync_mode="async", local_accumulate=2)
+    parameters = replayed(tmp_path / "run", small_data)
+    assert torch.equal(parameters, state_of(tmp_path / "run")["parameters"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"profile": "paper"}, "--profile describes a simulated cluster"),
+        ({"cluster": "simulated", "profile": "fast"}, "neither a file nor one of paper, uneven"),
+        ({"cluster": "simulated", "local_accumulate": 0}, "--local-accumulate: 0 is too small"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(small_data: Path, tmp_path: Path, options, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run_small(small_data, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
