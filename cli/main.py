@@ -11,11 +11,12 @@ from nmt_async import __version__
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.report.watch import WatchOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, compare, evaluate, prepare, report, study, train, translate
+from . import bench, compare, evaluate, prepare, report, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -47,6 +48,9 @@ def _main(
 command(app, PrepareOptions, prepare.run, name="prepare", example=prepare.EXAMPLE)
 command(
     app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS, groups=train.GROUPS, example=train.EXAMPLE
+)
+command(
+    app, WatchOptions, watch.run, name="watch", arguments=watch.ARGUMENTS, groups=watch.GROUPS, example=watch.EXAMPLE
 )
 command(
     app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS,

@@ -9,11 +9,16 @@ validators.
 from __future__ import annotations
 
 import datetime
+import re
+from dataclasses import dataclass
 
 from nmt_async.report.records import TrainReport, ValidReport
 
 VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity", "bleu": "bleu", "chrf": "chrf"}
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""
+
+LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (?:\[([a-z-]+)\] )?(.*)")
+TRAINING = re.compile(r"Ep\. \d+ : Up\. (\d+) : ")
 
 
 def stamp(moment: datetime.datetime) -> str:
@@ -65,3 +70,34 @@ def _digits(value: float) -> str:
     """Six significant digits, written out: ``7916.61``, ``1234570``, ``0.000012``."""
     text = f"{float(f'{value:.6g}'):.12f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of the log as it was read.
+
+    Attributes:
+        kind: what stands in its brackets (valid, warn, error, config, nmt-async); train or note if there are none.
+        text: the line without time and brackets.
+        update: of a training line.
+    """
+
+    kind: str
+    text: str
+    update: int | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether a run that ended orderly has this for its last line."""
+        return self.kind == "error" or (self.kind == "note" and self.text.startswith("stopped at update "))
+
+
+def read_log_line(line: str) -> LogLine | None:
+    """What a line of the log says; None if it is within a traceback."""
+    found = LINE.fullmatch(line)
+    if found is None or found[2].startswith("Traceback "):
+        return None
+    training = None if found[1] else TRAINING.match(found[2])
+    if training is not None:
+        return LogLine("train", found[2], int(training[1]))
+    return LogLine(found[1] or "note", found[2])

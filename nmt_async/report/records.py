@@ -122,7 +122,7 @@ class TrainReport:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        named = {field.name: values[field.name] for field in fields(cls)}
+        named = _named(cls, values)
         return cls(**{**named, "staleness": {int(age): count for age, count in values["staleness"].items()}})
 
 
@@ -172,7 +172,15 @@ class ValidReport:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**_named(cls, values))
+
+
+def _named(report: type[TrainReport] | type[ValidReport], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's values; JSON has a null where a number was not finite."""
+    return {
+        field.name: math.nan if values[field.name] is None and field.type == "float" else values[field.name]
+        for field in fields(report)
+    }
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

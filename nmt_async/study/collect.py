@@ -15,7 +15,7 @@ import numpy as np
 from nmt_async import __version__
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
-from nmt_async.report.picture import read_reports, saved_parameters
+from nmt_async.report.recorded import read_reports, saved_parameters
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch

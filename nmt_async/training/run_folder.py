@@ -14,9 +14,10 @@ import json
 import os
 import platform
 import shutil
+import time
 import typing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -59,9 +60,7 @@ class RunFolder:
                 f"--out {path}: the folder cannot be written ({(error.strerror or str(error)).lower()}); "
                 f"choose another."
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._lock):
             self._lock.close()
             raise UserError(
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
@@ -88,6 +87,17 @@ class RunFolder:
     def close(self) -> None:
         """Lets others have it."""
         self._lock.close()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had. Who watches a run takes it for an instant, to see whether a trainer has it."""
+    for wait in (0.05, 0.1, 0.2, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(wait)
+    return False
 
 
 def write_whole(path: Path, text: str) -> None:
