@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from nmt_async.pages.comparison import words_of_comparison
 
 from nmt_async.pages.canvas import require_matplotlib
+from nmt_async.pages.one_study import words_of
 from nmt_async.pages.write import write_report
 from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder
@@ -32,6 +32,6 @@ def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
     display = study_display(len(settings), common.quiet)
     results = run_all(folder, "compare", prepared, settings, options.side_by_side(), display)
     question = f"What do {options.modes} cost on {data}, at {options.budget} of each run?"
-    words = words_of_comparison("Ways of updating compared", question, results, options.base_name(), as_typed())
+    words = words_of("Ways of updating compared", question, results, baseline=options.base_name(), command=as_typed())
     page = write_report(options.out, words, results)
     typer.echo(page)

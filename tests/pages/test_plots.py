@@ -113,7 +113,6 @@ def test_more_conditions_than_fit_beside_their_lines_are_named_below():
         short,
         validation("tokens", "cross_entropy"),
         name="one",
-        group="quality",
         title="One",
         where="tokens",
         caption="",
