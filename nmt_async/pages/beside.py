@@ -102,8 +102,8 @@ def _ratio(condition: Condition, baseline: Condition, target: float) -> TimeRati
 
 def verdict_of(judged: Judged) -> Verdict:
     """A claim's verdict with the figures behind it."""
+    alike = len({finding.outcome for finding in judged.findings}) == 1
     sentences = "\n\n".join(
-        finding.sentence if len(judged.findings) == 1 else f"{finding.outcome}: {finding.sentence}"
-        for finding in judged.findings
+        finding.sentence if alike else f"{finding.outcome}: {finding.sentence}" for finding in judged.findings
     )
     return Verdict(judged.claim.says, sentences, judged.outcome, source=judged.claim.source)

@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer in words.
+    """An answer in words, in which backticks set off what is typed.
 
     Attributes:
         heading: what was asked: "Hybrid matches sync at equal tokens"; empty for none.

@@ -8,6 +8,7 @@ the colours as Machado et al. 2009 simulate them); of each there is one for a li
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,11 @@ SERIES = (
 )  # fmt: skip
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2))
 LONGEST_NAME = 24
-MOST_TOGETHER = 10
-"""So many conditions can be told from each other in one plot."""
+MOST_TOGETHER = 6
+"""So many conditions can be told from each other at a glance."""
+
+FURTHER = "Further conditions"
+"""Those of which there is no other in their family."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -64,6 +68,12 @@ class Shown(Condition):
     look: Look
     family: str = ""
 
+    @property
+    def label(self) -> str:
+        """In plots, where there is little room, and where those of a family need not say what they share."""
+        way = WAY.search(self.name) if self.family not in ("", FURTHER) else None
+        return short_name(way.group() if way else self.name)
+
 
 def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
     """The conditions of the results, in the order in which they first come.
@@ -72,12 +82,15 @@ def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
         UserError: results on different data, or two of one condition and seed.
     """
     conditions = by_condition(results)
-    together = len(conditions) <= MOST_TOGETHER
-    families: dict[str, int] = {}
+    sizes = Counter(map(_family, conditions))
+    together = len(conditions) <= MOST_TOGETHER or len(sizes) == 1 or max(sizes.values()) == 1
+    ways: dict[str, int] = {}  # each looks the same in every family
     shown = []
     for condition in conditions.values():
         family = "" if together else _family(condition.name)
-        number = families[family] = families.get(family, -1) + 1
+        family = FURTHER if sizes[family] == 1 else family
+        way = WAY.search(condition.name) if family not in ("", FURTHER) else None
+        number = ways.setdefault(way.group() if way else condition.name, len(ways))
         shown.append(Shown(condition.name, condition.results, look(number), family))
     return tuple(shown)
 

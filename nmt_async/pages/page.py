@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,6 +20,20 @@ from nmt_async.pages.rows import COLUMNS
 from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
 
 
+def spoken(text: str) -> Markup:
+    """HTML of a text in which backticks set off what is typed."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def spoken_plain(text: str) -> str:
+    """The same in Markdown."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return "".join(f"`{part}`" if number % 2 else _escaped(part) for number, part in enumerate(parts))
+
+
 @cache
 def environment(markup: bool) -> Environment:
     """Of our templates; with ``markup``, what is filled in cannot become HTML by accident."""
@@ -27,6 +42,7 @@ def environment(markup: bool) -> Environment:
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     made.filters["plain"] = plain
+    made.filters["spoken"] = spoken if markup else spoken_plain
     made.filters["paragraphs"] = paragraphs
     made.filters["duration"] = duration
     return made
@@ -39,7 +55,11 @@ def paragraphs(text: str) -> list[str]:
 
 def plain(text: str) -> str:
     """One line of text in which no character means anything to Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
 
 
 def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
@@ -57,6 +77,7 @@ def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) 
             for number, heading in enumerate(dict.fromkeys(plot.group for plot in plots), 1)
         ],
         "masonry": UPDATES,
+        "outcome_counts": Counter(verdict.outcome for verdict in words.verdicts if verdict.outcome),
         "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
         "columns": COLUMNS,
         "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},

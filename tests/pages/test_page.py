@@ -129,6 +129,15 @@ def test_a_verdict_has_its_outcome_text_and_table():
     assert short.count("\n| ") == 2 + 4  # header, rule, conditions
 
 
+def test_what_is_typed_is_set_off_in_words():
+    verdict = Verdict("Sync", "Of `post sync @0.001` and `a<b`: <b>", "holds")
+    conditions = shown_conditions([result()])
+    text = html_page(replace(WORDS, verdicts=(verdict,)), conditions, ())
+    assert "Of <code>post sync @0.001</code> and <code>a&lt;b</code>: &lt;b&gt;" in text
+    short = markdown_page(replace(WORDS, verdicts=(verdict,)), conditions, ())
+    assert "Of `post sync @0.001` and `a<b`: \\<b\\>" in short
+
+
 def test_markdown_means_nothing_in_names():
     words = replace(WORDS, title="a|b *c* <script>")
     short = markdown_page(words, shown_conditions([result("x|y_z")]), ())

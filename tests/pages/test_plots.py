@@ -103,7 +103,13 @@ def test_more_conditions_than_one_plot_can_show_are_parted_by_what_else_they_are
     assert list(dict.fromkeys(plot.group for plot in plots)) == [condition.family for condition in shown[::3]]
     assert len({plot.name for plot in plots}) == len(plots)
     for plot in plots:
-        assert sum(f">{name}<" in plot.svg for name in names) == len(ways)
+        assert all(f">{way}<" in plot.svg for way in ways)
+        assert not any(f">{name}<" in plot.svg for name in names)
+    alone = [replace(result(name, points=0), stretches=()) for name in (*names, "post async @0.1")]
+    assert shown_conditions(alone)[-1].family == "Further conditions"
+    assert shown_conditions(alone)[-1].label == "post async @0.1"
+    of_one_rate = shown_conditions([replace(result(f"hybrid:{n}"), points=(), stretches=()) for n in range(1, 9)])
+    assert {condition.family for condition in of_one_rate} == {""}
 
 
 def test_more_conditions_than_fit_beside_their_lines_are_named_below():
@@ -113,7 +119,6 @@ def test_more_conditions_than_fit_beside_their_lines_are_named_below():
         short,
         validation("tokens", "cross_entropy"),
         name="one",
-        group="quality",
         title="One",
         where="tokens",
         caption="",
