@@ -100,6 +100,11 @@ def model_named(text: str) -> str:
     return name
 
 
+def model_title(model: str, preset: str) -> str:
+    """What a run's title calls its model: the preset, after the model's name where it is not the usual one."""
+    return preset if model == "transformer" else f"{model} {preset}"
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The options of the model; what is not given comes from the preset."""
