@@ -11,10 +11,11 @@ from nmt_async import __version__
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, report, study, train, translate
+from . import bench, compare, evaluate, prepare, report, study, train, translate
 from .declare import command
 
 INTERRUPTED = 130
@@ -61,6 +62,10 @@ command(
 command(
     app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
     example=report.EXAMPLE,
+)  # fmt: skip
+command(
+    app, CompareOptions, compare.run, name="compare", arguments=compare.ARGUMENTS, groups=compare.GROUPS,
+    example=compare.EXAMPLE,
 )  # fmt: skip
 command(
     app, study.StudyOptions, study.run, name="study", arguments=study.ARGUMENTS, groups=study.GROUPS,

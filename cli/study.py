@@ -11,9 +11,9 @@ import typer
 from nmt_async.errors import UserError
 from nmt_async.options import option
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.display import BarDisplay, study_display
+from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder, check_names
-from nmt_async.study.runner import Runner, side_by_side
+from nmt_async.study.runner import run_all, side_by_side
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import available_cores
 
@@ -53,11 +53,5 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
     prepared = PreparedData.open(data)
     folder = StudyFolder(options.out, options.results or options.out / "results")
     jobs = options.jobs or side_by_side("simulated", 1, available_cores())
-    lock = folder.begin(declaration.stem, prepared.fingerprint)
     display = study_display(len(size.settings), common.quiet)
-    try:
-        Runner(folder, data, prepared.fingerprint, jobs, max(1, available_cores() // jobs), display).run(size.settings)
-    finally:
-        if isinstance(display, BarDisplay):
-            display.close()
-        lock.close()
+    run_all(folder, f"{declaration.stem} {size.name}", prepared, size.settings, jobs, display)

@@ -79,11 +79,14 @@ def amounts_plot(
         axes.set_xlabel(unit)
         axes.tick_params(axis="y", length=0)
         _title(axes, names, 0.62, title)
-        return finished(drawn, name, "updates", title, caption, f"Bars. {'; '.join(said)} ({unit}).")
+        return finished(drawn, name, title, caption, f"Bars. {'; '.join(said)} ({unit}).")
 
 
-def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
-    """A histogram for each condition, over the pushes of all its seeds; None if there was no push."""
+def staleness_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
+    """A histogram for each condition, over the pushes of all its seeds; None if there was no push.
+
+    ``suffix`` ends the plot's name.
+    """
     counted = [
         (condition, sum((Counter(dict(result.staleness)) for result in condition.results), Counter[int]()))
         for condition in conditions
@@ -116,7 +119,7 @@ def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
         several = f" A bar counts {width} values of staleness." if width > 1 else ""
         together = ", all seeds of a condition together" if any(len(one.results) > 1 for one, _ in counted) else ""
         caption = f"Share of pushes by the updates between their pull and their own update{together}.{several}"
-        return finished(drawn, "staleness", "updates", title, caption, f"Histograms. {'; '.join(said)}.")
+        return finished(drawn, f"staleness{suffix}", title, caption, f"Histograms. {'; '.join(said)}.")
 
 
 def _shares(ages: Counter[int], most: int, width: int) -> np.ndarray:
@@ -144,8 +147,11 @@ def _histogram(axes: Axes, condition: Shown, shares: np.ndarray, width: int) -> 
                               color=MUTED)  # fmt: skip
 
 
-def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
-    """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting."""
+def waiting_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
+    """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting.
+
+    ``suffix`` ends the plot's name.
+    """
     shares = []
     for condition in conditions:
         known = [result.waiting for result in condition.results if result.waiting]
@@ -179,7 +185,7 @@ def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
         )
         mean_of = ", mean over seeds" if any(len(one.results) > 1 for one, _ in shares) else ""
         caption = f"The share of its time that a worker waited for a task: worker 0 on top{mean_of}."
-        return finished(drawn, "waiting", "updates", title, caption, f"Bars, a worker each. {said}.")
+        return finished(drawn, f"waiting{suffix}", title, caption, f"Bars, a worker each. {said}.")
 
 
 def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -> Plot | None:
@@ -210,7 +216,7 @@ def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -
         _ratio_axis(axes, min(extent), max(extent))
         _title(axes, names, 1.12, title)
         caption = f"Left of 1: faster than {times.baseline}. Lines are 95 % intervals."
-        return finished(drawn, f"time-to-quality-{number}", "time", title, caption, f"{'; '.join(said)}.")
+        return finished(drawn, f"time-to-quality-{number}", title, caption, f"{'; '.join(said)}.")
 
 
 def ratio_words(value: float | None, low: float | None, high: float | None) -> str:

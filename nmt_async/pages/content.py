@@ -59,7 +59,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """A condition's time to a quality over the baseline's; below 1 is faster.
 
     Attributes:
@@ -86,7 +86,7 @@ class TimeToQuality:
 
     quality: str
     baseline: str
-    ratios: tuple[Ratio, ...]
+    ratios: tuple[TimeRatio, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,6 @@ def lines_plot(
     quantity: Callable[[Result], Line],
     *,
     name: str,
-    group: str,
     title: str,
     where: str,
     caption: str,
@@ -105,7 +104,7 @@ def lines_plot(
         elif named:
             _names_at_ends(axes, ends)
         lasts = "; ".join(f"{condition.name}: {value:.4g}" for condition, (_, value) in ends)
-        return finished(drawn, name, group, title, caption, f"Lines over {where}. Last values: {lasts}.")
+        return finished(drawn, name, title, caption, f"Lines over {where}. Last values: {lasts}.")
 
 
 def _draw(axes: Axes, condition: Shown, lines: Sequence[Line], markers: bool) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """How conditions look in plots: each is told from the others without colour too.
 
+Too many conditions for one plot are shown by families, which differ in nothing but how they update.
+
 The colours of the first three differ for readers with protanopia and deuteranopia as well (distances in CIELAB of
 the colours as Machado et al. 2009 simulate them); of each there is one for a light page and one for a dark one.
 """
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 
 from nmt_async.study.conditions import Condition, by_condition
 from nmt_async.study.result import Result
+from nmt_async.study.tables import WAY
 
 SERIES = (
     ("#0b5fb0", "#6cb2ff"), ("#d4660a", "#ff9d5c"), ("#6b2346", "#d2809b"), ("#2a8f9c", "#a5e0ea"),
@@ -18,6 +21,9 @@ SERIES = (
 )  # fmt: skip
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2))
 LONGEST_NAME = 24
+MOST_TOGETHER = 10
+"""So many conditions can be told from each other in one plot."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -48,9 +54,15 @@ def look(number: int) -> Look:
 
 @dataclass(frozen=True)
 class Shown(Condition):
-    """A condition with its look."""
+    """A condition with its look.
+
+    Attributes:
+        family: of those that differ in nothing but how they update, as people read it: "post @0.001"; empty where all
+            conditions are shown together.
+    """
 
     look: Look
+    family: str = ""
 
 
 def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
@@ -59,10 +71,19 @@ def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
     Raises:
         UserError: results on different data, or two of one condition and seed.
     """
-    return tuple(
-        Shown(condition.name, condition.results, look(number))
-        for number, condition in enumerate(by_condition(results).values())
-    )
+    conditions = by_condition(results)
+    together = len(conditions) <= MOST_TOGETHER
+    families: dict[str, int] = {}
+    shown = []
+    for condition in conditions.values():
+        family = "" if together else _family(condition.name)
+        number = families[family] = families.get(family, -1) + 1
+        shown.append(Shown(condition.name, condition.results, look(number), family))
+    return tuple(shown)
+
+
+def _family(name: str) -> str:
+    return " ".join(WAY.sub("", name, count=1).split()) or "Nothing but the way of updating"
 
 
 def short_name(condition: str) -> str:
