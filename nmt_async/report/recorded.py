@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from nmt_async.errors import UserError
+from nmt_async.model.configuration import model_title
 from nmt_async.options import load_yaml
 from nmt_async.quantity import Quantity, Unit, parse_quantity
 from nmt_async.report.growing import GrowingFile
@@ -193,7 +194,8 @@ def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, worke
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
     dealt = tuple(devices[number % len(devices)].strip() for number in range(workers))
-    return RunTitle(run.resolve().name, mode, int(pushes), dealt, config["preset"], saved_parameters(run), stop)
+    model = model_title(config.get("model", "transformer"), config["preset"])
+    return RunTitle(run.resolve().name, mode, int(pushes), dealt, model, saved_parameters(run), stop)
 
 
 def _workers(lines: list[str]) -> int:

@@ -23,7 +23,7 @@ class RunTitle:
         mode: sync, async or hybrid.
         pushes: summed into one update (in sync, of each worker).
         devices: one for each worker.
-        preset: of the model.
+        preset: of the model, with its name where it is no Transformer.
         parameters: how many the model has; None: unknown.
         stop_after: the set end, None if there is none.
         seconds: of training in earlier sittings of the run.

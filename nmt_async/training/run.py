@@ -13,7 +13,7 @@ from torch import Tensor
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.flat import FlatLayout
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport
@@ -108,8 +108,8 @@ class Run:
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
         return RunTitle(
-            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices), options.preset,
-            self.layout.parameters, options.stop_after, self.moment.seconds,
+            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices),
+            model_title(options.model, options.preset), self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
     def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:

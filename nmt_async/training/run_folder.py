@@ -22,6 +22,7 @@ from typing import IO, Any
 import torch
 
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
@@ -181,13 +182,14 @@ def settled(options: TrainOptions) -> TrainOptions:
     """
     if (options.out / CONFIG).exists():
         begun_with = read_options(options.out)
-        names = ("workers", "accumulate", "cpu_threads", "profile")
+        names = ["workers", "accumulate", "cpu_threads", "profile"]
+        # Before there was a second model, these defaults were written out.
+        names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
         options = dataclasses.replace(
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     return dataclasses.replace(
         options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
-        **options.words_settled(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip
