@@ -17,8 +17,8 @@ from nmt_async.report.records import TrainReport, ValidReport
 VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity", "bleu": "bleu", "chrf": "chrf"}
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""
 
-LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (?:\[([a-z-]+)\] )?(.*)")
-TRAINING = re.compile(r"Ep\. \d+ : Up\. (\d+) : ")
+LINE = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] (?:\[([a-z-]+)\] )?(.*)")
+REPORT = re.compile(r"Ep\. \d+ : Up\. (\d+) : ")
 
 
 def stamp(moment: datetime.datetime) -> str:
@@ -77,11 +77,13 @@ class LogLine:
     """A line of the log as it was read.
 
     Attributes:
+        time: local.
         kind: what stands in its brackets (valid, warn, error, config, nmt-async); train or note if there are none.
         text: the line without time and brackets.
-        update: of a training line.
+        update: of a report of training or validation.
     """
 
+    time: datetime.datetime
     kind: str
     text: str
     update: int | None = None
@@ -93,11 +95,15 @@ class LogLine:
 
 
 def read_log_line(line: str) -> LogLine | None:
-    """What a line of the log says; None if it is within a traceback."""
+    """What a line of the log says; None if it is no line of ours, or within a traceback."""
     found = LINE.fullmatch(line)
-    if found is None or found[2].startswith("Traceback "):
+    if found is None or found[3].startswith("Traceback "):
         return None
-    training = None if found[1] else TRAINING.match(found[2])
-    if training is not None:
-        return LogLine("train", found[2], int(training[1]))
-    return LogLine(found[1] or "note", found[2])
+    try:
+        time = datetime.datetime.fromisoformat(found[1])
+    except ValueError:
+        return None
+    report = REPORT.match(found[3]) if found[2] in (None, "valid") else None
+    if report is not None:
+        return LogLine(time, found[2] or "train", found[3], int(report[1]))
+    return LogLine(time, found[2] or "note", found[3])

@@ -123,7 +123,8 @@ class RecordedRun:
         said: list[tuple[Message, float]] = []
         before = math.inf
         for line in reversed(read):
-            before = before if line.update is None else line.update
+            if line.kind == "train" and line.update is not None:
+                before = line.update
             if line.kind in ("note", "warn", "error") or (line.kind == "nmt-async" and line.text.startswith("Running")):
                 said.append((Message(line.text, line.kind in ("warn", "error")), before))
         return said[::-1]

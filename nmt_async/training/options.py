@@ -320,6 +320,12 @@ class SavingOptions:
     )
     keep_last: int = option(2, "Newest checkpoints to keep.", group="Reports and checkpoints", changeable=True)
     keep_best: int = option(1, "Best models by --metric to keep.", group="Reports and checkpoints", changeable=True)
+    tensorboard: bool = option(
+        False,
+        "Write the figures to RUN/tensorboard too; needs pip install 'nmt-async[tensorboard]'.",
+        group="Reports and checkpoints",
+        changeable=True,
+    )
 
 
 @dataclass(frozen=True)

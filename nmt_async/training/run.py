@@ -35,6 +35,7 @@ from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settl
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
+from nmt_async.training.tensorboard import require_tensorboard
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
 
 
@@ -83,7 +84,7 @@ class Run:
         )
         validating, held = self._resume()
         self.display.begin(self._title(devices))
-        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged)
+        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged, options.tensorboard)
         self.validator = self._build_validator(configuration)
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
@@ -381,6 +382,8 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     training_plan(options, data)
     model_configuration(options, data)
     options.rule()
+    if options.tensorboard:
+        require_tensorboard()
     folder = RunFolder(options.out, options, data)
     display = LastingDisplay(display)
     try:

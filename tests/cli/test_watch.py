@@ -132,7 +132,7 @@ def test_a_run_is_followed_until_its_trainer_is_told_to_stop(small_data: Path, t
 def test_a_run_that_was_killed_is_said_to_be(small_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with endless_training(small_data, folder) as trainer:
-        text, code = on_terminal(folder, "of 1000e", lambda _: trainer.kill())
+        text, code = on_terminal(folder, " left", lambda _: trainer.kill())
     assert code == 0
     last = " ".join(text[text.rindex("hybrid, ") :].split())
     assert "ended" in last

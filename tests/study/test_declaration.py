@@ -40,7 +40,9 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
         (seed, condition) for seed in (1, 2) for condition in ("two sync", "one sync", "one async")
     ]
     one = small.settings[1].options
-    assert one["learn-rate"] == 0.002 and one["preset"] == "tiny" and one["lr-warmup"] == 10
+    assert one["learn-rate"] == 0.002
+    assert one["preset"] == "tiny"
+    assert one["lr-warmup"] == 10
     options = from_mapping(TrainOptions, one, "here")
     assert (options.stop_after.amount, options.valid_freq.amount, options.disp_freq.amount) == (1e5, 25e3, 12.5e3)
     assert everything.settings[0].options["valid-freq"] == "1e"

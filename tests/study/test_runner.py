@@ -70,7 +70,8 @@ def test_settings_become_results_that_name_their_command_and_are_kept(small_data
     results = run(tmp_path / "study", small_data, settings)
     assert [result.setting for result in results] == settings
     for result in results:
-        assert result.updates == 12 and not result.diverged
+        assert result.updates == 12
+        assert not result.diverged
         assert [point.update for point in result.points] == [4, 8, 12]
         assert len(result.points[-1].resampled) == 200
         assert result.processor_seconds > 0.5
@@ -109,7 +110,8 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on_to_the_same_result(
 
     with pytest.raises(Interrupted):
         run(tmp_path / "broken", small_data, [one], Display(interrupt))
-    assert children and not any(map(alive, children))
+    assert children
+    assert not any(map(alive, children))
     assert not (tmp_path / "broken/results" / f"{one.name}.json").exists()
     (result,) = run(tmp_path / "broken", small_data, [one])
     assert result.points == whole.points
@@ -171,7 +173,7 @@ def test_a_folder_of_something_else_is_refused(small_data: Path, tmp_path: Path)
         with pytest.raises(UserError, match="holds another comparison"):
             folder.begin(kind, fingerprint)
     (tmp_path / "study/study.json").write_text("{")
-    with pytest.raises(UserError, match="study.json cannot be read"):
+    with pytest.raises(UserError, match=r"study\.json cannot be read"):
         folder.begin("compare", data.fingerprint)
 
 
