@@ -40,10 +40,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's: it holds if all its criteria do, and fails if one does."""
+    """A claim's: it holds if all its criteria do, and fails if one does.
+
+    Attributes:
+        runs: names of the finished ones among those that it needs.
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]
+    runs: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -69,7 +74,9 @@ def judge(claims: Sequence[Claim], conditions: Mapping[str, Condition]) -> tuple
             findings = tuple(_find(criterion, claim.minimum, conditions) for criterion in claim.criteria)
         except UserError as error:
             raise UserError(f"Claim {claim.id!r}: {error}") from None
-        verdicts.append(Verdict(claim, findings))
+        there = [conditions[name] for name in claim.conditions if name in conditions]
+        runs = tuple(result.setting.name for condition in there for result in condition.results)
+        verdicts.append(Verdict(claim, findings, runs))
     return tuple(verdicts)
 
 
