@@ -124,11 +124,12 @@ class Run:
         self.coordinator.restore(values["coordinator"], tensors)
         self.moment = Moment(**values["moment"])
         self.judge.restore(values["judge"])
-        self.stretch = Stretch.restored(values["stretch"])
+        if "stretch" in values:  # earlier versions did not keep it
+            self.stretch = Stretch.restored(values["stretch"])
         self._validated = self._judged = values["judged"]
         self.checkpoints.rely_on(self.moment.updates, self.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        return bool(values["validating"]), (values["cluster"], tensors)
+        return bool(values["validating"]), (values.get("cluster", {}), tensors)
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
