@@ -16,7 +16,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.flat import FlatLayout
 from nmt_async.report.console import Display
-from nmt_async.report.records import RunTitle, ValidReport
+from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
@@ -108,8 +108,9 @@ class Run:
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
+        places = worker_places(devices, options.cluster, options.profile)
         return RunTitle(
-            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices),
+            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
             model_title(options.model, options.preset), self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
@@ -364,6 +365,7 @@ class Run:
         if self.validator is not None:
             self.validator.close()
         self.setup.close()
+        self.checkpoints.close()
         self.journal.close()
         self.metrics.close()
 
