@@ -48,6 +48,15 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
     assert everything.settings[0].options["valid-freq"] == "1e"
 
 
+def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
+    text = STUDY.replace("one sync: {", "one sync: {preset: null, workers: null, ")
+    settings = {
+        each.condition: each.options for each in read_declaration(written(tmp_path, text)).sizes["all"].settings
+    }
+    assert not {"preset", "workers"} & set(settings["one sync"])
+    assert settings["one async"]["preset"] == "tiny"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
