@@ -20,8 +20,8 @@ from torch import Tensor
 
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
+from nmt_async.model.build import build_model
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.quantity import parse_quantity
 from nmt_async.report.console import PlainDisplay
 from nmt_async.sync.journal import Event, Kind, effective
@@ -140,10 +140,14 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def start_typed(data: Path, out: Path, **changes: Any) -> subprocess.Popen[str]:
-    """The command as typed, in a process of its own."""
+def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes: Any) -> subprocess.Popen[str]:
+    """The command as typed, in a process of its own.
+
+    Args:
+        output: where what it says goes; a pipe that nobody reads makes it wait once it is full.
+    """
     return subprocess.Popen(
-        [*COMMAND, str(data), *typed(out, **changes)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*COMMAND, str(data), *typed(out, **changes)], stdout=output, stderr=output, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -191,11 +195,11 @@ def replayed(run: Path, data: Path) -> Tensor:
     options, prepared = read_options(run), PreparedData.open(data)
     header, _ = read_journal(run / JOURNAL)
     configuration = model_configuration(options, prepared)
-    model = Transformer(configuration, options.seed)
+    model = build_model(configuration, options.seed)
     layout = FlatLayout(model)
     buffers = torch.zeros(header["workers"] + 1, layout.size)
     buffers[0].copy_(layout.gather(model))
-    worker = Worker(Transformer(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
+    worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
     plan = training_plan(options, prepared)
     replay = Replay(
         lambda record: build_coordinator(options, plan, buffers, record, lambda _: None),

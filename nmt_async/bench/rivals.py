@@ -15,8 +15,8 @@ from torch import nn
 from nmt_async.cluster.child import settle_in, thread_environment
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure
+from nmt_async.model.build import build_model
 from nmt_async.model.loss import smoothed_cross_entropy
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.text.prepared import PreparedData
 
@@ -38,7 +38,7 @@ class PlainLoop:
         self.plan = plan
         self.number, self.ranks = rank, ranks
         self.label_smoothing = settings.label_smoothing
-        model = Transformer(settings.configuration, settings.seed).train()
+        model = build_model(settings.configuration, settings.seed).train()
         self.model: nn.Module = nn.parallel.DistributedDataParallel(model) if group else model
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
 

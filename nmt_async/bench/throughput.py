@@ -18,9 +18,9 @@ from nmt_async.bench.rivals import Rival
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import UserError
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.options import option
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -79,7 +79,7 @@ class Cluster:
     """Our own workers and server, as in training, as a contender."""
 
     def __init__(self, options: TrainOptions, settings: WorkerSettings, plan: BatchPlan) -> None:
-        model = Transformer(settings.configuration, settings.seed)
+        model = build_model(settings.configuration, settings.seed)
         layout = FlatLayout(model)
         devices = options.device_list()
         self.memory = shared_memory(len(devices), layout.size)

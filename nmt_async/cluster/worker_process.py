@@ -14,8 +14,8 @@ from nmt_async.cluster.child import settle_in
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import Worker
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.prepared import PreparedData
 
 
@@ -58,7 +58,7 @@ class Failed:
 
 def build_worker(settings: WorkerSettings, device: torch.device) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
-    model = Transformer(settings.configuration).to(device)
+    model = build_model(settings.configuration).to(device)
     return Worker(model, settings.seed, settings.label_smoothing, device)
 
 

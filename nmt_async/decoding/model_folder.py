@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nmt_async.errors import UserError
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -45,7 +46,7 @@ class LoadedModel:
         folder: the model folder that was found.
     """
 
-    model: Transformer
+    model: TranslationModel
     source_vocabulary: Vocabulary
     target_vocabulary: Vocabulary
     configuration: ModelConfiguration
@@ -105,9 +106,9 @@ def load_model(folder: Path) -> LoadedModel:
                 f"{folder / name} is damaged (its SHA-256 is not the one in {DESCRIPTION}); use another checkpoint."
             )
     try:
-        configuration = ModelConfiguration(**description["configuration"])
-        model = Transformer(configuration)
-    except (TypeError, ValueError, KeyError) as error:
+        configuration = ModelConfiguration.from_mapping(description["configuration"])
+        model = build_model(configuration)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{folder / DESCRIPTION} describes no model that this version knows ({error}).") from None
     layout = FlatLayout(model)
     vector = torch.zeros(layout.size)

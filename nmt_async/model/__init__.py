@@ -1,1 +1,1 @@
-"""The model: configuration and presets, the Transformer, initialisation, loss."""
+"""The models: configuration and presets, the Transformer, the recurrent model, initialisation, loss."""

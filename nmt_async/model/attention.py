@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt_async.model.initial import glorot
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(batch, length, d) as (batch, heads, length, d / heads)."""
@@ -77,9 +79,6 @@ class CrossAttention(nn.Module):
 
 
 def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:
-    """Glorot uniform for a matrix that holds ``parts`` square ones beneath each other; biases zero."""
-    width = linear.in_features
-    limit = (6.0 / (width + linear.out_features // parts)) ** 0.5
-    with torch.no_grad():
-        linear.weight.uniform_(-limit, limit, generator=generator)
-        linear.bias.zero_()
+    """Glorot uniform for a matrix that holds ``parts`` alike beneath each other; biases zero."""
+    glorot(linear.weight, parts, generator)
+    nn.init.zeros_(linear.bias)

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import UserError
-from nmt_async.options import option
+from nmt_async.options import flag_of, option
 
 GROUP = "Model"
+
+
+MODELS = ("transformer", "rnn")
+MARIANS_NAMES = {"s2s": "rnn"}
+OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
+                "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
+"""Which of a configuration's fields mean something in one model only; in the others they are 0 or empty."""
+
+DEFAULTS = {"norm": "pre", "activation": "relu"}
+"""Of options that no preset gives, where nobody gave them: else they could not be refused where they mean nothing."""
 
 
 @dataclass(frozen=True)
 class ModelConfiguration:
     """Everything that fixes a model's function besides its parameters; saved with every checkpoint.
 
-    Sizes are counts of units, subwords or layers; dropout and label smoothing are probabilities.
+    Sizes are counts of units, subwords or layers; dropout and label smoothing are probabilities. Fields that mean
+    nothing in a model (`OF_ONE_MODEL`) are 0 or empty there.
     """
 
     source_vocabulary: int
@@ -31,51 +43,118 @@ class ModelConfiguration:
     dropout: float
     tied: str
     max_positions: int = 1024
+    model: str = "transformer"
+    dim_rnn: int = 0
 
     def as_mapping(self) -> dict[str, Any]:
-        """Plain values for a manifest."""
-        return dataclasses.asdict(self)
+        """Plain values for a manifest, the model's name first; without those that mean nothing in this model."""
+        values = dataclasses.asdict(self)
+        return {"model": values.pop("model")} | {
+            name: value for name, value in values.items() if OF_ONE_MODEL.get(name, self.model) == self.model
+        }
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ModelConfiguration:
+        """What `as_mapping` gave; without a model's name, as before there was a second one, it is a Transformer.
+
+        Raises:
+            TypeError: a field is missing, unknown, or another model's.
+        """
+        model = values.get("model", "transformer")
+        meaningless: dict[str, Any] = {
+            field.name: "" if field.type == "str" else 0
+            for field in dataclasses.fields(cls)
+            if OF_ONE_MODEL.get(field.name, model) != model
+        }
+        for name in meaningless.keys() & values.keys():
+            raise TypeError(f"{name} means nothing in a model of type {model}")
+        return cls(**meaningless, **values)
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"dim_emb": 128, "heads": 4, "dim_ffn": 512, "enc_depth": 2, "dec_depth": 2, "dropout": 0.1},
-    "small": {"dim_emb": 256, "heads": 4, "dim_ffn": 1024, "enc_depth": 3, "dec_depth": 3, "dropout": 0.1},
-    # Vaswani et al. 2017, table 3: base and big (its EN-DE dropout).
-    "base": {"dim_emb": 512, "heads": 8, "dim_ffn": 2048, "enc_depth": 6, "dec_depth": 6, "dropout": 0.1},
-    "big": {"dim_emb": 1024, "heads": 16, "dim_ffn": 4096, "enc_depth": 6, "dec_depth": 6, "dropout": 0.3},
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "transformer": {
+        "tiny": {"dim_emb": 128, "heads": 4, "dim_ffn": 512, "enc_depth": 2, "dec_depth": 2, "dropout": 0.1},
+        "small": {"dim_emb": 256, "heads": 4, "dim_ffn": 1024, "enc_depth": 3, "dec_depth": 3, "dropout": 0.1},
+        # Vaswani et al. 2017, table 3: base and big (its EN-DE dropout).
+        "base": {"dim_emb": 512, "heads": 8, "dim_ffn": 2048, "enc_depth": 6, "dec_depth": 6, "dropout": 0.1},
+        "big": {"dim_emb": 1024, "heads": 16, "dim_ffn": 4096, "enc_depth": 6, "dec_depth": 6, "dropout": 0.3},
+    },
+    # About as many parameters as the Transformer's; base has Nematus' and Marian's widths.
+    "rnn": {
+        "tiny": {"dim_emb": 128, "dim_rnn": 160, "enc_depth": 1, "dec_depth": 1, "dropout": 0.1},
+        "small": {"dim_emb": 256, "dim_rnn": 416, "enc_depth": 1, "dec_depth": 1, "dropout": 0.1},
+        "base": {"dim_emb": 512, "dim_rnn": 1024, "enc_depth": 2, "dec_depth": 1, "dropout": 0.1},
+        "big": {"dim_emb": 1024, "dim_rnn": 2048, "enc_depth": 2, "dec_depth": 1, "dropout": 0.3},
+    },
 }
+
+
+def model_named(text: str) -> str:
+    """The model of that name, ours or Marian's.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = MARIANS_NAMES.get(text, text)
+    if name not in MODELS:
+        raise UserError(f"{text!r} is not known; choose one of {', '.join(MODELS)}.")
+    return name
+
+
+def model_title(model: str, preset: str) -> str:
+    """What a run's title calls its model: the preset, after the model's name where it is not the usual one."""
+    return preset if model == "transformer" else f"{model} {preset}"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """The options of the model; what is not given comes from the preset."""
 
-    preset: str = option("small", "Sizes of the model.", group=GROUP, choices=tuple(PRESETS))
-    dim_emb: int | None = option(None, "Width of embeddings and layers (else the preset's).", group=GROUP)
+    model: str = option(
+        "transformer",
+        "Transformer, or recurrent with attention (Marian's s2s).",
+        group=GROUP,
+        flags=("--model", "--type"),
+        parse=model_named,
+        metavar="transformer|rnn",
+    )
+    preset: str = option("small", "Sizes of the model.", group=GROUP, choices=tuple(PRESETS["transformer"]))
+    dim_emb: int | None = option(
+        None, "Width of embeddings, and of a Transformer's layers (else the preset's).", group=GROUP
+    )
+    dim_rnn: int | None = option(None, "rnn: width of recurrent states (else the preset's).", group=GROUP)
     heads: int | None = option(
-        None, "Attention heads; they divide the width.", group=GROUP, flags=("--heads", "--transformer-heads")
+        None,
+        "transformer: attention heads; they divide the width.",
+        group=GROUP,
+        flags=("--heads", "--transformer-heads"),
     )
     dim_ffn: int | None = option(
-        None, "Width inside feed-forward layers.", group=GROUP, flags=("--dim-ffn", "--transformer-dim-ffn")
+        None,
+        "transformer: width inside feed-forward layers.",
+        group=GROUP,
+        flags=("--dim-ffn", "--transformer-dim-ffn"),
     )
     enc_depth: int | None = option(None, "Encoder layers.", group=GROUP)
     dec_depth: int | None = option(None, "Decoder layers.", group=GROUP)
-    norm: str = option(
-        "pre",
-        "Layer normalisation before each sub-layer (Marian: preprocess n, postprocess da) or after (postprocess dan).",
+    norm: str | None = option(
+        None,
+        "transformer: layer normalisation before each sub-layer (the default; Marian: preprocess n, postprocess da) "
+        "or after (postprocess dan).",
         group=GROUP,
         choices=("pre", "post"),
     )
-    activation: str = option(
-        "relu",
-        "Non-linearity of feed-forward layers.",
+    activation: str | None = option(
+        None,
+        "transformer: non-linearity of feed-forward layers (default: relu).",
         group=GROUP,
         choices=("relu", "swish", "gelu"),
         flags=("--activation", "--transformer-ffn-activation"),
     )
     dropout: float | None = option(
         None,
-        "Dropout after embeddings and sub-layers (else the preset's).",
+        "Dropout after embeddings and sub-layers, in rnn after embeddings, encoder and before the output "
+        "(else the preset's).",
         group=GROUP,
         flags=("--dropout", "--transformer-dropout"),
     )
@@ -93,18 +172,18 @@ class ModelOptions:
         Raises:
             UserError: sizes that do not fit together.
         """
-        sizes = dict(PRESETS[self.preset])
+        self._check_model()
+        sizes = dict(PRESETS[self.model][self.preset])
         for name in sizes:
             value = getattr(self, name)
             if value is not None:
                 sizes[name] = value
-        for name in ("dim_emb", "heads", "dim_ffn", "enc_depth", "dec_depth"):
+        for name in set(sizes) - {"dropout"}:
             if sizes[name] < 1:
                 raise UserError(f"--{name.replace('_', '-')}: {sizes[name]} is too small; give 1 or more.")
-        if sizes["dim_emb"] % sizes["heads"] or sizes["dim_emb"] % 2 or sizes["dim_emb"] < 4:
-            raise UserError(
-                f"--dim-emb {sizes['dim_emb']} must be even, at least 4 and a multiple of --heads {sizes['heads']}."
-            )
+        width = sizes["dim_emb"]
+        if self.model == "transformer" and (width % sizes["heads"] or width % 2 or width < 4):
+            raise UserError(f"--dim-emb {width} must be even, at least 4 and a multiple of --heads {sizes['heads']}.")
         if not 0.0 <= sizes["dropout"] < 1.0:
             raise UserError(f"--dropout: {sizes['dropout']} is not a probability below 1.")
         tied = self.tied_embeddings
@@ -112,11 +191,27 @@ class ModelOptions:
             tied = "all" if joint else "target"
         if tied == "all" and not joint:
             raise UserError("--tied-embeddings all needs a joint vocabulary; this data has one for each language.")
-        return ModelConfiguration(
-            source_vocabulary=source_vocabulary,
-            target_vocabulary=target_vocabulary,
-            norm=self.norm,
-            activation=self.activation,
-            tied=tied,
-            **sizes,
+        words = {
+            name: getattr(self, name) or default
+            for name, default in DEFAULTS.items()
+            if OF_ONE_MODEL[name] == self.model
+        }
+        return ModelConfiguration.from_mapping(
+            {
+                "model": self.model,
+                "source_vocabulary": source_vocabulary,
+                "target_vocabulary": target_vocabulary,
+                "tied": tied,
+                **sizes,
+                **words,
+            }
         )
+
+    def _check_model(self) -> None:
+        """Refuses options that mean nothing in this model."""
+        for field in dataclasses.fields(ModelOptions):
+            belongs = OF_ONE_MODEL.get(field.name, self.model)
+            if belongs != self.model and getattr(self, field.name) is not None:
+                raise UserError(
+                    f"{flag_of(field)} means nothing to --model {self.model}; leave it out, or give --model {belongs}."
+                )

@@ -6,7 +6,6 @@ the output matrix has a bias beside it.
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
@@ -18,6 +17,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import DecoderState, TranslationModel
 from nmt_async.model.embedding import Embedding, sinusoid_positions
 from nmt_async.model.incremental import LayerCache, TransformerState
+from nmt_async.model.initial import by_width
 from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer
 from nmt_async.text.batch import Batch, padding_mask
 
@@ -59,8 +59,7 @@ class Transformer(TranslationModel):
                 initialise_parts(module, parts, generator)
         embeddings = {id(weight): weight for weight in self._embedding_matrices()}
         for weight in embeddings.values():
-            limit = math.sqrt(3.0 / weight.shape[1])
-            weight.uniform_(-limit, limit, generator=generator)
+            by_width(weight, generator)
         self.output_bias.zero_()
 
     def _embedding_matrices(self) -> list[nn.Parameter]:

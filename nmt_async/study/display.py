@@ -65,6 +65,9 @@ class LineDisplay:
         self.shares.pop(setting.name, None)
         print(f"{setting.name} failed: {why}", file=self.out, flush=True)
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     @property
     def share(self) -> float:
         """Of the whole study."""

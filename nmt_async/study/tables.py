@@ -14,12 +14,13 @@ from nmt_async.study.wording import amount, figure, number, times
 
 Conditions = Mapping[str, Condition]
 COLUMNS = 10
-_WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?(?![\w-])")
+WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?(?![\w-])")
+"""Where the name of a condition says how it updates."""
 
 
 def baseline_of(condition: Condition, conditions: Conditions) -> Condition | None:
     """The condition that differs in being ``sync`` where this one says how it updates, if there is one."""
-    name = _WAY.sub("sync", condition.name, count=1)
+    name = WAY.sub("sync", condition.name, count=1)
     return conditions.get(name) if name != condition.name else None
 
 

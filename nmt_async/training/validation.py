@@ -22,9 +22,10 @@ from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import corpus_scores
 from nmt_async.decoding.translator import Translator
+from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
 
@@ -81,7 +82,7 @@ class Unscored:
 
 
 @torch.inference_mode()
-def sentence_losses(model: Transformer, data: ParallelStore) -> np.ndarray:
+def sentence_losses(model: TranslationModel, data: ParallelStore) -> np.ndarray:
     """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,)."""
     model.eval()
     plan = BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
@@ -95,7 +96,7 @@ def sentence_losses(model: Transformer, data: ParallelStore) -> np.ndarray:
     return losses
 
 
-def score(model: Transformer, data: PreparedData, settings: ValidationSettings) -> Scores:
+def score(model: TranslationModel, data: PreparedData, settings: ValidationSettings) -> Scores:
     """All scores of the model on the validation set of ``data``."""
     assert data.valid is not None
     begin = time.monotonic()
@@ -120,7 +121,7 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
     settle_in(threads=1, niceness=NICENESS)
     try:
         data = PreparedData.open(settings.data)
-        model = Transformer(settings.configuration)
+        model = build_model(settings.configuration)
         FlatLayout(model).bind(model, frozen.tensor[0])
         while pipe.recv():
             pipe.send(score(model, data, settings))
@@ -164,7 +165,7 @@ class InlineValidator:
         self.step: int | None = None
         self._scores: Scores | None = None
         self._data = PreparedData.open(settings.data)
-        self._model = Transformer(settings.configuration)
+        self._model = build_model(settings.configuration)
         FlatLayout(self._model).bind(self._model, self.frozen)
 
     @property

@@ -11,18 +11,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nmt_async.decoding.beam import Hypothesis, Search, beam_search
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.transformer import Transformer
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import MODELS, ModelConfiguration
 from nmt_async.text.batch import END, UNKNOWN, Batch, pad
 
 
-def random_model(seed, vocabulary, eagerness=0.0):
+def random_model(seed, vocabulary, eagerness=0.0, kind="transformer"):
     """A model whose output bias makes some subwords likely, the end by ``eagerness`` more."""
-    configuration = ModelConfiguration(vocabulary, vocabulary, 8, 2, 12, 1, 1, "pre", "relu", 0.0, "all")
-    model = Transformer(configuration, seed).double().eval()
+    sizes = {"dim_rnn": 12} if kind == "rnn" else {"heads": 2, "dim_ffn": 12, "norm": "pre", "activation": "relu"}
+    configuration = ModelConfiguration.from_mapping(
+        {"model": kind, "source_vocabulary": vocabulary, "target_vocabulary": vocabulary, "dim_emb": 8,
+         "enc_depth": 1, "dec_depth": 1, "dropout": 0.0, "tied": "all", **sizes}
+    )  # fmt: skip
+    model = build_model(configuration, seed).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        model.output_weight.mul_(2.0)
+        model.output_weight.mul_(2.0 if kind == "transformer" else 4.0)
         model.output_bias.copy_(torch.randn(vocabulary, generator=generator))
         model.output_bias[END] += eagerness
     return model
@@ -104,11 +108,13 @@ SEARCHES = st.builds(
     eagerness=st.sampled_from([-3.0, 1.0, 4.0]),
     lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4),
     search=SEARCHES,
+    kind=st.sampled_from(MODELS),
 )
-@example(seed=1, vocabulary=200, eagerness=2.0, lengths=[3, 1, 5], search=Search(4, 0.6, 1.0, 3, 1))
+@example(seed=1, vocabulary=200, eagerness=2.0, lengths=[3, 1, 5], search=Search(4, 0.6, 1.0, 3, 1), kind="transformer")
+@example(seed=1, vocabulary=200, eagerness=2.0, lengths=[3, 1, 5], search=Search(4, 0.6, 1.0, 3, 1), kind="rnn")
 @settings(max_examples=40, deadline=None)
-def test_batched_search_finds_what_the_definition_finds(seed, vocabulary, eagerness, lengths, search):
-    model = random_model(seed, vocabulary, eagerness)
+def test_batched_search_finds_what_the_definition_finds(seed, vocabulary, eagerness, lengths, search, kind):
+    model = random_model(seed, vocabulary, eagerness, kind)
     sources = random_sources(seed, vocabulary, lengths)
     search = dataclasses.replace(search, wanted=min(search.wanted, search.beam_size))
     for found, source in zip(decode(model, sources, search), sources, strict=True):
@@ -125,9 +131,10 @@ def test_a_beam_wide_enough_finds_the_best_of_all_translations(seed):
     assert_same(found, everything[:10])
 
 
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("beam_size", [1, 5])
-def test_many_at_once_are_translated_as_one_by_one(beam_size):
-    model = random_model(3, 150, eagerness=2.0)
+def test_many_at_once_are_translated_as_one_by_one(beam_size, kind):
+    model = random_model(3, 150, eagerness=2.0, kind=kind)
     sources = random_sources(7, 150, [3, 14, 1, 8, 8, 2, 5, 30])
     search = Search(beam_size, wanted=beam_size)
     for together, source in zip(decode(model, sources, search), sources, strict=True):

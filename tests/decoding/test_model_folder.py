@@ -8,7 +8,8 @@ import torch
 
 from nmt_async.decoding.model_folder import load_model, save_model
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import ModelConfiguration, ModelOptions
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import train_vocabulary
@@ -39,6 +40,23 @@ def test_two_vocabularies_are_kept_apart(tmp_path, vocabulary, sentences):
     save(tmp_path / "model", model, vocabulary, other)
     loaded = load_model(tmp_path / "model")
     assert (loaded.source_vocabulary.size, loaded.target_vocabulary.size) == (38, 36)
+
+
+def test_a_recurrent_model_comes_back_as_it_was_saved(tmp_path, vocabulary):
+    options = ModelOptions(model="rnn", preset="tiny", dim_emb=8, dim_rnn=12, dec_depth=2)
+    model = build_model(options.configuration(vocabulary.size, vocabulary.size, joint=True), seed=3)
+    save(tmp_path / "model", model, vocabulary, vocabulary)
+    loaded = load_model(tmp_path / "model")
+    assert type(loaded.model) is type(model)
+    assert loaded.configuration == model.configuration
+    assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_description_from_before_there_were_two_models_is_a_transformers(folder):
+    description = json.loads((folder / "model.json").read_text())
+    assert description["configuration"].pop("model") == "transformer"
+    (folder / "model.json").write_text(json.dumps(description))
+    assert isinstance(load_model(folder).model, Transformer)
 
 
 def test_a_run_gives_its_best_model_or_else_its_last(tmp_path, folder):
@@ -76,6 +94,10 @@ def test_a_damaged_or_missing_file_is_named(folder, name, damage):
         (lambda description: description["sha256"].update({"../outside": "0"}), "is damaged"),
         (lambda description: description["configuration"].update(unheard_of=1), "describes no model"),
         (lambda description: description["configuration"].pop("heads"), "describes no model"),
+        (lambda description: description["configuration"].update(model="lstm"), "describes no model"),
+        (lambda description: description["configuration"].update(model="rnn"), "describes no model"),
+        (lambda description: description["configuration"].update(dim_rnn=8), "describes no model"),
+        (lambda description: description.update(configuration=[]), "describes no model"),
         (lambda description: description["configuration"].update(activation="sigmoid"), "describes no model"),
         (lambda description: description["configuration"].update(enc_depth=2), "does not fit"),
         (lambda description: description["configuration"].update(dim_ffn=30), "does not fit"),

@@ -6,28 +6,31 @@ from typing import Any
 import pytest
 import torch
 
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.transformer import Transformer
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import Batch, pad
 
 SIZES: dict[str, Any] = {
     "source_vocabulary": 13, "target_vocabulary": 13, "dim_emb": 16, "heads": 2, "dim_ffn": 24, "enc_depth": 2,
     "dec_depth": 2, "norm": "pre", "activation": "relu", "dropout": 0.0, "tied": "all", "max_positions": 8,
+    "dim_rnn": 12,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Callable[..., Transformer]:
+def tiny() -> Callable[..., TranslationModel]:
     """Makes a tiny model in double precision, with biases that are not zero, from changes to its sizes."""
 
-    def make(seed: int = 1, **changes: Any) -> Transformer:
-        model = Transformer(ModelConfiguration(**{**SIZES, **changes}), seed)
+    def make(seed: int = 1, model: str = "transformer", **changes: Any) -> TranslationModel:
+        values = {name: SIZES[name] for name in SIZES if OF_ONE_MODEL.get(name, model) == model}
+        made = build_model(ModelConfiguration.from_mapping({"model": model, **values, **changes}), seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name.endswith("bias"):
+            for name, parameter in made.named_parameters():
+                if "bias" in name:
                     parameter.uniform_(-0.5, 0.5, generator=generator)
-        return model.double()
+        return made.double()
 
     return make
 

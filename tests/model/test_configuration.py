@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import ModelConfiguration, ModelOptions
+from nmt_async.model.configuration import MODELS, OF_ONE_MODEL, ModelConfiguration, ModelOptions
 
 
 @pytest.mark.parametrize(
@@ -16,6 +18,9 @@ from nmt_async.model.configuration import ModelConfiguration, ModelOptions
         ({"enc_depth": 0}, True, "--enc-depth: 0"),
         ({"dropout": 1.0}, True, "--dropout: 1.0"),
         ({"dropout": float("nan")}, True, "--dropout: nan"),
+        ({"model": "rnn", "dim_rnn": 0}, True, "--dim-rnn: 0"),
+        ({"model": "rnn", "dim_emb": 0}, True, "--dim-emb: 0"),
+        ({"model": "rnn", "dec_depth": 0}, True, "--dec-depth: 0"),
         ({"tied_embeddings": "all"}, False, "--tied-embeddings all"),
     ],
 )
@@ -35,6 +40,43 @@ def test_what_is_given_wins_over_the_preset():
     assert (configuration.enc_depth, configuration.dec_depth, configuration.dropout) == (2, 6, 0.0)
 
 
-def test_a_configuration_survives_its_mapping():
+@pytest.mark.parametrize("model", MODELS)
+def test_a_configuration_survives_its_mapping(model):
+    configuration = ModelOptions(model=model, preset="tiny").configuration(100, 100, joint=True)
+    assert ModelConfiguration.from_mapping(configuration.as_mapping()) == configuration
+
+
+def test_a_mapping_that_names_no_model_is_a_transformers():
     configuration = ModelOptions(preset="tiny").configuration(100, 100, joint=True)
-    assert ModelConfiguration(**configuration.as_mapping()) == configuration
+    values = configuration.as_mapping()
+    del values["model"]
+    assert ModelConfiguration.from_mapping(values) == configuration
+
+
+def test_a_mapping_holds_what_means_something_in_its_model():
+    values = ModelOptions(model="rnn", preset="tiny").configuration(100, 100, joint=True).as_mapping()
+    assert values.keys().isdisjoint({"heads", "dim_ffn", "norm", "activation", "max_positions"})
+    assert values["dim_rnn"] == 160
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "value", "other"),
+    [
+        ("rnn", "heads", 4, "transformer"),
+        ("rnn", "dim_ffn", 512, "transformer"),
+        ("rnn", "norm", "pre", "transformer"),
+        ("rnn", "norm", "post", "transformer"),
+        ("rnn", "activation", "relu", "transformer"),
+        ("transformer", "dim_rnn", 64, "rnn"),
+    ],
+)
+def test_an_option_of_another_model_is_refused(model, option, value, other):
+    with pytest.raises(UserError) as caught:
+        ModelOptions(model=model, **{option: value}).configuration(100, 100, joint=True)
+    flag = "--" + option.replace("_", "-")
+    assert str(caught.value) == f"{flag} means nothing to --model {model}; leave it out, or give --model {other}."
+
+
+def test_what_a_model_reads_is_either_every_models_or_one_models():
+    assert set(OF_ONE_MODEL.values()) == set(MODELS)
+    assert OF_ONE_MODEL.keys() < {field.name for field in dataclasses.fields(ModelConfiguration)}

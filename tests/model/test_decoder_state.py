@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt_async.model.configuration import MODELS
 from nmt_async.model.decoder_state import compact
 
 
@@ -30,11 +31,21 @@ def at_once(model, batch):
     return result
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "pre"},
+        {"norm": "post"},
+        {"model": "rnn"},
+        {"model": "rnn", "dec_depth": 1},
+        {"model": "rnn", "dec_depth": 3},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("tied", ["all", "target", "none"])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_steps_give_the_logits_of_the_forward_pass(tiny, random_batch, norm, tied, beam):
-    model = tiny(norm=norm, tied=tied).eval()
+def test_steps_give_the_logits_of_the_forward_pass(tiny, random_batch, changes, tied, beam):
+    model = tiny(**changes, tied=tied).eval()
     batch = random_batch([3, 7, 1, 5], [6, 6, 6, 6])
     with torch.no_grad():
         stepped, whole = forced(model, batch, beam), at_once(model, batch)
@@ -42,8 +53,9 @@ def test_steps_give_the_logits_of_the_forward_pass(tiny, random_batch, norm, tie
         torch.testing.assert_close(stepped[:, hypothesis], whole)
 
 
-def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch):
-    model = tiny().eval()
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch, kind):
+    model = tiny(model=kind).eval()
     batch = random_batch([4, 2], [2, 2])
     generator = torch.Generator().manual_seed(5)
     beam, length = 3, 9
@@ -65,9 +77,10 @@ def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch
             torch.testing.assert_close(logits.view(2, beam, -1)[:, hypothesis], whole[:, -1])
 
 
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("kept", [[1, 3], [0, 1, 2], [3, 1], [2]])
-def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch, kept):
-    model = tiny().eval()
+def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch, kind, kept):
+    model = tiny(model=kind).eval()
     batch = random_batch([3, 7, 2, 5], [2, 2, 2, 2])
     words = torch.tensor([[2, 3], [4, 5], [6, 7], [8, 9]])
     with torch.no_grad():

@@ -67,7 +67,7 @@ def test_presets_have_the_parameters_of_their_sizes(monkeypatch, preset, million
     monkeypatch.setattr(Transformer, "initialise", lambda *_: None)  # shapes only: the meta device holds no values
     with torch.device("meta"):
         model = Transformer(ModelOptions(preset=preset).configuration(8000, 8000, joint=True))
-    sizes = PRESETS[preset]
+    sizes = PRESETS["transformer"][preset]
     d, inner = sizes["dim_emb"], sizes["dim_ffn"]
     attention, feed_forward, norm = 4 * (d * d + d), 2 * d * inner + inner + d, 2 * d
     encoder = attention + feed_forward + 2 * norm

@@ -12,8 +12,8 @@ from training_runs import small_options
 
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.errors import UserError
+from nmt_async.model.build import build_model
 from nmt_async.model.flat import FlatLayout
-from nmt_async.model.transformer import Transformer
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.parts import model_configuration
@@ -25,7 +25,7 @@ class Writer:
     def __init__(self, run: Path, data: Path, keep_last: int = 2, keep_best: int = 1) -> None:
         prepared = PreparedData.open(data)
         configuration = model_configuration(small_options(run), prepared)
-        self.layout = FlatLayout(Transformer(configuration))
+        self.layout = FlatLayout(build_model(configuration))
         vocabulary = prepared.source_vocabulary.path
         files = ModelFiles(configuration, self.layout, vocabulary, vocabulary)
         self.run = run

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from training_runs import prepare_small, small_options
 
 from nmt_async.errors import UserError
@@ -56,6 +57,29 @@ def test_figures_of_a_void_future_are_taken_out(tmp_path: Path) -> None:
     MetricsFiles(tmp_path, update=2, validated=1).close()
     kept = [(line["kind"], line["update"]) for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert kept == [("train", 1), ("valid", 1), ("train", 2)]
+
+
+RECURRENT = {"model": "rnn", "heads": None, "dim_ffn": None, "dim_rnn": 16}
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "post"}, RECURRENT], ids=["default", "post", "rnn"])
+def test_a_run_goes_on_with_the_model_it_was_begun_with(
+    small_data: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        begin(tmp_path / "run", small_data, **changes)
+    with pytest.raises(UserError, match=r"begun with --(norm|model|heads) .*; give the same"):
+        begin(tmp_path / "run", small_data, **({"norm": "post"} if changes != {"norm": "post"} else RECURRENT))
+
+
+def test_a_run_from_before_there_were_two_models_goes_on(small_data: Path, tmp_path: Path) -> None:
+    begin(tmp_path / "run", small_data)
+    config = tmp_path / "run" / "config.yaml"
+    options = yaml.safe_load(config.read_text())
+    assert (options.pop("model"), options.pop("dim-rnn")) == ("transformer", None)
+    config.write_text(yaml.safe_dump({**options, "norm": "pre", "activation": "relu"}))
+    begin(tmp_path / "run", small_data)
+    begin(tmp_path / "run", small_data)
 
 
 def test_a_run_goes_on_only_with_its_own_options_and_data(small_data: Path, tmp_path: Path) -> None:
