@@ -27,6 +27,7 @@ from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     build_coordinator,
+    expected_lines,
     model_configuration,
     training_plan,
     within_memory,
@@ -85,6 +86,7 @@ class Run:
         validating, held = self._resume()
         self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged, options.tensorboard)
+        self._expect()
         self.validator = self._build_validator(configuration)
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
@@ -113,6 +115,13 @@ class Run:
             self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
             model_title(options.model, options.preset), self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
+
+    def _expect(self) -> None:
+        """Says what the updates will be."""
+        for line in expected_lines(self.options, self.plan):
+            self.display.say(line)
+            with contextlib.suppress(OSError):
+                self.metrics.note(f"[expected] {line}")
 
     def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
         """Takes up the newest checkpoint; whether its own validation was not finished then, and the cluster's state."""
