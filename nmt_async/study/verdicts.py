@@ -97,7 +97,10 @@ def _find(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condi
     ]
     found = compare(criterion.quantity, *pairs, target=criterion.target)
     short = _short(criterion, minimum, conditions)
-    outcome = _outcome(criterion, found) if not short else "undecided at this budget"
+    lies = _outcome(criterion, found)
+    outcome: Outcome = "undecided at this budget" if short else lies
+    if short and lies != outcome:
+        short += f"; by these runs it {lies}"
     why = short or ("" if outcome != "undecided at this budget" else _why_open(found))
     return Finding(criterion, outcome, found, why, _sentence(criterion, chosen, found, why))
 
@@ -173,12 +176,13 @@ def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: D
     if isinstance(found, Ratio):
         said = f"{quantity} of {', over that of '.join(sides)}"
     return (
-        f"{said}: {figure(found)}; claimed: {_range(criterion)}. "
+        f"{said}: {figure(found)}; claimed: {claimed(criterion)}. "
         f"({'; '.join([basis(found), *remarks, *([f'undecided: {why}'] if why else [])])})"
     )
 
 
-def _range(criterion: Criterion) -> str:
+def claimed(criterion: Criterion) -> str:
+    """The range in words: ``above 0.05``."""
     ends = [("above", criterion.above), ("below", criterion.below)]
     return " and ".join(f"{word} {value:g}".replace("-", "−") for word, value in ends if math.isfinite(value))
 
