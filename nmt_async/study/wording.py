@@ -37,10 +37,7 @@ def figure(found: Difference | Ratio, digits: int | None = None) -> str:
     Args:
         digits: behind the point of a difference or a mean; None: as `number` has them.
     """
-    if isinstance(found, Ratio):
-        words = times(found.value)
-    else:
-        words = number(found.value, len(found.seeds) > 1, digits)
+    words = times(found.value) if isinstance(found, Ratio) else number(found.value, len(found.seeds) > 1, digits)
     said = interval(found, digits)
     return f"{words} ({said})" if said else words
 
