@@ -11,12 +11,13 @@ from nmt_async import __version__
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.planning.options import SimulateOptions
 from nmt_async.report.watch import WatchOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, compare, evaluate, prepare, report, study, train, translate, watch
+from . import bench, compare, evaluate, prepare, report, simulate, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -63,6 +64,7 @@ command(
 command(
     app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
 )
+command(app, SimulateOptions, simulate.run, name="simulate", groups=simulate.GROUPS, example=simulate.EXAMPLE)
 command(
     app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
     example=report.EXAMPLE,

@@ -76,5 +76,5 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
         notes=[size.note] if size.note else [], command=as_typed(),
     )  # fmt: skip
     for verdict in judged:
-        typer.echo(f"{verdict.outcome:>24}  {verdict.claim.says}")
+        typer.echo(f"{verdict.outcome}: {verdict.claim.says}")
     typer.echo(write_report(options.out, words, results))

@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "decoding": BOTTOM | {"cluster"},
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
-    "bench": BOTTOM | {"cluster", "training"},
+    "planning": BOTTOM | {"cluster", "study.setting"},
+    "bench": BOTTOM | {"cluster", "training", "planning"},
     "study": BOTTOM | {"cluster", "decoding", "report", "training"},
-    "pages": {"study", "report"},
-    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "bench", "study", "pages"},
+    "pages": {"study", "report", "planning"},
+    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.waiting import take_waiting_shares
@@ -46,6 +47,7 @@ class Seat:
         computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
         waiting: seconds spent waiting for a task since then.
         tokens: target tokens of all its pushes.
+        dealt: when it was given its latest task, by the monotonic clock.
         latest: when its latest push was taken in, by the monotonic clock.
     """
 
@@ -59,6 +61,7 @@ class Seat:
     computing: float = 0.0
     waiting: float = 0.0
     tokens: int = 0
+    dealt: float = 0.0
     latest: float = 0.0
 
 
@@ -88,6 +91,7 @@ class ProcessCluster:
         coordinator: decides; its server's parameters lie in ``memory.ring``.
         warn: takes one sentence about a worker that died.
         log: takes the traceback of one that ended with an exception.
+        observe: takes the times of each push, by the monotonic clock.
     """
 
     def __init__(
@@ -98,12 +102,14 @@ class ProcessCluster:
         devices: list[str],
         warn: Callable[[str], None],
         log: Callable[[str], None] = lambda _: None,
+        observe: Callable[[Handled], None] | None = None,
     ) -> None:
         self.coordinator = coordinator
         self.memory = memory
         self.settings = settings
         self.warn = warn
         self.log = log
+        self.observe = observe
         self._context = multiprocessing.get_context("spawn")
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
@@ -194,8 +200,9 @@ class ProcessCluster:
             task = self.coordinator.next_task(index)
             if task is not None:
                 seat.idle = False
+                seat.dealt = time.monotonic()
                 if self._begin is None:
-                    self._begin = time.monotonic()
+                    self._begin = seat.dealt
                 # If it just died, its sentinel will say so, and the task goes back then.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     seat.pipe.send(task)
@@ -231,8 +238,11 @@ class ProcessCluster:
         seat.computing += message.seconds
         seat.waiting += message.waited
         seat.tokens += message.tokens
+        heard = time.monotonic()
         update = self.coordinator.push(index, message, self._slot(index))
         seat.latest = time.monotonic()
+        if self.observe is not None:
+            self.observe(Handled(index, message, seat.dealt, heard, seat.latest, update is not None))
         return update
 
     def _slot(self, index: int) -> Tensor:

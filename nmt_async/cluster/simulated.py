@@ -8,14 +8,15 @@ one push after another; what a worker does not compute (transfer, queueing, the 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.waiting import take_waiting_shares
@@ -33,6 +34,10 @@ class Gradients(Protocol):
     def size(self) -> int:
         """Of a gradient."""
 
+    @property
+    def sent(self) -> int:
+        """Numbers that a pull and a push each bring over the link; `size`, unless the gradients stand for others."""
+
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
 
@@ -48,7 +53,7 @@ class WorkerGradients:
     def __init__(self, worker: Worker, data: ParallelStore) -> None:
         self.worker = worker
         self.data = data
-        self.size = worker.layout.size
+        self.size = self.sent = worker.layout.size
 
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """As in `Gradients`."""
@@ -63,6 +68,7 @@ class Seat:
         idle_since: its latest push left it, or it was ready for its first.
         computing, waiting: seconds since last asked.
         tasks: that it has been given so far.
+        dealt: when it was given the latest of them.
         born, lives: processes it has had before this one, and until when this one lives.
     """
 
@@ -70,6 +76,7 @@ class Seat:
     computing: float = 0.0
     waiting: float = 0.0
     tasks: int = 0
+    dealt: float = 0.0
     born: int = 0
     lives: float = 0.0
 
@@ -92,13 +99,22 @@ class SimulatedCluster:
         gradients: computes them.
         profile: of the cluster, with its workers.
         seed: of everything random in the profile.
+        observe: takes the times of each push.
     """
 
-    def __init__(self, coordinator: Coordinator, gradients: Gradients, profile: ClusterProfile, seed: int = 0) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        gradients: Gradients,
+        profile: ClusterProfile,
+        seed: int = 0,
+        observe: Callable[[Handled], None] | None = None,
+    ) -> None:
         self.coordinator = coordinator
         self.gradients = gradients
         self.profile = profile
         self.seed = seed
+        self.observe = observe
         self.time = 0.0
         self._begin = 0.0
         workers = range(len(profile.workers))
@@ -145,12 +161,15 @@ class SimulatedCluster:
         if coming.computed is None:
             seat.idle_since = coming.time
             return None
+        heard, refused = self.time, len(self.coordinator.dispatcher.returned)
         update = self.coordinator.push(index, coming.computed, self.slots[index])
         self.time += self.profile.seconds_per_push
         if update is not None:
             self.time += self.profile.seconds_per_update
-        if update is not None or self.coordinator.dispatcher.returned:
+        if update is not None or len(self.coordinator.dispatcher.returned) > refused:
             self._hopeful = set(self._idle)
+        if self.observe is not None:
+            self.observe(Handled(index, coming.computed, seat.dealt, heard, self.time, update is not None))
         return update
 
     def _die(self, index: int, when: float) -> None:
@@ -178,15 +197,18 @@ class SimulatedCluster:
         server.ring.release(index)  # it is computed: nobody reads this version any more
         computing = profile.computing(computed.tokens, self.seed, index, seat.tasks)
         seat.tasks += 1
-        transfer = profile.transfer(self.gradients.size)
+        transfer = profile.transfer(self.gradients.sent)
+        seat.dealt = self.time
         begin = self.time + transfer
         sent = begin + computing
         if sent > seat.lives:
             heapq.heappush(self._coming, Coming(max(seat.lives, self.time), index, "death"))
             return
-        seat.waiting += begin - seat.idle_since
+        waited = begin - seat.idle_since
+        seat.waiting += waited
         seat.computing += computing
         seat.idle_since = sent
+        computed = replace(computed, seconds=computing, waited=waited)
         heapq.heappush(self._coming, Coming(sent + transfer, index, "push", computed))
 
     def waiting_shares(self) -> list[float]:

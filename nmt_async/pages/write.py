@@ -41,13 +41,14 @@ def write_report(folder: Path, words: Words, results: Sequence[Result]) -> Path:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         # The pages last: what they point to is there.
         for name, content in {**files, **{name: text.encode() for name, text in reversed(texts.items())}}.items():
-            _write_whole(folder / name, content)
+            write_whole(folder / name, content)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"{folder}: the report cannot be written ({(error.strerror or '').lower()}).") from None
     return folder / PAGE
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that nobody sees before it is whole."""
     beside = path.with_name(path.name + ".partial")
     try:
         beside.write_bytes(content)

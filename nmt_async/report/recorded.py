@@ -17,7 +17,7 @@ from nmt_async.options import load_yaml
 from nmt_async.quantity import Quantity, Unit, parse_quantity
 from nmt_async.report.growing import GrowingFile
 from nmt_async.report.marian_log import LogLine, read_log_line
-from nmt_async.report.records import RunTitle, TrainReport, ValidReport
+from nmt_async.report.records import RunTitle, TrainReport, ValidReport, worker_places
 from nmt_async.report.state import DisplayState, Message
 
 ALL_UNITS: tuple[Unit, ...] = ("updates", "tokens", "epochs", "hours", "minutes")
@@ -194,9 +194,10 @@ def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, worke
     mode, pushes, devices = config["sync-mode"], config["accumulate"], str(config["devices"]).split(",")
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
-    dealt = tuple(devices[number % len(devices)].strip() for number in range(workers))
+    dealt = [devices[number % len(devices)].strip() for number in range(workers)]
+    places = worker_places(dealt, config.get("cluster", "processes"), config.get("profile"))
     model = model_title(config.get("model", "transformer"), config["preset"])
-    return RunTitle(run.resolve().name, mode, int(pushes), dealt, model, saved_parameters(run), stop)
+    return RunTitle(run.resolve().name, mode, int(pushes), places, model, saved_parameters(run), stop)
 
 
 def _workers(lines: list[str]) -> int:

@@ -60,6 +60,13 @@ class RunTitle:
         return self.preset if self.parameters is None else f"{self.preset}, {short_count(self.parameters)} parameters"
 
 
+def worker_places(devices: list[str], cluster: str, profile: str | None) -> tuple[str, ...]:
+    """Where each worker is, as people read it: its device, or the simulated cluster with its profile."""
+    if cluster != "simulated":
+        return tuple(devices)
+    return (f"a simulated cluster ({profile or 'paper'})",) * len(devices)
+
+
 def short_count(count: float) -> str:
     """``7,432``, ``7.43 M``, ``7.43 G``: at most seven characters for what is below 10^13."""
     if count < 999_950:

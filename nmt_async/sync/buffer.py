@@ -23,7 +23,7 @@ class AccumulationBuffer:
         self.summed: list[Push] = []
 
     def __len__(self) -> int:
-        return len(self.pushes)
+        return len(self.summed)
 
     @property
     def pushes(self) -> list[Push]:
@@ -75,6 +75,9 @@ class OrderedBuffer(AccumulationBuffer):
         self._expected: list[BatchKey] = []
         self._held: dict[BatchKey, tuple[Push, Tensor]] = {}
 
+    def __len__(self) -> int:
+        return len(self.summed) + len(self._held)
+
     @property
     def pushes(self) -> list[Push]:
         """All that was delivered since the latest update, in the order of the sum."""
@@ -82,8 +85,9 @@ class OrderedBuffer(AccumulationBuffer):
 
     def expect(self, batch: BatchKey) -> None:
         """Later batches' pushes are held until this one's is in."""
-        if batch not in self._expected:
-            bisect.insort(self._expected, batch)
+        place = bisect.bisect_left(self._expected, batch)
+        if self._expected[place : place + 1] != [batch]:
+            self._expected.insert(place, batch)
 
     def add(self, push: Push, gradient: Tensor) -> None:
         """Adds ``gradient`` if its turn has come, else copies it for later."""

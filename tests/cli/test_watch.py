@@ -98,7 +98,7 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.
 @contextmanager
 def endless_training(data: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A trainer that has made two reports and goes on until it is stopped."""
-    with start_typed(data, folder, **ENDLESS) as trainer:
+    with start_typed(data, folder, subprocess.DEVNULL, **ENDLESS) as trainer:
         try:
             until(lambda: len(reports(folder)) >= 2, "two reports")
             yield trainer

@@ -1,0 +1,116 @@
+"""A cluster's profile from the pushes that were observed in a run of it.
+
+Of each worker: least squares of its computing seconds over the tokens of its batches, jitter from the spread of their
+logarithms around that line, latency from what it waited beyond the server's own doing. Of the server: the mean times
+that pushes took which made an update, and which made none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from statistics import fmean
+
+import numpy as np
+
+from nmt_async.cluster.handled import Handled
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.errors import RunFailure
+from nmt_async.planning.figures import by_worker
+
+LEAST_PUSHES = 3
+"""Of a worker, with which a profile is made of it."""
+
+SURENESS = 4.0
+"""The line's slope and its value at 0 must be so many of their standard errors, else time is proportional to tokens."""
+
+BEHIND = 0.001
+"""Seconds after the server was done with another push within which a push may have waited for that."""
+
+
+def calibrated(sittings: Sequence[Sequence[Handled]], name: str) -> ClusterProfile:
+    """The profile of the cluster whose pushes these are.
+
+    Args:
+        sittings: stretches of work without a break; of each worker the first push of a stretch does not count.
+        name: of the profile.
+
+    Raises:
+        RunFailure: there are not enough pushes.
+    """
+    counted: dict[int, list[Handled]] = {}
+    trips: dict[int, list[float]] = {}
+    for sitting in sittings:
+        alone = _not_queued(sitting)
+        for worker, own in by_worker(sitting).items():
+            counted.setdefault(worker, []).extend(own[1:])
+            trips.setdefault(worker, []).extend(_round_trips(own, alone))
+    if not counted or min(map(len, counted.values())) < LEAST_PUSHES:
+        raise RunFailure("too few batches were measured for a profile; give more of them a turn, or more turns.")
+    workers = tuple(_worker(counted[worker], trips[worker]) for worker in sorted(counted))
+    return ClusterProfile(name, workers, *_server([push for own in counted.values() for push in own]))
+
+
+def _worker(pushes: Sequence[Handled], trips: Sequence[float]) -> WorkerProfile:
+    tokens = np.array([push.computed.tokens for push in pushes], dtype=np.float64)
+    seconds = np.array([push.computed.seconds for push in pushes])
+    fixed, each = time_line(tokens, seconds)
+    spread = float(np.std(np.log(seconds / (fixed + each * tokens)), ddof=1))
+    return WorkerProfile(
+        tokens_per_second=_rounded(1 / each),
+        seconds_per_batch=_rounded(fixed),
+        jitter=_rounded(spread),
+        latency=_rounded(max(0.0, fmean(trips) / 2) if trips else 0.0),
+    )
+
+
+def time_line(tokens: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """Seconds of a batch, and of each of its tokens, by least squares; both arguments (batches,).
+
+    A long batch's time varies more than a short one's, so the second of two fits weighs by the first one's times.
+    Where the batches are too alike to tell the two apart, all time is that of tokens.
+    """
+    proportional = float(seconds.sum() / tokens.sum())
+    if len(tokens) < LEAST_PUSHES or np.ptp(tokens) == 0:
+        return 0.0, proportional
+    expected = np.full_like(seconds, seconds.mean())
+    for _ in range(2):
+        design = np.stack([np.ones_like(tokens), tokens], axis=1) / expected[:, None]
+        (fixed, each), *_ = np.linalg.lstsq(design, seconds / expected, rcond=None)
+        off = seconds / expected - design @ [fixed, each]
+        errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * (off @ off) / max(len(tokens) - 2, 1))
+        expected = np.maximum(fixed + each * tokens, 0.1 * expected)
+    # Rounding leaves an error of about 1e-16 where there is no jitter at all.
+    if each <= SURENESS * errors[1] or fixed <= SURENESS * errors[0] + 1e-9 * seconds.mean():
+        return 0.0, proportional
+    return float(fixed), float(each)
+
+
+def _not_queued(sitting: Sequence[Handled]) -> set[int]:
+    """Numbers (`id`) of the pushes that the server took in as they came."""
+    alone, free = set(), -np.inf
+    for push in sorted(sitting, key=lambda push: push.heard):
+        if push.heard - free > BEHIND:
+            alone.add(id(push))
+        free = push.done
+    return alone
+
+
+def _round_trips(own: Sequence[Handled], alone: set[int]) -> list[float]:
+    """Seconds that a worker waited between two pushes beyond what the server needed to answer the first of them."""
+    pairs = list(itertools.pairwise(own))
+    some = [(before, after) for before, after in pairs if id(before) in alone] or pairs
+    return [after.computed.waited - (after.dealt - before.heard) for before, after in some]
+
+
+def _server(pushes: Sequence[Handled]) -> tuple[float, float]:
+    """Seconds of a push, and of an update beside those; where each push is an update, all are the update's."""
+    plain = [push.done - push.heard for push in pushes if not push.updated]
+    updating = [push.done - push.heard for push in pushes if push.updated]
+    push = fmean(plain) if plain else 0.0
+    return _rounded(push), _rounded(max(0.0, fmean(updating) - push) if updating else 0.0)
+
+
+def _rounded(value: float) -> float:
+    """Six digits: no measurement has more."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,167 @@
+"""The options of ``simulate``: which cluster, which modes, which batches, which model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
+from nmt_async.errors import UserError
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import PRESETS as MODELS
+from nmt_async.model.configuration import ModelOptions
+from nmt_async.model.flat import FlatLayout
+from nmt_async.options import option
+from nmt_async.planning.modes import Mode, modes_named, workers_named
+from nmt_async.planning.nominal import even_plan
+from nmt_async.text.plan import BatchPlan
+from nmt_async.text.prepared import PreparedData
+
+CLUSTER, BATCHES, RESULT = "Cluster", "Batches and model", "Result"
+VOCABULARY = 32_000
+"""Subwords of the joint vocabulary that a model named by its preset has where no data says otherwise."""
+
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """What is simulated."""
+
+    profile: str = option(
+        "paper",
+        f"Speeds, jitter, failures, links and server: {', '.join(PRESETS)}, or a file that bench wrote.",
+        group=CLUSTER,
+        metavar="PROFILE",
+    )
+    workers: str = option(
+        "1..64", "Numbers of workers: 1,2,8, or 1..4096, which doubles from 1 on.", group=CLUSTER, metavar="LIST"
+    )
+    repeat: bool = option(
+        False, "Where a profile's file has fewer workers, let them come again and again.", group=CLUSTER,
+        flags=("--repeat",),
+    )  # fmt: skip
+    modes: str = option(
+        "sync,async,hybrid:4,hybrid:W,local:4",
+        "sync, sync:N, async, hybrid:N, local:N, with commas between them; W for N is the number of workers.",
+        group=CLUSTER,
+        metavar="LIST",
+    )
+    data: Path | None = option(
+        None, "Batches as in this folder that prepare wrote (else all are of --mini-batch-words).", group=BATCHES,
+        metavar="DATA",
+    )  # fmt: skip
+    mini_batch_words: int = option(2048, "Target tokens in a batch.", group=BATCHES)
+    max_length: int | None = option(
+        None, "With --data: leave out pairs with more subwords on either side (else 256).", group=BATCHES
+    )
+    model_size: str = option(
+        "base",
+        f"Parameters that cross the link, such as 60M, or the model's preset: {', '.join(MODELS['transformer'])}.",
+        group=BATCHES,
+        metavar="SIZE",
+    )
+    batches: int = option(8, "Batches that each worker computes in the simulation, at least.", group=BATCHES)
+    seed: int = option(1, "Of jitter, pauses, failures, and shuffling.", group=BATCHES)
+    json: bool = option(False, "Print figures as JSON.", group=RESULT, flags=("--json",))
+    out: Path | None = option(
+        None, "Write predictions.csv and plots of it into this folder.", group=RESULT, metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("mini_batch_words", "batches", "max_length"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
+        if self.max_length is not None and self.data is None:
+            raise UserError("--max-length leaves out pairs of --data; give that too.")
+        if self.repeat and self.profile in PRESETS:
+            raise UserError(f"--repeat is for a profile's file; {self.profile} has as many workers as asked for.")
+        self.mode_list()
+        self.cluster_profile(max(self.worker_counts()))
+        _model_size(self.model_size)
+
+    def mode_list(self) -> tuple[Mode, ...]:
+        """The modes."""
+        return modes_named(self.modes)
+
+    def worker_counts(self) -> tuple[int, ...]:
+        """The numbers of workers, ascending."""
+        return workers_named(self.workers)
+
+    def cluster_profile(self, workers: int) -> ClusterProfile:
+        """The profile of so many workers.
+
+        Raises:
+            UserError: there is none, or it has fewer.
+        """
+        if self.repeat:
+            whole = profile_for(self.profile, None)
+            return replace(whole, workers=tuple(islice(cycle(whole.workers), workers)))
+        try:
+            return profile_for(self.profile, workers)
+        except UserError as error:
+            if Path(self.profile).is_file() and "or fewer" in str(error):
+                raise UserError(f"{str(error).removesuffix('.')}, or --repeat to let them come again.") from None
+            raise
+
+    def sent(self) -> int:
+        """Numbers that a pull and a push bring over the link."""
+        size = _model_size(self.model_size)
+        if size is not None:
+            return size
+        data = self._data
+        model = ModelOptions(preset=self.model_size)
+        if data is None:
+            configuration = model.configuration(VOCABULARY, VOCABULARY, True)
+        else:
+            configuration = model.configuration(data.source_vocabulary.size, data.target_vocabulary.size, data.joint)
+        with torch.device("meta"):
+            return FlatLayout(build_model(configuration)).size
+
+    @cached_property
+    def _data(self) -> PreparedData | None:
+        return PreparedData.open(self.data) if self.data is not None else None
+
+    def plans(self) -> Callable[[int, int], BatchPlan]:
+        """The plan for so many pushes of so many parts.
+
+        Raises:
+            UserError: no pair of the data is short enough.
+        """
+        data = self._data
+        if data is None:
+            return lambda pushes, parts: even_plan(self.mini_batch_words, pushes, parts)
+        source, target = np.asarray(data.train.source.lengths), np.asarray(data.train.target.lengths)
+        limit = self.max_length if self.max_length is not None else 256
+        fitting = np.maximum(source, target) <= limit
+        if not fitting.any():
+            raise UserError(f"--max-length {limit}: no training pair in {self.data} is so short.")
+        source, target = source[fitting], target[fitting]
+        return lambda _, parts: BatchPlan(source, target, self.mini_batch_words, self.seed, parts=parts)
+
+
+def _model_size(text: str) -> int | None:
+    """The number of parameters that ``text`` gives; None if it names a preset.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text in MODELS["transformer"]:
+        return None
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?)([kMG]?)", text.strip())
+    size = round(float(match[1]) * _FACTORS[match[2]]) if match else 0
+    if size < 1:
+        raise UserError(
+            f"--model-size: {text!r} is neither a number of parameters, such as 60M, nor one of "
+            f"{', '.join(MODELS['transformer'])}."
+        )
+    return size

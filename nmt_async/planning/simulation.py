@@ -1,0 +1,200 @@
+"""Simulates a mode with so many workers, without gradients, and says what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.handled import Handled
+from nmt_async.cluster.profile import ClusterProfile
+from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.planning.modes import Mode
+from nmt_async.planning.nominal import NominalGradients
+from nmt_async.sync.journal import Event
+from nmt_async.sync.optimizer import OptimizerSettings
+from nmt_async.sync.push import Update
+from nmt_async.sync.rules import Rule
+from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.dispatcher import Dispatcher
+from nmt_async.text.plan import BatchPlan
+
+LEAST_UPDATES, LEAST_PUSHES = 16, 1000
+"""That are simulated at least after the beginning: few of them would show the jitter of single batches."""
+
+LEAST_ROUNDS = 4
+"""Pushes of each worker that are simulated at least."""
+
+BEGINNING = 2
+"""Pushes of each worker that do not count: all workers begin at once, which no later moment looks like."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a mode costs with so many workers.
+
+    Attributes:
+        mode: its name.
+        workers: how many.
+        tokens_per_second: target tokens.
+        speedup: its throughput over that of the profile's first worker alone in the same mode.
+        waiting_share: of the workers' time, the mean over workers.
+        staleness_mean, staleness_max: of pushes, in updates.
+        effective_batch: target tokens in an update, the mean.
+        updates_per_second: of virtual time.
+        pushes: that these figures are made of.
+    """
+
+    mode: str
+    workers: int
+    tokens_per_second: float
+    speedup: float
+    waiting_share: float
+    staleness_mean: float
+    staleness_max: int
+    effective_batch: float
+    updates_per_second: float
+    pushes: int
+
+
+@dataclass
+class Stretch:
+    """What has been counted of a simulation since its beginning was over."""
+
+    begin: float
+    updates: int = 0
+    pushes: int = 0
+    tokens: int = 0
+    staleness: int = 0
+    stalest: int = 0
+
+    def add(self, update: Update) -> None:
+        """One more update."""
+        self.updates += 1
+        self.pushes += len(update.pushes)
+        self.tokens += update.tokens
+        self.staleness += sum(update.staleness)
+        self.stalest = max(self.stalest, *update.staleness)
+
+
+def nominal_cluster(
+    rule: Rule,
+    profile: ClusterProfile,
+    plan: BatchPlan,
+    sent: int,
+    seed: int = 1,
+    observe: Callable[[Handled], None] | None = None,
+) -> SimulatedCluster:
+    """A simulated cluster whose gradients take time and nothing else.
+
+    Args:
+        rule: when pushes become an update.
+        plan: of its batches.
+        sent: numbers that a pull and a push bring over the link.
+        seed: of everything random in the profile.
+        observe: takes the times of each push.
+    """
+    still = Schedule(0.0, Span(0, "updates"), "none")
+    server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
+    coordinator = Coordinator(server, Dispatcher(plan), _unrecorded, _unrecorded)
+    return SimulatedCluster(coordinator, NominalGradients(plan, sent), profile, seed, observe)
+
+
+def _unrecorded(what: Event | str) -> None:
+    """A simulation of time keeps no journal, and what befalls its batches is what was asked for."""
+
+
+def simulated_pushes(mode: Mode, workers: int, batches: int) -> int:
+    """Pushes of a simulation in which each worker computes so many batches or more."""
+    own = workers * max(LEAST_ROUNDS, batches // mode.parts(workers))
+    return max(own, LEAST_PUSHES, LEAST_UPDATES * mode.rule(workers).pushes)
+
+
+def predict(
+    mode: Mode,
+    profile: ClusterProfile,
+    plan: Callable[[int, int], BatchPlan],
+    sent: int,
+    batches: int,
+    seed: int = 1,
+    alone: float | None = None,
+) -> Prediction:
+    """Simulates ``mode`` on all the profile's workers.
+
+    Args:
+        plan: the plan for so many pushes (the first argument) of so many parts each (the second).
+        sent: numbers that a pull and a push bring over the link.
+        batches: that each worker computes after the beginning; more where `LEAST_UPDATES` and `LEAST_PUSHES` need them.
+        seed: of everything random in the profile.
+        alone: throughput of the first worker alone, where it is known already.
+    """
+    workers = len(profile.workers)
+    wanted = simulated_pushes(mode, workers, batches)
+    beginning = BEGINNING * workers
+    batches_of = plan(wanted + beginning, mode.parts(workers))
+    cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
+    stretch = _counted(cluster, beginning, wanted)
+    shares = cluster.waiting_shares()
+    seconds = cluster.time - stretch.begin
+    rate = stretch.tokens / seconds
+    return Prediction(
+        mode=mode.name,
+        workers=workers,
+        tokens_per_second=rate,
+        speedup=rate / (alone if alone is not None else rate),
+        waiting_share=sum(shares) / workers,
+        staleness_mean=stretch.staleness / stretch.pushes,
+        staleness_max=stretch.stalest,
+        effective_batch=stretch.tokens / stretch.updates,
+        updates_per_second=stretch.updates / seconds,
+        pushes=stretch.pushes,
+    )
+
+
+def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Stretch:
+    """Lets the beginning go by and counts what comes then."""
+    begun, stretch = 0, None
+    for update in cluster.updates():
+        if update is None:
+            continue
+        if stretch is not None:
+            stretch.add(update)
+            if stretch.pushes >= wanted:
+                return stretch
+        else:
+            begun += len(update.pushes)
+            if begun >= beginning:
+                cluster.waiting_shares()
+                stretch = Stretch(cluster.time)
+    raise AssertionError("a stream without end has ended")
+
+
+def predictions(
+    modes: Sequence[Mode],
+    counts: Sequence[int],
+    profile: Callable[[int], ClusterProfile],
+    plan: Callable[[int, int], BatchPlan],
+    sent: int,
+    batches: int,
+    seed: int,
+    step: Callable[[Prediction], None] = lambda _: None,
+) -> list[Prediction]:
+    """Simulates all modes with all numbers of workers, ascending; for the other arguments see `predict`.
+
+    Args:
+        profile: of so many workers.
+        step: takes each prediction as it is made.
+    """
+    made = []
+    whole = profile(max(counts))
+    single = replace(whole, workers=whole.workers[:1])
+    for mode in modes:
+        alone = predict(mode, single, plan, sent, batches, seed).tokens_per_second
+        for workers in counts:
+            prediction = predict(mode, profile(workers), plan, sent, batches, seed, alone)
+            made.append(prediction)
+            step(prediction)
+    return made
