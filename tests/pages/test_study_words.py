@@ -117,7 +117,7 @@ def test_the_same_learning_in_half_of_the_time_is_told_by_its_figures():
     assert verdict.text.startswith(
         f"hybrid:4 reaches the quality of sync (cross-entropy {quality:.3f}) in 0.50 of the time of sync"
     )
-    assert "It trains on 2.00 times the tokens of sync a second" in verdict.text
+    assert "It trains on 2.00 times the tokens of sync" in verdict.text
     assert "updates hold 8,160 target tokens, those of sync 8,160" in verdict.text
 
 
