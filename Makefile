@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format venv clean
+.PHONY: help demo reproduce reproduce-quick reproduce-full test lint format venv clean
 
 # For example: make test ARGS='-k numbers -x'
 ARGS ?=
@@ -15,10 +15,19 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 QUIET := $$(test -t 2 || echo --quiet)
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 demo: .venv/installed ## train a small translation model on a generated corpus, translate and evaluate (5 minutes)
 	@bash examples/demo/run.sh
+
+reproduce-quick: .venv/installed-report ## the study in small: everything works, nothing is decided (10 minutes)
+	@bash examples/reproduction/run.sh quick
+
+reproduce: .venv/installed-report ## the paper's core claims on Multi30k, or DATA=generated (90 minutes on two cores)
+	@bash examples/reproduction/run.sh core
+
+reproduce-full: .venv/installed-report ## the whole study: many hours; goes on where it was broken off
+	@bash examples/reproduction/run.sh full
 
 test: .venv/installed-dev ## run the tests; ARGS goes to pytest, NMT_ASYNC_DATA names a folder with real text
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
@@ -66,8 +75,14 @@ endef
 	@$(PIP) install $(QUIET) -c constraints.txt -e .
 	@touch $@
 
+.venv/installed-report: $(REQUIREMENTS)
+	@$(MAKE_VENV)
+	@echo "Installing nmt-async and what reports need into .venv; the first time PyTorch is downloaded"
+	@$(PIP) install $(QUIET) -c constraints.txt -e '.[report]'
+	@touch .venv/installed $@
+
 .venv/installed-dev: $(REQUIREMENTS)
 	@$(MAKE_VENV)
 	@echo "Installing nmt-async and the development tools into .venv; the first time PyTorch is downloaded"
 	@$(PIP) install $(QUIET) -c constraints.txt -e '.[dev]'
-	@touch .venv/installed $@
+	@touch .venv/installed .venv/installed-report $@

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +96,11 @@ def _typed(values: Mapping[str, Any], field: dataclasses.Field[Any]) -> Any:
         if values.get(name) not in (None, []):
             return values[name]
     return None
+
+
+def as_typed() -> str:
+    """The command line of this process, as one types it."""
+    return shlex.join(["nmt-async", *sys.argv[1:]])
 
 
 def _by_group(fields: Sequence[dataclasses.Field[Any]], groups: Sequence[str]) -> list[dataclasses.Field[Any]]:

@@ -12,10 +12,12 @@ from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.options import SimulateOptions
+from nmt_async.report.watch import WatchOptions
+from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, evaluate, prepare, report, simulate, study, train, translate
+from . import bench, compare, evaluate, prepare, report, simulate, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -49,6 +51,9 @@ command(
     app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS, groups=train.GROUPS, example=train.EXAMPLE
 )
 command(
+    app, WatchOptions, watch.run, name="watch", arguments=watch.ARGUMENTS, groups=watch.GROUPS, example=watch.EXAMPLE
+)
+command(
     app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS,
     groups=translate.GROUPS, example=translate.EXAMPLE,
 )  # fmt: skip
@@ -63,6 +68,10 @@ command(app, SimulateOptions, simulate.run, name="simulate", groups=simulate.GRO
 command(
     app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
     example=report.EXAMPLE,
+)  # fmt: skip
+command(
+    app, CompareOptions, compare.run, name="compare", arguments=compare.ARGUMENTS, groups=compare.GROUPS,
+    example=compare.EXAMPLE,
 )  # fmt: skip
 command(
     app, study.StudyOptions, study.run, name="study", arguments=study.ARGUMENTS, groups=study.GROUPS,

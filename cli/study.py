@@ -10,14 +10,20 @@ import typer
 
 from nmt_async.errors import UserError
 from nmt_async.options import option
+from nmt_async.pages.canvas import require_matplotlib
+from nmt_async.pages.one_study import words_of
+from nmt_async.pages.write import write_report
+from nmt_async.study.claims import read_claims
+from nmt_async.study.conditions import by_condition
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.display import BarDisplay, study_display
+from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder, check_names
-from nmt_async.study.runner import Runner, side_by_side
+from nmt_async.study.runner import run_all, side_by_side
+from nmt_async.study.verdicts import judge
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import available_cores
 
-from .declare import CommonOptions
+from .declare import CommonOptions, as_typed
 
 ARGUMENTS = {
     "declaration": Annotated[Path, typer.Argument(help="The study's file.", metavar="STUDY")],
@@ -36,6 +42,12 @@ class StudyOptions:
     results: Path | None = option(
         None, "Keep the result of each finished setting here (default: OUT/results).", group="Study", metavar="DIR"
     )
+    claims: Path | None = option(
+        None,
+        "Judge the claims in this file; without it, conditions are set beside the first.",
+        group="Study",
+        metavar="FILE",
+    )
     jobs: int | None = option(None, "Settings run side by side (default: one a core).", group="Study")
 
     def __post_init__(self) -> None:
@@ -44,7 +56,9 @@ class StudyOptions:
 
 
 def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: Path) -> None:
-    """Run the settings of a study, several side by side; what is finished is not run again."""
+    """Run a study's settings, several side by side, and report; what is finished is not run again."""
+    require_matplotlib()
+    claims = read_claims(options.claims) if options.claims else ()
     study = read_declaration(declaration)
     if options.size not in study.sizes:
         raise UserError(f"--size: {options.size!r} is not one of {', '.join(study.sizes)}.")
@@ -53,11 +67,14 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
     prepared = PreparedData.open(data)
     folder = StudyFolder(options.out, options.results or options.out / "results")
     jobs = options.jobs or side_by_side("simulated", 1, available_cores())
-    lock = folder.begin(declaration.stem, prepared.fingerprint)
     display = study_display(len(size.settings), common.quiet)
-    try:
-        Runner(folder, data, prepared.fingerprint, jobs, max(1, available_cores() // jobs), display).run(size.settings)
-    finally:
-        if isinstance(display, BarDisplay):
-            display.close()
-        lock.close()
+    results = run_all(folder, f"{declaration.stem} {size.name}", prepared, size.settings, jobs, display)
+    named = {setting.condition for setting in size.settings}
+    judged = judge([claim for claim in claims if named.issuperset(claim.conditions)], by_condition(results))
+    words = words_of(
+        study.title, study.question, results, baseline="" if judged else size.settings[0].condition, judged=judged,
+        notes=[size.note] if size.note else [], command=as_typed(),
+    )  # fmt: skip
+    for verdict in judged:
+        typer.echo(f"{verdict.outcome}: {verdict.claim.says}")
+    typer.echo(write_report(options.out, words, results))

@@ -166,7 +166,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A date that does not exist is a ValueError, deep nesting a RecursionError.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         line = str(error).replace("\n", " ")
         raise UserError(f"{path} is not YAML ({line}).") from None
     if loaded is None:

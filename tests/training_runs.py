@@ -140,10 +140,14 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def start_typed(data: Path, out: Path, **changes: Any) -> subprocess.Popen[str]:
-    """The command as typed, in a process of its own."""
+def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes: Any) -> subprocess.Popen[str]:
+    """The command as typed, in a process of its own.
+
+    Args:
+        output: where what it says goes; a pipe that nobody reads makes it wait once it is full.
+    """
     return subprocess.Popen(
-        [*COMMAND, str(data), *typed(out, **changes)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*COMMAND, str(data), *typed(out, **changes)], stdout=output, stderr=output, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 

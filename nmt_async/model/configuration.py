@@ -20,6 +20,7 @@ OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "trans
 """Which of a configuration's fields mean something in one model only; in the others they are 0 or empty."""
 
 DEFAULTS = {"norm": "pre", "activation": "relu"}
+"""Of options that no preset gives, where nobody gave them: else they could not be refused where they mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ def model_named(text: str) -> str:
     if name not in MODELS:
         raise UserError(f"{text!r} is not known; choose one of {', '.join(MODELS)}.")
     return name
+
+
+def model_title(model: str, preset: str) -> str:
+    """What a run's title calls its model: the preset, after the model's name where it is not the usual one."""
+    return preset if model == "transformer" else f"{model} {preset}"
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,11 @@ class ModelOptions:
             tied = "all" if joint else "target"
         if tied == "all" and not joint:
             raise UserError("--tied-embeddings all needs a joint vocabulary; this data has one for each language.")
+        words = {
+            name: getattr(self, name) or default
+            for name, default in DEFAULTS.items()
+            if OF_ONE_MODEL[name] == self.model
+        }
         return ModelConfiguration.from_mapping(
             {
                 "model": self.model,
@@ -192,17 +203,9 @@ class ModelOptions:
                 "target_vocabulary": target_vocabulary,
                 "tied": tied,
                 **sizes,
-                **self.words_settled(),
+                **words,
             }
         )
-
-    def words_settled(self) -> dict[str, Any]:
-        """The model's options that are words and that no preset gives, with their defaults where nobody gave them."""
-        return {
-            name: getattr(self, name) or default
-            for name, default in DEFAULTS.items()
-            if OF_ONE_MODEL[name] == self.model
-        }
 
     def _check_model(self) -> None:
         """Refuses options that mean nothing in this model."""

@@ -27,14 +27,14 @@ MOST_BARS = 24
 
 def _names_width(names: Sequence[str]) -> float:
     """Inches for names left of the axes."""
-    return 0.26 + 0.076 * max(len(short_name(name)) for name in names)
+    return 0.26 + 0.076 * max(len(name) for name in names)
 
 
 def _rows(drawn: Figure, names: Sequence[str], right: float, foot: float = 0.48) -> Axes:
     """Axes with one row for each name, the first on top."""
     height, left = drawn.get_figheight(), _names_width(names)
     axes = drawn.add_axes((left / WIDTH, foot / height, 1 - (left + right) / WIDTH, 1 - (foot + 0.36) / height))
-    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
@@ -58,7 +58,7 @@ def amounts_plot(
     """A bar for each condition, the mean over its seeds, and a dot for each seed."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    names = [condition.name for condition in conditions]
+    names = [condition.label for condition in conditions]
     with figure(0.9 + 0.27 * len(names)) as drawn:
         axes = _rows(drawn, names, 0.62)
         said = []
@@ -79,11 +79,14 @@ def amounts_plot(
         axes.set_xlabel(unit)
         axes.tick_params(axis="y", length=0)
         _title(axes, names, 0.62, title)
-        return finished(drawn, name, "updates", title, caption, f"Bars. {'; '.join(said)} ({unit}).")
+        return finished(drawn, name, title, caption, f"Bars. {'; '.join(said)} ({unit}).")
 
 
-def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
-    """A histogram for each condition, over the pushes of all its seeds; None if there was no push."""
+def staleness_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
+    """A histogram for each condition, over the pushes of all its seeds; None if there was no push.
+
+    ``suffix`` ends the plot's name.
+    """
     counted = [
         (condition, sum((Counter(dict(result.staleness)) for result in condition.results), Counter[int]()))
         for condition in conditions
@@ -93,7 +96,7 @@ def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
         return None
     most = max(max(ages) for _, ages in counted)
     width = math.ceil((most + 1) / MOST_BARS)
-    title, names = "Staleness of pushes", [condition.name for condition, _ in counted]
+    title, names = "Staleness of pushes", [condition.label for condition, _ in counted]
     shares = [_shares(ages, most, width) for _, ages in counted]
     top = 1.3 * max(float(each.max()) for each in shares)
     with figure(0.84 + PANEL * len(counted)) as drawn:
@@ -106,7 +109,7 @@ def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
             )
             _histogram(axes, condition, shares[row], width)
             mean = sum(age * count for age, count in ages.items()) / ages.total()
-            for place, words, colour in ((0.62, short_name(condition.name), INK), (0.26, f"mean {mean:.2f}", MUTED)):
+            for place, words, colour in ((0.62, condition.label, INK), (0.26, f"mean {mean:.2f}", MUTED)):
                 axes.text(-0.05, place, words, transform=axes.transAxes, ha="right", va="center", color=colour)
             axes.tick_params(axis="x", labelbottom=row == len(counted) - 1)
             if row == 0:
@@ -116,7 +119,7 @@ def staleness_plot(conditions: Sequence[Shown]) -> Plot | None:
         several = f" A bar counts {width} values of staleness." if width > 1 else ""
         together = ", all seeds of a condition together" if any(len(one.results) > 1 for one, _ in counted) else ""
         caption = f"Share of pushes by the updates between their pull and their own update{together}.{several}"
-        return finished(drawn, "staleness", "updates", title, caption, f"Histograms. {'; '.join(said)}.")
+        return finished(drawn, f"staleness{suffix}", title, caption, f"Histograms. {'; '.join(said)}.")
 
 
 def _shares(ages: Counter[int], most: int, width: int) -> np.ndarray:
@@ -144,8 +147,11 @@ def _histogram(axes: Axes, condition: Shown, shares: np.ndarray, width: int) -> 
                               color=MUTED)  # fmt: skip
 
 
-def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
-    """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting."""
+def waiting_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
+    """A bar for each worker of each condition, the mean over its seeds; None if nothing is known of waiting.
+
+    ``suffix`` ends the plot's name.
+    """
     shares = []
     for condition in conditions:
         known = [result.waiting for result in condition.results if result.waiting]
@@ -155,7 +161,7 @@ def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
     shares = [(condition, means) for condition, means in shares if means]
     if not shares:
         return None
-    names = [condition.name for condition, _ in shares]
+    names = [condition.label for condition, _ in shares]
     most = max(len(means) for _, means in shares)
     thick = min(0.13, 0.62 / most) if most > 1 else 0.16
     step = max(0.27, thick * most + 0.1)
@@ -179,7 +185,7 @@ def waiting_plot(conditions: Sequence[Shown]) -> Plot | None:
         )
         mean_of = ", mean over seeds" if any(len(one.results) > 1 for one, _ in shares) else ""
         caption = f"The share of its time that a worker waited for a task: worker 0 on top{mean_of}."
-        return finished(drawn, "waiting", "updates", title, caption, f"Bars, a worker each. {said}.")
+        return finished(drawn, f"waiting{suffix}", title, caption, f"Bars, a worker each. {said}.")
 
 
 def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -> Plot | None:
@@ -187,7 +193,7 @@ def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -
     looks = {condition.name: condition.look for condition in conditions}
     if not any(ratio.value for ratio in times.ratios):
         return None
-    names = [ratio.condition for ratio in times.ratios]
+    names = [short_name(ratio.condition) for ratio in times.ratios]
     title = f"Time to {times.quality}, {times.baseline} = 1"
     with figure(0.92 + 0.27 * len(names)) as drawn:
         axes = _rows(drawn, names, 1.12)
@@ -210,7 +216,7 @@ def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -
         _ratio_axis(axes, min(extent), max(extent))
         _title(axes, names, 1.12, title)
         caption = f"Left of 1: faster than {times.baseline}. Lines are 95 % intervals."
-        return finished(drawn, f"time-to-quality-{number}", "time", title, caption, f"{'; '.join(said)}.")
+        return finished(drawn, f"time-to-quality-{number}", title, caption, f"{'; '.join(said)}.")
 
 
 def ratio_words(value: float | None, low: float | None, high: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 from collections.abc import Iterator
@@ -46,21 +47,21 @@ class Plot:
 
     Attributes:
         name: of its files and its anchor.
-        group: the part of the page that it belongs to.
         title: stands in the picture too.
         caption: what is shown and how to read it.
         alternative: what it shows, for who cannot see it.
         svg: for a page: colours are CSS variables with the light colour where the page has none; it has no size.
         png: on white.
+        group: heading of the part of the page that it belongs to.
     """
 
     name: str
-    group: str
     title: str
     caption: str
     alternative: str
     svg: str
     png: bytes
+    group: str = ""
 
     @property
     def svg_file(self) -> str:
@@ -75,6 +76,18 @@ class Plot:
         return f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt">{style}{body}\n'
 
 
+def require_matplotlib() -> None:
+    """Nothing, if plots can be drawn here.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "plots need matplotlib, which is not installed; install it with: pip install 'nmt-async[report]'"
+        )
+
+
 @contextmanager
 def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
     """An empty figure of so many inches in our style, to be drawn and made a `Plot` inside the ``with``.
@@ -82,19 +95,16 @@ def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "plots need matplotlib, which is not installed; install it with: pip install 'nmt-async[report]'"
-        ) from None
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     style: Any = {**matplotlib.rcParamsDefault, **STYLE}  # not that of the user's matplotlibrc
     with matplotlib.rc_context(style):
         yield Figure(figsize=(width, height))
 
 
-def finished(drawn: Figure, name: str, group: str, title: str, caption: str, alternative: str) -> Plot:
+def finished(drawn: Figure, name: str, title: str, caption: str, alternative: str) -> Plot:
     """The drawn figure in both forms."""
     import matplotlib
 
@@ -102,9 +112,7 @@ def finished(drawn: Figure, name: str, group: str, title: str, caption: str, alt
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.id": None}):
         drawn.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     drawn.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    return Plot(
-        name, group, title, caption, alternative, _inline(svg.getvalue(), name, title, alternative), png.getvalue()
-    )
+    return Plot(name, title, caption, alternative, _inline(svg.getvalue(), name, title, alternative), png.getvalue())
 
 
 def _inline(svg: str, name: str, title: str, alternative: str) -> str:

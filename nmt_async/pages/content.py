@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer in words.
+    """An answer in words, in which backticks set off what is typed.
 
     Attributes:
         heading: what was asked: "Hybrid matches sync at equal tokens"; empty for none.
@@ -59,7 +59,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """A condition's time to a quality over the baseline's; below 1 is faster.
 
     Attributes:
@@ -86,7 +86,7 @@ class TimeToQuality:
 
     quality: str
     baseline: str
-    ratios: tuple[Ratio, ...]
+    ratios: tuple[TimeRatio, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nmt_async.pages.canvas import INK, MUTED, WIDTH, Plot, figure, finished
-from nmt_async.pages.looks import SERIES, Shown, short_name
+from nmt_async.pages.looks import SERIES, Shown
 from nmt_async.study.curves import is_diverged
 from nmt_async.study.result import Result
 
@@ -62,7 +62,6 @@ def lines_plot(
     quantity: Callable[[Result], Line],
     *,
     name: str,
-    group: str,
     title: str,
     where: str,
     caption: str,
@@ -87,7 +86,7 @@ def lines_plot(
     below = named and len(members) > MOST_LABELLED
     with figure(HEIGHT + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
         height = drawn.get_figheight()
-        longest = max(len(short_name(condition.name)) for condition, _ in members)
+        longest = max(len(condition.label) for condition, _ in members)
         right = 0.13 + (0.072 * longest + 0.26 if named and not below else 0)
         foot = 0.5 + (height - HEIGHT)
         axes = drawn.add_axes((0.5 / WIDTH, foot / height, 1 - (0.5 + right) / WIDTH, 1 - (foot + 0.36) / height))
@@ -105,7 +104,7 @@ def lines_plot(
         elif named:
             _names_at_ends(axes, ends)
         lasts = "; ".join(f"{condition.name}: {value:.4g}" for condition, (_, value) in ends)
-        return finished(drawn, name, group, title, caption, f"Lines over {where}. Last values: {lasts}.")
+        return finished(drawn, name, title, caption, f"Lines over {where}. Last values: {lasts}.")
 
 
 def _draw(axes: Axes, condition: Shown, lines: Sequence[Line], markers: bool) -> tuple[float, float]:
@@ -157,7 +156,7 @@ def _names_at_ends(axes: Axes, ends: Sequence[tuple[Shown, tuple[float, float]]]
     for (condition, at), height in zip(ends, spread(wanted, 0.078), strict=True):
         place = low + height * (high - low)
         axes.annotate(
-            short_name(condition.name), at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
+            condition.label, at, (1.075, place), textcoords=beside, va="center", color=INK, fontsize=8.5,
             annotation_clip=False, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "linestyle": ":",
                                                "shrinkA": 9, "shrinkB": 3, "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -189,7 +188,7 @@ def _names_below(drawn: Figure, conditions: Sequence[Shown], place: float) -> No
 
     samples = [
         Line2D([], [], color=SERIES[condition.look.colour][0], marker=condition.look.marker,
-               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=short_name(condition.name))
+               linestyle=(0, condition.look.dash) if condition.look.dash else "-", label=condition.label)
         for condition in conditions
     ]  # fmt: skip
     drawn.legend(

@@ -1,16 +1,20 @@
 """How conditions look in plots: each is told from the others without colour too.
 
+Too many conditions for one plot are shown by families, which differ in nothing but how they update.
+
 The colours of the first three differ for readers with protanopia and deuteranopia as well (distances in CIELAB of
 the colours as Machado et al. 2009 simulate them); of each there is one for a light page and one for a dark one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt_async.study.conditions import Condition, by_condition
 from nmt_async.study.result import Result
+from nmt_async.study.tables import WAY
 
 SERIES = (
     ("#0b5fb0", "#6cb2ff"), ("#d4660a", "#ff9d5c"), ("#6b2346", "#d2809b"), ("#2a8f9c", "#a5e0ea"),
@@ -18,6 +22,12 @@ SERIES = (
 )  # fmt: skip
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 2))
 LONGEST_NAME = 24
+MOST_TOGETHER = 6
+"""So many conditions can be told from each other at a glance."""
+
+FURTHER = "Further conditions"
+"""Those of which there is no other in their family."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -48,9 +58,21 @@ def look(number: int) -> Look:
 
 @dataclass(frozen=True)
 class Shown(Condition):
-    """A condition with its look."""
+    """A condition with its look.
+
+    Attributes:
+        family: of those that differ in nothing but how they update, as people read it: "post @0.001"; empty where all
+            conditions are shown together.
+    """
 
     look: Look
+    family: str = ""
+
+    @property
+    def label(self) -> str:
+        """In plots, where there is little room, and where those of a family need not say what they share."""
+        way = WAY.search(self.name) if self.family not in ("", FURTHER) else None
+        return short_name(way.group() if way else self.name)
 
 
 def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
@@ -59,10 +81,22 @@ def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
     Raises:
         UserError: results on different data, or two of one condition and seed.
     """
-    return tuple(
-        Shown(condition.name, condition.results, look(number))
-        for number, condition in enumerate(by_condition(results).values())
-    )
+    conditions = by_condition(results)
+    sizes = Counter(map(_family, conditions))
+    together = len(conditions) <= MOST_TOGETHER or len(sizes) == 1 or max(sizes.values()) == 1
+    ways: dict[str, int] = {}  # each looks the same in every family
+    shown = []
+    for condition in conditions.values():
+        family = "" if together else _family(condition.name)
+        family = FURTHER if sizes[family] == 1 else family
+        way = WAY.search(condition.name) if family not in ("", FURTHER) else None
+        number = ways.setdefault(way.group() if way else condition.name, len(ways))
+        shown.append(Shown(condition.name, condition.results, look(number), family))
+    return tuple(shown)
+
+
+def _family(name: str) -> str:
+    return " ".join(WAY.sub("", name, count=1).split()) or "Nothing but the way of updating"
 
 
 def short_name(condition: str) -> str:

@@ -8,23 +8,18 @@ from collections.abc import Sequence
 from nmt_async.pages.canvas import Plot
 from nmt_async.pages.content import Cell, Table, Words
 from nmt_async.pages.looks import Shown
-from nmt_async.pages.page import environment
+from nmt_async.pages.page import environment, plain
 from nmt_async.pages.tables import outcome_table
 
 
 def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
     """The page, in the Markdown of GitHub."""
-    made = environment(markup=False)
-    made.filters["plain"] = plain
-    text = made.get_template("report.md").render(
-        words=words, outcomes=markdown_table(outcome_table(conditions)), plots=plots
+    text = (
+        environment(markup=False)
+        .get_template("report.md")
+        .render(words=words, outcomes=markdown_table(outcome_table(conditions)), plots=plots)
     )
     return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def plain(text: str) -> str:
-    """Text in which no character means anything to Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
 
 
 def markdown_table(table: Table) -> str:

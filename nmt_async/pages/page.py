@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,17 +15,34 @@ from nmt_async import __version__
 from nmt_async.pages.canvas import FONT, VARIABLES, Plot
 from nmt_async.pages.content import Words
 from nmt_async.pages.looks import Shown
-from nmt_async.pages.plots import GROUPS
+from nmt_async.pages.plots import UPDATES
 from nmt_async.pages.rows import COLUMNS
 from nmt_async.pages.tables import anchor, duration, outcome_table, parameters, points_table, runs_table, settings_table
 
 
+def spoken(text: str) -> Markup:
+    """HTML of a text in which backticks set off what is typed."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def spoken_plain(text: str) -> str:
+    """The same in Markdown."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return "".join(f"`{part}`" if number % 2 else _escaped(part) for number, part in enumerate(parts))
+
+
+@cache
 def environment(markup: bool) -> Environment:
     """Of our templates; with ``markup``, what is filled in cannot become HTML by accident."""
     made = Environment(
         loader=PackageLoader("nmt_async.pages"), autoescape=markup, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    made.filters["plain"] = plain
+    made.filters["spoken"] = spoken if markup else spoken_plain
     made.filters["paragraphs"] = paragraphs
     made.filters["duration"] = duration
     return made
@@ -34,18 +53,31 @@ def paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
+def plain(text: str) -> str:
+    """One line of text in which no character means anything to Markdown or HTML."""
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
+
+
 def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
     """The page."""
     results = [result for condition in conditions for result in condition.results]
     settings, shared = settings_table(conditions)
-    groups = [(name, heading, [plot for plot in plots if plot.group == name]) for name, heading in GROUPS.items()]
     filled: dict[str, Any] = {
         "words": words,
         "settings": settings,
         "shared": shared,
         "outcomes": outcome_table(conditions),
         "runs": runs_table(results),
-        "groups": [group for group in groups if group[2]],
+        "groups": [
+            (f"plots-{number}", heading, [plot for plot in plots if plot.group == heading])
+            for number, heading in enumerate(dict.fromkeys(plot.group for plot in plots), 1)
+        ],
+        "masonry": UPDATES,
+        "outcome_counts": Counter(verdict.outcome for verdict in words.verdicts if verdict.outcome),
         "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
         "columns": COLUMNS,
         "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},

@@ -97,7 +97,7 @@ def _plot(
         axes.set_title(title, x=-0.52 / (WIDTH - 0.75))
         _names_below(drawn, axes, (foot - 0.52) / height)
         caption = f"In the simulated cluster of profile {profile}, without gradients; {unit}."
-        return finished(drawn, name, "planning", title, caption, f"Lines over workers. {'; '.join(said)}.")
+        return finished(drawn, name, title, caption, f"Lines over workers. {'; '.join(said)}.")
 
 
 def _axes(axes: Axes, logarithmic: bool, unit: str) -> None:

@@ -24,9 +24,15 @@ INTERVAL = 0.25
 
 def display_for(out: TextIO, quiet: bool = False) -> Display:
     """The live display if ``out`` is a terminal that can show it, plain lines otherwise or if ``quiet``."""
+    console = None if quiet else able_console(out)
+    return PlainDisplay(out, quiet) if console is None else LiveDisplay(console)
+
+
+def able_console(out: TextIO) -> Console | None:
+    """A console on ``out``; None if that is no terminal that can show the screen."""
     console = Console(file=out)
     able = out.isatty() and console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
-    return LiveDisplay(console) if able and not quiet else PlainDisplay(out, quiet)
+    return console if able else None
 
 
 class LiveDisplay:
@@ -49,8 +55,13 @@ class LiveDisplay:
         self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
 
     def __enter__(self) -> Self:
-        self._live.start(refresh=True)
-        self._thread.start()
+        try:
+            self._live.start(refresh=True)
+            self._thread.start()
+        except BaseException:  # Ctrl-C may come as early as this
+            with suppress(OSError):
+                self._live.stop()
+            raise
         return self
 
     def __exit__(

@@ -9,11 +9,16 @@ validators.
 from __future__ import annotations
 
 import datetime
+import re
+from dataclasses import dataclass
 
 from nmt_async.report.records import TrainReport, ValidReport
 
 VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity", "bleu": "bleu", "chrf": "chrf"}
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""
+
+LINE = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] (?:\[([a-z-]+)\] )?(.*)")
+REPORT = re.compile(r"Ep\. \d+ : Up\. (\d+) : ")
 
 
 def stamp(moment: datetime.datetime) -> str:
@@ -65,3 +70,40 @@ def _digits(value: float) -> str:
     """Six significant digits, written out: ``7916.61``, ``1234570``, ``0.000012``."""
     text = f"{float(f'{value:.6g}'):.12f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of the log as it was read.
+
+    Attributes:
+        time: local.
+        kind: what stands in its brackets (valid, warn, error, config, nmt-async); train or note if there are none.
+        text: the line without time and brackets.
+        update: of a report of training or validation.
+    """
+
+    time: datetime.datetime
+    kind: str
+    text: str
+    update: int | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether a run that ended orderly has this for its last line."""
+        return self.kind == "error" or (self.kind == "note" and self.text.startswith("stopped at update "))
+
+
+def read_log_line(line: str) -> LogLine | None:
+    """What a line of the log says; None if it is no line of ours, or within a traceback."""
+    found = LINE.fullmatch(line)
+    if found is None or found[3].startswith("Traceback "):
+        return None
+    try:
+        time = datetime.datetime.fromisoformat(found[1])
+    except ValueError:
+        return None
+    report = REPORT.match(found[3]) if found[2] in (None, "valid") else None
+    if report is not None:
+        return LogLine(time, found[2] or "train", found[3], int(report[1]))
+    return LogLine(time, found[2] or "note", found[3])

@@ -23,7 +23,7 @@ class RunTitle:
         mode: sync, async or hybrid.
         pushes: summed into one update (in sync, of each worker).
         devices: one for each worker.
-        preset: of the model.
+        preset: of the model, with its name where it is no Transformer.
         parameters: how many the model has; None: unknown.
         stop_after: the set end, None if there is none.
         seconds: of training in earlier sittings of the run.
@@ -58,6 +58,13 @@ class RunTitle:
     def model(self) -> str:
         """What is trained: ``small, 7.4 M parameters``."""
         return self.preset if self.parameters is None else f"{self.preset}, {short_count(self.parameters)} parameters"
+
+
+def worker_places(devices: list[str], cluster: str, profile: str | None) -> tuple[str, ...]:
+    """Where each worker is, as people read it: its device, or the simulated cluster with its profile."""
+    if cluster != "simulated":
+        return tuple(devices)
+    return (f"a simulated cluster ({profile or 'paper'})",) * len(devices)
 
 
 def short_count(count: float) -> str:
@@ -122,7 +129,7 @@ class TrainReport:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        named = {field.name: values[field.name] for field in fields(cls)}
+        named = _named(cls, values)
         return cls(**{**named, "staleness": {int(age): count for age, count in values["staleness"].items()}})
 
 
@@ -172,7 +179,15 @@ class ValidReport:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**_named(cls, values))
+
+
+def _named(report: type[TrainReport] | type[ValidReport], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's values; JSON has a null where a number was not finite."""
+    return {
+        field.name: math.nan if values[field.name] is None and field.type == "float" else values[field.name]
+        for field in fields(report)
+    }
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

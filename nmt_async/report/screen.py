@@ -92,8 +92,17 @@ def clock(seconds: float) -> str:
 def _progress(state: DisplayState, width: int) -> Text:
     elapsed = clock(state.elapsed)
     if state.share is None:
-        return _spread(Text(elapsed), Text("until stopped" if state.update else "the workers start", QUIET), width)
-    left = "finishing" if state.share >= 1 else "" if state.left is None else f"{clock(state.left)} left"
+        end = "ended" if state.ended else "until stopped" if state.update else "the workers start"
+        return _spread(Text(elapsed), Text(end, QUIET), width)
+    left = (
+        "ended"
+        if state.ended
+        else "finishing"
+        if state.share >= 1
+        else ""
+        if state.left is None
+        else f"{clock(state.left)} left"
+    )
     end = f" of {state.title.end()}" if state.title and state.title.end() else ""
     right = Text.assemble((f" {state.share:4.0%}", "bold"), (end, QUIET), f"   {elapsed}")
     if left:

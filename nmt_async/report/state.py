@@ -32,6 +32,7 @@ class DisplayState:
         report: of the latest stretch.
         losses: one a stretch, oldest first.
         validations, messages: oldest first.
+        ended: nobody trains any more.
     """
 
     now: float = 0.0
@@ -45,6 +46,7 @@ class DisplayState:
     losses: tuple[float, ...] = ()
     validations: tuple[ValidReport, ...] = ()
     messages: tuple[Message, ...] = ()
+    ended: bool = False
 
     def at(self, now: float) -> DisplayState:
         """The same, shown at another time."""

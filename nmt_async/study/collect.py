@@ -15,7 +15,7 @@ import numpy as np
 from nmt_async import __version__
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
-from nmt_async.report.picture import read_reports, saved_parameters
+from nmt_async.report.recorded import read_reports, saved_parameters
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch
@@ -101,11 +101,11 @@ def command_of(data: str, config: Mapping[str, Any]) -> str:
 
 def waiting_of(reports: Sequence[TrainReport]) -> tuple[float, ...]:
     """Each worker's share of waiting over all reports, by their seconds."""
-    workers = max(len(report.waiting_share) for report in reports)
+    workers = max((len(report.waiting_share) for report in reports), default=0)
     known = [report for report in reports if len(report.waiting_share) == workers]
     seconds = np.array([report.seconds for report in known])
     shares = np.array([report.waiting_share for report in known], dtype=np.float64)
-    return tuple(float(share) for share in seconds @ shares / seconds.sum())
+    return tuple(float(share) for share in seconds @ shares / seconds.sum()) if workers else ()
 
 
 def points_of(

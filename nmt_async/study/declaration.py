@@ -10,7 +10,7 @@
       quick: {budget: 300kt, validations: 4, seeds: [1], conditions: [post *], note: It decides nothing.}
       full: {budget: 3Mt, validations: 12, seeds: [1, 2], conditions: ["*"]}
 
-Options are those of ``train``, by their keys in a configuration file.
+Options are those of ``train``, by their keys in a configuration file; null leaves out what ``base`` gives.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_declaration(path: Path) -> Declaration:
         )
     conditions = _mapping(path, "conditions", values.get("conditions"))
     base = _mapping(path, "base", values.get("base", {}))
-    options = {name: {**base, **_mapping(path, f"conditions, {name}", own)} for name, own in conditions.items()}
+    options = {name: _given({**base, **_mapping(path, f"conditions, {name}", own)}) for name, own in conditions.items()}
     for name, given in options.items():
         _check_options(path, f"condition {name!r}", given)
         from_mapping(TrainOptions, given, f"{path}, condition {name!r}")
@@ -77,6 +77,10 @@ def read_declaration(path: Path) -> Declaration:
         str(values.get("title", path.stem)), str(values.get("question", "")).strip(),
         {name: _size(path, name, _mapping(path, f"sizes, {name}", size), options) for name, size in sizes.items()},
     )  # fmt: skip
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _mapping(path: Path, what: str, value: Any) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
@@ -65,6 +65,9 @@ class LineDisplay:
         self.shares.pop(setting.name, None)
         print(f"{setting.name} failed: {why}", file=self.out, flush=True)
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     @property
     def share(self) -> float:
         """Of the whole study."""
@@ -93,7 +96,7 @@ class BarDisplay(LineDisplay):
         super().__init__(total, out=out)
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"),
-            TimeRemainingColumn(compact=True), console=Console(file=self.out),
+            console=Console(file=self.out),
         )  # fmt: skip
         self._whole = self._bars.add_task(f"{total} settings", total=1.0, left="")
         self._tasks: dict[str, TaskID] = {}
@@ -117,6 +120,9 @@ class BarDisplay(LineDisplay):
         if setting.name in self._tasks:
             self._bars.remove_task(self._tasks.pop(setting.name))
         super().finished(setting, result)
+
+    def _left(self) -> str:
+        return ""  # the first bar says it
 
     def _say(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)

@@ -23,8 +23,9 @@ from nmt_async.study.collect import collect
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
+from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import read_metrics
-from nmt_async.training.options import TrainOptions, stop_quantity
+from nmt_async.training.options import TrainOptions, available_cores, stop_quantity
 from nmt_async.training.run_folder import write_whole
 from nmt_async.training.signals import Interrupted, StopSignals
 
@@ -51,6 +52,9 @@ class StudyDisplay(Protocol):
     def failed(self, setting: Setting, why: str) -> None:
         """A setting could not be finished; the others go on."""
 
+    def close(self) -> None:
+        """Nothing more will be shown."""
+
 
 @dataclass
 class Job:
@@ -70,7 +74,7 @@ class Runner:
         data: the prepared folder.
         fingerprint: of that.
         jobs: settings side by side.
-        threads: of each.
+        threads: of each that is simulated; real workers share the cores as ``train`` deals them.
         display: shows what happens.
     """
 
@@ -132,13 +136,10 @@ class Runner:
         self.display.begun(setting)
 
     def _arguments(self, setting: Setting) -> list[str]:
-        return [
-            *typed({**setting.options, "seed": setting.seed}),
-            "--cpu-threads",
-            str(self.threads),
-            "--out",
-            str(self.folder.run(setting)),
-        ]
+        words = typed({**setting.options, "seed": setting.seed})
+        if setting.options.get("cluster") == "simulated":
+            words += ["--cpu-threads", str(self.threads)]
+        return [*words, "--out", str(self.folder.run(setting))]
 
     def command(self, setting: Setting) -> str:
         """The command that makes the setting's run, as one types it."""
@@ -200,6 +201,23 @@ class Runner:
                 job.process.wait()
             self._count_seconds(job)
         self._running = []
+
+
+def run_all(
+    folder: StudyFolder, kind: str, data: PreparedData, settings: Sequence[Setting], jobs: int, display: StudyDisplay
+) -> list[Result]:
+    """Runs the settings of a study in its folder, with all cores; see `Runner.run`.
+
+    Args:
+        kind: of study, as in `StudyFolder.begin`.
+    """
+    lock = folder.begin(kind, data.fingerprint)
+    try:
+        threads = max(1, available_cores() // jobs)
+        return Runner(folder, data.folder, data.fingerprint, jobs, threads, display).run(settings)
+    finally:
+        display.close()
+        lock.close()
 
 
 def typed(options: Mapping[str, Any]) -> list[str]:

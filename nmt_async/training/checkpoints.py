@@ -186,6 +186,10 @@ class Checkpoints:
         if error is not None:
             raise error
 
+    def close(self) -> None:
+        """Nothing more is being written; what could not be is lost."""
+        self._join()
+
     def _join(self) -> None:
         if self._writing is not None:
             self._writing.join()

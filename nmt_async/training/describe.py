@@ -8,8 +8,9 @@ from pathlib import Path
 from nmt_async.model.build import build_model
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.memory import vectors
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import model_configuration, training_plan, within_memory
+from nmt_async.training.parts import expected, expected_lines, model_configuration, training_plan, within_memory
 
 
 def describe(options: TrainOptions, data_folder: Path) -> str:
@@ -20,18 +21,21 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         layout = FlatLayout(build_model(configuration))
     plan = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
-    epoch, pairs = plan.epoch(1), len(plan.source_lengths)
-    tokens = int(plan.target_lengths.sum())
-    vectors = 2 * len(devices) + 1 + 3 + bool(options.exponential_smoothing) + (data.valid is not None)
+    updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
+    need = vectors(
+        rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
+        simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+    )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
         "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
-        "target tokens an epoch": f"{tokens:,}",
-        "batches an epoch": f"{len(epoch):,} of {tokens / len(epoch):,.0f} target tokens on average",
-        "updates an epoch": f"{len(epoch) / rule.pushes:,.0f} of {rule.pushes} pushes each",
-        "effective batch": f"{rule.pushes * tokens / len(epoch):,.0f} target tokens",
+        "target tokens an epoch": f"{updates.epoch_tokens:,}",
+        "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
+        "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
+        "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}, {options.threads()} threads each",
-        "shared memory": f"{vectors * 4 * layout.size / 2**20:,.0f} MiB for parameters, gradients and optimizer",
+        **need.rows(layout.size),
     }
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    table = [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    return "\n".join([*table, *expected_lines(options, plan)])

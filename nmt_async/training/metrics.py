@@ -1,7 +1,8 @@
 """Measures a run and writes what it measures.
 
 ``metrics.jsonl`` and ``train.log`` hold its figures, ``validation.jsonl`` the loss of each validation pair (an object a
-validation: ``update``, ``losses`` in nats, and in the first ``tokens``, the target tokens of each pair).
+validation: ``update``, ``losses`` in nats, and in the first ``tokens``, the target tokens of each pair);
+``tensorboard/`` has the figures once more, where that was asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment
+from nmt_async.training.tensorboard import TensorBoardFile
 
 
 class Stretch:
@@ -99,9 +102,10 @@ class MetricsFiles:
         folder: of the run.
         update: figures of later updates are of no run any more (it was resumed from there) and are taken out.
         validated: the same for validations; one after it is made again.
+        tensorboard: write them for TensorBoard too.
     """
 
-    def __init__(self, folder: Path, update: int, validated: int) -> None:
+    def __init__(self, folder: Path, update: int, validated: int, tensorboard: bool = False) -> None:
         metrics, sentences = folder / "metrics.jsonl", folder / "validation.jsonl"
         for path in (metrics, sentences):
             if path.exists():
@@ -112,6 +116,7 @@ class MetricsFiles:
         configuration = (folder / "config.yaml").read_text(encoding="utf-8")
         with contextlib.suppress(OSError):  # what the disk has no room for comes with the first report
             self._write(None, opening_lines(__version__, socket.gethostname(), os.getpid(), configuration))
+        self._events = TensorBoardFile(folder) if tensorboard else None
 
     def trained(self, report: TrainReport) -> None:
         """A stretch of training.
@@ -119,15 +124,29 @@ class MetricsFiles:
         Raises:
             OSError: it could not be written, as for the other two; what was not is written with what comes next.
         """
-        self._write(report.as_mapping(), [train_line(report)])
+        with self._shown(report):
+            self._write(report.as_mapping(), [train_line(report)])
 
     def validated(self, report: ValidReport, losses: np.ndarray, tokens: np.ndarray) -> None:
         """A validation, with the loss and the number of target tokens of each pair, both (pairs,)."""
-        self._write(report.as_mapping(), valid_lines(report))
-        values = {"kind": "valid", "update": report.update, "losses": [_finite(float(f"{x:.5g}")) for x in losses]}
-        if not self._sentences.tell():
-            values["tokens"] = tokens.tolist()
-        print(json.dumps(values), file=self._sentences, flush=True)
+        with self._shown(report):
+            self._write(report.as_mapping(), valid_lines(report))
+            values = {"kind": "valid", "update": report.update, "losses": [_finite(float(f"{x:.5g}")) for x in losses]}
+            if not self._sentences.tell():
+                values["tokens"] = tokens.tolist()
+            print(json.dumps(values), file=self._sentences, flush=True)
+
+    @contextlib.contextmanager
+    def _shown(self, report: TrainReport | ValidReport) -> Iterator[None]:
+        """Gives TensorBoard the report that is written within."""
+        try:
+            yield
+        except OSError:
+            if self._events is not None:
+                self._events.close()  # it would miss this one; now it begins anew with the next
+            raise
+        if self._events is not None:
+            self._events.add(report)
 
     def note(self, text: str) -> None:
         """A sentence for ``train.log`` alone."""
@@ -144,6 +163,8 @@ class MetricsFiles:
         for file in (self._metrics, self._sentences, self._log):
             with contextlib.suppress(OSError):  # of a full disk `trained` has told
                 file.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

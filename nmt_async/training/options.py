@@ -235,8 +235,8 @@ class OptimizerOptions:
 
 
 @dataclass(frozen=True)
-class BatchOptions:
-    """What a batch is."""
+class BatchSizeOptions:
+    """How large a batch and a sentence may be."""
 
     mini_batch_words: int = option(
         2048, "Target tokens in a batch, that is in one push; longer sentences make a batch alone.", group="Batches"
@@ -244,6 +244,12 @@ class BatchOptions:
     max_length: int = option(
         256, "Leave out training pairs with more subwords than this on either side.", group="Batches"
     )
+
+
+@dataclass(frozen=True)
+class BatchOptions(BatchSizeOptions):
+    """What a batch is."""
+
     seed: int = option(1, "Of initial parameters, shuffling and dropout.", group="Batches")
 
 
@@ -314,6 +320,12 @@ class SavingOptions:
     )
     keep_last: int = option(2, "Newest checkpoints to keep.", group="Reports and checkpoints", changeable=True)
     keep_best: int = option(1, "Best models by --metric to keep.", group="Reports and checkpoints", changeable=True)
+    tensorboard: bool = option(
+        False,
+        "Write the figures to RUN/tensorboard too; needs pip install 'nmt-async[tensorboard]'.",
+        group="Reports and checkpoints",
+        changeable=True,
+    )
 
 
 @dataclass(frozen=True)

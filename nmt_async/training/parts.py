@@ -18,6 +18,7 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.expectation import Expectation, expectation
 from nmt_async.training.options import TrainOptions
 
 
@@ -39,6 +40,22 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
         fitting,
         parts=options.local_accumulate,
     )
+
+
+def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
+    """What to expect of the updates of a run."""
+    tokens, pushes = int(plan.target_lengths.sum()), len(plan.epoch(1))
+    return expectation(options.rule(), len(options.device_list()), tokens, pushes, options.local_accumulate)
+
+
+def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
+    """The same in words, and what the schedule's amounts are in other units."""
+    updates = expected(options, plan)
+    amounts = {"--lr-warmup": options.lr_warmup, "--lr-decay-end": options.lr_decay_end}
+    if options.lr_decay not in ("linear", "cosine"):
+        del amounts["--lr-decay-end"]
+    lines = [updates.update_text(), updates.amounts_text(amounts | {"--stop-after": options.stop_after})]
+    return [line for line in lines if line]
 
 
 def build_coordinator(

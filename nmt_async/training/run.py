@@ -13,10 +13,10 @@ from torch import Tensor
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.flat import FlatLayout
 from nmt_async.report.console import Display
-from nmt_async.report.records import RunTitle, ValidReport
+from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
@@ -27,6 +27,7 @@ from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     build_coordinator,
+    expected_lines,
     model_configuration,
     training_plan,
     within_memory,
@@ -35,6 +36,7 @@ from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settl
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
+from nmt_async.training.tensorboard import require_tensorboard
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
 
 
@@ -83,7 +85,8 @@ class Run:
         )
         validating, held = self._resume()
         self.display.begin(self._title(devices))
-        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged)
+        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged, options.tensorboard)
+        self._expect()
         self.validator = self._build_validator(configuration)
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
@@ -107,10 +110,18 @@ class Run:
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
+        places = worker_places(devices, options.cluster, options.profile)
         return RunTitle(
-            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, tuple(devices), options.preset,
-            self.layout.parameters, options.stop_after, self.moment.seconds,
+            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
+            model_title(options.model, options.preset), self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
+
+    def _expect(self) -> None:
+        """Says what the updates will be."""
+        for line in expected_lines(self.options, self.plan):
+            self.display.say(line)
+            with contextlib.suppress(OSError):
+                self.metrics.note(f"[expected] {line}")
 
     def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
         """Takes up the newest checkpoint; whether its own validation was not finished then, and the cluster's state."""
@@ -123,11 +134,12 @@ class Run:
         self.coordinator.restore(values["coordinator"], tensors)
         self.moment = Moment(**values["moment"])
         self.judge.restore(values["judge"])
-        self.stretch = Stretch.restored(values["stretch"])
+        if "stretch" in values:  # earlier versions did not keep it
+            self.stretch = Stretch.restored(values["stretch"])
         self._validated = self._judged = values["judged"]
         self.checkpoints.rely_on(self.moment.updates, self.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        return bool(values["validating"]), (values["cluster"], tensors)
+        return bool(values["validating"]), (values.get("cluster", {}), tensors)
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
@@ -362,6 +374,7 @@ class Run:
         if self.validator is not None:
             self.validator.close()
         self.setup.close()
+        self.checkpoints.close()
         self.journal.close()
         self.metrics.close()
 
@@ -381,6 +394,8 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     training_plan(options, data)
     model_configuration(options, data)
     options.rule()
+    if options.tensorboard:
+        require_tensorboard()
     folder = RunFolder(options.out, options, data)
     display = LastingDisplay(display)
     try:

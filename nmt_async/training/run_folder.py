@@ -14,13 +14,15 @@ import json
 import os
 import platform
 import shutil
+import time
 import typing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
@@ -59,9 +61,7 @@ class RunFolder:
                 f"--out {path}: the folder cannot be written ({(error.strerror or str(error)).lower()}); "
                 f"choose another."
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._lock):
             self._lock.close()
             raise UserError(
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
@@ -88,6 +88,17 @@ class RunFolder:
     def close(self) -> None:
         """Lets others have it."""
         self._lock.close()
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had. Who watches a run takes it for an instant, to see whether a trainer has it."""
+    for wait in (0.05, 0.1, 0.2, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(wait)
+    return False
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -171,13 +182,14 @@ def settled(options: TrainOptions) -> TrainOptions:
     """
     if (options.out / CONFIG).exists():
         begun_with = read_options(options.out)
-        names = ("workers", "accumulate", "cpu_threads", "profile")
+        names = ["workers", "accumulate", "cpu_threads", "profile"]
+        # Before there was a second model, these defaults were written out.
+        names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
         options = dataclasses.replace(
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     return dataclasses.replace(
         options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
-        **options.words_settled(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip

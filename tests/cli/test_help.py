@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from nmt_async.cli import evaluate, prepare, train, translate
+from nmt_async.cli import evaluate, prepare, train, translate, watch
 from nmt_async.cli.main import run
 
-COMMANDS = {"prepare": prepare, "train": train, "translate": translate, "evaluate": evaluate}
+COMMANDS = {"prepare": prepare, "train": train, "watch": watch, "translate": translate, "evaluate": evaluate}
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -32,7 +32,7 @@ def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> N
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train", "translate", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "watch", "translate", "evaluate"])
 def test_every_group_has_its_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [group for group in groups(help_of(capsys, name)) if group not in ("Arguments", "Options")]
     assert listed == [*COMMANDS[name].GROUPS, "Configuration"]

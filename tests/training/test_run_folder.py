@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from training_runs import prepare_small, small_options
 
 from nmt_async.errors import UserError
@@ -74,9 +75,10 @@ def test_a_run_goes_on_with_the_model_it_was_begun_with(
 def test_a_run_from_before_there_were_two_models_goes_on(small_data: Path, tmp_path: Path) -> None:
     begin(tmp_path / "run", small_data)
     config = tmp_path / "run" / "config.yaml"
-    lines = config.read_text().splitlines(keepends=True)
-    assert {"model: transformer\n", "norm: pre\n", "activation: relu\n"} <= set(lines)
-    config.write_text("".join(line for line in lines if not line.startswith(("model:", "dim-rnn:"))))
+    options = yaml.safe_load(config.read_text())
+    assert (options.pop("model"), options.pop("dim-rnn")) == ("transformer", None)
+    config.write_text(yaml.safe_dump({**options, "norm": "pre", "activation": "relu"}))
+    begin(tmp_path / "run", small_data)
     begin(tmp_path / "run", small_data)
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from nmt_async.errors import UserError
+from nmt_async.report.recorded import recorded_state
 from nmt_async.training.signals import Interrupted
 from tests.training_runs import replayed, run_small
 
@@ -71,6 +72,12 @@ def test_a_simulated_run_that_is_killed_or_stopped_goes_on_bit_equal(small_data:
     one, other = state_of(whole), state_of(broken)
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_what_it_says_of_itself_is_that_it_is_simulated(small_data: Path, tmp_path: Path) -> None:
+    said = run_small(small_data, tmp_path / "run", **SIMULATED).said
+    assert "run: hybrid, 3 pushes an update | 3 workers on a simulated cluster (uneven) | " in said
+    assert recorded_state(tmp_path / "run").title.workers() == "3 workers on a simulated cluster (uneven)"
 
 
 def test_seconds_are_those_of_the_profile(small_data: Path, tmp_path: Path) -> None:

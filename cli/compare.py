@@ -1,0 +1,37 @@
+"""``nmt-async compare``: the same data under several ways of updating, and what each costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.pages.canvas import require_matplotlib
+from nmt_async.pages.one_study import words_of
+from nmt_async.pages.write import write_report
+from nmt_async.study.display import study_display
+from nmt_async.study.folder import StudyFolder
+from nmt_async.study.modes import CompareOptions, settings_of
+from nmt_async.study.runner import run_all
+from nmt_async.text.prepared import PreparedData
+
+from .declare import CommonOptions, as_typed
+
+ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+EXAMPLE = "nmt-async compare data --modes sync,async,hybrid:4 --budget 2Mt --seeds 1,2,3 --out comparison"
+GROUPS = ("Comparison", "Devices", "Model", "Optimizer", "Batches")
+
+
+def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
+    """Train with several ways of updating and report what each costs; what is finished is not run again."""
+    require_matplotlib()
+    prepared = PreparedData.open(data)
+    settings = settings_of(options, prepared)
+    folder = StudyFolder(options.out, options.out / "results")
+    display = study_display(len(settings), common.quiet)
+    results = run_all(folder, "compare", prepared, settings, options.side_by_side(), display)
+    question = f"What do {options.modes} cost on {data}, at {options.budget} of each run?"
+    words = words_of("Ways of updating compared", question, results, baseline=options.base_name(), command=as_typed())
+    page = write_report(options.out, words, results)
+    typer.echo(page)

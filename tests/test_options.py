@@ -1,0 +1,55 @@
+"""A configuration file that cannot be read is one sentence that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nmt_async.errors import UserError
+from nmt_async.options import load_yaml
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "began: 2026-02-30", "seed: " + "9" * 5000, "nested: " + "[" * 5000, "a: [1", "a: !!python/name:os.system",
+        "- a\n- b", "1: 2", "just words", "a: \x00",
+    ],
+    ids=["no-such-date", "too-many-digits", "too-deep", "unfinished", "a-python-object", "a-list", "a-number-as-key",
+         "words", "a-control-character"],
+)  # fmt: skip
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"options\.yaml"):
+        load_yaml(path)
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"options\.yaml"):
+        load_yaml(path)
+
+
+def test_an_empty_file_gives_no_options(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("# nothing yet\n", encoding="utf-8")
+    assert load_yaml(path) == {}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.sampled_from("ab01:-. \n[]{}'\"!&*#|>%@,?eT_"), max_size=40))
+def test_whatever_is_in_a_file_is_options_or_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(text, encoding="utf-8")
+    said = ""
+    try:
+        assert isinstance(load_yaml(path), dict)
+    except UserError as error:
+        said = str(error)
+    assert not said or str(path) in said
+    assert "\n" not in said

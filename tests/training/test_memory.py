@@ -1,0 +1,86 @@
+"""The memory that is stated is the memory that a run's parts take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt_async.cluster.processes import Memory
+from nmt_async.sync.optimizer import OptimizerSettings
+from nmt_async.sync.push import Push
+from nmt_async.sync.rules import rule_for
+from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.server import ParameterServer
+from nmt_async.training.memory import vectors
+
+SIZE = 16
+
+
+def server(mode: str, workers: int, accumulate: int, average: bool) -> ParameterServer:
+    settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
+    return ParameterServer(torch.zeros(workers + 1, SIZE), rule_for(mode, workers, accumulate),
+                           Schedule(0.1, Span(1, "updates")), settings)  # fmt: skip
+
+
+def of_model_size(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.numel() // SIZE for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize(("mode", "workers", "accumulate"), [
+    ("sync", 3, 1), ("sync", 3, 2), ("sync", 1, 3), ("async", 3, 1), ("hybrid", 2, 4),
+])  # fmt: skip
+def test_stated_vectors_are_those_that_the_server_holds_at_most(
+    mode: str, workers: int, accumulate: int, average: bool
+) -> None:
+    rule = rule_for(mode, workers, accumulate)
+    stated = vectors(rule, workers, average=average, validation=True, simulated=False)
+    parts = server(mode, workers, accumulate, average)
+    most = 0
+    batch = 0
+    started: list[tuple[int, int, int]] = []
+    for worker in range(workers):
+        started.append((worker, batch, parts.start(worker, (1, batch)).version))
+        batch += 1
+    # The first batch is the last to come.
+    while len(started) > 1:
+        worker, number, version = started.pop(1)
+        parts.push(Push(worker, (1, number), version, tokens=1), torch.ones(SIZE))
+        most = max(most, of_model_size(parts.state()[1]) + (not parts.buffer.summed))
+        if parts.may_start(worker) and batch < 3 * workers * accumulate:
+            started.append((worker, batch, parts.start(worker, (1, batch)).version))
+            batch += 1
+    expected = 1 + stated.sum + stated.held + stated.moments + stated.average
+    if workers > 1:
+        assert most == expected
+    assert stated.checkpoint == expected + 1
+
+
+def test_the_shared_part_is_what_the_processes_share() -> None:
+    memory = Memory(3, SIZE)
+    try:
+        stated = vectors(rule_for("hybrid", 3, 2), 3, average=True, validation=False, simulated=False)
+        assert memory.ring.tensor.numel() + memory.slots.tensor.numel() == SIZE * stated.between_processes
+    finally:
+        memory.close()
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"simulated": False}, {
+        "memory, shared": "8 MiB: 4 parameter buffers and 3 gradient slots, the copy under validation",
+        "memory, server": "6 MiB: the sum of pushes, Adam's moments, the moving average, "
+        "up to 2 pushes before their turn",
+        "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
+        "8 MiB while a checkpoint is written"}),
+    ({"simulated": True, "push_batches": 2}, {
+        "memory": "11 MiB in one process: 1 parameter buffer and 3 gradient slots, the copy under validation, "
+        "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
+        "memory, besides": "2 MiB in it for gradients under way, and activations; "
+        "11 MiB while a checkpoint is written"}),
+])  # fmt: skip
+def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
+    stated = vectors(rule_for("sync", 3, 1), 3, average=True, validation=True, **options)
+    assert stated.rows(2**18) == said
