@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import median
 
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
@@ -52,7 +52,7 @@ def agreements(
     sittings: Mapping[str, Sequence[Sequence[Handled]]],
     seed: int,
 ) -> list[Agreement]:
-    """Simulates every cluster with the profile, on the same batches, and compares; figures are means over sittings.
+    """Simulates every cluster with the profile, on the same batches, and compares; what is measured is the median of sittings.
 
     Args:
         rules: of each cluster.
@@ -68,8 +68,8 @@ def agreements(
         compared.append(
             Agreement(
                 name,
-                Compared(throughput(simulated), fmean(map(throughput, measured))),
-                Compared(waiting_share(simulated), fmean(map(waiting_share, measured))),
+                Compared(throughput(simulated), median(map(throughput, measured))),
+                Compared(waiting_share(simulated), median(map(waiting_share, measured))),
             )
         )
     return compared
