@@ -48,8 +48,8 @@ def replayed(training, mode: str | Rule, accumulate: int, events: list[Event], p
     """The coordinator at the end of a replay of what a file would hold of ``events``."""
     standing = effective(decode(b"".join(map(encode, events))))
 
-    def build(record) -> Coordinator:
-        coordinator = training.coordinator(mode, WORKERS, accumulate)
+    def build(record, workers: int) -> Coordinator:
+        coordinator = training.coordinator(mode, workers, accumulate)
         return Coordinator(coordinator.server, coordinator.dispatcher, record, [].append)
 
     replay = Replay(build, worker_of(training, poisoned), training.data, WORKERS)
@@ -197,7 +197,7 @@ def test_a_replay_with_another_seed_comes_to_another_end(training) -> None:
     list(itertools.islice(cluster.updates(), 3))
     other = training.coordinator("async", WORKERS)
     replay = Replay(
-        lambda record: Coordinator(other.server, other.dispatcher, record, [].append),
+        lambda record, _workers: Coordinator(other.server, other.dispatcher, record, [].append),
         Worker(training.model(0.2), 6, 0.1, torch.device("cpu")), training.data, WORKERS,
     )  # fmt: skip
     replay.run(events)

@@ -41,19 +41,17 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
     parts = server(mode, workers, accumulate, average)
     most = 0
     batch = 0
-    started: list[tuple[int, int]] = []
+    started: list[tuple[int, int, int]] = []
     for worker in range(workers):
-        parts.start(worker, (1, batch))
-        started.append((worker, batch))
+        started.append((worker, batch, parts.start(worker, (1, batch)).version))
         batch += 1
     # The first batch is the last to come.
     while len(started) > 1:
-        worker, number = started.pop(1)
-        parts.push(Push(worker, (1, number), parts.version, tokens=1), torch.ones(SIZE))
+        worker, number, version = started.pop(1)
+        parts.push(Push(worker, (1, number), version, tokens=1), torch.ones(SIZE))
         most = max(most, of_model_size(parts.state()[1]) + (not parts.buffer.summed))
         if parts.may_start(worker) and batch < 3 * workers * accumulate:
-            parts.start(worker, (1, batch))
-            started.append((worker, batch))
+            started.append((worker, batch, parts.start(worker, (1, batch)).version))
             batch += 1
     expected = 1 + stated.sum + stated.held + stated.moments + stated.average
     if workers > 1:
