@@ -6,10 +6,12 @@ What a study has computed, in the form in which a page takes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nmt_async.errors import UserError
 from nmt_async.pages.content import Cell, Column, Row, Table, TimeRatio, TimeToQuality, Verdict
+from nmt_async.pages.tables import duration
+from nmt_async.report.records import short_count
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, check_clocks, targets_of
 from nmt_async.study.verdicts import Verdict as Judged
@@ -69,20 +71,52 @@ def _no_number(found: Difference | Ratio, higher_is_better: bool) -> str:
     return condition if worse else other
 
 
+def costs_table(conditions: Sequence[Condition], baseline: Condition) -> Table | None:
+    """Tokens and time to several qualities, as ratios to the baseline's; None if runs made no validation.
+
+    Time is left out where it is by different clocks.
+    """
+    axes: dict[str, Callable[[float], str]] = {"tokens": short_count, "seconds": duration}
+    others = [condition for condition in conditions if condition.name != baseline.name]
+    try:
+        check_clocks("seconds to quality", [baseline, *others])
+    except UserError:
+        del axes["seconds"]
+    columns = [Column("condition"), Column("cross-entropy", number=True)]
+    for axis in axes:
+        named = "time" if axis == "seconds" else axis
+        columns += [Column(f"{named} of {baseline.name}", number=True), Column("times it", number=True)]
+    rows: list[Row] = []
+    try:
+        for condition in others:
+            for target in targets_of([condition, baseline]):
+                cells: list[Cell] = []
+                for axis, words in axes.items():
+                    own = compare(f"{axis} to quality", Pair(baseline), target=target).value
+                    found = compare(f"{axis} to quality", Pair(condition, baseline), target=target)
+                    cells += [Cell(words(own) if math.isfinite(own) else "not reached"), Cell(interval_words(found, 2))]
+                rows.append((Cell(condition.name), Cell(f"{target:.2f}"), *cells))
+    except UserError:
+        return None
+    if not rows:
+        return None
+    return Table(f"What qualities cost beside {baseline.name}", tuple(columns), tuple(rows))
+
+
 def times_to_quality(
-    conditions: Sequence[Condition], baseline: Condition, targets: Sequence[float] | None = None
+    conditions: Sequence[Condition], baseline: Condition, qualities: int | Sequence[float] = 3
 ) -> tuple[TimeToQuality, ...]:
     """Time to each cross-entropy as a ratio to the baseline's.
 
     Args:
-        targets: nats per target token; by default round ones, the hardest of them the best that all reach.
+        qualities: in nats per target token, or how many round ones, the hardest of them the best that all reach.
 
     Raises:
         UserError: the runs' seconds are by different clocks, or a run has no validation.
     """
     others = [condition for condition in conditions if condition.name != baseline.name]
     check_clocks("time to quality", [baseline, *others])
-    wanted = targets_of([*others, baseline], count=3) if targets is None else targets
+    wanted = targets_of([*others, baseline], count=qualities) if isinstance(qualities, int) else qualities
     return tuple(
         TimeToQuality(
             f"cross-entropy {target:.2f}", baseline.name,
@@ -101,9 +135,8 @@ def _ratio(condition: Condition, baseline: Condition, target: float) -> TimeRati
 
 
 def verdict_of(judged: Judged) -> Verdict:
-    """A claim's verdict with the figures behind it."""
+    """A claim's verdict with the figures behind it and the runs that they are of."""
     alike = len({finding.outcome for finding in judged.findings}) == 1
-    sentences = "\n\n".join(
-        finding.sentence if alike else f"{finding.outcome}: {finding.sentence}" for finding in judged.findings
-    )
-    return Verdict(judged.claim.says, sentences, judged.outcome, source=judged.claim.source)
+    sentences = [finding.sentence if alike else f"{finding.outcome}: {finding.sentence}" for finding in judged.findings]
+    runs = f"Runs: {', '.join(judged.runs)}." if judged.runs else "No run of it is finished."
+    return Verdict(judged.claim.says, "\n\n".join([*sentences, runs]), judged.outcome, source=judged.claim.source)

@@ -5,19 +5,32 @@
     <!-- end -->
 
 makes the table ``final`` of the conditions that the patterns name, in their order; without patterns, of all.
-``<!-- generated: verdicts -->`` makes the claims with their verdicts. The same results and claims make the same text.
+``verdicts`` makes the claims with their verdicts, ``holds``, ``fails`` and ``undecided`` a line for each claim of that
+outcome, ``unfinished`` which runs there are not. The same results and claims make the same text.
+
+    python -m nmt_async.study.document docs/reproduction.md --study examples/reproduction/study.yaml \\
+        --claims examples/reproduction/claims.yaml --results examples/reproduction/results
+
+makes the regions of a document anew.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from nmt_async.errors import UserError
-from nmt_async.study.claims import Claim
+from nmt_async.study.claims import Claim, read_claims
 from nmt_async.study.conditions import Condition, by_condition
+from nmt_async.study.declaration import read_declaration
+from nmt_async.study.grids import isolation_table, rates_table
+from nmt_async.study.outcomes import OUTCOMES, claims_that, unfinished_list, verdicts_list
 from nmt_async.study.result import Result
+from nmt_async.study.setting import Setting
 from nmt_async.study.tables import (
     Conditions,
     commands_list,
@@ -27,9 +40,9 @@ from nmt_async.study.tables import (
     runs_paragraph,
     targets_table,
     updating_table,
-    verdicts_list,
 )  # fmt: skip
-from nmt_async.study.verdicts import judge
+from nmt_async.study.verdicts import Verdict, judge
+from nmt_async.training.run_folder import write_whole
 
 TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "runs": runs_paragraph,
@@ -38,39 +51,76 @@ TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "quality": quality_table,
     "targets": targets_table,
     "course": course_table,
+    "isolation": isolation_table,
+    "rates": rates_table,
     "commands": commands_list,
 }
-VERDICTS = "verdicts"
+OTHERS = ("verdicts", *OUTCOMES, "unfinished")
 _REGION = re.compile(r"(?P<start><!-- generated: (?P<what>[^\n]*?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- (generated: [^\n]*?|end) -->")
 
 
-def regenerated(document: str, results: Iterable[Result], claims: Sequence[Claim]) -> str:
+def regenerated(
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
+) -> str:
     """The document with its regions made anew.
+
+    Args:
+        asked: the runs that the study asks for, whose conditions come in this order.
 
     Raises:
         UserError: a marker without its counterpart or of an unknown region, or results that cannot be compared.
     """
     _check_markers(document)
-    conditions = by_condition(results)
+    conditions = by_condition(_in_order(results, asked))
+    verdicts = judge(claims, conditions)
 
     def made(region: re.Match[str]) -> str:
-        return f"{region['start']}\n{_region(region['what'], conditions, claims)}\n\n{region['end']}"
+        return f"{region['start']}\n{_region(region['what'], conditions, verdicts, asked)}\n\n{region['end']}"
 
     return _REGION.sub(made, document)
 
 
-def is_current(document: str, results: Iterable[Result], claims: Sequence[Claim]) -> bool:
+def is_current(
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
+) -> bool:
     """Whether making the document's regions anew would change nothing; raises as `regenerated` does."""
-    return regenerated(document, results, claims) == document
+    return regenerated(document, results, claims, asked) == document
 
 
-def _region(what: str, conditions: Conditions, claims: Sequence[Claim]) -> str:
+def study_results(folder: Path, asked: Sequence[Setting]) -> list[Result]:
+    """The results in the folder of a study's results.
+
+    Raises:
+        UserError: one cannot be read, or was made with other options than the study asks for.
+    """
+    wanted = {(setting.condition, setting.seed): setting for setting in asked}
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        result = Result.read(path)
+        setting = wanted.get((result.setting.condition, result.setting.seed))
+        if setting is None:
+            raise UserError(f"{path} is of {result.setting.name}, which the study does not ask for; take it away.")
+        if setting != result.setting:
+            raise UserError(f"{path} was made with other options than the study has now; run it again.")
+        results.append(result)
+    return results
+
+
+def _in_order(results: Iterable[Result], asked: Sequence[Setting]) -> list[Result]:
+    places = {name: place for place, name in enumerate(dict.fromkeys(setting.condition for setting in asked))}
+    return sorted(results, key=lambda result: places.get(result.setting.condition, len(places)))
+
+
+def _region(what: str, conditions: Conditions, verdicts: Sequence[Verdict], asked: Sequence[Setting]) -> str:
     kind, *patterns = (part.strip() for part in what.split("|"))
-    if kind == VERDICTS:
-        return verdicts_list(judge([claim for claim in claims if _named(claim.id, patterns)], conditions))
+    if kind == "unfinished":
+        return unfinished_list(asked, conditions)
+    if kind in OTHERS:
+        named = [verdict for verdict in verdicts if _named(verdict.claim.id, patterns)]
+        return verdicts_list(named) if kind == "verdicts" else claims_that(OUTCOMES[kind], named)
     if kind not in TABLES:
-        raise UserError(f"The document asks for {kind!r} between markers; there are {', '.join([*TABLES, VERDICTS])}.")
+        raise UserError(f"The document asks for {kind!r} between markers; there are {', '.join([*TABLES, *OTHERS])}.")
     shown = [
         condition
         for pattern in patterns or ["*"]
@@ -99,3 +149,35 @@ def _check_markers(document: str) -> None:
         inside = "" if inside else marker[1]
     if inside:
         raise UserError(f"The document has no '<!-- end -->' behind '<!-- {inside} -->'; write one.")
+
+
+def main() -> int:
+    """``python -m nmt_async.study.document``: exit code 0, or 2 where something cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="nmt_async.study.document", description="Makes the regions of a document anew from a study's results."
+    )
+    parser.add_argument("document", type=Path, help="Markdown with regions between markers")
+    parser.add_argument("--study", type=Path, required=True, help="the study's file")
+    parser.add_argument("--size", default="full", help="of the study (default: full)")
+    parser.add_argument("--claims", type=Path, required=True, help="the file of its claims")
+    parser.add_argument("--results", type=Path, required=True, help="the folder of its results")
+    typed = parser.parse_args()
+    try:
+        sizes = read_declaration(typed.study).sizes
+        if typed.size not in sizes:
+            raise UserError(f"--size: {typed.size!r} is not one of {', '.join(sizes)}.")
+        asked = sizes[typed.size].settings
+        results = study_results(typed.results, asked)
+        text = typed.document.read_text(encoding="utf-8")
+        write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked))
+    except OSError as error:
+        print(f"{error.filename or typed.document}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

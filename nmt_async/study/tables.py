@@ -9,7 +9,6 @@ import numpy as np
 
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, curves_of, targets_of
-from nmt_async.study.verdicts import Verdict
 from nmt_async.study.wording import amount, figure, number, times
 
 Conditions = Mapping[str, Condition]
@@ -39,10 +38,10 @@ def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         baseline = baseline_of(condition, conditions)
         value = compare("final cross-entropy", Pair(condition))
         above = figure(compare("final cross-entropy", Pair(condition, baseline))) if baseline else "–"
-        score = [figure(compare("final BLEU", Pair(condition)))] if bleu else []
+        score = [figure(compare("final BLEU", Pair(condition)), digits=1)] if bleu else []
         tokens = min(result.tokens for result in condition.results)
-        rows.append([_link(condition), _seeds(condition), amount(tokens), figure(value), above, *score])
-    return _table(head, rows)
+        rows.append([link(condition), _seeds(condition), amount(tokens), figure(value), above, *score])
+    return markdown_table(head, rows)
 
 
 def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
@@ -61,11 +60,11 @@ def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         speed = times(compare("tokens per second", Pair(condition, baseline)).value) if baseline else "–"
         rows.append(
             [
-                _link(condition), f"{updates:,.0f}", f"{mean['effective batch']:,.0f}", f"{mean['staleness']:.2f}",
+                link(condition), f"{updates:,.0f}", f"{mean['effective batch']:,.0f}", f"{mean['staleness']:.2f}",
                 f"{mean['waiting share']:.1%}".replace("%", " %"), f"{mean['tokens per second']:,.0f}", speed,
             ]
         )  # fmt: skip
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
@@ -78,10 +77,10 @@ def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
             continue
         found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
         target = found[0].target if isinstance(found[0], Ratio) else None
-        rows.append([_link(condition), _link(baseline), number(target or np.inf), *map(figure, found)])
+        rows.append([link(condition), link(baseline), number(target or np.inf), *map(figure, found)])
     if not rows:
         return "No condition here has a `sync` to be compared against."
-    return _table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
+    return markdown_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
 
 
 def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
@@ -100,10 +99,10 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
                 for axis in ("tokens", "seconds")
             )
             own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
-            rows.append([_link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
+            rows.append([link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
     if not rows:
         return "No condition here has a `sync` to be compared against."
-    return _table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
+    return markdown_table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
 
 
 def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
@@ -117,8 +116,8 @@ def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # 
     rows = []
     for condition in shown:
         values = [float(np.mean([curve.value_at(step) for curve in curves[condition.name]])) for step in steps]
-        rows.append([_link(condition), *(number(value) if np.isfinite(value) else "diverged" for value in values)])
-    return _table(["million tokens", *(f"{step / 1e6:.2f}" for step in steps)], rows)
+        rows.append([link(condition), *(number(value) if np.isfinite(value) else "diverged" for value in values)])
+    return markdown_table(["million tokens", *(f"{step / 1e6:.2f}" for step in steps)], rows)
 
 
 def commands_list(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
@@ -141,30 +140,14 @@ def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  
     seeds = sorted({result.setting.seed for result in results})
     where = sorted({_machine(result.environment) for result in results})
     parameters = sorted({result.parameters for result in results})
+    few, many = amount(min(tokens)), amount(max(tokens))
     return (
         f"{len(results)} runs of {len(shown)} conditions, seeds {', '.join(map(str, seeds))}, "
-        f"{amount(min(tokens))} to {amount(max(tokens))} target tokens each; models of "
+        f"{few if few == many else f'{few} to {many}'} target tokens each; models of "
         f"{' and '.join(amount(count) for count in parameters)} parameters; {hours:.1f} hours in all, "
         f"on {'; '.join(where)}. Data `{results[0].data[:12]}`. "
         f"Of the runs, {sum(condition.diverged for condition in shown)} diverged."
     )
-
-
-def verdicts_list(verdicts: Sequence[Verdict]) -> str:
-    """Each claim with its verdict and the figures behind it."""
-    counts = {outcome: sum(verdict.outcome == outcome for verdict in verdicts) for outcome in _OUTCOMES}
-    parts = [", ".join(f"{count} {outcome}" for outcome, count in counts.items()) + "."]
-    rows = [[f"[{each.claim.id}](#claim-{each.claim.id})", each.claim.says, f"**{each.outcome}**"] for each in verdicts]
-    parts.append(_table(["claim", "statement", "verdict"], rows))
-    for verdict in verdicts:
-        claim = verdict.claim
-        lines = [f'- <a id="claim-{claim.id}"></a>**{claim.id}** ({claim.source}): {claim.says} **{verdict.outcome}**.']
-        lines += [f"  - {finding.outcome}: {finding.sentence}" for finding in verdict.findings]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-_OUTCOMES = ("holds", "fails", "undecided at this budget")
 
 
 def _machine(environment: Mapping[str, object]) -> str:
@@ -176,7 +159,8 @@ def _reached(value: float, words: str) -> str:
     return words if np.isfinite(value) else "not reached"
 
 
-def _link(condition: Condition) -> str:
+def link(condition: Condition) -> str:
+    """The condition's name, leading to its command."""
     return f"[{condition.name}](#{anchor(condition.name)})"
 
 
@@ -184,6 +168,7 @@ def _seeds(condition: Condition, start: int = 0) -> str:
     return ", ".join(map(str, condition.seeds[start:]))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The rows under their head."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -40,10 +40,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's: it holds if all its criteria do, and fails if one does."""
+    """A claim's: it holds if all its criteria do, and fails if one does.
+
+    Attributes:
+        runs: names of the finished ones among those that it needs.
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]
+    runs: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -69,7 +74,9 @@ def judge(claims: Sequence[Claim], conditions: Mapping[str, Condition]) -> tuple
             findings = tuple(_find(criterion, claim.minimum, conditions) for criterion in claim.criteria)
         except UserError as error:
             raise UserError(f"Claim {claim.id!r}: {error}") from None
-        verdicts.append(Verdict(claim, findings))
+        there = [conditions[name] for name in claim.conditions if name in conditions]
+        runs = tuple(result.setting.name for condition in there for result in condition.results)
+        verdicts.append(Verdict(claim, findings, runs))
     return tuple(verdicts)
 
 
@@ -97,7 +104,10 @@ def _find(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condi
     ]
     found = compare(criterion.quantity, *pairs, target=criterion.target)
     short = _short(criterion, minimum, conditions)
-    outcome = _outcome(criterion, found) if not short else "undecided at this budget"
+    lies = _outcome(criterion, found)
+    outcome: Outcome = "undecided at this budget" if short else lies
+    if short and lies != outcome:
+        short += f"; by these runs it {lies}"
     why = short or ("" if outcome != "undecided at this budget" else _why_open(found))
     return Finding(criterion, outcome, found, why, _sentence(criterion, chosen, found, why))
 
@@ -173,12 +183,13 @@ def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: D
     if isinstance(found, Ratio):
         said = f"{quantity} of {', over that of '.join(sides)}"
     return (
-        f"{said}: {figure(found)}; claimed: {_range(criterion)}. "
+        f"{said}: {figure(found)}; claimed: {claimed(criterion)}. "
         f"({'; '.join([basis(found), *remarks, *([f'undecided: {why}'] if why else [])])})"
     )
 
 
-def _range(criterion: Criterion) -> str:
+def claimed(criterion: Criterion) -> str:
+    """The range in words: ``above 0.05``."""
     ends = [("above", criterion.above), ("below", criterion.below)]
     return " and ".join(f"{word} {value:g}".replace("-", "−") for word, value in ends if math.isfinite(value))
 

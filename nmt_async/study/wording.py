@@ -12,13 +12,13 @@ def amount(count: float) -> str:
     return f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,.0f}"
 
 
-def number(value: float, signed: bool = False) -> str:
-    """Three digits behind the point for small values; a word for what has none."""
+def number(value: float, signed: bool = False, digits: int | None = None) -> str:
+    """By default three digits behind the point for small values; a word for what has none."""
     if math.isnan(value):
         return "undefined"
     if math.isinf(value):
         return "the worst (diverged)" if value > 0 else "the best (the other diverged)"
-    digits = 3 if abs(value) < 10 else 1
+    digits = digits if digits is not None else 3 if abs(value) < 10 else 1
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
@@ -31,18 +31,33 @@ def times(value: float) -> str:
     return f"{value:.2f}" if value else "0 (the other did not reach it)"
 
 
-def figure(found: Difference | Ratio) -> str:
-    """Value and interval: ``+0.420 (95 % +0.380 to +0.470)``."""
-    if isinstance(found, Ratio):
-        words, ends = times(found.value), (times(found.low), times(found.high))
-    else:
-        signed = len(found.seeds) > 1
-        words, ends = number(found.value, signed), (number(found.low, signed), number(found.high, signed))
+def figure(found: Difference | Ratio, digits: int | None = None) -> str:
+    """Value and interval: ``+0.420 (95 % +0.380 to +0.470)``, ``1.20 (95 % above 1.15)``.
+
+    Args:
+        digits: behind the point of a difference or a mean; None: as `number` has them.
+    """
+    words = times(found.value) if isinstance(found, Ratio) else number(found.value, len(found.seeds) > 1, digits)
+    said = interval(found, digits)
+    return f"{words} ({said})" if said else words
+
+
+def interval(found: Difference | Ratio, digits: int | None = None) -> str:
+    """``95 % 1.15 to 1.25``; empty where it says nothing beside the value."""
     if found.over == "nothing":
-        return f"{words} (no interval)"
-    if ends == (words, words):
-        return words
-    return f"{words} (95 % {ends[0]} to {ends[1]})"
+        return "no interval"
+    if isinstance(found, Ratio):
+        low, high = times(found.low), times(found.high)
+        if not found.low and math.isinf(found.high):
+            return "" if math.isinf(found.value) or not found.value else "95 % not bounded"
+        if math.isinf(found.high) and math.isfinite(found.low):
+            return f"95 % above {low}"
+        if not found.low and found.high:
+            return f"95 % below {high}"
+        return "" if low == high == times(found.value) else f"95 % {low} to {high}"
+    signed = len(found.seeds) > 1
+    low, high = number(found.low, signed, digits), number(found.high, signed, digits)
+    return "" if low == high == number(found.value, signed, digits) else f"95 % {low} to {high}"
 
 
 def basis(found: Difference | Ratio) -> str:

@@ -82,7 +82,7 @@ def test_a_missing_condition_leaves_it_undecided_and_is_named() -> None:
 def test_too_few_seeds_leave_it_undecided_but_show_the_figures() -> None:
     (finding,) = verdict(criterion(above=0.05), conditions=[SYNC, condition("async", 0.3)]).findings
     assert finding.outcome == "undecided at this budget"
-    assert finding.why == "fewer than 2 seeds of `async`"
+    assert finding.why == "fewer than 2 seeds of `async`; by these runs it holds"
     assert finding.figure is not None
     assert "+0.290" in finding.sentence
     assert "interval over sentences only" in finding.sentence

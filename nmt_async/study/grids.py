@@ -1,0 +1,94 @@
+"""Tables of two ways at once: batch size by staleness, and learning rate by way of updating."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from nmt_async.study.comparison import Pair, compare
+from nmt_async.study.conditions import Condition, curves_of
+from nmt_async.study.tables import Conditions, anchor, link, markdown_table
+from nmt_async.study.wording import figure
+
+FINAL = "final cross-entropy"
+
+
+def isolation_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
+    """Final cross-entropy by batch and staleness, what either costs, and what they cost beyond their sum.
+
+    Of the four conditions, which is which is told by the batch and the staleness that their runs had.
+    """
+    corners = _corners(shown)
+    if corners is None:
+        found = ", ".join(link(condition) for condition in shown)
+        return f"The table needs runs of its four corners, each of another batch and staleness; there are {found}."
+    rows = []
+    for large in (True, False):
+        fresh, stale = corners[large, False], corners[large, True]
+        rows.append([_batch(fresh, stale), _value(fresh), _value(stale), _above(Pair(stale, fresh))])
+    costs = [Pair(corners[False, stale], corners[True, stale]) for stale in (False, True)]
+    beyond = [Pair(corners[large, True], corners[large, False]) for large in (False, True)]
+    rows.append(["the small batch costs", *map(_above, costs), f"beyond their sum: {_above(*beyond)}"])
+    head = ["target tokens in an update", *(_staleness(corners, stale) for stale in (False, True)), "staleness costs"]
+    return markdown_table(head, rows)
+
+
+def rates_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
+    """Final cross-entropy of each way of updating at each learning rate; the best of each in bold."""
+    ways: dict[str, dict[float, Condition]] = {}
+    for condition in shown:
+        rate = condition.results[0].setting.options.get("learn-rate")
+        if isinstance(rate, int | float):
+            ways.setdefault(re.sub(r"\s*@\S+$", "", condition.name), {})[float(rate)] = condition
+    best = {way: min(at, key=lambda rate: _mean_end(at[rate])) for way, at in ways.items()}
+    rows = [
+        [f"{rate:g}", *(_rate_cell(at.get(rate), best[way] == rate and len(at) > 1) for way, at in ways.items())]
+        for rate in sorted({rate for at in ways.values() for rate in at})
+    ]
+    return markdown_table(["learning rate", *ways], rows)
+
+
+def _corners(shown: Sequence[Condition]) -> dict[tuple[bool, bool], Condition] | None:
+    """The conditions by (large batch, stale); None unless there is one of each."""
+    batch = {condition.name: _mean("effective batch", condition) for condition in shown}
+    age = {condition.name: _mean("staleness", condition) for condition in shown}
+    middle = math.sqrt(max(batch.values()) * min(batch.values()))
+    corners = {
+        (batch[condition.name] > middle, age[condition.name] > max(age.values()) / 2): condition for condition in shown
+    }
+    return corners if len(shown) == len(corners) == 4 else None
+
+
+def _mean(quantity: str, condition: Condition) -> float:
+    return compare(quantity, Pair(condition)).value
+
+
+def _batch(*conditions: Condition) -> str:
+    return f"{np.mean([_mean('effective batch', condition) for condition in conditions]):,.0f}"
+
+
+def _staleness(corners: dict[tuple[bool, bool], Condition], stale: bool) -> str:
+    ages = [_mean("staleness", corners[large, stale]) for large in (True, False)]
+    return f"staleness {np.mean(ages):.2f}"
+
+
+def _value(condition: Condition) -> str:
+    return f"[{figure(compare(FINAL, Pair(condition)))}](#{anchor(condition.name)})"
+
+
+def _above(pair: Pair, beside: Pair | None = None) -> str:
+    return figure(compare(FINAL, pair, beside))
+
+
+def _mean_end(condition: Condition) -> float:
+    return float(np.mean([np.inf if curve.diverged else curve.values[-1] for curve in curves_of(condition)]))
+
+
+def _rate_cell(condition: Condition | None, best: bool) -> str:
+    if condition is None:
+        return "–"
+    value = _value(condition)
+    return f"**{value}**" if best else value
