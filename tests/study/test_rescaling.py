@@ -37,7 +37,7 @@ def test_a_smaller_update_at_the_same_rate_is_warned_of(small_data: Path) -> Non
     assert (own_warmup, base_warmup) == pytest.approx((100 * own, 100 * base), rel=0.01)
 
 
-@pytest.mark.parametrize("modes", ["sync,hybrid:4", "sync,async@0.001", "sync,local:4", "async"])
+@pytest.mark.parametrize("modes", ["sync,hybrid:4", "sync,async@0.001", "async"])
 def test_what_is_alike_or_rescaled_is_not(small_data: Path, modes: str) -> None:
     assert warnings(small_data, modes) == []
 
