@@ -40,7 +40,7 @@ def beside_verdict(condition: Condition, baseline: Condition) -> Verdict:
 
 
 def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
-    """Warnings: schedules that do not take account of their batches, and conditions of one seed."""
+    """Warnings: schedules that take no account of their batches, other numbers of workers, conditions of one seed."""
     found = [(pair, different) for pair in pairs if pair.against and (different := unscaled(*pair.conditions))]
     notes: list[str] = []
     if len(found) > MOST_APART:
@@ -52,6 +52,7 @@ def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
         )
     else:
         notes += [_batch_note(pair, different) for pair, different in found]
+    notes += [note for pair in pairs if (note := _workers_note(pair))]
     single = dict.fromkeys(each.name for pair in pairs for each in pair.conditions if len(each.results) == 1)
     if single:
         notes.append(
@@ -78,6 +79,16 @@ def _batch_note(pair: Pair, different: Unscaled) -> str:
             f"tokens; give --lr-warmup in tokens to have the same."
         )
     return " ".join(parts)
+
+
+def _workers_note(pair: Pair) -> str:
+    """Empty where the conditions have as many workers."""
+    counts = [{result.workers for result in each.results} for each in pair.conditions]
+    if len(counts) < 2 or counts[0] == counts[1]:
+        return ""
+    ours, theirs = (" or ".join(map(str, sorted(several))) for several in counts)
+    names = [each.name for each in pair.conditions]
+    return f"Workers: {names[0]} has {ours}, {names[1]} {theirs}; so their times do not tell ways of updating apart."
 
 
 def _ratio(quantity: str, pair: Pair) -> Ratio | None:
@@ -184,8 +195,8 @@ def _updating_words(pair: Pair) -> str:
     speed = _ratio("tokens per second", pair)
     fast = f"It trains on {_times_words(speed, f'the tokens of {other}')} a second. " if speed else ""
     return (
-        f"{fast}Its pushes are {age[0]} updates old on average, those of {other} {age[1]}; its updates hold {batch[0]} "
-        f"target tokens, those of {other} {batch[1]}."
+        f"{fast}Its pushes are {age[0]} updates old on average ({other}: {age[1]}), its updates hold {batch[0]} target "
+        f"tokens ({other}: {batch[1]})."
     )
 
 

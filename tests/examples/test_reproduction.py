@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +14,7 @@ from nmt_async.errors import UserError
 from nmt_async.options import from_mapping
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.document import is_current, study_results
+from nmt_async.study.document import is_current, main, study_results
 from nmt_async.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -69,21 +68,19 @@ def test_a_result_of_another_study_is_refused(tmp_path: Path) -> None:
         study_results(tmp_path, ASKED)
 
 
-def test_the_command_makes_the_document_anew(tmp_path: Path) -> None:
-    shutil.copytree(STUDY / "results", tmp_path / "results")
+def test_the_command_makes_the_document_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = len(list((STUDY / "results").glob("*.json")))
     document = tmp_path / "study.md"
     document.write_text("By hand.\n\n<!-- generated: unfinished -->\n<!-- end -->\n", encoding="utf-8")
-
-    def made(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "nmt_async.study.document", str(document), "--study", str(STUDY / "study.yaml"),
-             "--claims", str(STUDY / "claims.yaml"), "--results", str(tmp_path / "results"), *more],
-            capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-
-    assert made().returncode == 0
-    number = len(list((tmp_path / "results").iterdir()))
+    words = ["document", str(document), "--study", str(STUDY / "study.yaml"), "--claims", str(STUDY / "claims.yaml")]
+    monkeypatch.setattr(sys, "argv", [*words, "--results", str(STUDY / "results")])
+    assert main() == 0
     assert f"By hand.\n\n<!-- generated: unfinished -->\n\n{number} of {len(ASKED)} runs" in document.read_text()
-    wrong = made("--size", "huge")
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    assert "'huge' is not one of quick, core, full" in wrong.stderr
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--size", "huge"])
+    assert main() == 2
+    assert capsys.readouterr().err == "--size: 'huge' is not one of quick, core, full.\n"
+    monkeypatch.setattr(sys, "argv", ["document", str(tmp_path / "none.md"), *sys.argv[2:-2]])
+    assert main() == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'none.md'}: No such file or directory.\n"

@@ -118,7 +118,7 @@ def test_the_same_learning_in_half_of_the_time_is_told_by_its_figures():
         f"hybrid:4 reaches the quality of sync (cross-entropy {quality:.3f}) in 0.50 of the time of sync"
     )
     assert "It trains on 2.00 times the tokens of sync" in verdict.text
-    assert "updates hold 8,160 target tokens, those of sync 8,160" in verdict.text
+    assert "updates hold 8,160 target tokens (sync: 8,160)." in verdict.text
 
 
 def test_one_seed_is_no_more_than_these_runs():
@@ -197,6 +197,13 @@ def test_a_learning_rate_of_its_own_is_not_warned_of():
         for run in small.results
     )
     assert notes_on([Pair(replace(small, results=rescaled), large)]) == ()
+
+
+def test_other_numbers_of_workers_are_warned_of():
+    runs = [result("sync", seed) for seed in (1, 2)] + [result("hybrid:4", seed, workers=1) for seed in (1, 2)]
+    baseline, condition = of_runs(*runs)
+    (note,) = notes_on([Pair(condition, baseline)])
+    assert note.startswith("Workers: hybrid:4 has 1, sync 4;")
 
 
 def test_many_conditions_of_other_batches_have_one_warning():
