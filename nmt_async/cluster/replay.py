@@ -70,6 +70,8 @@ class Replay:
     def _happen(self, event: Event) -> None:
         """Does what led to ``event``. What follows from others (UPDATED, SET_ASIDE) never comes first."""
         worker = event.worker
+        if event.kind is not Kind.RESUMED and worker >= self._workers:
+            return
         if event.kind is Kind.STARTED:
             self._start(worker)
         elif event.kind in (Kind.ACCUMULATED, Kind.REFUSED):
