@@ -13,6 +13,7 @@ from nmt_async.pages.write import write_report
 from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.modes import CompareOptions, settings_of
+from nmt_async.study.rescaling import unscaled
 from nmt_async.study.runner import run_all
 from nmt_async.text.prepared import PreparedData
 
@@ -28,6 +29,8 @@ def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
     require_matplotlib()
     prepared = PreparedData.open(data)
     settings = settings_of(options, prepared)
+    for sentence in unscaled(settings, options.base_name(), prepared):
+        typer.echo(f"warning: {sentence}", err=True)
     folder = StudyFolder(options.out, options.out / "results")
     display = study_display(len(settings), common.quiet)
     results = run_all(folder, "compare", prepared, settings, options.side_by_side(), display)

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
@@ -31,6 +32,7 @@ from nmt_async.text.preparation import PrepareOptions, prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.resuming import with_workers
 from nmt_async.training.run import train
 from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
 
@@ -197,13 +199,14 @@ def replayed(run: Path, data: Path) -> Tensor:
     configuration = model_configuration(options, prepared)
     model = build_model(configuration, options.seed)
     layout = FlatLayout(model)
-    buffers = torch.zeros(header["workers"] + 1, layout.size)
-    buffers[0].copy_(layout.gather(model))
     worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
     plan = training_plan(options, prepared)
-    replay = Replay(
-        lambda record: build_coordinator(options, plan, buffers, record, lambda _: None),
-        worker, prepared.train, header["workers"],
-    )  # fmt: skip
+
+    def build(record: Callable[[Event], None], workers: int) -> Coordinator:
+        buffers = torch.zeros(workers + 1, layout.size)
+        buffers[0].copy_(layout.gather(model))
+        return build_coordinator(with_workers(options, workers), plan, buffers, record, lambda _: None)
+
+    replay = Replay(build, worker, prepared.train, header["workers"])
     replay.run(events_of(run))
     return replay.coordinator.server.parameters

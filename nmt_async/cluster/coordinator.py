@@ -173,10 +173,15 @@ class Coordinator:
         values, tensors = self.server.state()
         return {"server": values, "dispatcher": self.dispatcher.state(), "events": self._recorded}, tensors
 
-    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Takes up where `state` was taken; what was out then is waiting."""
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor], workers: int = 0) -> None:
+        """Takes up where `state` was taken; what was out then is waiting.
+
+        Args:
+            workers: how many go on, for the journal (0: as many as before). A rule that sums as many pushes as the one
+                before goes on with a round under way, whichever workers there were.
+        """
         self.server.restore(values["server"], tensors)
         self.dispatcher.restore(values["dispatcher"])
         self._at = {}
         self._recorded = values["events"]
-        self._journal(Event(Kind.RESUMED, version=self.server.version, stands=self._recorded))
+        self._journal(Event(Kind.RESUMED, workers, version=self.server.version, stands=self._recorded))

@@ -26,22 +26,24 @@ class Replay:
     """Drives a coordinator through recorded events.
 
     Args:
-        build: makes the coordinator, given the function that takes its events.
+        build: makes a coordinator, given the function that takes its events and how many workers it has.
         worker: computes the gradients.
         data: the sentence pairs of the coordinator's plan.
-        workers: how many workers the recorded run had.
+        workers: with how many the recorded run began; where it went on with others, the journal says so.
     """
 
     def __init__(
         self,
-        build: Callable[[Callable[[Event], None]], Coordinator],
+        build: Callable[[Callable[[Event], None], int], Coordinator],
         worker: Worker,
         data: ParallelStore,
         workers: int,
     ) -> None:
-        self.coordinator = build(self._compare)
+        self.coordinator = build(self._compare, workers)
         self.worker = worker
         self.data = data
+        self._build = build
+        self._workers = workers
         self.slots = torch.zeros(workers, worker.layout.size)
         self._computed: dict[int, tuple[Task, Computed]] = {}
         self._expected: deque[Event] = deque()
@@ -68,6 +70,8 @@ class Replay:
     def _happen(self, event: Event) -> None:
         """Does what led to ``event``. What follows from others (UPDATED, SET_ASIDE) never comes first."""
         worker = event.worker
+        if event.kind is not Kind.RESUMED and worker >= self._workers:
+            return
         if event.kind is Kind.STARTED:
             self._start(worker)
         elif event.kind in (Kind.ACCUMULATED, Kind.REFUSED):
@@ -78,7 +82,7 @@ class Replay:
         elif event.kind is Kind.STOPPED:
             self.coordinator.stop()
         elif event.kind is Kind.RESUMED:
-            self.coordinator.restore(*self.coordinator.state())
+            self._resume(worker)
         elif event.kind is Kind.READMITTED:
             self._readmit(event)
 
@@ -93,6 +97,16 @@ class Replay:
             _, computed = self._computed[worker]
             with contextlib.suppress(TooManySetAside):
                 self.coordinator.push(worker, computed, self.slots[worker])
+
+    def _resume(self, workers: int) -> None:
+        """The run goes on with so many workers, 0: as many as before."""
+        state = self.coordinator.state()
+        if workers not in (0, self._workers):
+            self._workers = workers
+            self.coordinator = self._build(self._compare, workers)
+            more = max(0, workers - len(self.slots))
+            self.slots = torch.cat([self.slots, self.slots.new_zeros(more, self.slots.shape[1])])
+        self.coordinator.restore(*state, workers)
 
     def _readmit(self, event: Event) -> None:
         if event.worker in self._computed:

@@ -33,6 +33,7 @@ class Event:
     """One record; what a kind does not need is left at its default.
 
     Attributes:
+        worker: of RESUMED: how many workers go on (0, as earlier versions wrote: as many as before).
         stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
             after them happened after the checkpoint and are void.
     """

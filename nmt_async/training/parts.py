@@ -14,6 +14,7 @@ from nmt_async.cluster.processes import Memory
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.sync.journal import Event
+from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
@@ -44,8 +45,12 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
 
 def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     """What to expect of the updates of a run."""
-    tokens, pushes = int(plan.target_lengths.sum()), len(plan.epoch(1))
-    return expectation(options.rule(), len(options.device_list()), tokens, pushes, options.local_accumulate)
+    return expected_of(options.rule(), len(options.device_list()), options.local_accumulate, plan)
+
+
+def expected_of(rule: Rule, workers: int, push_batches: int, plan: BatchPlan) -> Expectation:
+    """What to expect of updates by a rule, from so many workers."""
+    return expectation(rule, workers, int(plan.target_lengths.sum()), len(plan.epoch(1)), push_batches)
 
 
 def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:

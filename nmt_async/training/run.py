@@ -32,6 +32,7 @@ from nmt_async.training.parts import (
     training_plan,
     within_memory,
 )
+from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
@@ -118,7 +119,9 @@ class Run:
 
     def _expect(self) -> None:
         """Says what the updates will be."""
-        for line in expected_lines(self.options, self.plan):
+        earlier = self.folder.earlier
+        change = change_text(earlier, self.options, self.plan) if earlier else ""
+        for line in filter(None, [change, *expected_lines(self.options, self.plan)]):
             self.display.say(line)
             with contextlib.suppress(OSError):
                 self.metrics.note(f"[expected] {line}")
@@ -128,10 +131,10 @@ class Run:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
-                self._record(Event(Kind.RESUMED))
+                self._record(Event(Kind.RESUMED, len(self.options.device_list())))
             return False, None
         values, tensors = found
-        self.coordinator.restore(values["coordinator"], tensors)
+        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
         self.moment = Moment(**values["moment"])
         self.judge.restore(values["judge"])
         if "stretch" in values:  # earlier versions did not keep it

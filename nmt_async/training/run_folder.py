@@ -27,6 +27,8 @@ from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import training_plan
+from nmt_async.training.resuming import check_update, with_workers
 
 CONFIG = "config.yaml"
 DATA = "data.json"
@@ -38,8 +40,11 @@ class RunFolder:
 
     Args:
         path: made if absent.
-        options: of this start; a run that is there already must have been begun with the same.
+        options: of this start, settled; a run that is there already must have been begun with the same.
         data: that the run trains on.
+
+    Attributes:
+        earlier: options of the sitting before, if the run goes on.
 
     Raises:
         UserError: another trainer is at it, it holds something else, or a run of other options or data.
@@ -51,8 +56,7 @@ class RunFolder:
         self.resumed = (path / CONFIG).exists()
         if path.exists() and not self.resumed:
             _check_unused(path)
-        if self.resumed:
-            _check_same(path, options, data)
+        self.earlier = _check_same(path, options, data) if self.resumed else None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("w")
@@ -138,11 +142,12 @@ def _check_unused(path: Path) -> None:
         raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
 
 
-def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> None:
+def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainOptions:
     begun_with = read_options(path)
+    free = ("out", "dry_run", *(("workers", "accumulate") if options.cluster == "processes" else ()))
     for field in dataclasses.fields(TrainOptions):
         before, now = getattr(begun_with, field.name), getattr(options, field.name)
-        if field.name in ("out", "dry_run") or field.metadata["changeable"] or before == now:
+        if field.name in free or field.metadata["changeable"] or before == now:
             continue
         raise UserError(
             f"--out {path}: that run was begun with {flag_of(field)} {before}, now it is {now}; give the same to "
@@ -157,6 +162,8 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> None:
         raise UserError(
             f"--out {path}: that run was begun on other data ({folder}); choose another --out for this data."
         )
+    check_update(begun_with, options, training_plan(options, data))
+    return begun_with
 
 
 def read_options(path: Path) -> TrainOptions:
@@ -175,13 +182,14 @@ def read_options(path: Path) -> TrainOptions:
 def settled(options: TrainOptions) -> TrainOptions:
     """The options with the counts that nobody gave: those of the run that is resumed, else what this machine has.
 
-    So a run goes on as it was begun on a machine with other cores or devices too.
+    So a run goes on as it was begun on a machine with other cores or devices too; with other workers it goes on with
+    the same update.
 
     Raises:
         UserError: devices that are not there, or a run whose configuration is damaged.
     """
     if (options.out / CONFIG).exists():
-        begun_with = read_options(options.out)
+        begun_with = with_workers(read_options(options.out), options.workers)
         names = ["workers", "accumulate", "cpu_threads", "profile"]
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]

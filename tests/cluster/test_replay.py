@@ -48,8 +48,8 @@ def replayed(training, mode: str | Rule, accumulate: int, events: list[Event], p
     """The coordinator at the end of a replay of what a file would hold of ``events``."""
     standing = effective(decode(b"".join(map(encode, events))))
 
-    def build(record) -> Coordinator:
-        coordinator = training.coordinator(mode, WORKERS, accumulate)
+    def build(record, workers: int) -> Coordinator:
+        coordinator = training.coordinator(mode, workers, accumulate)
         return Coordinator(coordinator.server, coordinator.dispatcher, record, [].append)
 
     replay = Replay(build, worker_of(training, poisoned), training.data, WORKERS)
@@ -183,8 +183,12 @@ def test_a_journal_that_was_changed_is_found_out(training, eventful: list[Event]
             continue
         seen.add(event.kind)
         changed = [*eventful[:place], *CHANGES[change](event), *eventful[place + 1 :]]
-        # Runs that stop or resume twice, or whose workers die where others were stopped, are runs like any other.
-        if (change, event.kind) in {("twice", Kind.STOPPED), ("lost", Kind.STOPPED), ("twice", Kind.RESUMED)}:
+        # Runs that stop or resume twice, or with more workers than they use, or whose workers die where others were
+        # stopped, are runs like any other.
+        if (change, event.kind) in {
+            ("twice", Kind.STOPPED), ("lost", Kind.STOPPED), ("twice", Kind.RESUMED),
+            ("of a worker there is not", Kind.RESUMED),
+        }:  # fmt: skip
             continue
         with pytest.raises((RunFailure, ValueError), match=r"journal has|replay came to|events are missing"):
             replayed(training, "async", 1, changed)
@@ -197,7 +201,7 @@ def test_a_replay_with_another_seed_comes_to_another_end(training) -> None:
     list(itertools.islice(cluster.updates(), 3))
     other = training.coordinator("async", WORKERS)
     replay = Replay(
-        lambda record: Coordinator(other.server, other.dispatcher, record, [].append),
+        lambda record, _workers: Coordinator(other.server, other.dispatcher, record, [].append),
         Worker(training.model(0.2), 6, 0.1, torch.device("cpu")), training.data, WORKERS,
     )  # fmt: skip
     replay.run(events)

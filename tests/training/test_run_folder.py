@@ -89,8 +89,6 @@ def test_a_run_goes_on_only_with_its_own_options_and_data(small_data: Path, tmp_
     assert read_options(run).stop_after == Quantity(7, "updates")
     with pytest.raises(UserError, match=r"begun with --sync-mode hybrid, now it is sync; give the same"):
         begin(run, small_data, sync_mode="sync")
-    with pytest.raises(UserError, match=r"begun with --workers 2, now it is 3"):
-        begin(run, small_data, workers=3)
     other = prepare_small(tmp_path, vocab_size=390)
     with pytest.raises(UserError, match=r"begun on other data \(.*data\); choose another --out"):
         begin(run, other)

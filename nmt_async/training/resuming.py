@@ -1,0 +1,87 @@
+"""What a run that goes on may change about its workers: their number, as long as an update stays what it was.
+
+Hybrid and asynchronous updates do not depend on how many workers deliver pushes; a synchronous one sums W x N of them,
+and is the same with fewer workers that do more batches each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nmt_async.errors import UserError
+from nmt_async.sync.rules import Rule, rule_for
+from nmt_async.text.plan import BatchPlan
+from nmt_async.training.expectation import about
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import expected, expected_of
+
+
+def rule_of(options: TrainOptions) -> Rule:
+    """The rule of options whose counts are settled; their devices need not be here.
+
+    Raises:
+        UserError: they are not, as in a configuration that was changed by hand.
+    """
+    if options.workers is None or options.accumulate is None:
+        raise UserError(f"--out {options.out}: its configuration does not say how many workers it had; choose another.")
+    return rule_for(options.sync_mode, options.workers, options.accumulate)
+
+
+def with_workers(options: TrainOptions, workers: int | None) -> TrainOptions:
+    """A run's settled options with so many workers (None: as many as before), and the same update where that can be.
+
+    Virtual workers cannot be others: the profile describes them, and a checkpoint holds what they are at.
+    """
+    if workers is None or workers < 1 or options.cluster != "processes" or options.workers == workers:
+        return options
+    accumulate, pushes = options.accumulate, rule_of(options).pushes
+    if options.sync_mode == "sync" and pushes % workers == 0:
+        accumulate = pushes // workers
+    return dataclasses.replace(options, workers=workers, accumulate=accumulate)
+
+
+def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> None:
+    """Refuses to go on with another effective batch.
+
+    Args:
+        before: settled options of the sitting before.
+        now: of this one.
+        plan: of both.
+
+    Raises:
+        UserError: it is another.
+    """
+    summed, would = rule_of(before).pushes, rule_of(now).pushes
+    if summed == would:
+        return
+    tokens = expected(now, plan).push_tokens
+    assert now.workers is not None
+    if now.sync_mode != "sync":
+        keeps = f"--accumulate {summed}"
+    elif summed % now.workers == 0:
+        keeps = f"--accumulate {summed // now.workers}"
+    else:
+        keeps = f"--workers {before.workers} (several may share a device) --accumulate {before.accumulate}"
+    raise UserError(
+        f"--out {now.out}: an update of that run sums {summed:,} pushes, about {about(summed * tokens)} target tokens; "
+        f"now it would sum {would:,}, about {about(would * tokens)}, which its learning rate and Adam's moments do not "
+        f"fit; give {keeps} to go on with the same update, or another --out to begin anew."
+    )
+
+
+def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str:
+    """What the change of workers means, in one sentence; empty if there is none."""
+    if before.workers == now.workers:
+        return ""
+    was = expected_of(rule_of(before), before.workers or 1, before.local_accumulate, plan)
+    will = expected(now, plan)
+    batch = f"the effective batch stays about {about(will.effective_batch)} target tokens"
+    text = f"going on with {counted_workers(now)} instead of {before.workers}: {batch}"
+    if was.staleness == will.staleness:
+        return f"{text}."
+    return f"{text}, staleness becomes about {about(will.staleness)} instead of {about(was.staleness)}."
+
+
+def counted_workers(options: TrainOptions) -> str:
+    """``2 workers``."""
+    return "1 worker" if options.workers == 1 else f"{options.workers} workers"
