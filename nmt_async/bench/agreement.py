@@ -52,7 +52,7 @@ def agreements(
     sittings: Mapping[str, Sequence[Sequence[Handled]]],
     seed: int,
 ) -> list[Agreement]:
-    """Simulates every cluster with the profile, on the same batches, and compares; what is measured is the median of sittings.
+    """Simulates every cluster with the profile, on the same batches; what is measured is the median of sittings.
 
     Args:
         rules: of each cluster.
