@@ -2,17 +2,7 @@
 # From nothing to a BLEU score: a generated corpus, then the four commands of nmt-async as one types them.
 # Called by `make demo`. Run again, it keeps what is there: training resumes, and a finished model is not trained twice.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-PATH="$PWD/.venv/bin:$PATH"
-command -v nmt-async > /dev/null || {
-    echo "nmt-async is not installed: run 'make demo', which installs it first." >&2
-    exit 2
-}
-
-run() {
-    printf '\n$ %s\n' "$1"
-    eval "$1"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make demo', which installs it first"
 
 corpus_is_current() {
     [[ -f demo/train.de ]] || return 1

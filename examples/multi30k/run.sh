@@ -2,12 +2,7 @@
 # Multi30k English-German with one way of updating: sync, async or hybrid (the default). See README.md beside this file.
 # Run again, it resumes: the text and the prepared data are kept, and training continues where it stopped.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-PATH="$PWD/.venv/bin:$PATH"
-command -v nmt-async > /dev/null || {
-    echo "nmt-async is not installed: run 'make venv' first." >&2
-    exit 2
-}
+. "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
 
 mode="${1:-hybrid}"
 case "$mode" in
@@ -21,11 +16,6 @@ case "$mode" in
         ;;
 esac
 stop_after="${STOP_AFTER:-5Mt}"
-
-run() {
-    printf '\n$ %s\n' "$1"
-    eval "$1"
-}
 
 made=runs/multi30k
 run "python examples/multi30k/data.py --out $made/text"

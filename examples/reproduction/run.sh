@@ -2,21 +2,11 @@
 # The study of examples/reproduction/study.yaml in one of its sizes: quick, core or full. See README.md beside this file.
 # Called by `make reproduce-quick`, `make reproduce` and `make reproduce-full`. Run again, it goes on where it stopped.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-PATH="$PWD/.venv/bin:$PATH"
-command -v nmt-async > /dev/null || {
-    echo "nmt-async is not installed: run 'make reproduce-quick', which installs it first." >&2
-    exit 2
-}
+. "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make reproduce-quick', which installs it first"
 
 size="${1:-core}"
 corpus="${DATA:-multi30k}"
 study=examples/reproduction
-
-run() {
-    printf '\n$ %s\n' "$1"
-    eval "$1"
-}
 
 case "$corpus" in
     multi30k)

@@ -6,12 +6,7 @@
 # Run again, it resumes. --dry-run prints the commands, runs none of them, and says what training would be if the data
 # is prepared. DATA names a prepared folder to use instead of WMT14's, DEVICES other devices, STOP_AFTER another end.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-PATH="$PWD/.venv/bin:$PATH"
-command -v nmt-async > /dev/null || {
-    echo "nmt-async is not installed: run 'make venv' first." >&2
-    exit 2
-}
+. "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
 
 mode=hybrid
 dry=
@@ -36,11 +31,6 @@ first="${devices%%,*}"
 device="$first"
 [[ $first =~ ^[0-9]+$ ]] && device="cuda:$first"
 stop_after="${STOP_AFTER:-2.5Gt}"
-
-run() {
-    printf '\n$ %s\n' "$1"
-    [[ -n $dry ]] || eval "$1"
-}
 
 # What Vaswani et al. 2017 trained on. The names are those of mtdata 0.5.1's own recipe vaswani_etal_2017_ende
 # (mtdata/resource/recipes.yml); WMT14's News Commentary, version 9, is not in its index, so this is 2018's version 13.
