@@ -39,6 +39,7 @@ from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
 from nmt_async.training.tensorboard import require_tensorboard
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
+from nmt_async.training.validations import Validations
 
 
 class Unsaved(RunFailure):
@@ -61,11 +62,7 @@ class Run:
         self.folder = folder
         self.display = display
         self.moment = Moment()
-        self.judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self.signals = StopSignals()
-        self._moments: dict[int, Moment] = {}
-        self._validated = 0
-        self._judged = 0
         self._finite = self._refused = -1
         self._failing: set[str] = set()
         devices = options.device_list()
@@ -84,11 +81,12 @@ class Run:
             options.keep_last,
             options.keep_best,
         )
+        judge = Judge(options.metric, options.early_stopping, options.keep_best)
+        self.validations = Validations(self._build_validator(configuration), judge, self._tell, self._keep)
         validating, held = self._resume()
         self.display.begin(self._title(devices))
-        self.metrics = MetricsFiles(folder.path, self.moment.updates, self._judged, options.tensorboard)
+        self.metrics = MetricsFiles(folder.path, self.moment.updates, self.validations.judged, options.tensorboard)
         self._expect()
-        self.validator = self._build_validator(configuration)
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
@@ -96,7 +94,7 @@ class Run:
         self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self.metrics.note))
         if held is not None:
             self.cluster.restore(*held)
-        if validating and self.validator is not None:
+        if validating and self.validations.possible:
             self._validate()
 
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
@@ -136,11 +134,10 @@ class Run:
         values, tensors = found
         self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
         self.moment = Moment(**values["moment"])
-        self.judge.restore(values["judge"])
+        self.validations.restore(values)
         if "stretch" in values:  # earlier versions did not keep it
             self.stretch = Stretch.restored(values["stretch"])
-        self._validated = self._judged = values["judged"]
-        self.checkpoints.rely_on(self.moment.updates, self.judge.best_steps)
+        self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return bool(values["validating"]), (values.get("cluster", {}), tensors)
 
@@ -173,7 +170,7 @@ class Run:
             if self._reason_to_stop() is None:
                 for update in self.cluster.updates():
                     self._count(update)
-                    self._hear_validation()
+                    self.validations.hear()
                     # Between updates there is nothing new to report, validate or save.
                     if update is not None:
                         self._when_due(report, validate, save)
@@ -185,10 +182,10 @@ class Run:
         if report.due(self.moment):
             report.mark(self.moment)
             self._report()
-        if validate.due(self.moment) and self.validator is not None and not self.validator.busy:
+        if validate.due(self.moment) and self.validations.possible:
             validate.mark(self.moment)
             self._validate()
-            self._hear_validation()
+            self.validations.hear()
         if not self.checkpoints.busy:
             self._guarded("writing the checkpoint before", self.checkpoints.wait)
             if save.due(self.moment):
@@ -222,40 +219,16 @@ class Run:
         self.stretch = Stretch(self.moment)
 
     def _validate(self) -> None:
-        assert self.validator is not None
-        self._moments[self.moment.updates] = self.moment
-        self._validated = self.moment.updates
-        begin = self.validator.begin
-        self._guarded("starting a validation", lambda: begin(self.moment.updates, self.decoding_parameters))
+        begin = self.validations.begin
+        self._guarded("starting a validation", lambda: begin(self.moment, self.decoding_parameters))
 
-    def _hear_validation(self, timeout: float | None = 0.0) -> None:
-        if self.validator is None or self.validator.step is None:
-            return
-        step = self.validator.step
-        finished = self.validator.result(timeout)
-        if not self.validator.busy:
-            self._judged = step
-        if finished is not None:
-            self._judge(*finished)
-
-    def _judge(self, step: int, scores: Scores) -> None:
-        assert self.validator is not None
-        moment = self._moments.pop(step)
-        named = {"cross-entropy": scores.cross_entropy, "bleu": scores.bleu, "chrf": scores.chrf}
-        value = named[self.options.metric]
-        keep = self.judge.judge(step, float("nan") if value is None else value)
-        report = ValidReport(
-            moment.seconds, moment.epoch, step, moment.source_tokens, moment.tokens, scores.cross_entropy,
-            scores.bleu, scores.chrf, self.options.metric, self.judge.stalled, self.judge.best, scores.seconds,
-        )  # fmt: skip
+    def _tell(self, report: ValidReport, scores: Scores) -> None:
         self._guarded("writing the figures", lambda: self.metrics.validated(report, scores.losses, scores.tokens))
         self.display.validated(report)
-        if keep:
-            self._guarded(f"saving the model of update {step}", lambda: self._save_best(step))
 
-    def _save_best(self, step: int) -> None:
-        assert self.validator is not None
-        self.checkpoints.save_best(step, self.validator.frozen, self.judge.best_steps)
+    def _keep(self, step: int, parameters: Tensor) -> None:
+        best = self.validations.judge.best_steps
+        self._guarded(f"saving the model of update {step}", lambda: self.checkpoints.save_best(step, parameters, best))
 
     def _guarded(self, what: str, do: Callable[[], None]) -> None:
         """Training goes on without it; the reader is told when it begins to fail."""
@@ -278,12 +251,11 @@ class Run:
         held, held_tensors = self.cluster.state()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
             raise RunFailure(f"the parameters are not finite after update {self.moment.updates:,}.")
-        validating = self.validator is not None and self.validator.step == self.moment.updates
         state: dict[str, Any] = {
             "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.stretch.state(),
-            "judge": self.judge.state(), "judged": self._judged, "validating": validating,
+            "validating": self.validations.at(self.moment.updates), **self.validations.state(),
         }  # fmt: skip
-        best = self.judge.best_steps
+        best = self.validations.judge.best_steps
         self.checkpoints.save(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best)
 
     def _write_checkpoint(self) -> None:
@@ -299,8 +271,9 @@ class Run:
             return f"--stop-after {stop}"
         if stop is not None and stop.unit == "epochs" and self._epochs_done(stop.amount):
             return f"--stop-after {stop}"
-        if self.judge.exhausted:
-            return f"{self.judge.stalled} validations in a row without a better {self.judge.metric}"
+        judge = self.validations.judge
+        if judge.exhausted:
+            return f"{judge.stalled} validations in a row without a better {judge.metric}"
         return None
 
     def _epochs_done(self, amount: float) -> bool:
@@ -339,16 +312,19 @@ class Run:
         self._guarded("writing the journal", self.journal.flush)
 
     def _last_validation(self) -> None:
-        if self.validator is None or not self.moment.updates:
+        if not self.moment.updates:
             return
-        self._await_validation(self.validator)
-        if self._validated != self.moment.updates and not self.signals.number:
+        self.validations.hear_all(self._interrupted)
+        if (
+            self.validations.possible
+            and not self.validations.has_begun(self.moment.updates)
+            and not self._interrupted()
+        ):
             self._validate()
-            self._await_validation(self.validator)
+            self.validations.hear_all(self._interrupted)
 
-    def _await_validation(self, validator: Validator) -> None:
-        while validator.busy and not self.signals.number:
-            self._hear_validation(timeout=0.5)
+    def _interrupted(self) -> bool:
+        return bool(self.signals.number)
 
     def save_after_failure(self, failure: str) -> str:
         """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
@@ -374,8 +350,7 @@ class Run:
     def close(self) -> None:
         """Ends all processes and closes all files."""
         self.cluster.close()
-        if self.validator is not None:
-            self.validator.close()
+        self.validations.close()
         self.setup.close()
         self.checkpoints.close()
         self.journal.close()
