@@ -46,37 +46,25 @@ def _main(
     pass
 
 
-command(app, PrepareOptions, prepare.run, name="prepare", example=prepare.EXAMPLE)
-command(
-    app, TrainOptions, train.run, name="train", arguments=train.ARGUMENTS, groups=train.GROUPS, example=train.EXAMPLE
-)
-command(
-    app, WatchOptions, watch.run, name="watch", arguments=watch.ARGUMENTS, groups=watch.GROUPS, example=watch.EXAMPLE
-)
-command(
-    app, translate.TranslateOptions, translate.run, name="translate", arguments=translate.ARGUMENTS,
-    groups=translate.GROUPS, example=translate.EXAMPLE,
-)  # fmt: skip
-command(
-    app, EvaluateOptions, evaluate.run, name="evaluate", arguments=evaluate.ARGUMENTS, groups=evaluate.GROUPS,
-    example=evaluate.EXAMPLE,
-)  # fmt: skip
-command(
-    app, BenchOptions, bench.run, name="bench", arguments=bench.ARGUMENTS, groups=bench.GROUPS, example=bench.EXAMPLE
-)
-command(app, SimulateOptions, simulate.run, name="simulate", groups=simulate.GROUPS, example=simulate.EXAMPLE)
-command(
-    app, report.ReportOptions, report.run, name="report", arguments=report.ARGUMENTS, groups=report.GROUPS,
-    example=report.EXAMPLE,
-)  # fmt: skip
-command(
-    app, CompareOptions, compare.run, name="compare", arguments=compare.ARGUMENTS, groups=compare.GROUPS,
-    example=compare.EXAMPLE,
-)  # fmt: skip
-command(
-    app, study.StudyOptions, study.run, name="study", arguments=study.ARGUMENTS, groups=study.GROUPS,
-    example=study.EXAMPLE,
-)  # fmt: skip
+COMMANDS = {
+    prepare: PrepareOptions,
+    train: TrainOptions,
+    watch: WatchOptions,
+    translate: translate.TranslateOptions,
+    evaluate: EvaluateOptions,
+    bench: BenchOptions,
+    simulate: SimulateOptions,
+    report: report.ReportOptions,
+    compare: CompareOptions,
+    study: study.StudyOptions,
+}
+"""Each subcommand's module, called as the command is, and its options; in the order of the help."""
+
+for module, declaration in COMMANDS.items():
+    command(
+        app, declaration, module.run, name=module.__name__.rpartition(".")[2], example=module.EXAMPLE,
+        arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
+    )  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:
