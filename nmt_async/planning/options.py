@@ -21,14 +21,13 @@ from nmt_async.model.flat import FlatLayout
 from nmt_async.options import option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
 from nmt_async.planning.nominal import even_plan
+from nmt_async.quantity import FACTORS
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 
 CLUSTER, BATCHES, RESULT = "Cluster", "Batches and model", "Result"
 VOCABULARY = 32_000
 """Subwords of the joint vocabulary that a model named by its preset has where no data says otherwise."""
-
-_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _model_size(text: str) -> int | None:
     if text in MODELS["transformer"]:
         return None
     match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]+)?)([kMG]?)", text.strip())
-    size = round(float(match[1]) * _FACTORS[match[2]]) if match else 0
+    size = round(float(match[1]) * FACTORS[match[2]]) if match else 0
     if size < 1:
         raise UserError(
             f"--model-size: {text!r} is neither a number of parameters, such as 60M, nor one of "

@@ -22,7 +22,7 @@ from nmt_async.training.options import (
     available_cores,
     stop_quantity,
 )
-from nmt_async.training.parts import model_configuration, training_plan
+from nmt_async.training.parts import expected, model_configuration, training_plan
 
 GROUP = "Comparison"
 
@@ -149,22 +149,21 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
         raise UserError("--modes names none; give some of sync, async, hybrid:N, local:N.")
     options.base_name()
     settings = [Setting(mode, seed, {**base, **mode_options(mode)}) for seed in options.seed_list() for mode in modes]
-    for setting in settings:
-        _check(setting, options, data)
+    for number, setting in enumerate(settings):
+        train = from_mapping(TrainOptions, {**setting.options, "seed": setting.seed}, f"--modes {setting.condition}")
+        if number < len(modes):  # of the first seed: the others differ in nothing that is checked
+            _check(setting.condition, train, options, data)
     check_names(settings)
     return settings
 
 
-def _check(setting: Setting, options: CompareOptions, data: PreparedData) -> None:
+def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
-    train = from_mapping(TrainOptions, {**setting.options, "seed": setting.seed}, f"--modes {setting.condition}")
     model_configuration(train, data)
-    rule = train.rule()
-    plan = training_plan(train, data)
-    batch = rule.pushes * float(plan.target_lengths.sum()) / len(plan.epoch(1))
+    batch = expected(train, training_plan(train, data)).effective_batch
     every = train.valid_freq
     if every.unit == "tokens" and every.amount < batch:
         raise UserError(
-            f"--budget {options.budget} is too small for {options.validations} validations of {setting.condition}, of "
+            f"--budget {options.budget} is too small for {options.validations} validations of {condition}, of "
             f"whose updates each holds {batch:,.0f} tokens; give more, or fewer --validations."
         )

@@ -65,6 +65,10 @@ class ParameterServer:
         """Counts what is being computed or accumulated on the current version."""
         return Standing(own=self._round[worker], all=self._round_total)
 
+    def _begin_round(self) -> None:
+        self._round.clear()
+        self._round_total = 0
+
     def _count(self, worker: int, version: int, change: int = 1) -> None:
         """A batch of this round is begun, or is not any more; those of earlier rounds do not count."""
         if version == self.version:
@@ -142,8 +146,7 @@ class ParameterServer:
         norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
-        self._round.clear()
-        self._round_total = 0
+        self._begin_round()
         self.buffer.clear()
         return Update(self.version, pushes, staleness, rate, norm)
 
@@ -166,7 +169,6 @@ class ParameterServer:
         self.buffer.restore(values["buffer"], tensors)
         for worker in list(self._begun):
             self.abandon(worker)
-        self._round.clear()
-        self._round_total = 0
+        self._begin_round()
         for push in self.buffer.pushes:
             self._count(push.worker, push.version)
