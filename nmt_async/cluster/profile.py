@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from nmt_async.errors import UserError
 from nmt_async.options import load_yaml
+from nmt_async.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ class ClusterProfile:
 
     def save(self, path: Path) -> None:
         """Writes the profile file, never half."""
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text(self.dump(), encoding="utf-8")
-        os.replace(beside, path)
+        write_whole(path, self.dump())
 
 
 # A GPU of the paper's time and a Transformer-base at some ten thousand words a second; batches of one budget differ

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from nmt_async.errors import UserError
 from nmt_async.pages.canvas import WIDTH, Plot, figure, finished
 from nmt_async.pages.looks import SERIES, look, short_name
-from nmt_async.pages.write import write_whole
 from nmt_async.planning.simulation import Prediction
+from nmt_async.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

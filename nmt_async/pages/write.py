@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from nmt_async.pages.page import html_page
 from nmt_async.pages.plots import all_plots
 from nmt_async.pages.rows import csv_text
 from nmt_async.study.result import Result
+from nmt_async.writing import write_whole
 
 PAGE = "report.html"
 
@@ -45,14 +45,3 @@ def write_report(folder: Path, words: Words, results: Sequence[Result]) -> Path:
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"{folder}: the report cannot be written ({(error.strerror or '').lower()}).") from None
     return folder / PAGE
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that nobody sees before it is whole."""
-    beside = path.with_name(path.name + ".partial")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise

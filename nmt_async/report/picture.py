@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from nmt_async.errors import UserError
 from nmt_async.report.recorded import recorded_state
 from nmt_async.report.screen import LEAST_WIDTH, render
 from nmt_async.report.state import DisplayState
+from nmt_async.writing import write_whole
 
 FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
 
@@ -79,9 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.width < LEAST_WIDTH or given.height < 1:
             raise UserError(f"--width must be {LEAST_WIDTH} or more, --height 1 or more.")
         svg = picture(recorded_state(given.run, given.update), given.width, given.height)
-        beside = given.out.with_name(given.out.name + ".partial")
-        beside.write_text(svg, encoding="utf-8")
-        os.replace(beside, given.out)
+        write_whole(given.out, svg)
     except (UserError, OSError) as error:
         text = str(error) if isinstance(error, UserError) else f"{given.out}: {error.strerror}."
         print(f"picture: {text}", file=sys.stderr)

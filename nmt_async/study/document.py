@@ -42,7 +42,7 @@ from nmt_async.study.tables import (
     updating_table,
 )  # fmt: skip
 from nmt_async.study.verdicts import Verdict, judge
-from nmt_async.training.run_folder import write_whole
+from nmt_async.writing import write_whole
 
 TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "runs": runs_paragraph,

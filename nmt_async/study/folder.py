@@ -12,7 +12,7 @@ from typing import TextIO
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
-from nmt_async.training.run_folder import write_whole
+from nmt_async.writing import write_whole
 
 STUDY = "study.json"
 

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 from nmt_async.errors import UserError
 from nmt_async.options import value_type
 from nmt_async.study.setting import Setting
-from nmt_async.training.run_folder import write_whole
+from nmt_async.writing import write_whole
 
 FORMAT = 1
 

@@ -26,8 +26,8 @@ from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import read_metrics
 from nmt_async.training.options import TrainOptions, available_cores, stop_quantity
-from nmt_async.training.run_folder import write_whole
 from nmt_async.training.signals import Interrupted, StopSignals
+from nmt_async.writing import write_whole
 
 TRAIN = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 TICK = 0.5

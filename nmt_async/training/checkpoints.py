@@ -26,7 +26,7 @@ from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.building import flush_entry, flush_folder
-from nmt_async.training.run_folder import write_whole
+from nmt_async.writing import write_whole
 
 STATE = "state.json"
 TENSORS = "state.safetensors"

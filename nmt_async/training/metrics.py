@@ -26,6 +26,7 @@ from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment
 from nmt_async.training.tensorboard import TensorBoardFile
+from nmt_async.writing import write_whole
 
 
 class Stretch:
@@ -188,6 +189,4 @@ def _finite(value: Any) -> Any:
 def _drop_later(path: Path, update: int, validated: int) -> None:
     last = {"train": update, "valid": min(update, validated)}
     kept = [values for values in read_metrics(path) if values.get("update", 0) <= last.get(values.get("kind", ""), 0)]
-    beside = path.with_suffix(".partial")
-    beside.write_text("".join(json.dumps(values) + "\n" for values in kept), encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, "".join(json.dumps(values) + "\n" for values in kept).encode())

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import time
 import typing
 from pathlib import Path
@@ -29,6 +28,7 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
+from nmt_async.writing import write_whole
 
 CONFIG = "config.yaml"
 DATA = "data.json"
@@ -105,26 +105,9 @@ def _locked(file: IO[str]) -> bool:
     return False
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a small file so that it is never seen half written."""
-    beside = path.with_name(path.name + ".partial")
-    try:
-        beside.write_text(text + ("" if text.endswith("\n") else "\n"), encoding="utf-8")
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 def _copied(original: Path, copy: Path) -> Path:
     """A copy for the checkpoints, which must be complete even if the prepared folder is gone by then."""
-    beside = copy.with_name(copy.name + ".partial")
-    try:
-        shutil.copyfile(original, beside)
-        os.replace(beside, copy)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_whole(copy, original.read_bytes())
     return copy
 
 
