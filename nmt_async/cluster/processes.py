@@ -90,7 +90,7 @@ class ProcessCluster:
     Args:
         coordinator: decides; its server's parameters lie in ``memory.ring``.
         warn: takes one sentence about a worker that died.
-        log: takes the traceback of one that ended with an exception.
+        log: takes the process id of each worker, and the traceback of one that ended with an exception.
         observe: takes the times of each push, by the monotonic clock.
     """
 
@@ -135,6 +135,7 @@ class ProcessCluster:
             raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
         finally:
             theirs.close()
+        self.log(f"[worker] {index} is process {process.pid}")
         return process, ours
 
     @property

@@ -1,0 +1,97 @@
+"""Runs a command whose training workers are kept on one core each, with a busy program on one of the cores if asked.
+
+    python examples/slowed-worker/pinned.py --watch STUDY [--busy CORE] -- COMMAND...
+
+A worker is kept on the core of its number, counted over the cores that there are. Which process a worker is, it reads
+in the ``train.log`` of the runs under STUDY. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+TICK = 0.5
+"""Seconds between two looks at the logs."""
+_WORKER = re.compile(r"^\[[^]]*\] \[worker\] (\d+) is process (\d+)$", re.MULTILINE)
+
+
+def workers_told(folder: Path) -> dict[int, int]:
+    """Process ids that the logs under ``folder`` name, with the number of the worker."""
+    told = {}
+    for log in folder.glob("runs/*/train.log"):
+        for worker, process in _WORKER.findall(log.read_text(encoding="utf-8", errors="replace")):
+            told[int(process)] = int(worker)
+    return told
+
+
+def pin(process: int, core: int) -> None:
+    """Keeps all threads of a process on a core; one that has ended is left alone."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{process}/task"):
+            os.sched_setaffinity(int(thread), {core})
+
+
+@contextlib.contextmanager
+def workers_pinned(folder: Path, cores: list[int]) -> Iterator[None]:
+    """Within, each worker that a log under ``folder`` newly names is kept on the core of its number."""
+    done = set(workers_told(folder))
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(TICK):
+            for process, worker in workers_told(folder).items():
+                if process not in done:
+                    done.add(process)
+                    pin(process, cores[worker % len(cores)])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def core_busy(core: int | None) -> Iterator[None]:
+    """Within, a program keeps this core busy."""
+    if core is None:
+        yield
+        return
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def main() -> int:
+    """The command's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--watch", type=Path, required=True, metavar="STUDY", help="the study's folder")
+    parser.add_argument("--busy", type=int, metavar="CORE", help="counted over the cores that there are, from 0")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if arguments.busy is not None and not 0 <= arguments.busy < len(cores):
+        print(f"--busy: there is no core {arguments.busy}; give 0 to {len(cores) - 1}.", file=sys.stderr)
+        return 2
+    core = None if arguments.busy is None else cores[arguments.busy]
+    with core_busy(core), workers_pinned(arguments.watch, cores):
+        return subprocess.run(arguments.command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
