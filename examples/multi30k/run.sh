@@ -6,10 +6,11 @@ set -euo pipefail
 
 mode="${1:-hybrid}"
 case "$mode" in
-    # A round of one batch from each of two workers, and two pushes from anyone: the same effective batch.
-    sync) accumulate=1 ;;
-    hybrid) accumulate=2 ;;
-    async) accumulate=1 ;;
+    # A round of one batch from each of two workers, and four pushes of half the size from anyone: the same effective
+    # batch. Of N pushes one (W - 1) is an update old, so that more and smaller ones are fresher.
+    sync) accumulate=1 words=1024 ;;
+    hybrid) accumulate=4 words=512 ;;
+    async) accumulate=1 words=1024 ;;
     *)
         echo "run.sh: '$mode' is not a mode; choose sync, async or hybrid." >&2
         exit 2
@@ -26,7 +27,7 @@ if [[ ! -d "$made/data" ]]; then
 fi
 
 run "nmt-async train $made/data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 2 \\
-    --preset small --mini-batch-words 1024 --learn-rate 0.002 --lr-warmup 300 --lr-decay linear \\
+    --preset small --mini-batch-words $words --learn-rate 0.002 --lr-warmup 300 --lr-decay linear \\
     --stop-after $stop_after --valid-freq 400 --disp-freq 50 --seed 1"
 
 hypothesis="$made/$mode.test2016.de"
