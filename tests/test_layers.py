@@ -21,9 +21,9 @@ MAY_IMPORT = {
     "decoding": BOTTOM | {"cluster"},
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
-    "planning": BOTTOM | {"cluster", "study.setting"},
+    "planning": BOTTOM | {"cluster"},
     "bench": BOTTOM | {"cluster", "training", "planning"},
-    "study": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
     "pages": {"study", "report", "planning"},
     "cli": BOTTOM | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages"},
 }

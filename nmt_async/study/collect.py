@@ -15,11 +15,12 @@ import numpy as np
 from nmt_async import __version__
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
+from nmt_async.planning.modes import mode_name
 from nmt_async.report.recorded import read_reports, saved_parameters
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch
-from nmt_async.study.setting import Setting, mode_name
+from nmt_async.study.setting import Setting
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL
 

@@ -41,6 +41,7 @@ from nmt_async.study.tables import (
     targets_table,
     updating_table,
 )  # fmt: skip
+from nmt_async.study.unevenness import winning_table
 from nmt_async.study.verdicts import Verdict, judge
 from nmt_async.writing import write_whole
 
@@ -53,6 +54,7 @@ TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "course": course_table,
     "isolation": isolation_table,
     "rates": rates_table,
+    "winning": winning_table,
     "commands": commands_list,
 }
 OTHERS = ("verdicts", *OUTCOMES, "unfinished")

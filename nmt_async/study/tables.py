@@ -13,8 +13,8 @@ from nmt_async.study.wording import amount, figure, number, times
 
 Conditions = Mapping[str, Condition]
 COLUMNS = 10
-WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?(?![\w-])")
-"""Where the name of a condition says how it updates."""
+WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?( push-\d+)?(?![\w-])")
+"""Where the name of a condition says how it updates, and with pushes of how many tokens if not of sync's."""
 
 
 def baseline_of(condition: Condition, conditions: Conditions) -> Condition | None:

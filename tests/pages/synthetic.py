@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nmt_async.planning.modes import mode_options
 from nmt_async.study.resampling import DRAWS
 from nmt_async.study.result import Point, Result, Stretch
-from nmt_async.study.setting import Setting, mode_options
+from nmt_async.study.setting import Setting
 
 COURSES = {
     "sync": (1.72, 37.0, 3100.0, {0: 4 * 610}, (0.02, 0.17, 0.21, 0.19)),

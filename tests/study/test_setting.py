@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
 from nmt_async.options import from_mapping
-from nmt_async.study.setting import Setting, mode_name, mode_options
+from nmt_async.planning.modes import mode_name, mode_options
+from nmt_async.study.setting import Setting
 from nmt_async.training.options import TrainOptions
 
 

@@ -1,0 +1,87 @@
+"""Where a way of updating wins in time: what it costs in tokens, by how fast a simulated cluster makes them.
+
+The runs say how many times the tokens of sync a quality takes, a simulation without gradients how many times as many
+tokens a second there are where one worker is slower than the others. What a quality takes is held to be the same on all
+these clusters; runs on an uneven one say how nearly it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from nmt_async.cluster.profile import ClusterProfile, profile_for
+from nmt_async.planning.modes import Mode
+from nmt_async.planning.nominal import even_plan
+from nmt_async.planning.simulation import predict
+from nmt_async.study.comparison import Pair, Ratio, compare
+from nmt_async.study.conditions import Condition
+from nmt_async.study.tables import Conditions, baseline_of, link, markdown_table
+from nmt_async.study.wording import figure
+from nmt_async.text.plan import BatchPlan
+from nmt_async.training.options import TrainOptions
+
+SPEEDS = (1.0, 0.9, 0.75, 0.5, 0.25)
+"""Of the slowest worker, as a share of the others'."""
+
+BATCHES = 128
+"""That each worker computes in a simulation."""
+
+
+def uneven(profile: ClusterProfile, speed: float) -> ClusterProfile:
+    """The profile with a first worker that takes 1 / ``speed`` times as long for everything it computes."""
+    first = profile.workers[0]
+    slow = replace(
+        first,
+        tokens_per_second=first.tokens_per_second * speed,
+        seconds_per_batch=first.seconds_per_batch / speed,
+    )
+    return replace(profile, workers=(slow, *profile.workers[1:]))
+
+
+def predicted_speed(condition: Condition, speed: float) -> float:
+    """Target tokens a second of the condition's way of updating, where its first worker is so much slower."""
+    result = condition.results[0]
+    options = result.setting.options
+    profile = uneven(profile_for(str(options.get("profile") or "paper"), result.workers), speed)
+    tokens = int(options.get("mini-batch-words", TrainOptions().mini_batch_words))
+    return _predicted(result.setting.mode, profile, tokens, result.parameters)
+
+
+@cache
+def _predicted(mode: str, profile: ClusterProfile, tokens: int, parameters: int) -> float:
+    """Target tokens a second, of pushes of ``tokens``; the same for every learning rate."""
+
+    def plan(pushes: int, parts: int) -> BatchPlan:
+        return even_plan(tokens, pushes, parts)
+
+    return predict(Mode(mode), profile, plan, parameters, BATCHES).tokens_per_second
+
+
+def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
+    """How many times sooner than sync a quality comes, by the slowest worker's speed; bold where it is sooner."""
+    rows = []
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        if baseline is None:
+            continue
+        price = compare("tokens to quality", Pair(condition, baseline))
+        assert isinstance(price, Ratio)
+        cells = []
+        for speed in SPEEDS:
+            faster = predicted_speed(condition, speed) / predicted_speed(baseline, speed)
+            cells.append(_cell(_times_sooner(price, faster)))
+        rows.append([link(condition), figure(price), *cells])
+    if not rows:
+        return "No condition here has a `sync` to be compared against."
+    head = ["condition", "tokens, times sync's", *(f"slowest at {speed:.0%}".replace("%", " %") for speed in SPEEDS)]
+    return markdown_table(head, rows)
+
+
+def _times_sooner(price: Ratio, faster: float) -> Ratio:
+    return replace(price, value=faster / price.value, low=faster / price.high, high=faster / price.low)
+
+
+def _cell(sooner: Ratio) -> str:
+    return f"**{figure(sooner)}**" if sooner.low > 1 else figure(sooner)

@@ -1,0 +1,67 @@
+"""Where a way of updating wins in time follows from what it costs in tokens and from the slowest worker."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_results import condition
+
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.study.conditions import Condition
+from nmt_async.study.unevenness import SPEEDS, predicted_speed, uneven, winning_table
+
+WORKERS = 4
+STEADY = ClusterProfile("steady", (WorkerProfile(tokens_per_second=1000.0, seconds_per_batch=0.1),) * WORKERS)
+"""Without jitter, and with a server that costs nothing: times are arithmetic."""
+
+
+def of(name: str, profile: Path, *offsets: float, **options: object) -> Condition:
+    """A made-up condition that trains with these options on this profile."""
+    made_up = condition(name, *offsets)
+    wanted = {"mini-batch-words": 500, "profile": str(profile), **options}
+    return replace(
+        made_up,
+        results=tuple(replace(each, setting=replace(each.setting, options=wanted)) for each in made_up.results),
+    )
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    STEADY.save(tmp_path / "steady.yaml")
+    return tmp_path / "steady.yaml"
+
+
+def test_the_first_worker_takes_longer_for_everything_it_computes() -> None:
+    first, *others = uneven(STEADY, 0.5).workers
+    assert first.computing(500, 1, 0, 0) == pytest.approx(2 * STEADY.workers[0].computing(500, 1, 0, 0))
+    assert others == list(STEADY.workers[1:])
+
+
+def test_sync_is_as_fast_as_its_slowest_worker_and_hybrid_as_all_together(profile: Path) -> None:
+    sync = of("sync", profile, **{"sync-mode": "sync"})
+    hybrid = of("hybrid:4", profile, **{"sync-mode": "hybrid", "accumulate": 4})
+    alone = 500 / 0.6
+    for speed in SPEEDS:
+        assert predicted_speed(sync, speed) == pytest.approx(WORKERS * speed * alone, rel=0.01)
+        assert predicted_speed(hybrid, speed) == pytest.approx((WORKERS - 1 + speed) * alone, rel=0.02)
+
+
+def test_what_it_costs_in_tokens_is_taken_off_what_it_gains_in_speed(profile: Path) -> None:
+    sync = of("sync", profile, 0.0, 0.01, **{"sync-mode": "sync"})
+    hybrid = of("hybrid:4", profile, 0.1, 0.11, **{"sync-mode": "hybrid", "accumulate": 4})
+    table = winning_table([sync, hybrid], {"sync": sync, "hybrid:4": hybrid})
+    head, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert head[2:] == [f"slowest at {speed:.0%}".replace("%", " %") for speed in (1, 0.9, 0.75, 0.5, 0.25)]
+    values = [float(re.findall(r"[0-9.]+", cell)[0]) for cell in row[1:]]
+    price, *sooner = values
+    assert price > 1.05
+    expected = [(WORKERS - 1 + speed) / WORKERS / speed / price for speed in SPEEDS]
+    assert sooner == pytest.approx(expected, rel=0.03)
+    assert [cell.startswith("**") for cell in row[2:]] == [False, False, False, True, True]
+
+
+def test_without_sync_there_is_nothing_to_win_over() -> None:
+    assert "No condition here has a `sync`" in winning_table([condition("hybrid:4")], {})
