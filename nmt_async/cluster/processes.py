@@ -266,6 +266,7 @@ class ProcessCluster:
         """Ends the workers; what they compute is lost. Safe to call twice."""
         for seat in self._seats:
             seat.process.kill()
-        for seat in self._seats:
+        for index, seat in enumerate(self._seats):
             seat.process.join()
+            self.watchdog.ended(index, seat)
             seat.close()

@@ -46,7 +46,9 @@ class StackFile:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {QUESTION})
 
     def take(self) -> str:
-        """In the parent: what was written since last taken; empty if nothing was."""
+        """In the parent: what was written since last taken; empty if nothing was, or the file is closed."""
+        if self._descriptor < 0:
+            return ""
         written = os.fstat(self._descriptor).st_size
         text = os.pread(self._descriptor, written - self._read, self._read)
         self._read = written

@@ -110,5 +110,5 @@ class Watchdog:
             self._log(f"[stack] worker {index} (process {seat.pid}) does not answer: {why}")
 
     def ended(self, index: int, seat: Seat) -> None:
-        """The worker has ended: where it was when it crashed goes to the log."""
+        """The worker has ended: where it was when it crashed, or was last asked, goes to the log."""
         self._take(index, seat)

@@ -15,10 +15,10 @@ from training_runs import (
     events_of,
     replayed,
     saved_state,
-    small_options,
 )
 
 from nmt_async.sync.journal import Kind
+from nmt_async.training.run_folder import read_options
 
 
 def pid_of(worker: int) -> int | None:
@@ -41,7 +41,7 @@ def assert_whole(run: Path, data: Path, epochs: int) -> None:
     applied = applications(events)
     aside = [event.batch for event in events if event.kind is Kind.SET_ASIDE]
     assert set(applied.values()) == {1}
-    assert sorted([*applied, *aside]) == sorted(epochs_of(data, small_options(run), epochs))
+    assert sorted([*applied, *aside]) == sorted(epochs_of(data, read_options(run), epochs))
     assert torch.equal(replayed(run, data), saved_state(run)["parameters"])
 
 

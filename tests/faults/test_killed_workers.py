@@ -16,7 +16,7 @@ KILLERS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
 MODES = ({"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 2})
 
 
-def test_workers_killed_at_random_moments_lose_no_batch(small_data: Path, tmp_path: Path) -> None:
+def test_workers_killed_at_random_moments_lose_no_batch(training_data: Path, tmp_path: Path) -> None:
     moments = random_moments()
     mode = moments.choice(MODES)
     struck: dict[int, tuple[int, set[int]]] = {}
@@ -35,11 +35,11 @@ def test_workers_killed_at_random_moments_lose_no_batch(small_data: Path, tmp_pa
         timers[-1].start()
 
     acts = {4 * number + moments.randint(0, 2): strike_soon for number in (1, 2, 3)}
-    witness = run_small(small_data, tmp_path / "run", acts, **mode, workers=WORKERS, stop_after="2e")
+    witness = run_small(training_data, tmp_path / "run", acts, **mode, workers=WORKERS, stop_after="2e")
     for timer in timers:
         timer.join()
     assert len(timers) == 3
-    assert_whole(tmp_path / "run", small_data, 2)
+    assert_whole(tmp_path / "run", training_data, 2)
     found = [re.match(r"worker (\d) died (?:at batch \d+ of epoch \d|before it had a batch) \(killed by signal (\d+)",
                       death) for death in deaths(witness)]  # fmt: skip
     told = sorted((int(match[1]), int(match[2])) for match in found if match)
@@ -49,10 +49,10 @@ def test_workers_killed_at_random_moments_lose_no_batch(small_data: Path, tmp_pa
     )
 
 
-def test_a_crash_of_native_code_leaves_its_python_stack_in_the_log(small_data: Path, tmp_path: Path) -> None:
+def test_a_crash_of_native_code_leaves_its_python_stack_in_the_log(training_data: Path, tmp_path: Path) -> None:
     acts = {3: lambda: send(0, signal.SIGSEGV)}
-    witness = run_small(small_data, tmp_path / "run", acts, workers=1, stop_after="1e")
-    assert_whole(tmp_path / "run", small_data, 1)
+    witness = run_small(training_data, tmp_path / "run", acts, workers=1, stop_after="1e")
+    assert_whole(tmp_path / "run", training_data, 1)
     (death,) = deaths(witness)
     assert re.match(r"worker 0 died at batch \d+ of epoch 1 \(killed by signal 11, SIGSEGV\);", death)
     log = (tmp_path / "run" / "train.log").read_text()

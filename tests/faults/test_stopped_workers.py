@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from striking import assert_whole, deaths, send, silences
 from training_runs import events_of, run_small, until
 
 from nmt_async.cluster import silence
-from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.journal import Kind
 from nmt_async.training.options import time_quantity
 
 
@@ -22,51 +23,65 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "LEAST_SECONDS", 3.0)
 
 
-def updates_before(events: list[Event], place: int) -> int:
-    return sum(event.kind is Kind.UPDATED for event in events[:place])
+class Stop:
+    """Stops worker 0 once it has delivered its first push, and lets it go on some updates later, or never."""
+
+    def __init__(self, run: Path, lasts: int | None = None) -> None:
+        self.run = run
+        self.lasts = lasts
+        self.stopped = 0
+        self.pid: int | None = None
+        self.acts = {update: partial(self._act, update) for update in range(1, 60)}
+
+    def _act(self, update: int) -> None:
+        if not self.stopped and any(
+            event.kind is Kind.ACCUMULATED and event.worker == 0 for event in events_of(self.run)
+        ):
+            self.stopped = update
+            self.pid = send(0, signal.SIGSTOP)
+        elif self.lasts and update == self.stopped + self.lasts:
+            send(0, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("mode", [{"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 2}], ids=str)
 def test_the_others_go_on_and_its_old_push_counts_when_it_goes_on(
-    mode: dict[str, object], small_data: Path, tmp_path: Path
+    mode: dict[str, object], training_data: Path, tmp_path: Path
 ) -> None:
-    stopped, continued = 3, 9
-    acts = {stopped: lambda: send(0, signal.SIGSTOP), continued: lambda: send(0, signal.SIGCONT)}
-    witness = run_small(small_data, tmp_path / "run", acts, **mode, stop_after="1e")
+    stop = Stop(tmp_path / "run", lasts=4)
+    witness = run_small(training_data, tmp_path / "run", stop.acts, **mode, stop_after="2e")
     assert deaths(witness) == []
-    assert_whole(tmp_path / "run", small_data, 1)
-    events = events_of(tmp_path / "run")
-    late = [
-        event.version
-        for place, event in enumerate(events)
-        if event.kind is Kind.ACCUMULATED and event.worker == 0 and updates_before(events, place) >= continued
-    ]
+    assert_whole(tmp_path / "run", training_data, 2)
+    version, late = 0, []
+    for event in events_of(tmp_path / "run"):
+        version = event.version if event.kind is Kind.UPDATED else version
+        if event.kind is Kind.ACCUMULATED and event.worker == 0 and version >= stop.stopped + 4:
+            late.append(event.version)
+    assert stop.pid
     assert late
-    assert late[0] <= stopped + 1  # its push before may have been on its way
+    assert late[0] <= stop.stopped + 1  # its push before may have been on its way
 
 
-def test_one_that_stays_silent_is_replaced_and_the_run_reaches_its_end(small_data: Path, tmp_path: Path) -> None:
-    pids: list[int | None] = []
-    acts = {3: lambda: pids.append(send(0, signal.SIGSTOP))}
+def test_one_that_stays_silent_is_replaced_and_the_run_reaches_its_end(training_data: Path, tmp_path: Path) -> None:
+    stop = Stop(tmp_path / "run")
+    timeout = time_quantity("0.05min")
     witness = run_small(
-        small_data, tmp_path / "run", acts, sync_mode="async", worker_timeout=time_quantity("0.05min"), stop_after="1e"
+        training_data, tmp_path / "run", stop.acts, sync_mode="async", worker_timeout=timeout, stop_after="2e"
     )
-    assert_whole(tmp_path / "run", small_data, 1)
-    told = next(told for told in silences(witness, 0) if "at batch" in told)
+    assert_whole(tmp_path / "run", training_data, 2)
+    told = next(told for told in silences(witness, 0) if f"(process {stop.pid})" in told)
     assert re.fullmatch(
-        rf"nothing has been heard of worker 0 \(process {pids[0]}\) for \d+ s, at batch \d+ of epoch 1 since "
-        rf"\d\d:\d\d:\d\d; (others wait for it; )?its process is stopped, kill -CONT {pids[0]} lets it go on; "
+        rf"nothing has been heard of worker 0 \(process {stop.pid}\) for \d+ s, at batch \d+ of epoch \d since "
+        rf"\d\d:\d\d:\d\d; (others wait for it; )?its process is stopped, kill -CONT {stop.pid} lets it go on; "
         rf"it is replaced after \d+ s; the log has the workers' stacks\.",
         told,
     )
-    death = next(death for death in deaths(witness) if death.startswith("worker 0 "))
-    assert re.match(r"worker 0 died at batch \d+ of epoch 1 \(no sign of it for \d+ s\); a new one", death)
-    (batch,) = re.findall(r"at batch (\d+) ", death)
-    assert f"at batch {batch} " in told
+    batch = re.findall(r"at batch \d+ of epoch \d", told)[0]
+    death = next(death for death in deaths(witness) if batch in death)
+    assert re.match(rf"worker 0 died {batch} \(no sign of it for \d+ s\); a new one", death)
 
 
 @pytest.mark.usefixtures("soon")
-def test_sync_says_for_whom_it_waits_and_goes_on_with_it(small_data: Path, tmp_path: Path) -> None:
+def test_sync_says_for_whom_it_waits_and_goes_on_with_it(training_data: Path, tmp_path: Path) -> None:
     run, log, pids = tmp_path / "run", tmp_path / "run" / "train.log", []
 
     def release() -> None:
@@ -75,9 +90,9 @@ def test_sync_says_for_whom_it_waits_and_goes_on_with_it(small_data: Path, tmp_p
 
     helper = threading.Thread(target=release)
     acts = {3: lambda: (pids.append(send(1, signal.SIGSTOP)), helper.start())}
-    witness = run_small(small_data, run, acts, sync_mode="sync", stop_after="1e")
+    witness = run_small(training_data, run, acts, sync_mode="sync", stop_after="1e")
     helper.join()
-    assert_whole(run, small_data, 1)
+    assert_whole(run, training_data, 1)
     assert deaths(witness) == []
     (told,) = [told for told in silences(witness, 1) if "at batch" in told]
     assert f"worker 1 (process {pids[0]}) for " in told
