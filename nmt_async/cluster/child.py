@@ -12,6 +12,8 @@ from multiprocessing import resource_tracker
 
 import torch
 
+from nmt_async.cluster.stacks import QUESTION
+
 _PR_SET_PDEATHSIG = 1
 _GROUP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -61,9 +63,12 @@ def thread_environment(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_later() -> Iterator[None]:
-    """Children started inside hear SIGINT and SIGTERM only once they have settled in; the parent after the block."""
+    """Children started inside hear SIGINT and SIGTERM only once they have settled in; the parent after the block.
+
+    So it is with the question for their stacks, which would end a child that cannot answer yet.
+    """
     resource_tracker.ensure_running()  # the first process.start() would start it, which unblocks the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_GROUP_SIGNALS, QUESTION})
     try:
         yield
     finally:

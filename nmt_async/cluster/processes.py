@@ -6,13 +6,11 @@ end at once, so that a death is an event like a push: the batch goes back and a 
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -21,9 +19,12 @@ from torch import Tensor
 from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
+from nmt_async.cluster.seat import Seat, place
 from nmt_async.cluster.shared_memory import SharedVectors
+from nmt_async.cluster.stacks import StackFile
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.waiting import take_waiting_shares
+from nmt_async.cluster.watchdog import Watchdog
 from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.push import Update
@@ -33,36 +34,6 @@ DEATHS_IN_A_ROW = 5
 
 TICK = 0.5
 """Seconds without an update after which the training loop is woken anyway."""
-
-
-@dataclass
-class Seat:
-    """The place of one worker: its process, which may be replaced, and what it has told.
-
-    Attributes:
-        idle: it waits for a task.
-        gone: its process or its pipe has ended.
-        deaths: in a row.
-        error: the latest exception it reported.
-        computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
-        waiting: seconds spent waiting for a task since then.
-        tokens: target tokens of all its pushes.
-        dealt: when it was given its latest task, by the monotonic clock.
-        latest: when its latest push was taken in, by the monotonic clock.
-    """
-
-    device: str
-    process: SpawnProcess
-    pipe: Connection
-    idle: bool = False
-    gone: bool = False
-    deaths: int = 0
-    error: str = ""
-    computing: float = 0.0
-    waiting: float = 0.0
-    tokens: int = 0
-    dealt: float = 0.0
-    latest: float = 0.0
 
 
 @dataclass
@@ -89,9 +60,11 @@ class ProcessCluster:
 
     Args:
         coordinator: decides; its server's parameters lie in ``memory.ring``.
-        warn: takes one sentence about a worker that died.
-        log: takes the process id of each worker, and the traceback of one that ended with an exception.
+        warn: takes one sentence about a worker that died, or of which nothing is heard.
+        log: takes the process id of each worker, the traceback of one that ended with an exception, and the stacks of
+            all when one is silent.
         observe: takes the times of each push, by the monotonic clock.
+        timeout: seconds of silence after which a worker is replaced; 0: never. See `Silence`.
     """
 
     def __init__(
@@ -103,6 +76,7 @@ class ProcessCluster:
         warn: Callable[[str], None],
         log: Callable[[str], None] = lambda _: None,
         observe: Callable[[Handled], None] | None = None,
+        timeout: float = 600.0,
     ) -> None:
         self.coordinator = coordinator
         self.memory = memory
@@ -110,6 +84,7 @@ class ProcessCluster:
         self.warn = warn
         self.log = log
         self.observe = observe
+        self.watchdog = Watchdog(timeout, warn, log)
         self._context = multiprocessing.get_context("spawn")
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
@@ -118,30 +93,34 @@ class ProcessCluster:
         self._begin: float | None = None
         try:
             for index, device in enumerate(devices):
-                self._seats.append(Seat(device, *self._spawn(index, device)))
+                self._seats.append(self._spawn(index, device))
         except BaseException:
             self.close()
             raise
 
-    def _spawn(self, index: int, device: str) -> tuple[SpawnProcess, Connection]:
+    def _spawn(self, index: int, device: str, most: int = 0) -> Seat:
         ours, theirs = self._context.Pipe()
-        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, theirs)
+        stacks = StackFile()
+        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, stacks, theirs, most)
         process = self._context.Process(target=run_worker, args=arguments, name=f"worker {index}", daemon=True)
         try:
             with thread_environment(self.settings.threads), signals_later():
                 process.start()
         except OSError as error:
             ours.close()
+            stacks.close()
             raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
         finally:
             theirs.close()
         self.log(f"[worker] {index} is process {process.pid}")
-        return process, ours
+        seat = Seat(device, process, ours, stacks, most=most)
+        self.watchdog.heard(index, seat)
+        return seat
 
     @property
     def pids(self) -> list[int]:
         """The workers' process ids, by worker."""
-        return [seat.process.pid or 0 for seat in self._seats]
+        return [seat.pid for seat in self._seats]
 
     @property
     def seconds(self) -> float:
@@ -204,12 +183,13 @@ class ProcessCluster:
                 seat.dealt = time.monotonic()
                 if self._begin is None:
                     self._begin = seat.dealt
-                # If it just died, its sentinel will say so, and the task goes back then.
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    seat.pipe.send(task)
+                self.watchdog.heard(index, seat)
+                seat.tell(task)
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
+        for index in self.watchdog.look(self._seats, self.coordinator.held()):
+            self._replace(index, self._seats[index])
         sources: dict[Connection | int, int] = {}
         for index, seat in enumerate(self._seats):
             sources[seat.pipe] = index
@@ -219,7 +199,7 @@ class ProcessCluster:
             seat = self._seats[index]
             seat.gone = seat.process.sentinel in ready
             # Of a worker that spoke and died, what it said comes first.
-            while (message := _next_message(seat)) is not None:
+            while (message := seat.next_message()) is not None:
                 update = self._hear(index, seat, message)
                 if update is not None:
                     yield update
@@ -227,18 +207,27 @@ class ProcessCluster:
                 self._replace(index, seat)
 
     def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
+        self.watchdog.heard(index, seat)
         if isinstance(message, Failed):
             seat.error = message.error
             self.log(message.trace)
             return None
         seat.idle = not seat.gone
         if isinstance(message, Ready):
+            seat.starting = False
             return None
         assert isinstance(message, Computed)
         seat.deaths, seat.error = 0, ""
         seat.computing += message.seconds
         seat.waiting += message.waited
         seat.tokens += message.tokens
+        self.watchdog.silence.computed(message.seconds)
+        if message.most != seat.most:
+            seat.most = message.most
+            self.warn(
+                f"worker {index} had not the memory for a batch of {message.tokens:,} target tokens; from now on it "
+                f"computes {seat.most:,} tokens of both sides at once at most, padding counted, and sums the pieces."
+            )
         heard = time.monotonic()
         update = self.coordinator.push(index, message, self._slot(index))
         seat.latest = time.monotonic()
@@ -253,10 +242,9 @@ class ProcessCluster:
         """A worker has ended: its batch goes back, a new one takes its seat."""
         seat.process.kill()  # It may live on without its pipe, and then is of no use.
         seat.process.join()
-        seat.pipe.close()
-        how = seat.error or _ending(seat.process.exitcode)
-        task = self.coordinator.held().get(index)
-        where = f"at batch {task[1]} of epoch {task[0]}" if task else "before it had a batch"
+        self.watchdog.ended(index, seat)
+        seat.close()
+        how, where = seat.ending, place(self.coordinator.held().get(index))
         deaths = seat.deaths + 1
         try:
             self.coordinator.died(index)
@@ -265,8 +253,10 @@ class ProcessCluster:
         if deaths >= DEATHS_IN_A_ROW:
             raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
         self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
-        process, pipe = self._spawn(index, seat.device)
-        self._seats[index] = replace(seat, process=process, pipe=pipe, idle=False, gone=False, deaths=deaths, error="")
+        new = self._spawn(index, seat.device, seat.most)
+        new.deaths, new.computing, new.waiting = deaths, seat.computing, seat.waiting
+        new.tokens, new.latest = seat.tokens, seat.latest
+        self._seats[index] = new
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
@@ -276,22 +266,7 @@ class ProcessCluster:
         """Ends the workers; what they compute is lost. Safe to call twice."""
         for seat in self._seats:
             seat.process.kill()
-        for seat in self._seats:
+        for index, seat in enumerate(self._seats):
             seat.process.join()
-            seat.pipe.close()
-
-
-def _next_message(seat: Seat) -> object | None:
-    """What the worker said next, None if nothing more for now; after its pipe's end it is gone."""
-    try:
-        return seat.pipe.recv() if seat.pipe.poll() else None
-    except (EOFError, OSError):
-        seat.gone = True
-        return None
-
-
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        reason = "; out of memory?" if code == -9 else ""
-        return f"killed by signal {-code}{reason}"
-    return f"exit code {code}"
+            self.watchdog.ended(index, seat)
+            seat.close()

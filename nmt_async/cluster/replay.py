@@ -1,8 +1,8 @@
 """Replays a journal on one process: every event must happen again, and the parameters come out bit-equal.
 
 The journal says which worker began which batch at which moment; since a batch is begun on the newest parameters,
-its gradient can be computed at that moment. The coordinator that ran the real cluster decides the rest again, and
-each of its decisions is compared with the recorded one.
+its gradient can be computed at that moment, in as many pieces as its push says. The coordinator that ran the real
+cluster decides the rest again, and each of its decisions is compared with the recorded one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
-from nmt_async.cluster.worker import Worker
+from nmt_async.cluster.worker import Worker, pieces_of
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.plan import BatchId
@@ -90,7 +90,18 @@ class Replay:
         task = self.coordinator.next_task(worker)
         if task is not None:
             parts, parameters = self.data.batches(task.parts), self.coordinator.server.parameters
-            self._computed[worker] = task, self.worker.compute(parameters, self.slots[worker], parts, task.batch)
+            pieces = pieces_of([len(part) for part in parts], self._recorded_parts(worker, task))
+            self._computed[worker] = (
+                task,
+                self.worker.compute(parameters, self.slots[worker], parts, task.batch, pieces),
+            )
+
+    def _recorded_parts(self, worker: int, task: Task) -> int:
+        """Of the push to which this task will come, if it counts."""
+        ends = (Kind.ACCUMULATED, Kind.REFUSED, Kind.RETURNED)
+        pushes = (event for event in self._expected if event.worker == worker and event.kind in ends)
+        end = next((event for event in pushes if event.batch == task.batch), None)
+        return end.parts if end is not None else 1
 
     def _push(self, worker: int) -> None:
         if worker in self._computed:

@@ -44,6 +44,7 @@ class Computed:
         parts: pieces in which it was computed: its own, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
+        most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
     """
 
     loss: float
@@ -53,3 +54,4 @@ class Computed:
     parts: int = 1
     seconds: float = 0.0
     waited: float = 0.0
+    most: int = 0

@@ -2,6 +2,10 @@
 
 A batch's dropout depends on the run's seed and the batch's name, not on the worker; so a batch gives the same
 gradient in any worker, after a death, and in a replay.
+
+A batch that memory does not hold is computed in pieces and their gradients summed: the same sum over its tokens up to
+rounding, though with other draws of dropout. It begins anew with the batch's seed each time, so the gradient is a
+function of the parameters, the batch and the number of pieces, whatever was tried before. The journal has that number.
 """
 
 from __future__ import annotations
@@ -25,6 +29,20 @@ def dropout_seed(seed: int, batch: BatchKey) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
+MEMORY_SIGNS = (
+    "not enough memory", "can't allocate memory", "Cannot allocate memory", "out of memory", "std::bad_alloc",
+    "STATUS_ALLOC_FAILED",
+)  # fmt: skip
+"""How torch and what it calls say that there is no memory, where they have no type for it."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device, or the process, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
+
+
 class Worker:
     """Computes gradients of one model on one device.
 
@@ -33,20 +51,29 @@ class Worker:
         seed: the run's.
         label_smoothing: of the training loss.
         device: where the model is.
+        most: padded tokens to compute at once; 0: no limit is known.
+
+    Attributes:
+        most: lowered when memory fails, to the largest piece for which it did not.
     """
 
-    def __init__(self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0
+    ) -> None:
         self.model = model.train()
         self.layout = FlatLayout(model)
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.device = device
+        self.most = most
         self._parameters = list(model.parameters())
         # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
         self._copied = device.type != "cpu"
         self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
 
-    def compute(self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchKey) -> Computed:
+    def compute(
+        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchKey, pieces: int = 1
+    ) -> Computed:
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
@@ -54,15 +81,39 @@ class Worker:
             gradient: (size,), on the CPU, zero in the layout's gaps; all else that stands there is overwritten.
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
+            pieces: in which to compute each part at least; more where memory is short.
         """
         self._load(parameters)
-        torch.manual_seed(dropout_seed(self.seed, key))
-        self._forget()
-        loss, pieces = self._sum([part.to(self.device) for part in parts] if self._copied else parts)
+        batches = [part.to(self.device) for part in parts] if self._copied else parts
+        pieces = self._fitting(batches, pieces)
+        while (loss := self._attempt(cut := _cut(batches, pieces), key)) is None:
+            pieces *= 2
+            self.most = _largest(_cut(batches, pieces))
         self._store(gradient)
         norm = float(torch.linalg.vector_norm(gradient))
-        target_tokens = sum(part.target_tokens for part in parts)
-        return Computed(loss, target_tokens, sum(part.source_tokens for part in parts), norm, pieces)
+        target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
+        return Computed(loss, target_tokens, source_tokens, norm, len(cut), most=self.most)
+
+    def _fitting(self, batches: Sequence[Batch], pieces: int) -> int:
+        """That many pieces of each, or more, so that none is larger than memory was found to hold."""
+        while self.most and _largest(cut := _cut(batches, pieces)) > self.most and not _indivisible(cut):
+            pieces *= 2
+        return pieces
+
+    def _attempt(self, batches: Sequence[Batch], key: BatchKey) -> float | None:
+        """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``."""
+        torch.manual_seed(dropout_seed(self.seed, key))
+        self._forget()
+        try:
+            return self._sum(batches)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or _indivisible(batches):
+                raise
+        # Outside the handler, so that the failed attempt's tensors are free.
+        self._forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
     def _forget(self) -> None:
         for parameter in self._parameters:
@@ -75,38 +126,28 @@ class Worker:
         if self._parameters[0].data_ptr() != parameters.data_ptr():
             self.layout.bind(self.model, parameters)
 
-    def _accumulate(self, batch: Batch) -> tuple[float, int]:
-        """Loss summed over tokens and number of pieces; halves a batch that the device cannot hold."""
-        try:
-            logits, targets = self.model(batch)
-            loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss.detach()), 1
-        except torch.OutOfMemoryError:
-            if len(batch) < 2:
-                raise
-        # Outside the handler, so that the failed attempt's tensors are free.
-        self._forget()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return self._sum(batch.halves())
+    def _backward(self, batch: Batch) -> float:
+        """Loss summed over tokens; the gradient is left at the parameters."""
+        logits, targets = self.model(batch)
+        loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
-    def _sum(self, batches: Sequence[Batch]) -> tuple[float, int]:
-        """As `_accumulate`, for all of them; an attempt at one that fails leaves the others' sum alone."""
+    def _sum(self, batches: Sequence[Batch]) -> float:
+        """As `_backward`, for all of them."""
         if len(batches) == 1:
-            return self._accumulate(batches[0])
-        loss, pieces = 0.0, 0
+            return self._backward(batches[0])
+        loss = 0.0
         total: list[Tensor | None] = [None] * len(self._parameters)
         for batch in batches:
-            batch_loss, batch_pieces = self._accumulate(batch)
-            loss, pieces = loss + batch_loss, pieces + batch_pieces
+            loss += self._backward(batch)
             for index, parameter in enumerate(self._parameters):
                 grown, new = total[index], parameter.grad
                 total[index] = new if grown is None else grown if new is None else grown.add_(new)
             self._forget()
         for parameter, grown in zip(self._parameters, total, strict=True):
             parameter.grad = grown
-        return loss, pieces
+        return loss
 
     @torch.no_grad()
     def _store(self, gradient: Tensor) -> None:
@@ -115,3 +156,24 @@ class Worker:
                 view.zero_()
             else:
                 view.copy_(parameter.grad)
+
+
+def _cut(batches: Sequence[Batch], pieces: int) -> list[Batch]:
+    """Each in so many pieces, or in as many as it has rows."""
+    return [piece for batch in batches for piece in batch.pieces(pieces)]
+
+
+def _indivisible(batches: Sequence[Batch]) -> bool:
+    return max(map(len, batches)) == 1
+
+
+def _largest(batches: Sequence[Batch]) -> int:
+    return max(batch.padded_tokens for batch in batches)
+
+
+def pieces_of(rows: Sequence[int], total: int) -> int:
+    """In how many pieces each part was computed, of parts with so many ``rows`` and ``total`` pieces of all."""
+    pieces = 1
+    while pieces < max(rows) and sum(min(pieces, count) for count in rows) < total:
+        pieces += 1
+    return pieces

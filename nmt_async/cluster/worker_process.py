@@ -12,11 +12,15 @@ import torch
 
 from nmt_async.cluster.child import settle_in
 from nmt_async.cluster.shared_memory import SharedVectors
+from nmt_async.cluster.stacks import StackFile
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.text.prepared import PreparedData
+
+LONGEST_ERROR, LONGEST_TRACE = 500, 3000
+"""Characters of an exception that are told. A pipe takes what is below 16 KiB in one piece, so never a half of it."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,31 @@ class Failed:
     trace: str
 
 
-def build_worker(settings: WorkerSettings, device: torch.device) -> Worker:
+def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
     model = build_model(settings.configuration).to(device)
-    return Worker(model, settings.seed, settings.label_smoothing, device)
+    return Worker(model, settings.seed, settings.label_smoothing, device, most)
 
 
 def run_worker(
-    index: int, settings: WorkerSettings, device: str, ring: SharedVectors, slots: SharedVectors, pipe: Connection
+    index: int,
+    settings: WorkerSettings,
+    device: str,
+    ring: SharedVectors,
+    slots: SharedVectors,
+    stacks: StackFile,
+    pipe: Connection,
+    most: int,
 ) -> None:
-    """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only."""
+    """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only.
+
+    Args:
+        most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
+    """
+    stacks.answer()
     settle_in(settings.threads)
     try:
-        worker = build_worker(settings, torch.device(device))
+        worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
         slot = slots.tensor[index]
         pipe.send(Ready())
@@ -85,7 +101,12 @@ def run_worker(
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone
     except Exception as error:
-        pipe.send(Failed(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc()))
+        pipe.send(
+            Failed(
+                f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_ERROR],
+                traceback.format_exc()[-LONGEST_TRACE:],
+            )
+        )
         raise SystemExit(1) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,16 +50,18 @@ class Batch:
         """The same batch on ``device``."""
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
-    def halves(self) -> tuple[Batch, Batch]:
-        """The first and the second half of its rows, for a device that cannot hold the whole.
+    @property
+    def padded_tokens(self) -> int:
+        """Source and target positions, padding counted: about what memory a model needs for it goes by."""
+        return self.source.numel() + self.target.numel()
 
-        Raises:
-            ValueError: it has one row only.
-        """
-        if len(self) < 2:
-            raise ValueError("a batch of one sentence has no halves")
-        middle = len(self) // 2
-        return self._rows(slice(0, middle)), self._rows(slice(middle, None))
+    def pieces(self, count: int) -> list[Batch]:
+        """Its rows in order, in ``count`` pieces that differ by one row at most; fewer if it has fewer rows."""
+        count = max(1, min(count, len(self)))
+        if count == 1:
+            return [self]
+        borders = [index * len(self) // count for index in range(count + 1)]
+        return [self._rows(slice(*border)) for border in itertools.pairwise(borders)]
 
     def _rows(self, rows: slice) -> Batch:
         source_lengths, target_lengths = self.source_lengths[rows], self.target_lengths[rows]

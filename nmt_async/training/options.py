@@ -21,6 +21,17 @@ from nmt_async.sync.schedule import DECAYS, Schedule, Span
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
+
+
+def time_quantity(text: str) -> Quantity:
+    """Minutes or hours; 0 needs no unit.
+
+    Raises:
+        UserError: something else.
+    """
+    return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
+
+
 CLUSTERS = ("processes", "simulated")
 METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
@@ -114,6 +125,15 @@ class SyncOptions:
 class ClusterOptions(SyncOptions):
     """Whether the workers are processes, or simulated in one."""
 
+    worker_timeout: Quantity = option(
+        Quantity(10, "minutes"),
+        "Replace a worker that has been silent for so many minutes (10min) or hours, and for 20 times the slowest "
+        "batch; 0: never.",
+        group="Devices",
+        parse=time_quantity,
+        metavar="TIME",
+        changeable=True,
+    )
     cluster: str = option(
         "processes",
         "processes: real workers; simulated: virtual ones in one process, with real gradients and a virtual clock.",
@@ -126,6 +146,11 @@ class ClusterOptions(SyncOptions):
         group="Devices",
         metavar="PROFILE",
     )
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Of `worker_timeout`."""
+        return self.worker_timeout.amount * (3600 if self.worker_timeout.unit == "hours" else 60)
 
     def cluster_profile(self) -> ClusterProfile:
         """The simulated cluster's.

@@ -57,12 +57,15 @@ class ProcessSetup:
 
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.devices = options.device_list()
+        self.timeout = options.timeout_seconds
         self.memory = shared_memory(len(self.devices), size)
         self.buffers = self.memory.ring.tensor
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
         """The workers, begun."""
-        return ProcessCluster(coordinator, self.memory, settings, self.devices, tell.warn, tell.log)
+        return ProcessCluster(
+            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout
+        )
 
     def validator(self, settings: ValidationSettings, warn: Callable[[str], None]) -> Validator:
         """Validation while training goes on."""

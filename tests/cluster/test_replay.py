@@ -34,8 +34,8 @@ class Bounded(Hybrid):
 class Poisoned(Worker):
     """Of some batches the gradient is not finite, wherever it is computed."""
 
-    def compute(self, parameters, gradient, parts, key) -> Computed:
-        computed = super().compute(parameters, gradient, parts, key)
+    def compute(self, parameters, gradient, parts, key, pieces: int = 1) -> Computed:
+        computed = super().compute(parameters, gradient, parts, key, pieces)
         return replace(computed, loss=float("nan")) if key[1] % 7 == 2 else computed
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nmt_async.cluster.worker import Worker, dropout_seed
+from nmt_async.cluster.worker import Worker, dropout_seed, out_of_memory, pieces_of
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.text.batch import Batch
 
@@ -124,6 +126,73 @@ def test_a_batch_too_large_is_computed_in_parts_with_the_same_gradient(
         assert computed.loss == pytest.approx(whole.loss, rel=1e-5)
         torch.testing.assert_close(slot, expected, rtol=1e-4, atol=1e-5)
     assert (model.failures > 0) == (parts > 1)
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(),
+    torch.OutOfMemoryError("it is full"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 80 bytes."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+], ids=str)  # fmt: skip
+def test_memory_fails_under_many_names(training, vector, error: Exception) -> None:
+    class Failing(LittleMemory):
+        def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            if len(batch) > self.sentences:
+                raise error
+            return self.model(batch)
+
+    assert out_of_memory(error)
+    computed, _ = gradient_of(Worker(Failing(training.model(), 3), 5, 0.1, torch.device("cpu")), vector,
+                              training.data.batch(range(6)))  # fmt: skip
+    assert computed.parts == 2
+
+
+def test_any_other_failure_ends_the_worker(training, vector) -> None:
+    class Wrong(LittleMemory):
+        def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+            self.failures += len(batch) > 0
+            raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
+
+    model = Wrong(training.model(), 0)
+    with pytest.raises(RuntimeError, match="must match"):
+        gradient_of(Worker(model, 5, 0.1, torch.device("cpu")), vector, training.data.batch(range(6)))
+    assert model.failures == 1
+
+
+def test_a_worker_remembers_where_memory_failed(training, vector) -> None:
+    batch = training.data.batch(range(6))
+    model = LittleMemory(training.model(), 3)
+    worker = Worker(model, 5, 0.1, torch.device("cpu"))
+    first, _ = gradient_of(worker, vector, batch)
+    assert (first.parts, model.failures) == (2, 1)
+    assert first.most == worker.most == max(piece.padded_tokens for piece in batch.pieces(2))
+    again, _ = gradient_of(worker, vector, batch, (1, 1))
+    assert (again.parts, again.most, model.failures) == (2, first.most, 1)
+    small, _ = gradient_of(worker, vector, training.data.batch(range(2)), (1, 2))
+    assert small.parts == 1
+    successor = Worker(model, 5, 0.1, torch.device("cpu"), first.most)
+    assert gradient_of(successor, vector, batch)[0].parts == 2
+    assert model.failures == 1
+
+
+def test_with_dropout_the_gradient_depends_on_the_pieces_and_on_nothing_that_failed(training, vector) -> None:
+    batch = training.data.batch(range(6))
+    whole = gradient_of(training.worker(0.3), vector, batch)[1]
+    failed = gradient_of(Worker(LittleMemory(training.model(0.3), 2), 5, 0.1, torch.device("cpu")), vector, batch)
+    told = torch.zeros_like(vector)
+    at_once = training.worker(0.3).compute(vector, told, [batch], (1, 0), failed[0].parts)
+    assert at_once.parts == failed[0].parts == 4
+    assert torch.equal(told, failed[1])
+    assert not torch.equal(told, whole)
+
+
+@given(rows=st.lists(st.integers(1, 40), min_size=1, max_size=4), pieces=st.integers(1, 50))
+def test_the_number_of_all_pieces_tells_in_how_many_each_part_was_cut(rows: list[int], pieces: int) -> None:
+    def cut(count: int) -> list[int]:
+        return [min(count, part) for part in rows]
+
+    assert cut(pieces_of(rows, sum(cut(pieces)))) == cut(pieces)
 
 
 def test_a_sentence_too_large_by_itself_ends_the_worker(training, vector) -> None:

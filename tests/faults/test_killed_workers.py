@@ -1,0 +1,60 @@
+"""Workers are killed at random moments, some or all at once: nothing is lost, counted twice or torn."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from pathlib import Path
+
+from moments import random_moments
+from striking import assert_whole, deaths, send
+from training_runs import run_small
+
+WORKERS = 2
+KILLERS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
+MODES = ({"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 2})
+
+
+def test_workers_killed_at_random_moments_lose_no_batch(training_data: Path, tmp_path: Path) -> None:
+    moments = random_moments()
+    mode = moments.choice(MODES)
+    struck: dict[int, tuple[int, set[int]]] = {}
+    timers: list[threading.Timer] = []
+
+    def strike() -> None:
+        everybody = range(WORKERS)
+        chosen = moments.sample(everybody, moments.randint(1, WORKERS)) if struck else everybody
+        for worker in chosen:
+            killer = moments.choice(KILLERS)
+            if pid := send(worker, killer):  # perhaps one that is dying already
+                struck.setdefault(pid, (worker, set()))[1].add(killer)
+
+    def strike_soon() -> None:
+        timers.append(threading.Timer(moments.random() * 0.1, strike))
+        timers[-1].start()
+
+    acts = {4 * number + moments.randint(0, 2): strike_soon for number in (1, 2, 3)}
+    witness = run_small(training_data, tmp_path / "run", acts, **mode, workers=WORKERS, stop_after="2e")
+    for timer in timers:
+        timer.join()
+    assert len(timers) == 3
+    assert_whole(tmp_path / "run", training_data, 2)
+    found = [re.match(r"worker (\d) died (?:at batch \d+ of epoch \d|before it had a batch) \(killed by signal (\d+)",
+                      death) for death in deaths(witness)]  # fmt: skip
+    told = sorted((int(match[1]), int(match[2])) for match in found if match)
+    assert [worker for worker, _ in told] == sorted(worker for worker, _ in struck.values())
+    assert all(
+        any(worker == other and number in killers for other, killers in struck.values()) for worker, number in told
+    )
+
+
+def test_a_crash_of_native_code_leaves_its_python_stack_in_the_log(training_data: Path, tmp_path: Path) -> None:
+    acts = {3: lambda: send(0, signal.SIGSEGV)}
+    witness = run_small(training_data, tmp_path / "run", acts, workers=1, stop_after="1e")
+    assert_whole(tmp_path / "run", training_data, 1)
+    (death,) = deaths(witness)
+    assert re.match(r"worker 0 died at batch \d+ of epoch 1 \(killed by signal 11, SIGSEGV\);", death)
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "Fatal Python error: Segmentation fault" in log
+    assert re.search(r'File ".*worker_process.py", line \d+ in run_worker', log)
