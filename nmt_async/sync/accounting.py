@@ -28,6 +28,7 @@ class Account:
         aside: set aside after they failed too often.
         passed_over: those that waited while a batch was begun that had never been begun before. Batches that were
             given back come first, so that none can be forgotten.
+        version: updates so far.
         contradictions: what cannot have happened, one sentence an event.
     """
 
@@ -38,6 +39,7 @@ class Account:
     waiting: set[BatchKey] = field(default_factory=set)
     aside: set[BatchKey] = field(default_factory=set)
     passed_over: set[BatchKey] = field(default_factory=set)
+    version: int = 0
     contradictions: list[str] = field(default_factory=list)
     _tokens: int = 0
 
@@ -89,10 +91,13 @@ class Account:
                 self.aside.add(batch)
             case Kind.UPDATED:
                 self._expect(event, self._tokens == event.tokens, f"{self._tokens} tokens had been accumulated")
+                self.version += 1
+                self._expect_version(event)
                 self.applied.update(self.accumulated)
                 self.accumulated.clear()
                 self._tokens = 0
             case Kind.RESUMED:
+                self._expect_version(event)
                 self.waiting.update(self.out)
                 self.out.clear()
             case Kind.STOPPED:
@@ -101,6 +106,7 @@ class Account:
     def _start(self, event: Event) -> None:
         batch = event.batch
         self._expect(event, batch not in self.out, "another worker had it")
+        self._expect_version(event)
         if batch not in self.begun:
             self.passed_over |= self.waiting
         self.begun.add(batch)
@@ -110,6 +116,9 @@ class Account:
     def _leave_worker(self, event: Event) -> None:
         holder = self.out.pop(event.batch, None)
         self._expect(event, holder == event.worker, "no worker had it" if holder is None else f"worker {holder} had it")
+
+    def _expect_version(self, event: Event) -> None:
+        self._expect(event, event.version == self.version, f"the version was {self.version}")
 
     def _expect(self, event: Event, possible: bool, otherwise: str) -> None:
         if not possible:

@@ -11,8 +11,8 @@ A, B, C = (1, 0), (1, 1), (1, 2)
 TOKENS = 10
 
 
-def start(batch: tuple[int, int], worker: int = 0) -> Event:
-    return Event(Kind.STARTED, worker, batch)
+def start(batch: tuple[int, int], worker: int = 0, version: int = 0) -> Event:
+    return Event(Kind.STARTED, worker, batch, version)
 
 
 def push(batch: tuple[int, int], worker: int = 0) -> Event:
@@ -23,8 +23,8 @@ def back(batch: tuple[int, int], worker: int = 0) -> Event:
     return Event(Kind.RETURNED, worker, batch)
 
 
-def update(pushes: int = 1) -> Event:
-    return Event(Kind.UPDATED, tokens=pushes * TOKENS)
+def update(pushes: int = 1, version: int = 1) -> Event:
+    return Event(Kind.UPDATED, version=version, tokens=pushes * TOKENS)
 
 
 def three(_: int) -> int:
@@ -36,7 +36,7 @@ def found(*events: Event) -> Account:
 
 
 def test_where_every_batch_is() -> None:
-    made = found(start(A), start(B, 1), push(B, 1), update(), back(A), start(A, 1), start(C), push(A, 1))
+    made = found(start(A), start(B, 1), push(B, 1), update(), back(A), start(A, 1, 1), start(C, 0, 1), push(A, 1))
     assert made.begun == {A, B, C}
     assert made.applied == {B: 1}
     assert made.accumulated == {A: 1}
@@ -46,7 +46,7 @@ def test_where_every_batch_is() -> None:
 
 
 def test_a_batch_that_counts_in_two_updates_is_counted_twice() -> None:
-    assert found(start(A), push(A), update(), start(A), push(A)).twice() == [A]
+    assert found(start(A), push(A), update(), start(A, 0, 1), push(A)).twice() == [A]
     assert found(start(A), push(A), start(A), push(A), update(2)).twice() == [A]
 
 
@@ -83,6 +83,9 @@ def test_what_was_out_at_a_resume_waits() -> None:
     ([start(A), Event(Kind.SET_ASIDE, batch=A)], "it had not been given back"),
     ([Event(Kind.READMITTED, 0, A)], "it was not waiting"),
     ([start(A), push(A), update(2)], "10 tokens had been accumulated"),
+    ([start(A), push(A), update(version=2)], "the version was 1"),
+    ([start(A, version=1)], "the version was 0"),
+    ([Event(Kind.RESUMED, version=1)], "the version was 0"),
 ])  # fmt: skip
 def test_what_cannot_have_happened_is_said(events: list[Event], said: str) -> None:
     (contradiction,) = found(*events).contradictions
