@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from strikes import DAMAGES, ENDING, STRIKES, Fault
-from training_runs import epochs_of, events_of, replayed, saved_state, small_options
-from watched import Hang, WatchedRun
+from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
+from watched import LIMIT, Hang, WatchedRun
 
 from nmt_async.planning.modes import mode_options
-from nmt_async.sync.accounting import account
-from nmt_async.sync.journal import RECORD_BYTES
+from nmt_async.sync.accounting import Account, account
+from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
 from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import JOURNAL
 
@@ -42,7 +42,8 @@ def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -
     named = {name.replace("-", "_"): value for name, value in mode_options(mode).items()}
     options = {
         **named, "workers": workers, "seed": random.randrange(1000), "save_freq": str(random.randint(1, 6)),
-        "keep_last": 3, "disp_freq": "3", "valid_freq": str(random.randint(3, 20)), "exponential_smoothing": 0.01,
+        "keep_last": 3, "disp_freq": "3", "valid_freq": random.choice(("1M", str(random.randint(3, 20)))),
+        "valid_sentences": 2, "exponential_smoothing": 0.01,
     }  # fmt: skip
     faults = tuple(
         Fault(
@@ -55,6 +56,16 @@ def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -
         for kind in kinds
     )
     return Trial(options, faults)
+
+
+def updates_of(events: Sequence[Event]) -> list[int]:
+    """How many pushes each update sums."""
+    sizes, pushes = [], 0
+    for event in events:
+        if event.kind is Kind.UPDATED:
+            sizes.append(pushes)
+        pushes = 0 if event.kind is Kind.UPDATED else pushes + (event.kind is Kind.ACCUMULATED)
+    return sizes
 
 
 @dataclass
@@ -73,6 +84,9 @@ class Ordeal:
         hangs: times that nothing came for too long.
         longest_pause, longest_idle: seconds; see `WatchedRun`.
         slowest_end: seconds from a signal to the run's end.
+        updates: that the run made in the end.
+        compared: whether nothing but time was lost, so that the run had to be, and is, bit-equal to one that nothing
+            befell.
     """
 
     data: Path
@@ -86,6 +100,8 @@ class Ordeal:
     longest_pause: float = 0.0
     longest_idle: float = 0.0
     slowest_end: float = 0.0
+    updates: int = 0
+    compared: bool = False
     _run: WatchedRun | None = None
 
     def endure(self) -> None:
@@ -118,11 +134,14 @@ class Ordeal:
             return
         run = self._run = self._run or self._start("1000e")
         enough = run.size() + fault.records * RECORD_BYTES
-        if run.until(lambda: run.size() >= enough) and run.passed(fault.delay):
+        meets = run.workers if "worker" in fault.kind else lambda: True
+        if run.until(lambda: run.size() >= enough and meets()) and run.passed(fault.delay):
             self.faults[fault.kind] += STRIKES[fault.kind](run, fault)
         if run.ended or fault.kind in ENDING:
             struck = time.monotonic()
-            run.until(lambda: False)
+            if run.passed(LIMIT):
+                self.wrong.append(f"{fault.kind}: it has not ended after {LIMIT:.0f} s")
+                run.send(signal.SIGKILL)
             self.slowest_end = max(self.slowest_end, time.monotonic() - struck)
             self._ended()
 
@@ -161,9 +180,30 @@ class Ordeal:
         if not torch.equal(replayed(self.out, self.data), saved_state(self.out)["parameters"]):
             self.wrong.append("the journal leads to other parameters")
         self.wrong += [f"half written: {path}" for path in self.out.rglob("*.partial")]
+        self._compare(found, epochs)
         updates = [line["update"] for line in read_metrics(self.out / "metrics.jsonl") if line["kind"] == "train"]
         if updates != sorted(set(updates)):
             self.wrong.append(f"metrics.jsonl reports updates {updates}")
+
+    def _compare(self, found: Account, epochs: int) -> None:
+        """Where the order of pushes is determined, the run is bit-equal to one that nothing befell.
+
+        Where a signal found something accumulated it became a smaller update, and the later ones are others.
+        """
+        options = self.trial.options
+        pushes = small_options(self.out, **options).rule().pushes
+        sizes = updates_of(events_of(self.out))
+        self.updates = len(sizes)
+        determined = options["workers"] == 1 or options["sync_mode"] == "sync"
+        if not determined or found.aside or set(sizes[:-1]) - {pushes}:
+            return
+        straight = self.out.with_name(self.out.name + "-straight")
+        run_small(self.data, straight, **{**options, "valid_freq": "1M", "save_freq": "1M"}, stop_after=f"{epochs}e")
+        one, other = saved_state(straight), saved_state(self.out)
+        self.wrong += [f"{name} is not that of an uninterrupted run" for name, tensor in one.items()
+                       if not torch.equal(tensor, other[name])]  # fmt: skip
+        self.compared = True
+        shutil.rmtree(straight, ignore_errors=True)
 
     def clear(self) -> None:
         """Removes the run."""
