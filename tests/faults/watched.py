@@ -24,7 +24,7 @@ SEEN = 0.1
 """Seconds between two looks."""
 
 _TAG = "NMT_ASYNC_WATCHED"
-_INJECTED = Path(__file__).parent / "injected"
+INJECTED = Path(__file__).parent / "injected"
 _WORKER = re.compile(r"\[worker\] (\d+) is process (\d+)")
 
 
@@ -85,7 +85,7 @@ class WatchedRun:
         self.shared = set(os.listdir("/dev/shm"))
         self.tag = f"{_TAG}={os.getpid()}-{time.monotonic_ns()}"
         name, _, value = self.tag.partition("=")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_INJECTED), name: value}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(INJECTED), name: value}
         # A pipe, since what limits the size of files would limit a file of its words too.
         self.process = subprocess.Popen(
             [*COMMAND, str(data), *typed(out, **options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
