@@ -104,20 +104,19 @@ def verdict(wrong: list[str]) -> str:
     return "all well" if not wrong else "WRONG:\n  " + "\n  ".join(wrong)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 if all is well."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__, usage="make soak ARGS='[OPTION ...]'")
     parser.add_argument("--minutes", type=float, default=60.0, help="no real run begins after so long (default: 60)")
     parser.add_argument("--kills", type=int, help="nor after so many kills of real processes; then nothing but kills")
     parser.add_argument("--virtual-kills", type=int, default=1000, help="kills in virtual time (default: 1000)")
     parser.add_argument("--seed", type=int, help="of an earlier soak, to repeat it")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     seed = fault_seed() if given.seed is None else given.seed
     torch.set_num_threads(1)
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background jobs have it ignored, and theirs too
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     print(f"soak with seed {seed}; the same faults again: make soak ARGS='--seed {seed}'")
     end = time.monotonic() + 60 * given.minutes
     folder = Path(tempfile.mkdtemp(prefix="nmt-async-soak-"))
@@ -137,4 +136,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs have it ignored, and theirs too
     sys.exit(main())

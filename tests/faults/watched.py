@@ -52,8 +52,17 @@ def family(pid: int) -> set[int]:
     return members
 
 
-def wanted_seconds(pid: int) -> float:
-    """Seconds of a processor that the process's busiest thread has had or has waited for."""
+def wants_processor(pid: int) -> bool:
+    """Whether a thread of the process computes, waits for a processor or for the disk at this moment."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return any((task / "stat").read_text().rpartition(")")[2].split()[0] in "RD" for task in tasks)
+    except (OSError, IndexError):
+        return False
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of a processor that the process's busiest thread has had or has waited for, the present wait excepted."""
     most = 0.0
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -96,7 +105,7 @@ class WatchedRun:
         self._reader.start()
         self.stopped: set[int] = set()
         self.longest_pause = self.longest_idle = 0.0
-        self._family: dict[int, float] = {}
+        self._had: dict[int, float] = {}
         self._progress: tuple[int, ...] = ()
         self._moved = self._looked = time.monotonic()
         self._idle = 0.0
@@ -145,12 +154,13 @@ class WatchedRun:
         """
         now = time.monotonic()
         progress = tuple(self.size(name) for name in ("journal", "train.log", "metrics.jsonl"))
-        wanted = {pid: wanted_seconds(pid) for pid in family(self.pid)}
-        busiest = max((more - self._family.get(pid, 0.0) for pid, more in wanted.items()), default=0.0)
-        self._family |= wanted
+        members = family(self.pid)
+        had = {pid: processor_seconds(pid) for pid in members}
+        busiest = max((seconds - self._had.get(pid, 0.0) for pid, seconds in had.items()), default=0.0)
+        self._had = had
         if progress != self._progress or self.stopped:
             self._progress, self._moved, self._idle = progress, now, 0.0
-        else:
+        elif not any(map(wants_processor, members)):
             self._idle += max(0.0, now - self._looked - busiest)
             self.longest_idle = max(self.longest_idle, self._idle)
         self.longest_pause = max(self.longest_pause, now - self._moved)
