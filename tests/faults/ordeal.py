@@ -85,6 +85,7 @@ class Ordeal:
         longest_pause, longest_idle: seconds; see `WatchedRun`.
         slowest_end: seconds from a signal to the run's end.
         updates: that the run made in the end.
+        stopped: times that it saw no use in going on, and saved itself.
         compared: whether nothing but time was lost, so that the run had to be, and is, bit-equal to one that nothing
             befell.
     """
@@ -101,6 +102,7 @@ class Ordeal:
     longest_idle: float = 0.0
     slowest_end: float = 0.0
     updates: int = 0
+    stopped: int = 0
     compared: bool = False
     _run: WatchedRun | None = None
 
@@ -153,7 +155,7 @@ class Ordeal:
         signals = {sign * number for number in (signal.SIGTERM, signal.SIGINT) for sign in (1, -1)}
         good = {0} if done else {0, -signal.SIGKILL, *(number if number < 0 else 128 + number for number in signals)}
         if code == 1 and not done and any(phrase in said for phrase in STOPPED_ITSELF):
-            self.faults["(stopped itself)"] += 1
+            self.stopped += 1
         elif code not in good:
             self.wrong.append(f"exit code {code}: {said[-800:]}")
         elif "Traceback" in said and not said.rstrip().endswith("KeyboardInterrupt"):

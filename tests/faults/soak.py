@@ -7,6 +7,7 @@ repeats the same faults in the same runs after the same waits. Exit code 1 if an
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -37,7 +38,7 @@ class Soak:
         self.seed = seed
         self.folder = folder
         self.faults: Counter[str] = Counter()
-        self.lost = self.twice = self.hangs = self.other = self.rounds = self.compared = 0
+        self.lost = self.twice = self.hangs = self.other = self.rounds = self.compared = self.stopped = 0
         self.longest_pause = self.longest_idle = self.slowest_end = 0.0
 
     def virtual(self, kills: int) -> None:
@@ -46,7 +47,7 @@ class Soak:
             faults, wrong = run_until(kills, Path(folder), Random(self.seed))
         lost, twice = (sum(f": {word}: " in problem for problem in wrong) for word in ("lost", "counted twice"))
         self._count(lost, twice, 0, len(wrong))
-        self.faults.update({f"virtual time: {kind}": count for kind, count in faults.items()})
+        self.faults.update({f"{kind} (virtual)": count for kind, count in faults.items()})
         killed = f"{faults['worker killed']:,} workers and {faults['run killed']:,} runs killed"
         print(f"virtual time: {killed}: {verdict(wrong)}")
 
@@ -61,6 +62,7 @@ class Soak:
         self.rounds += 1
         self.faults.update(ordeal.faults)
         self.compared += ordeal.compared
+        self.stopped += ordeal.stopped
         self._count(ordeal.lost, ordeal.twice, ordeal.hangs, len(ordeal.wrong))
         for name in ("longest_pause", "longest_idle", "slowest_end"):
             setattr(self, name, max(getattr(self, name), getattr(ordeal, name)))
@@ -84,10 +86,11 @@ class Soak:
 
     def summary(self) -> bool:
         """Prints what it came to; whether all is well."""
-        lines: dict[str, object] = {f"  {kind}": f"{count:,}" for kind, count in sorted(self.faults.items()) if count}
-        lines = {"faults injected": f"{sum(self.faults.values()):,}", **lines} | {
+        kinds = {f"  {kind}": f"{count:,}" for kind, count in sorted(self.faults.items()) if count}
+        lines: dict[str, object] = {"faults injected": f"{sum(self.faults.values()):,}", **kinds} | {
+            "runs that stopped themselves, saved": self.stopped,
             "real runs": self.rounds,
-            "  resumed bit-equal": self.compared,
+            "  bit-equal to undisturbed ones": self.compared,
             "batches lost": self.lost,
             "batches counted twice": self.twice,
             "hangs": self.hangs,
@@ -95,7 +98,7 @@ class Soak:
             "longest pause": f"{self.longest_pause:.1f} s (at most {self.longest_idle:.1f} s with nobody computing)",
             "slowest end": f"{self.slowest_end:.1f} s after its signal",
         }
-        print("\n" + "\n".join(f"{name:<36}{value}" for name, value in lines.items()))
+        print("\n" + "\n".join(f"{name:<44}{value}" for name, value in lines.items()))
         return not (self.lost or self.twice or self.hangs or self.other)
 
 
@@ -131,8 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted")
     good = soak.summary()
-    print(f"What went wrong is kept in {folder}." if not good else "Everything that befell the runs cost them nothing.")
-    return 0 if good else 1
+    if not good:
+        print(f"The runs that went wrong are kept in {folder}.")
+        return 1
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_a_soak_counts_what_it_did_and_what_that_cost(capsys: pytest.CaptureFixt
     assert main(SHORT) == 0
     printed = capsys.readouterr().out
     found = counts(printed)
-    assert int(found["virtual time: worker killed"]) + int(found["virtual time: run killed"]) >= 40
+    assert int(found["worker killed (virtual)"]) + int(found["run killed (virtual)"]) >= 40
     assert [found[name] for name in ("batches lost", "batches counted twice", "hangs", "anything else wrong")] == [
         "0"
     ] * 4
@@ -45,7 +45,7 @@ def test_a_soak_sees_batches_that_are_lost(monkeypatch: pytest.MonkeyPatch, caps
     assert main(SHORT) == 1
     printed = capsys.readouterr().out
     assert int(counts(printed)["batches lost"]) > 0
-    assert "What went wrong is kept in " in printed
+    assert "The runs that went wrong are kept in " in printed
 
 
 def test_every_kill_is_a_fault_that_a_soak_knows() -> None:

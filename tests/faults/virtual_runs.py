@@ -145,7 +145,6 @@ class VirtualRun:
                 if self.random.random() < 0.1:
                     self._store(coordinator, cluster)
         except TooManySetAside:
-            self.faults["stopped: too many set aside"] += 1
             cluster.stop()
             self._store(coordinator, cluster)
         self.parameters = coordinator.server.parameters
