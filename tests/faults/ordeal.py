@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import torch
-from strikes import DAMAGES, ENDING, STRIKES, Fault
+from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault
 from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
 from watched import LIMIT, Hang, WatchedRun
 
@@ -79,6 +79,7 @@ class Ordeal:
 
     Attributes:
         faults: that were injected, by kind.
+        killed: processes, workers and parents.
         wrong: what should not be; the other counts are part of it.
         lost, twice: batches.
         hangs: times that nothing came for too long.
@@ -94,6 +95,7 @@ class Ordeal:
     out: Path
     trial: Trial
     faults: Counter[str] = field(default_factory=Counter)
+    killed: int = 0
     wrong: list[str] = field(default_factory=list)
     lost: int = 0
     twice: int = 0
@@ -132,13 +134,15 @@ class Ordeal:
         if fault.kind in DAMAGES:
             if self._run is not None:
                 self._befall(Fault("run SIGKILL", fault.records, fault.delay, 0.0, 0.0))
-            self.faults[fault.kind] += DAMAGES[fault.kind](self.out, fault)
+            self.faults[fault.kind] += bool(DAMAGES[fault.kind](self.out, fault))
             return
         run = self._run = self._run or self._start("1000e")
         enough = run.size() + fault.records * RECORD_BYTES
         meets = run.workers if "worker" in fault.kind else lambda: True
         if run.until(lambda: run.size() >= enough and meets()) and run.passed(fault.delay):
-            self.faults[fault.kind] += STRIKES[fault.kind](run, fault)
+            hit = STRIKES[fault.kind](run, fault)
+            self.faults[fault.kind] += bool(hit)
+            self.killed += hit if fault.kind in KILLS else 0
         if run.ended or fault.kind in ENDING:
             struck = time.monotonic()
             if run.passed(LIMIT):

@@ -38,7 +38,7 @@ class Soak:
         self.seed = seed
         self.folder = folder
         self.faults: Counter[str] = Counter()
-        self.lost = self.twice = self.hangs = self.other = self.rounds = self.compared = self.stopped = 0
+        self.killed = self.lost = self.twice = self.hangs = self.other = self.rounds = self.compared = self.stopped = 0
         self.longest_pause = self.longest_idle = self.slowest_end = 0.0
 
     def virtual(self, kills: int) -> None:
@@ -61,6 +61,7 @@ class Soak:
         ordeal.endure()
         self.rounds += 1
         self.faults.update(ordeal.faults)
+        self.killed += ordeal.killed
         self.compared += ordeal.compared
         self.stopped += ordeal.stopped
         self._count(ordeal.lost, ordeal.twice, ordeal.hangs, len(ordeal.wrong))
@@ -79,16 +80,12 @@ class Soak:
         self.hangs += hangs
         self.other += wrong - lost - twice - hangs
 
-    @property
-    def kills(self) -> int:
-        """Of real processes so far."""
-        return sum(self.faults[kind] for kind in KILLS)
-
     def summary(self) -> bool:
         """Prints what it came to; whether all is well."""
         kinds = {f"  {kind}": f"{count:,}" for kind, count in sorted(self.faults.items()) if count}
         lines: dict[str, object] = {"faults injected": f"{sum(self.faults.values()):,}", **kinds} | {
             "runs that stopped themselves, saved": self.stopped,
+            "real processes killed": self.killed,
             "real runs": self.rounds,
             "  bit-equal to undisturbed ones": self.compared,
             "batches lost": self.lost,
@@ -129,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
             soak.virtual(given.virtual_kills)
         data = prepare_small(folder)
         kinds = sorted(KILLS) if given.kills else sorted(STRIKES.keys() | DAMAGES.keys())
-        while time.monotonic() < end and not (given.kills and soak.kills >= given.kills):
+        while time.monotonic() < end and not (given.kills and soak.killed >= given.kills):
             soak.round(data, kinds)
     except KeyboardInterrupt:
         print("interrupted")

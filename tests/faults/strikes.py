@@ -41,24 +41,24 @@ def one_of(things: list[Any], which: float) -> list[Any]:
     return [things[int(which * len(things))]] if things else []
 
 
-def signal_worker(number: signal.Signals) -> Callable[[WatchedRun, Fault], bool]:
-    def strike(run: WatchedRun, fault: Fault) -> bool:
+def signal_worker(number: signal.Signals) -> Callable[[WatchedRun, Fault], int]:
+    def strike(run: WatchedRun, fault: Fault) -> int:
         chosen = one_of(run.workers(), fault.which)
         for pid in chosen:
             run.send(number, pid)
-        return bool(chosen)
+        return len(chosen)
 
     return strike
 
 
-def kill_all_workers(run: WatchedRun, _: Fault) -> bool:
+def kill_all_workers(run: WatchedRun, _: Fault) -> int:
     workers = run.workers()
     for pid in workers:
         run.send(signal.SIGKILL, pid)
-    return bool(workers)
+    return len(workers)
 
 
-def stop_worker(run: WatchedRun, fault: Fault) -> bool:
+def stop_worker(run: WatchedRun, fault: Fault) -> int:
     """A worker stands still for a while."""
     chosen = one_of(run.workers(), fault.which)
     for pid in chosen:
@@ -66,40 +66,40 @@ def stop_worker(run: WatchedRun, fault: Fault) -> bool:
         run.passed(fault.lasting)
         run.send(signal.SIGCONT, pid)
         run.stopped.discard(pid)
-    return bool(chosen)
+    return len(chosen)
 
 
-def starve_worker(run: WatchedRun, fault: Fault) -> bool:
+def starve_worker(run: WatchedRun, fault: Fault) -> int:
     """A worker gets no more memory for a while."""
     chosen = one_of(run.workers(), fault.which)
     for pid in chosen:
         limit_process(pid, resource.RLIMIT_AS, address_space(pid) + 2**20)
         run.passed(fault.lasting)
         limit_process(pid, resource.RLIMIT_AS, resource.RLIM_INFINITY)
-    return bool(chosen)
+    return len(chosen)
 
 
-def kill_validation(run: WatchedRun, _: Fault) -> bool:
+def kill_validation(run: WatchedRun, _: Fault) -> int:
     others = family(run.pid) - {run.pid, *run.workers()}
     chosen = [pid for pid in others if b"spawn_main" in command_of(pid) and alive(pid)]
     for pid in chosen:
         run.send(signal.SIGKILL, pid)
-    return bool(chosen)
+    return len(chosen)
 
 
-def fill_disk(run: WatchedRun, fault: Fault) -> bool:
+def fill_disk(run: WatchedRun, fault: Fault) -> int:
     """No file of the parent grows beyond a size for a while, which fails as a full disk does."""
     sizes = [run.size(), 200, 20_000, 60_000]
     limit_process(run.pid, resource.RLIMIT_FSIZE, *one_of(sizes, fault.which))
     run.passed(fault.lasting)
     limit_process(run.pid, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
-    return True
+    return 1
 
 
-def signal_run(number: signal.Signals) -> Callable[[WatchedRun, Fault], bool]:
-    def strike(run: WatchedRun, _: Fault) -> bool:
+def signal_run(number: signal.Signals) -> Callable[[WatchedRun, Fault], int]:
+    def strike(run: WatchedRun, _: Fault) -> int:
         run.send(number)
-        return True
+        return 1
 
     return strike
 
@@ -131,7 +131,7 @@ ENDING = {
     "run SIGTERM": signal.SIGTERM,
     "run SIGINT": signal.SIGINT,
 }
-STRIKES: dict[str, Callable[[WatchedRun, Fault], bool]] = {
+STRIKES: dict[str, Callable[[WatchedRun, Fault], int]] = {
     "worker SIGKILL": signal_worker(signal.SIGKILL),
     "worker SIGSEGV": signal_worker(signal.SIGSEGV),
     "worker exception": signal_worker(signal.SIGUSR1),
@@ -142,6 +142,7 @@ STRIKES: dict[str, Callable[[WatchedRun, Fault], bool]] = {
     "disk full": fill_disk,
     **{kind: signal_run(number) for kind, number in ENDING.items()},
 }
+"""What befalls processes, by kind; each says how many it hit."""
 KILLS = {"worker SIGKILL", "worker SIGSEGV", "worker exception", "all workers SIGKILL", *ENDING}
 
 
@@ -151,13 +152,13 @@ def newest_checkpoint(run: Path) -> list[Path]:
     return steps[-1:] if len(steps) > 1 else []
 
 
-def damage_checkpoint(how: Callable[[Path, float], None]) -> Callable[[Path, Fault], bool]:
-    def damage(run: Path, fault: Fault) -> bool:
+def damage_checkpoint(how: Callable[[Path, float], None]) -> Callable[[Path, Fault], int]:
+    def damage(run: Path, fault: Fault) -> int:
         for folder in newest_checkpoint(run):
             names = [folder / name for name in ("model.json", "model.safetensors", "state.json", "state.safetensors")]
             how(*one_of(names, fault.which), fault.lasting % 1.0)
-            return True
-        return False
+            return 1
+        return 0
 
     return damage
 
@@ -172,15 +173,15 @@ def flip(path: Path, share: float) -> None:
     path.write_bytes(content)
 
 
-def tear_journal(run: Path, fault: Fault) -> bool:
+def tear_journal(run: Path, fault: Fault) -> int:
     if not (run / JOURNAL).exists():
-        return False
+        return 0
     with (run / JOURNAL).open("ab") as journal:
         journal.write(b"\1" * (1 + int(fault.which * (RECORD_BYTES - 1))))
-    return True
+    return 1
 
 
-DAMAGES: dict[str, Callable[[Path, Fault], bool]] = {
+DAMAGES: dict[str, Callable[[Path, Fault], int]] = {
     "checkpoint truncated": damage_checkpoint(truncate),
     "checkpoint bit flipped": damage_checkpoint(flip),
     "checkpoint file missing": damage_checkpoint(lambda path, _: path.unlink()),
