@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce reproduce-quick reproduce-full test lint format venv clean
+.PHONY: help demo reproduce reproduce-quick reproduce-full test soak lint format venv clean
 
 # For example: make test ARGS='-k numbers -x'
 ARGS ?=
@@ -31,6 +31,9 @@ reproduce-full: .venv/installed-report ## the whole study: many hours; goes on w
 
 test: .venv/installed-dev ## run the tests; ARGS goes to pytest, NMT_ASYNC_DATA names a folder with real text
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
+
+soak: .venv/installed-dev ## kill and damage runs at random for an hour and count what it costs; ARGS='--minutes 5'
+	OMP_NUM_THREADS=1 PYTHONPATH=tests .venv/bin/python tests/faults/soak.py $(ARGS)
 
 lint: .venv/installed-dev ## check style and types
 	.venv/bin/python -m ruff check .

@@ -61,29 +61,6 @@ def test_a_signal_saves_and_the_next_start_goes_on(
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
 
 
-def test_a_killed_parent_takes_its_children_along_and_costs_what_was_not_saved(
-    small_data: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    with start_typed(small_data, run, **ENDLESS) as process:
-        until(lambda: (run / "last").exists() and reports(run) >= 6, "six reports and a checkpoint")
-        children = children_of(process.pid)
-        assert len(children) >= 2
-        process.kill()
-        process.wait(timeout=PATIENCE)
-        until(lambda: not any(map(alive, children)), "the children's end")
-    until(lambda: not any(map(alive, children)), "the children's end")
-    with (run / "journal").open("ab") as journal:
-        journal.write(b"\1torn")
-    updates = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*[0-9]"))
-    witness = run_small(small_data, run, disp_freq="2", stop_after=str(updates + 3))
-    assert f"going on after update {updates:,}." in witness.said
-    lines = [line["update"] for line in read_metrics(run / "metrics.jsonl") if line["kind"] == "train"]
-    assert lines == sorted(set(lines))
-    assert lines[-1] == updates + 3
-    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
-
-
 def test_a_reader_that_goes_away_does_not_end_the_run(small_data: Path, tmp_path: Path) -> None:
     with start_typed(small_data, tmp_path / "run", workers=1, disp_freq="1", stop_after="8") as process:
         assert process.stderr is not None

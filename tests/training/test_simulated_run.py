@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,15 +11,12 @@ from safetensors.torch import load_file
 
 from nmt_async.errors import UserError
 from nmt_async.report.recorded import recorded_state
-from nmt_async.training.signals import Interrupted
 from tests.training_runs import replayed, run_small
 
 SIMULATED = {
     "cluster": "simulated", "workers": 3, "profile": "uneven", "stop_after": "24", "save_freq": "5", "valid_freq": "8",
     "disp_freq": "4", "exponential_smoothing": 0.05, "cpu_threads": 1,
 }  # fmt: skip
-MODES = [{"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 3},
-         {"sync_mode": "async", "local_accumulate": 2}]  # fmt: skip
 
 
 def lines(path: Path) -> list[dict]:
@@ -32,46 +26,8 @@ def lines(path: Path) -> list[dict]:
     ]
 
 
-def counted(run: Path) -> Counter:
-    """Pushes by staleness, and target tokens, of all stretches."""
-    total: Counter = Counter()
-    for line in lines(run / "metrics.jsonl"):
-        if line["kind"] == "train":
-            total.update({**line["staleness"], "tokens": line["stretch_tokens"]})
-    return total
-
-
 def state_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / (run / "last").read_text().strip() / "state.safetensors")
-
-
-class Crash(Exception):
-    """As if the process had been killed: nothing is saved."""
-
-
-def crash() -> None:
-    raise Crash
-
-
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
-def test_a_simulated_run_that_is_killed_or_stopped_goes_on_bit_equal(small_data: Path, tmp_path: Path, mode) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run_small(small_data, whole, **SIMULATED, **mode)
-    with pytest.raises(Crash):
-        run_small(small_data, broken, {8: crash}, **SIMULATED, **mode)
-    with pytest.raises(Interrupted):
-        run_small(small_data, broken, {13: lambda: os.kill(os.getpid(), signal.SIGTERM)}, **SIMULATED, **mode)
-    run_small(small_data, broken, **SIMULATED, **mode)
-    assert counted(whole) == counted(broken)
-    for kind in ("valid", "train"):  # the pause makes a report more, but the last ones say the same
-        one, other = (
-            [line for line in lines(run / "metrics.jsonl") if line["kind"] == kind] for run in (whole, broken)
-        )
-        assert one[-1:] == other[-1:] if kind == "train" else one == other
-    assert lines(whole / "validation.jsonl") == lines(broken / "validation.jsonl")
-    one, other = state_of(whole), state_of(broken)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_what_it_says_of_itself_is_that_it_is_simulated(small_data: Path, tmp_path: Path) -> None:

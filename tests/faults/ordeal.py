@@ -1,0 +1,216 @@
+"""A real run goes through faults drawn from a seed; when it has come to its end, what it left is looked at."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault
+from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
+from watched import LIMIT, Hang, WatchedRun
+
+from nmt_async.planning.modes import mode_options
+from nmt_async.sync.accounting import Account, account
+from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
+from nmt_async.training.metrics import read_metrics
+from nmt_async.training.run_folder import JOURNAL
+
+MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
+
+STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
+"""What a run says that was given too much: it is saved, and goes on when it is started again."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run and everything that will befall it."""
+
+    options: dict[str, Any]
+    faults: tuple[Fault, ...]
+
+
+def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -> Trial:
+    """A run of that mode through faults of ``kinds``, at random moments."""
+    named = {name.replace("-", "_"): value for name, value in mode_options(mode).items()}
+    options = {
+        **named, "workers": workers, "seed": random.randrange(1000), "save_freq": str(random.randint(1, 6)),
+        "keep_last": 3, "disp_freq": "3", "valid_freq": random.choice(("1M", str(random.randint(3, 20)))),
+        "valid_sentences": 2, "exponential_smoothing": 0.01,
+    }  # fmt: skip
+    faults = tuple(
+        Fault(
+            kind,
+            records=random.choice((0, 0, 10, 40, random.randint(1, 150))),
+            delay=random.choice((random.uniform(0, 0.05), random.uniform(0, 1), random.uniform(0, 4))),
+            which=random.random(),
+            lasting=random.uniform(0.2, 3.0),
+        )
+        for kind in kinds
+    )
+    return Trial(options, faults)
+
+
+def updates_of(events: Sequence[Event]) -> list[int]:
+    """How many pushes each update sums."""
+    sizes, pushes = [], 0
+    for event in events:
+        if event.kind is Kind.UPDATED:
+            sizes.append(pushes)
+        pushes = 0 if event.kind is Kind.UPDATED else pushes + (event.kind is Kind.ACCUMULATED)
+    return sizes
+
+
+@dataclass
+class Ordeal:
+    """A run that goes through a trial, to its end.
+
+    Args:
+        data: the prepared folder.
+        out: the run's.
+        trial: what befalls it.
+
+    Attributes:
+        faults: that were injected, by kind.
+        killed: processes, workers and parents.
+        wrong: what should not be; the other counts are part of it.
+        lost, twice: batches.
+        hangs: times that nothing came for too long.
+        longest_pause, longest_idle: seconds; see `WatchedRun`.
+        slowest_end: seconds from a signal to the run's end.
+        updates: that the run made in the end.
+        stopped: times that it saw no use in going on, and saved itself.
+        compared: whether nothing but time was lost, so that the run had to be, and is, bit-equal to one that nothing
+            befell.
+    """
+
+    data: Path
+    out: Path
+    trial: Trial
+    faults: Counter[str] = field(default_factory=Counter)
+    killed: int = 0
+    wrong: list[str] = field(default_factory=list)
+    lost: int = 0
+    twice: int = 0
+    hangs: int = 0
+    longest_pause: float = 0.0
+    longest_idle: float = 0.0
+    slowest_end: float = 0.0
+    updates: int = 0
+    stopped: int = 0
+    compared: bool = False
+    _run: WatchedRun | None = None
+
+    def endure(self) -> None:
+        """Lets everything happen, then the run come to the end of the epoch it is in; looks at what it left."""
+        try:
+            for fault in self.trial.faults:
+                self._befall(fault)
+            if self._run is not None:
+                self._befall(Fault("run SIGTERM", 20, 0.0, 0.0, 0.0))
+            epochs = self._epochs_begun()
+            self._run = self._start(f"{epochs}e")
+            self._run.until(lambda: False)
+            self._ended(done=True)
+            self._examine(epochs)
+        except Hang as hang:
+            self.hangs += 1
+            self.wrong.append(f"hang: {hang}")
+        finally:
+            if self._run is not None:
+                self._run.end()
+
+    def _start(self, stop_after: str) -> WatchedRun:
+        return WatchedRun(self.data, self.out, **self.trial.options, stop_after=stop_after)
+
+    def _befall(self, fault: Fault) -> None:
+        if fault.kind in DAMAGES:
+            if self._run is not None:
+                self._befall(Fault("run SIGKILL", fault.records, fault.delay, 0.0, 0.0))
+            self.faults[fault.kind] += bool(DAMAGES[fault.kind](self.out, fault))
+            return
+        run = self._run = self._run or self._start("1000e")
+        enough = run.size() + fault.records * RECORD_BYTES
+        meets = run.workers if "worker" in fault.kind else lambda: True
+        if run.until(lambda: run.size() >= enough and meets()) and run.passed(fault.delay):
+            hit = STRIKES[fault.kind](run, fault)
+            self.faults[fault.kind] += bool(hit)
+            self.killed += hit if fault.kind in KILLS else 0
+        if run.ended or fault.kind in ENDING:
+            struck = time.monotonic()
+            if run.passed(LIMIT):
+                self.wrong.append(f"{fault.kind}: it has not ended after {LIMIT:.0f} s")
+                run.send(signal.SIGKILL)
+            self.slowest_end = max(self.slowest_end, time.monotonic() - struck)
+            self._ended()
+
+    def _ended(self, done: bool = False) -> None:
+        """Judges how the run ended."""
+        run, self._run = self._run, None
+        assert run is not None
+        code, said = run.process.wait(), run.said()
+        signals = {sign * number for number in (signal.SIGTERM, signal.SIGINT) for sign in (1, -1)}
+        good = {0} if done else {0, -signal.SIGKILL, *(number if number < 0 else 128 + number for number in signals)}
+        if code == 1 and not done and any(phrase in said for phrase in STOPPED_ITSELF):
+            self.stopped += 1
+        elif code not in good:
+            self.wrong.append(f"exit code {code}: {said[-800:]}")
+        elif "Traceback" in said and not said.rstrip().endswith("KeyboardInterrupt"):
+            self.wrong.append(f"a traceback: {said[-1500:]}")
+        self.wrong += [f"left behind: {what}" for what in run.left_behind()]
+        self.longest_pause = max(self.longest_pause, run.longest_pause)
+        self.longest_idle = max(self.longest_idle, run.longest_idle)
+
+    def _epochs_begun(self) -> int:
+        if not (self.out / JOURNAL).exists():
+            return 1
+        return max((epoch for epoch, _ in account(events_of(self.out)).begun), default=1)
+
+    def _examine(self, epochs: int) -> None:
+        """Every batch of the epochs is counted once, the parameters are those of the journal, all files are whole."""
+        found = account(events_of(self.out))
+        whole = epochs_of(self.data, small_options(self.out, **self.trial.options), epochs)
+        batches = Counter(epoch for epoch, _ in whole)
+        lost = {*found.lost(lambda epoch: batches[epoch]), *(whole - found.applied.keys() - found.aside)}
+        self.lost, self.twice = len(lost), len(found.twice())
+        self.wrong += [f"lost: {batch}" for batch in sorted(lost)]
+        self.wrong += [f"counted twice: {batch}" for batch in found.twice()]
+        self.wrong += found.contradictions
+        if not torch.equal(replayed(self.out, self.data), saved_state(self.out)["parameters"]):
+            self.wrong.append("the journal leads to other parameters")
+        self.wrong += [f"half written: {path}" for path in self.out.rglob("*.partial")]
+        self._compare(found, epochs)
+        updates = [line["update"] for line in read_metrics(self.out / "metrics.jsonl") if line["kind"] == "train"]
+        if updates != sorted(set(updates)):
+            self.wrong.append(f"metrics.jsonl reports updates {updates}")
+
+    def _compare(self, found: Account, epochs: int) -> None:
+        """Where the order of pushes is determined, the run is bit-equal to one that nothing befell.
+
+        Where a signal found something accumulated it became a smaller update, and the later ones are others.
+        """
+        options = self.trial.options
+        pushes = small_options(self.out, **options).rule().pushes
+        sizes = updates_of(events_of(self.out))
+        self.updates = len(sizes)
+        determined = options["workers"] == 1 or options["sync_mode"] == "sync"
+        if not determined or found.aside or set(sizes[:-1]) - {pushes}:
+            return
+        straight = self.out.with_name(self.out.name + "-straight")
+        run_small(self.data, straight, **{**options, "valid_freq": "1M", "save_freq": "1M"}, stop_after=f"{epochs}e")
+        one, other = saved_state(straight), saved_state(self.out)
+        self.wrong += [f"{name} is not that of an uninterrupted run" for name, tensor in one.items()
+                       if not torch.equal(tensor, other[name])]  # fmt: skip
+        self.compared = True
+        shutil.rmtree(straight, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Removes the run."""
+        shutil.rmtree(self.out, ignore_errors=True)

@@ -1,0 +1,240 @@
+"""Whole runs in virtual time that are killed again and again: workers by their profile, the run itself at any event.
+
+The journal is a real file that a kill leaves torn; checkpoints are what a run stores, seen through JSON. The gradient
+of a batch is one at the batch's own place and zero elsewhere, and updates add up, so that the parameters say how often
+each batch was counted, independently of what the journal says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
+from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.cluster.task import Computed, Task
+from nmt_async.planning.modes import Mode
+from nmt_async.planning.nominal import even_plan
+from nmt_async.sync.accounting import Account, account
+from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
+from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.dispatcher import Dispatcher
+from nmt_async.text.plan import BatchPlan
+from nmt_async.training.run_folder import JournalFile, read_journal
+
+MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
+WORKERS = (1, 2, 3, 4, 8)
+EPOCHS, BATCHES = 2, 150
+
+
+class Killed(Exception):
+    """The process is gone: nothing of what it had in memory is written any more."""
+
+
+class Adding(FlatOptimizer):
+    """Adds the sum of an update's gradients to the parameters."""
+
+    def step(self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float) -> float:  # noqa: ARG002
+        """As `FlatOptimizer.step`."""
+        parameters.add_(total)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Gradients of one at the place of the batch.
+
+    Attributes:
+        spoiled: batches whose gradients are never finite.
+    """
+
+    plan: BatchPlan
+    spoiled: frozenset[tuple[int, int]]
+    sent: int = 0
+    size: int = EPOCHS * BATCHES
+
+    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:  # noqa: ARG002
+        """As `nmt_async.cluster.simulated.Gradients`."""
+        gradient.zero_()
+        gradient[place(task.batch)] = 1.0
+        return Computed(0.0, 1, 1, math.inf if task.batch in self.spoiled else 1.0, len(task.parts))
+
+
+def place(batch: tuple[int, int]) -> int:
+    """Where a batch stands in the parameters."""
+    epoch, number = batch
+    return (epoch - 1) * BATCHES + number
+
+
+@dataclass
+class VirtualRun:
+    """A run to the end of `EPOCHS` through everything that befalls it.
+
+    Args:
+        folder: of its journal.
+        mode: its short name.
+        random: every moment is drawn from it.
+
+    Attributes:
+        faults: that were injected so far, by kind.
+    """
+
+    folder: Path
+    mode: str
+    workers: int
+    random: Random
+    faults: Counter[str] = field(default_factory=Counter)
+    _stored: list[str] = field(default_factory=list)
+    _fuse: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.plan = even_plan(1, BATCHES, Mode(self.mode).parts(self.workers))
+        spoiled = (
+            {(self.random.randint(1, EPOCHS), self.random.randrange(BATCHES))} if self.random.random() < 0.3 else ()
+        )
+        self.gradients = Marks(self.plan, frozenset(spoiled))
+        self.seed = self.random.randrange(10**6)
+        self.profile = ClusterProfile("mortal", tuple(self._worker() for _ in range(self.workers)), 0.01, 0.02)
+
+    def _worker(self) -> WorkerProfile:
+        return WorkerProfile(
+            tokens_per_second=self.random.uniform(0.5, 2.0), jitter=0.3, pause_every=50.0, pause_seconds=20.0,
+            failure_every=self.random.choice((10.0, 30.0, 100.0)), restart_seconds=self.random.uniform(0.0, 5.0),
+            latency=self.random.choice((0.0, 0.1)),
+        )  # fmt: skip
+
+    @property
+    def path(self) -> Path:
+        """Of the journal."""
+        return self.folder / "journal"
+
+    def finish(self) -> Account:
+        """Runs, is killed and goes on until the stream has ended; where its journal says that every batch is."""
+        ended = False
+        while not ended:
+            self._fuse = self.random.expovariate(1 / 400)
+            journal = JournalFile(self.path, self.workers, 1)
+            try:
+                ended = self._sit(journal)
+            except Killed:
+                self._tear()
+        return account(effective(read_journal(self.path)[1]))
+
+    def _sit(self, journal: JournalFile) -> bool:
+        """One start of the run; whether it came to the end."""
+        record = self._recorder(journal)
+        coordinator = self._coordinator(record)
+        cluster = SimulatedCluster(coordinator, self.gradients, self.profile, self.seed)
+        if not self._take_up(coordinator, cluster) and self.path.stat().st_size:
+            record(Event(Kind.RESUMED, self.workers))  # killed before its first checkpoint
+        try:
+            for _ in cluster.updates():
+                journal.flush()
+                if self.random.random() < 0.1:
+                    self._store(coordinator, cluster)
+        except TooManySetAside:
+            cluster.stop()
+            self._store(coordinator, cluster)
+        self.parameters = coordinator.server.parameters
+        journal.close()
+        return coordinator.finished
+
+    def _coordinator(self, record: Callable[[Event], None]) -> Coordinator:
+        rule = Mode(self.mode).rule(self.workers)
+        parameters = torch.zeros(1, self.gradients.size)
+        server = ParameterServer(parameters, rule, Schedule(0.0, Span(0, "updates"), "none"), OptimizerSettings())
+        server.optimizer = Adding(server.parameters, OptimizerSettings())
+        return Coordinator(server, Dispatcher(self.plan, EPOCHS), record, lambda _: None)
+
+    def _recorder(self, journal: JournalFile) -> Callable[[Event], None]:
+        """Records events until the run is killed at one: what was recorded last may be on the disk or not."""
+
+        stopping = False
+
+        def record(event: Event) -> None:
+            nonlocal stopping
+            self._fuse -= 1
+            if self._fuse < 0:
+                if self.random.random() < 0.5:
+                    journal.record(event)
+                if self.random.random() < 0.5:
+                    journal.flush()
+                self.faults["run killed"] += 1
+                raise Killed
+            journal.record(event)
+            stopping = event.kind is Kind.STOPPED or (stopping and event.kind is Kind.RETURNED)
+            self.faults["worker killed"] += event.kind is Kind.RETURNED and not stopping
+
+        return record
+
+    def _store(self, coordinator: Coordinator, cluster: SimulatedCluster) -> None:
+        """A checkpoint, through JSON; two are kept."""
+        values, tensors = coordinator.state()
+        held, slots = cluster.state()
+        plain = {name: tensor.tolist() for name, tensor in (tensors | slots).items()}
+        self._stored = [*self._stored, json.dumps([values, held, plain])][-2:]
+
+    def _take_up(self, coordinator: Coordinator, cluster: SimulatedCluster) -> bool:
+        """Goes on from the newest checkpoint that is whole, if there is one."""
+        if len(self._stored) > 1 and self.random.random() < 0.2:
+            self._stored.pop()
+            self.faults["newest checkpoint damaged"] += 1
+        if self._stored:
+            values, held, plain = json.loads(self._stored[-1])
+            tensors: dict[str, Any] = {name: torch.tensor(content) for name, content in plain.items()}
+            coordinator.restore(values, tensors, self.workers)
+            cluster.restore(held, tensors)
+        return bool(self._stored)
+
+    def _tear(self) -> None:
+        with self.path.open("ab") as file:
+            file.write(self.random.randbytes(self.random.randrange(32)))
+
+
+def miscounted(run: VirtualRun, found: Account) -> list[str]:
+    """What is wrong with a run that has ended: lost batches, batches counted twice, an account that is not true."""
+    whole = {(epoch, number) for epoch in range(1, EPOCHS + 1) for number in range(BATCHES)}
+    ended = found.applied.keys() | found.aside
+    wrong = [f"lost: {batch}" for batch in {*(whole - ended), *found.lost(lambda _: BATCHES)}]
+    wrong += [f"counted twice: {batch}" for batch in found.twice()]
+    wrong += [f"beyond the end: {batch}" for batch in ended - whole] + found.contradictions
+    counted = run.parameters.tolist()
+    wrong += [f"{batch} is in the parameters {counted[place(batch)]:g} times, {found.applied[batch]} in the journal"
+              for batch in whole if counted[place(batch)] != found.applied[batch]]  # fmt: skip
+    return sorted(wrong)
+
+
+def run_until(
+    kills: int, folder: Path, random: Random, tell: Callable[[str], None] = lambda _: None
+) -> tuple[Counter[str], list[str]]:
+    """Runs in all modes with all numbers of workers, in turn, until so many workers and runs were killed.
+
+    Returns:
+        The faults by kind, and what went wrong.
+    """
+    faults: Counter[str] = Counter()
+    wrong: list[str] = []
+    number = 0
+    while faults["worker killed"] + faults["run killed"] < kills:
+        mode, workers = MODES[number % len(MODES)], WORKERS[number % len(WORKERS)]
+        here = folder / f"virtual-{number}"
+        here.mkdir()
+        run = VirtualRun(here, mode, workers, random)
+        found = miscounted(run, run.finish())
+        wrong += [f"{mode}, {workers} workers: {problem}" for problem in found]
+        faults.update(run.faults)
+        number += 1
+        tell(f"{mode}, {workers} workers: {dict(run.faults)}; wrong: {len(found)}")
+    return faults, wrong

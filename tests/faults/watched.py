@@ -1,0 +1,225 @@
+"""A run in a process of its own, seen from outside: its processes, how long nothing came of it, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training_runs import COMMAND, alive, typed
+
+HANG = 10.0
+"""Seconds in which nothing is computed and nothing comes that are a hang."""
+
+LIMIT = float(os.environ.get("NMT_ASYNC_FAULT_LIMIT", "180"))
+"""Seconds after which whatever is waited for is given up, however busy the machine."""
+
+SEEN = 0.1
+"""Seconds between two looks."""
+
+_TAG = "NMT_ASYNC_WATCHED"
+INJECTED = Path(__file__).parent / "injected"
+_WORKER = re.compile(r"\[worker\] (\d+) is process (\d+)")
+
+
+class Hang(AssertionError):
+    """Nothing came of a run for too long."""
+
+
+def parents() -> dict[int, int]:
+    """The parent of every process there is."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                found[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue  # it ended meanwhile
+    return found
+
+
+def family(pid: int) -> set[int]:
+    """The process and all that it and its children have started."""
+    of, members = parents(), {pid}
+    while more := {child for child, parent in of.items() if parent in members} - members:
+        members |= more
+    return members
+
+
+def wants_processor(pid: int) -> bool:
+    """Whether a thread of the process computes, waits for a processor or for the disk at this moment."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return any((task / "stat").read_text().rpartition(")")[2].split()[0] in "RD" for task in tasks)
+    except (OSError, IndexError):
+        return False
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of a processor that the process's busiest thread has had or has waited for, the present wait excepted."""
+    most = 0.0
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            ran, waited, _ = (task / "schedstat").read_text().split()
+            most = max(most, (int(ran) + int(waited)) / 1e9)
+    except (OSError, ValueError):
+        pass
+    return most
+
+
+class WatchedRun:
+    """One start of a run.
+
+    A pause is the time in which neither the journal nor the log grows. Of a pause, what counts towards a hang is the
+    time in which no process computes or waits for a processor, so that a busy machine is not taken for one.
+
+    Args:
+        data: the prepared folder.
+        out: the run's.
+        options: as `training_runs.typed` takes them.
+
+    Attributes:
+        longest_pause, longest_idle: seconds; of the latter nobody wanted a processor.
+        stopped: processes that the test has stopped, while which nothing is a hang.
+    """
+
+    def __init__(self, data: Path, out: Path, **options: Any) -> None:
+        self.out = out
+        self.shared = set(os.listdir("/dev/shm"))
+        self.tag = f"{_TAG}={os.getpid()}-{time.monotonic_ns()}"
+        name, _, value = self.tag.partition("=")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(INJECTED), name: value}
+        # A pipe, since what limits the size of files would limit a file of its words too.
+        self.process = subprocess.Popen(
+            [*COMMAND, str(data), *typed(out, **options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment,
+        )  # fmt: skip
+        self._said: list[str] = []
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+        self.stopped: set[int] = set()
+        self.longest_pause = self.longest_idle = 0.0
+        self._had: dict[int, float] = {}
+        self._progress: tuple[int, ...] = ()
+        self._moved = self._looked = time.monotonic()
+        self._idle = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Of the parent."""
+        return self.process.pid
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        self._said.extend(self.process.stdout)
+
+    def said(self) -> str:
+        """Everything it printed, once it has ended."""
+        self._reader.join(HANG)
+        return "".join(self._said)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the parent is gone."""
+        return self.process.poll() is not None
+
+    def size(self, name: str = "journal") -> int:
+        """Bytes of one of the run's files."""
+        try:
+            return (self.out / name).stat().st_size
+        except OSError:
+            return 0
+
+    def workers(self) -> list[int]:
+        """Process ids of those that live."""
+        try:
+            log = (self.out / "train.log").read_text(errors="replace")
+        except OSError:
+            return []
+        latest = {int(index): int(pid) for index, pid in _WORKER.findall(log)}
+        ours = family(self.pid)
+        return [pid for _, pid in sorted(latest.items()) if pid in ours and alive(pid)]
+
+    def look(self) -> None:
+        """Takes note of what has happened since the last look.
+
+        Raises:
+            Hang: nothing did for too long.
+        """
+        now = time.monotonic()
+        progress = tuple(self.size(name) for name in ("journal", "train.log", "metrics.jsonl"))
+        members = family(self.pid)
+        had = {pid: processor_seconds(pid) for pid in members}
+        busiest = max((seconds - self._had.get(pid, 0.0) for pid, seconds in had.items()), default=0.0)
+        self._had = had
+        if progress != self._progress or self.stopped:
+            self._progress, self._moved, self._idle = progress, now, 0.0
+        elif not any(map(wants_processor, members)):
+            self._idle += max(0.0, now - self._looked - busiest)
+            self.longest_idle = max(self.longest_idle, self._idle)
+        self.longest_pause = max(self.longest_pause, now - self._moved)
+        self._looked = now
+        if self._idle > HANG or now - self._moved > LIMIT:
+            raise Hang(f"nothing came for {now - self._moved:.0f} s, of which {self._idle:.0f} s nobody computed")
+
+    def until(self, condition: Callable[[], object]) -> bool:
+        """Watches until ``condition`` or the run's end; whether it was the condition.
+
+        Raises:
+            Hang: see `look`.
+        """
+        while not self.ended:
+            if condition():
+                return True
+            self.look()
+            time.sleep(SEEN)
+        return False
+
+    def passed(self, seconds: float) -> bool:
+        """Watches for so long; whether the run still goes on."""
+        end = time.monotonic() + seconds
+        return self.until(lambda: time.monotonic() >= end)
+
+    def send(self, number: signal.Signals, pid: int | None = None) -> None:
+        """A signal to the parent, or to one of the others."""
+        try:
+            os.kill(pid or self.pid, number)
+        except ProcessLookupError:
+            return
+        if number in (signal.SIGSTOP, signal.SIGCONT):
+            (self.stopped.add if number == signal.SIGSTOP else self.stopped.discard)(pid or self.pid)
+
+    def left_behind(self) -> list[str]:
+        """Once the parent is gone: processes and shared memory that outlive it by more than `HANG`."""
+        end = time.monotonic() + HANG
+        while left := [*self._orphans(), *(f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared)]:
+            if time.monotonic() > end:
+                return left
+            time.sleep(SEEN)
+        return []
+
+    def _orphans(self) -> list[str]:
+        tag = self.tag.encode()
+        found = []
+        for pid in parents():
+            try:
+                if tag in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and alive(pid):
+                    found.append(f"process {pid}")
+            except OSError:
+                continue
+        return found
+
+    def end(self) -> None:
+        """Kills whatever is still there, after a test that failed."""
+        for pid in [self.pid, *(int(found.split()[1]) for found in self._orphans())]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
