@@ -329,13 +329,10 @@ class SavingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
-    """All of them, and where the run is written."""
+class RunOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
+    """All that a run is made of, and where it is written."""
 
     out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
-    dry_run: bool = option(
-        False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
-    )
 
     def __post_init__(self) -> None:
         at_least = {
@@ -364,3 +361,12 @@ class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions,
             self.cluster_profile()
         self.settings()
         self.schedule(self.stop_after)
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """A run's, and whether it is begun."""
+
+    dry_run: bool = option(
+        False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
+    )

@@ -121,8 +121,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(small_data: Path, tmp_p
         witness = run_small(small_data, run, acts, **ONE, save_freq="2", disp_freq="1", stop_after="12")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    for what in ("writing the checkpoint before", "writing the journal", "writing the figures"):
+    for what in ("writing a checkpoint", "writing the journal", "writing the figures"):
         assert any(warning.startswith(f"{what} failed (") for warning in witness.warnings)
+        assert f"{what} works again.\n" in witness.said
     assert all("File too large" in warning for warning in witness.warnings)
     assert [line["update"] for line in figures(run, "train")] == list(range(1, 13))
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
