@@ -145,9 +145,12 @@ class Checkpoints:
             partial.mkdir()
             fill(partial)
             flush_folder(partial)
-        except SafetensorError as error:  # how that library reports a full disk
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(str(error)) from None
+            self._held.check()  # that it is gone says more than which of its files is not found
+            if isinstance(error, OSError):
+                raise
+            raise OSError(str(error)) from None  # that library reports a full disk so
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

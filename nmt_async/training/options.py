@@ -26,6 +26,10 @@ METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
 
 
+class MissingDevice(UserError):
+    """A device that another machine may have, or this one when its driver works."""
+
+
 @dataclass(frozen=True)
 class SyncOptions:
     """How gradients become updates, and where they are computed."""
@@ -159,10 +163,10 @@ def _check_device(device: str) -> None:
     if kind != "cuda":
         raise UserError(f"--devices: {device!r} is not a device; give cpu, or numbers of CUDA devices such as 0,1.")
     if not torch.cuda.is_available():
-        raise UserError(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
+        raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
     if (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
+        raise MissingDevice(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
 
 
 @dataclass(frozen=True)

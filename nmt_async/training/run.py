@@ -291,8 +291,8 @@ class Run:
                 self._write_checkpoint()
         except OSError as error:
             raise Unsaved(
-                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); make room "
-                f"and give the same command to go on from the checkpoint before."
+                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); see to "
+                f"that, and give the same command to go on from the checkpoint before."
             ) from None
         if self.signals.number:  # it may have come while we were at it
             reason = f"signal {self.signals.name}"
