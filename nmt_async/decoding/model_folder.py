@@ -1,8 +1,9 @@
 """A trained model as a folder: parameters, configuration and vocabularies, complete and checked by their hashes.
 
     model.safetensors   parameters by name, each once
-    model.json          format version, configuration, SHA-256 of the other files
+    model.json          format version and configuration
     vocabulary.model    SentencePiece model of both languages, or source.model and target.model
+    SHA256SUMS          the SHA-256 of each of them
 
 A *run folder* is accepted wherever a model folder is: its text files ``best`` and ``last`` name one, relative to it.
 """
@@ -27,14 +28,21 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
+from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.writing import write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""In format 1 the hashes stood in ``model.json``, which was itself not covered; it is still read."""
+
 PARAMETERS = "model.safetensors"
 DESCRIPTION = "model.json"
 JOINT_VOCABULARY = "vocabulary.model"
 SOURCE_VOCABULARY = "source.model"
 TARGET_VOCABULARY = "target.model"
+FILES = ({PARAMETERS, JOINT_VOCABULARY}, {PARAMETERS, SOURCE_VOCABULARY, TARGET_VOCABULARY})
+"""What a model is made of, besides its description."""
+
 POINTERS = ("best", "last")
 
 
@@ -79,14 +87,10 @@ def save_model(
     for name, path in vocabularies.items():
         shutil.copyfile(path, folder / (name + ".part"))
         (folder / (name + ".part")).replace(folder / name)
-    description = {
-        "format": FORMAT_VERSION,
-        "configuration": configuration.as_mapping(),
-        "sha256": {name: _sha256(folder / name) for name in (PARAMETERS, *vocabularies)},
-    }
-    beside = folder / (DESCRIPTION + ".part")
-    beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    beside.replace(folder / DESCRIPTION)
+    description = json.dumps({"format": FORMAT_VERSION, "configuration": configuration.as_mapping()}, indent=2) + "\n"
+    hashes = {name: sha256_of(folder / name) for name in (PARAMETERS, *vocabularies)}
+    note_hashes(folder, {**hashes, DESCRIPTION: hashlib.sha256(description.encode()).hexdigest()})
+    write_whole(folder / DESCRIPTION, description)
 
 
 def load_model(folder: Path) -> LoadedModel:
@@ -96,15 +100,11 @@ def load_model(folder: Path) -> LoadedModel:
         UserError: there is none, a file is missing or damaged, or it was written by another version.
     """
     folder = find_model(folder)
+    hashes = model_hashes(folder)
+    found = damages(folder, hashes)
+    if found:
+        raise UserError(f"{folder}/{'; '.join(found)}; use another checkpoint.")
     description = _description(folder)
-    hashes = description["sha256"]
-    for name, expected in hashes.items():
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing: this model is incomplete; use another checkpoint.")
-        if _sha256(folder / name) != expected:
-            raise UserError(
-                f"{folder / name} is damaged (its SHA-256 is not the one in {DESCRIPTION}); use another checkpoint."
-            )
     try:
         configuration = ModelConfiguration.from_mapping(description["configuration"])
         model = build_model(configuration)
@@ -158,26 +158,57 @@ def find_model(folder: Path) -> Path:
     )
 
 
+def model_damages(folder: Path) -> list[str]:
+    """A phrase for each file of the model folder ``folder`` that is not as it was written; none if it is whole."""
+    try:
+        return damages(folder, model_hashes(folder))
+    except UserError as error:
+        return [str(error).removeprefix(f"{folder}/").removesuffix("; use another checkpoint.")]
+
+
+def model_hashes(folder: Path) -> dict[str, str]:
+    """The noted hash of each of the model's files.
+
+    Raises:
+        UserError: where they should be noted they are not.
+    """
+    try:
+        noted = noted_hashes(folder)
+    except FileNotFoundError:
+        return _hashes_of_format_1(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: {error}; use another checkpoint.") from None
+    hashes = {name: digest for name, digest in noted.items() if name in {DESCRIPTION}.union(*FILES)}
+    if hashes.keys() - {DESCRIPTION} not in FILES or DESCRIPTION not in hashes:
+        raise UserError(f"{folder / SUMS} is damaged (it does not list the model's files); use another checkpoint.")
+    return hashes
+
+
+def _hashes_of_format_1(folder: Path) -> dict[str, str]:
+    description = _description(folder)
+    if description["format"] != 1:
+        raise UserError(f"{folder / SUMS} is missing; use another checkpoint.")
+    hashes = description.get("sha256")
+    if not isinstance(hashes, dict) or hashes.keys() not in FILES:
+        raise UserError(
+            f"{folder / DESCRIPTION} is damaged (it does not list the model's files); use another checkpoint."
+        )
+    return hashes
+
+
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; use another checkpoint.") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); use another checkpoint.") from None
-    if not isinstance(description, dict) or "format" not in description:
+    if not isinstance(description, dict) or not {"format", "configuration"} <= description.keys():
         raise UserError(f"{path} is not a model's description; use another checkpoint.")
-    if description["format"] != FORMAT_VERSION:
+    if description["format"] not in (1, FORMAT_VERSION):
         raise UserError(
             f"{path} has format {description['format']!r}, this version reads {FORMAT_VERSION}; "
             f"use the version of nmt-async that wrote it."
         )
-    hashes = description.get("sha256")
-    needed = ({PARAMETERS, JOINT_VOCABULARY}, {PARAMETERS, SOURCE_VOCABULARY, TARGET_VOCABULARY})
-    if not isinstance(hashes, dict) or set(hashes) not in needed or "configuration" not in description:
-        raise UserError(f"{path} is damaged (it does not list the model's files); use another checkpoint.")
     return description
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,36 +1,32 @@
 """Checkpoints: a model folder with the whole state of training beside it.
 
-``checkpoints/step-N`` holds what ``translate`` needs and ``state.safetensors`` with ``state.json``, which hold what
-resuming needs; ``checkpoints/best-N`` holds a model only. A folder is written under another name, flushed to the
-disk and renamed; ``last`` and ``best`` name the newest and the best. Nothing is pickled.
+``checkpoints/step-N`` holds what ``translate`` needs and the state that resuming needs (``saved_state``);
+``checkpoints/best-N`` holds a model only. A folder is written under another name, flushed to the disk and renamed;
+``last`` and ``best`` name the newest and the best.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nmt_async.decoding.model_folder import load_model, save_model
+from nmt_async.decoding.model_folder import save_model
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.building import flush_entry, flush_folder
+from nmt_async.training.held_folder import HeldFolder
+from nmt_async.training.saved_state import checkpoint_damages, read_state, write_state
 from nmt_async.writing import write_whole
-
-STATE = "state.json"
-TENSORS = "state.safetensors"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class ModelFiles:
 
 
 class Checkpoints:
-    """Writes a run's checkpoints, in a thread of its own, and finds them again.
+    """Writes a run's checkpoints, one after another in a thread of its own, and finds them again.
 
     Args:
         run: the run's folder.
@@ -64,9 +60,10 @@ class Checkpoints:
         self.model = model
         self.keep_last = keep_last
         self.keep_best = keep_best
-        self._writing: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self.bytes_of_one = self.bytes_of_model = 4 * model.layout.size
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._relied_on: set[int] = set()
+        self._held = HeldFolder(self.folder)
         for partial in self.folder.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         for replaced in self.folder.glob("*.replaced"):
@@ -75,40 +72,37 @@ class Checkpoints:
             else:
                 replaced.rename(replaced.with_suffix(""))
 
-    @property
-    def busy(self) -> bool:
-        """Whether one is being written."""
-        return self._writing is not None and self._writing.is_alive()
-
     def save(
         self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor, best: list[int]
-    ) -> None:
-        """Begins to write the checkpoint of ``step``; everything is copied before this returns. See `wait`.
+    ) -> Future[None]:
+        """Begins to write the checkpoint of ``step``; everything is copied before this returns.
 
         Args:
             values: plain values of the state.
             tensors: of the state, by name.
             decodes: the parameters (size,) to translate with.
             best: the steps of the best models so far, best first.
+
+        Returns:
+            Is done when the checkpoint is on the disk; its result is an OSError if it could not be written.
         """
-        self._join()
         copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         chosen = decodes.detach().cpu().clone()
-        text = json.dumps({"format": FORMAT, "size": self.model.layout.size, **values})
-        self._begin(lambda: self._write_state(step, text, copies, chosen, list(best)))
+        text = json.dumps({"size": self.model.layout.size, **values})
+        self.bytes_of_one = len(text) + sum(tensor.nbytes for tensor in (chosen, *copies.values()))
+        return self._writer.submit(self._write_state, step, text, copies, chosen, list(best))
 
-    def save_best(self, step: int, vector: Tensor, ranking: list[int]) -> None:
-        """Writes the model of ``step`` as a best one before this returns.
+    def save_best(self, step: int, vector: Tensor, ranking: list[int]) -> Future[None]:
+        """Begins to write the model of ``step`` as a best one, as `save` does.
 
         Args:
-            vector: its parameters (size,).
+            vector: its parameters (size,), which stay as they are meanwhile.
             ranking: the steps of the best models so far, best first. Others are removed, unless the newest
                 checkpoint relies on them.
-
-        Raises:
-            OSError: it could not be written.
         """
-        self._join()
+        return self._writer.submit(self._write_best, step, vector, list(ranking))
+
+    def _write_best(self, step: int, vector: Tensor, ranking: list[int]) -> None:
         self._write(f"best-{step}", lambda folder: self.model.save(folder, vector))
         self._settle_best(ranking)
 
@@ -131,9 +125,7 @@ class Checkpoints:
     def _write_state(self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor, best: list[int]) -> None:
         def fill(folder: Path) -> None:
             self.model.save(folder, decodes)
-            save_file(tensors, folder / TENSORS)
-            written = {"sha256": _digest(text, folder / TENSORS), "state": json.loads(text)}
-            write_whole(folder / STATE, json.dumps(written))
+            write_state(folder, text, tensors)
 
         self._write(f"step-{step}", fill)
         write_whole(self.run / "last", f"checkpoints/step-{step}")
@@ -146,15 +138,19 @@ class Checkpoints:
         self._settle_best(best)
 
     def _write(self, name: str, fill: Callable[[Path], None]) -> None:
+        self._held.check()
         partial, final = self.folder / f"{name}.partial", self.folder / name
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
             fill(partial)
             flush_folder(partial)
-        except SafetensorError as error:  # how that library reports a full disk
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(str(error)) from None
+            self._held.check()  # that it is gone says more than which of its files is not found
+            if isinstance(error, OSError):
+                raise
+            raise OSError(str(error)) from None  # that library reports a full disk so
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -165,35 +161,14 @@ class Checkpoints:
         flush_entry(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def _begin(self, write: Callable[[], None]) -> None:
-        def body() -> None:
-            try:
-                write()
-            except BaseException as error:
-                self._error = error
-
-        self._writing = threading.Thread(target=body, name="checkpoint")
-        self._writing.start()
-
-    def wait(self) -> None:
-        """Until the one being written is on the disk.
-
-        Raises:
-            OSError: it could not be written, or one before of which `wait` has not told yet.
-        """
-        self._join()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+    def settle(self) -> None:
+        """Until all that was begun has ended."""
+        self._writer.submit(lambda: None).result()
 
     def close(self) -> None:
         """Nothing more is being written; what could not be is lost."""
-        self._join()
-
-    def _join(self) -> None:
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
+        self._writer.shutdown()
+        self._held.close()
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, oldest first."""
@@ -207,42 +182,16 @@ class Checkpoints:
             warn: takes a sentence for each damaged one that is passed over.
 
         Raises:
-            UserError: there are checkpoints, and all are damaged.
+            UserError: there are checkpoints, and all are damaged; or another version wrote one.
         """
         steps = self.steps()
         for step in reversed(steps):
             folder = self.folder / f"step-{step}"
-            problem = self._problem(folder)
-            if problem is None:
-                written = json.loads((folder / STATE).read_text(encoding="utf-8"))
-                return written["state"], load_file(folder / TENSORS)
+            found = checkpoint_damages(folder, self.model.layout.size)
+            if not found:
+                return read_state(folder)
             following = "; the checkpoint before it is used" if step != steps[0] else ""
-            warn(f"{folder} is damaged ({problem}){following}.")
+            warn(f"{folder}: {'; '.join(found)}{following}.")
         if steps:
             raise UserError(f"{self.folder}: every checkpoint is damaged; choose another --out to begin anew.")
         return None
-
-    def _problem(self, folder: Path) -> str | None:
-        try:
-            written = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            state = written["state"]
-            if state["format"] != FORMAT:
-                return f"{STATE} has format {state['format']}, this version reads {FORMAT}"
-            if state["size"] != self.model.layout.size:
-                return f"its model has {state['size']} parameters"
-            if written["sha256"] != _digest(json.dumps(state), folder / TENSORS):
-                return f"the SHA-256 of {STATE} and {TENSORS} is not the one noted"
-            load_model(folder)
-        except (KeyError, TypeError, AttributeError):
-            return f"{STATE} is not a state"
-        except (OSError, ValueError, SafetensorError, UserError) as error:
-            return str(error).removesuffix("; use another checkpoint.")
-        return None
-
-
-def _digest(text: str, tensors: Path) -> str:
-    """SHA-256 of the state's values and of its tensors' file together."""
-    with tensors.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(text.encode())
-    return digest.hexdigest()

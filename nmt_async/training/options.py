@@ -37,6 +37,10 @@ METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
 
 
+class MissingDevice(UserError):
+    """A device that another machine may have, or this one when its driver works."""
+
+
 @dataclass(frozen=True)
 class SyncOptions:
     """How gradients become updates, and where they are computed."""
@@ -184,10 +188,10 @@ def _check_device(device: str) -> None:
     if kind != "cuda":
         raise UserError(f"--devices: {device!r} is not a device; give cpu, or numbers of CUDA devices such as 0,1.")
     if not torch.cuda.is_available():
-        raise UserError(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
+        raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
     if (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UserError(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
+        raise MissingDevice(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
 
 
 @dataclass(frozen=True)
@@ -354,13 +358,10 @@ class SavingOptions:
 
 
 @dataclass(frozen=True)
-class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
-    """All of them, and where the run is written."""
+class RunOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
+    """All that a run is made of, and where it is written."""
 
     out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
-    dry_run: bool = option(
-        False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
-    )
 
     def __post_init__(self) -> None:
         at_least = {
@@ -389,3 +390,12 @@ class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions,
             self.cluster_profile()
         self.settings()
         self.schedule(self.stop_after)
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """A run's, and whether it is begun."""
+
+    dry_run: bool = option(
+        False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
+from nmt_async.training.guarded import Guarded
 from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
@@ -34,12 +35,15 @@ from nmt_async.training.parts import (
 )
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
+from nmt_async.training.saving import Saving
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
 from nmt_async.training.tensorboard import require_tensorboard
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
 from nmt_async.training.validations import Validations
+
+VANISHED = "nothing of the run is kept unless it is put back; "
 
 
 class Unsaved(RunFailure):
@@ -64,7 +68,7 @@ class Run:
         self.moment = Moment()
         self.signals = StopSignals()
         self._finite = self._refused = -1
-        self._failing: set[str] = set()
+        self._guarded = Guarded(self._warn, self._say)
         devices = options.device_list()
         configuration = model_configuration(options, data)
         model = build_model(configuration, options.seed)
@@ -81,6 +85,7 @@ class Run:
             options.keep_last,
             options.keep_best,
         )
+        self.saving = Saving(self.checkpoints, self._guarded, time.monotonic)
         judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self.validations = Validations(self._build_validator(configuration), judge, self._tell, self._keep)
         validating, held = self._resume()
@@ -154,6 +159,11 @@ class Run:
             with contextlib.suppress(OSError):
                 self.metrics.note(f"[warn] {text}")
 
+    def _say(self, text: str) -> None:
+        self.display.say(text)
+        with contextlib.suppress(OSError):
+            self.metrics.note(text)
+
     def train(self) -> None:
         """Trains until the run should stop, and saves it.
 
@@ -186,11 +196,10 @@ class Run:
             validate.mark(self.moment)
             self._validate()
             self.validations.hear()
-        if not self.checkpoints.busy:
-            self._guarded("writing the checkpoint before", self.checkpoints.wait)
-            if save.due(self.moment):
-                save.mark(self.moment)
-                self._begin_checkpoint()
+        self.saving.hear(self.validations.judge.best_steps)
+        if not self.saving.busy and (save.due(self.moment) or self.saving.due):
+            save.mark(self.moment)
+            self._begin_checkpoint()
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -214,6 +223,7 @@ class Run:
             return
         aside = len(self.coordinator.dispatcher.set_aside)
         report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
+        self._guarded("finding the run's folder", self.folder.check, lambda: VANISHED)
         self._guarded("writing the figures", lambda: self.metrics.trained(report))
         self.display.trained(report)
         self.stretch = Stretch(self.moment)
@@ -227,19 +237,7 @@ class Run:
         self.display.validated(report)
 
     def _keep(self, step: int, parameters: Tensor) -> None:
-        best = self.validations.judge.best_steps
-        self._guarded(f"saving the model of update {step}", lambda: self.checkpoints.save_best(step, parameters, best))
-
-    def _guarded(self, what: str, do: Callable[[], None]) -> None:
-        """Training goes on without it; the reader is told when it begins to fail."""
-        try:
-            do()
-        except OSError as error:
-            if what not in self._failing:
-                self._failing.add(what)
-                self._warn(f"{what} failed ({error.strerror or error}); training goes on.")
-        else:
-            self._failing.discard(what)
+        self.saving.keep(step, parameters, self.validations.judge.best_steps)
 
     def _begin_checkpoint(self) -> None:
         """Begins to save.
@@ -256,12 +254,12 @@ class Run:
             "validating": self.validations.at(self.moment.updates), **self.validations.state(),
         }  # fmt: skip
         best = self.validations.judge.best_steps
-        self.checkpoints.save(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best)
+        self.saving.begin(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best)
 
     def _write_checkpoint(self) -> None:
-        self._guarded("writing the checkpoint before", self.checkpoints.wait)
+        self.saving.settle(self.validations.judge.best_steps)
         self._begin_checkpoint()
-        self.checkpoints.wait()
+        self.saving.result()
 
     def _reason_to_stop(self) -> str | None:
         stop = self.options.stop_after
@@ -293,8 +291,8 @@ class Run:
                 self._write_checkpoint()
         except OSError as error:
             raise Unsaved(
-                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); make room "
-                f"and give the same command to go on from the checkpoint before."
+                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); see to "
+                f"that, and give the same command to go on from the checkpoint before."
             ) from None
         if self.signals.number:  # it may have come while we were at it
             reason = f"signal {self.signals.name}"

@@ -25,6 +25,7 @@ from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.held_folder import HeldFolder
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
@@ -53,10 +54,8 @@ class RunFolder:
 
     def __init__(self, path: Path, options: TrainOptions, data: PreparedData) -> None:
         self.path = path
-        self.resumed = (path / CONFIG).exists()
-        if path.exists() and not self.resumed:
-            _check_unused(path)
-        self.earlier = _check_same(path, options, data) if self.resumed else None
+        self.earlier = earlier_options(path, options, data)
+        self.resumed = self.earlier is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("w")
@@ -72,6 +71,7 @@ class RunFolder:
             ) from None
         try:
             self._write_beginnings(options, data)
+            self._held = HeldFolder(path)
         except OSError as error:
             self._lock.close()
             raise RunFailure(
@@ -89,8 +89,17 @@ class RunFolder:
         write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
         write_whole(path / CONFIG, dump_yaml(options))
 
+    def check(self) -> None:
+        """It still lies there.
+
+        Raises:
+            OSError: it was removed, moved or unmounted, or another lies in its place.
+        """
+        self._held.check()
+
     def close(self) -> None:
         """Lets others have it."""
+        self._held.close()
         self._lock.close()
 
 
@@ -109,6 +118,22 @@ def _copied(original: Path, copy: Path) -> Path:
     """A copy for the checkpoints, which must be complete even if the prepared folder is gone by then."""
     write_whole(copy, original.read_bytes())
     return copy
+
+
+def earlier_options(path: Path, options: TrainOptions, data: PreparedData) -> TrainOptions | None:
+    """With which options the run in ``path`` was begun, None if there is none and one can begin there.
+
+    Args:
+        options: settled, to begin or to go on with.
+
+    Raises:
+        UserError: it holds something else, or a run of other options or data.
+    """
+    if (path / CONFIG).exists():
+        return _check_same(path, options, data)
+    if path.exists():
+        _check_unused(path)
+    return None
 
 
 def _check_unused(path: Path) -> None:

@@ -26,7 +26,8 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
-from nmt_async.text.plan import BatchPlan
+from nmt_async.text.batch import Batch
+from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
 
 NICENESS = 10
@@ -85,15 +86,32 @@ class Unscored:
 def sentence_losses(model: TranslationModel, data: ParallelStore) -> np.ndarray:
     """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,)."""
     model.eval()
-    plan = BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
+    plan = validation_plan(data)
     losses = np.zeros(len(data))
     for number in range(len(plan)):
-        batch = data.batch(plan[number])
-        logits, targets = model(batch)
-        of_tokens = F.cross_entropy(logits, targets, reduction="none").double()
-        row_of_token = torch.repeat_interleave(torch.arange(len(batch)), batch.target_lengths)
-        losses[plan[number]] = torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens).numpy()
+        losses[plan[number]] = batch_losses(model, data.batch(plan[number])).numpy()
     return losses
+
+
+def validation_plan(data: ParallelStore) -> EpochPlan:
+    """The batches in which the loss of the validation pairs is computed."""
+    return BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
+
+
+def batch_losses(model: TranslationModel, batch: Batch) -> Tensor:
+    """Of each pair, summed over its target tokens, in nats: (pairs,), float64."""
+    logits, targets = model(batch)
+    of_tokens = F.cross_entropy(logits, targets, reduction="none").double()
+    row_of_token = torch.repeat_interleave(torch.arange(len(batch)), batch.target_lengths)
+    return torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens)
+
+
+def validation_translator(model: TranslationModel, data: PreparedData, beam_size: int) -> Translator:
+    """What translates the validation set."""
+    return Translator(
+        model, data.source_vocabulary, data.target_vocabulary, DecodingOptions(beam_size=beam_size),
+        torch.device("cpu"), warn=lambda _: None,
+    )  # fmt: skip
 
 
 def score(model: TranslationModel, data: PreparedData, settings: ValidationSettings) -> Scores:
@@ -105,10 +123,7 @@ def score(model: TranslationModel, data: PreparedData, settings: ValidationSetti
     if settings.translate and math.isfinite(losses.sum()):
         sources, references = data.valid_lines()
         count = settings.sentences or len(sources)
-        options = DecodingOptions(beam_size=settings.beam_size)
-        translator = Translator(
-            model, data.source_vocabulary, data.target_vocabulary, options, torch.device("cpu"), warn=lambda _: None
-        )
+        translator = validation_translator(model, data, settings.beam_size)
         hypotheses = [translation.text for translation in translator.translate(sources[:count])]
         found = corpus_scores(hypotheses, references[:count], metrics=("BLEU", "chrF"))
         bleu_score, chrf_score = found[0].score, found[1].score

