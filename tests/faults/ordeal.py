@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault
 from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
-from watched import LIMIT, Hang, WatchedRun
+from watched import Hang, WatchedRun
 
 from nmt_async.planning.modes import mode_options
 from nmt_async.sync.accounting import Account, account
@@ -27,6 +27,9 @@ MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
 
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
 """What a run says that was given too much: it is saved, and goes on when it is started again."""
+
+FAR = 500
+"""Records of the journal that are too many after a signal."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,9 @@ class Ordeal:
             self.killed += hit if fault.kind in KILLS else 0
         if run.ended or fault.kind in ENDING:
             struck = time.monotonic()
-            if run.passed(LIMIT):
-                self.wrong.append(f"{fault.kind}: it has not ended after {LIMIT:.0f} s")
+            far = run.size() + FAR * RECORD_BYTES
+            if run.until(lambda: run.size() > far):
+                self.wrong.append(f"{fault.kind}: the run went on as if nothing had happened")
                 run.send(signal.SIGKILL)
             self.slowest_end = max(self.slowest_end, time.monotonic() - struck)
             self._ended()

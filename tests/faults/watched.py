@@ -17,8 +17,8 @@ from training_runs import COMMAND, alive, typed
 HANG = 10.0
 """Seconds in which nothing is computed and nothing comes that are a hang."""
 
-LIMIT = float(os.environ.get("NMT_ASYNC_FAULT_LIMIT", "180"))
-"""Seconds after which whatever is waited for is given up, however busy the machine."""
+IN_VAIN = 60.0
+"""Seconds of a processor that are spent while nothing comes that are a hang as well."""
 
 SEEN = 0.1
 """Seconds between two looks."""
@@ -61,13 +61,13 @@ def wants_processor(pid: int) -> bool:
         return False
 
 
-def processor_seconds(pid: int) -> float:
-    """Seconds of a processor that the process's busiest thread has had or has waited for, the present wait excepted."""
-    most = 0.0
+def processor_seconds(pid: int) -> tuple[float, float]:
+    """Seconds of a processor that the process's busiest thread has had, and has waited for but for the present wait."""
+    most = (0.0, 0.0)
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            ran, waited, _ = (task / "schedstat").read_text().split()
-            most = max(most, (int(ran) + int(waited)) / 1e9)
+            had, waited, _ = (task / "schedstat").read_text().split()
+            most = max(most, (int(had) / 1e9, int(waited) / 1e9))
     except (OSError, ValueError):
         pass
     return most
@@ -76,8 +76,9 @@ def processor_seconds(pid: int) -> float:
 class WatchedRun:
     """One start of a run.
 
-    A pause is the time in which neither the journal nor the log grows. Of a pause, what counts towards a hang is the
-    time in which no process computes or waits for a processor, so that a busy machine is not taken for one.
+    A pause is the time in which neither the journal nor the log grows. Whether it is a hang is not told by the clock
+    alone, or a busy machine would be taken for one: by the time in which no process computes or waits for a processor,
+    or by the processor time that was spent for nothing.
 
     Args:
         data: the prepared folder.
@@ -105,10 +106,10 @@ class WatchedRun:
         self._reader.start()
         self.stopped: set[int] = set()
         self.longest_pause = self.longest_idle = 0.0
-        self._had: dict[int, float] = {}
+        self._spent: dict[int, tuple[float, float]] = {}
         self._progress: tuple[int, ...] = ()
         self._moved = self._looked = time.monotonic()
-        self._idle = 0.0
+        self._idle = self._in_vain = 0.0
 
     @property
     def pid(self) -> int:
@@ -155,18 +156,24 @@ class WatchedRun:
         now = time.monotonic()
         progress = tuple(self.size(name) for name in ("journal", "train.log", "metrics.jsonl"))
         members = family(self.pid)
-        had = {pid: processor_seconds(pid) for pid in members}
-        busiest = max((seconds - self._had.get(pid, 0.0) for pid, seconds in had.items()), default=0.0)
-        self._had = had
+        spent = {pid: processor_seconds(pid) for pid in members}
+        since = [(had - self._spent.get(pid, (0.0, 0.0))[0], waited - self._spent.get(pid, (0.0, 0.0))[1])
+                 for pid, (had, waited) in spent.items()]  # fmt: skip
+        self._spent = spent
         if progress != self._progress or self.stopped:
-            self._progress, self._moved, self._idle = progress, now, 0.0
-        elif not any(map(wants_processor, members)):
-            self._idle += max(0.0, now - self._looked - busiest)
-            self.longest_idle = max(self.longest_idle, self._idle)
+            self._progress, self._moved, self._idle, self._in_vain = progress, now, 0.0, 0.0
+        else:
+            self._in_vain += max((had for had, _ in since), default=0.0)
+            if not any(map(wants_processor, members)):
+                self._idle += max(0.0, now - self._looked - max((had + waited for had, waited in since), default=0.0))
+        self.longest_idle = max(self.longest_idle, self._idle)
         self.longest_pause = max(self.longest_pause, now - self._moved)
         self._looked = now
-        if self._idle > HANG or now - self._moved > LIMIT:
-            raise Hang(f"nothing came for {now - self._moved:.0f} s, of which {self._idle:.0f} s nobody computed")
+        if self._idle > HANG or self._in_vain > IN_VAIN:
+            raise Hang(
+                f"nothing came for {now - self._moved:.0f} s: {self._idle:.0f} s nobody computed, "
+                f"{self._in_vain:.0f} s were computed in vain"
+            )
 
     def until(self, condition: Callable[[], object]) -> bool:
         """Watches until ``condition`` or the run's end; whether it was the condition.
