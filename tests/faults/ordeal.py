@@ -17,6 +17,7 @@ from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault
 from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
 from watched import Hang, WatchedRun
 
+from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.modes import mode_options
 from nmt_async.sync.accounting import Account, account
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
@@ -87,7 +88,7 @@ class Ordeal:
         lost, twice: batches.
         hangs: times that nothing came for too long.
         longest_pause, longest_idle: seconds; see `WatchedRun`.
-        slowest_end: seconds from a signal to the run's end.
+        slowest_end: seconds from a signal to the run's end, saved.
         updates: that the run made in the end.
         stopped: times that it saw no use in going on, and saved itself.
         compared: whether nothing but time was lost, so that the run had to be, and is, bit-equal to one that nothing
@@ -121,11 +122,13 @@ class Ordeal:
             epochs = self._epochs_begun()
             self._run = self._start(f"{epochs}e")
             self._run.until(lambda: False)
-            self._ended(done=True)
+            self._ended("")
             self._examine(epochs)
         except Hang as hang:
             self.hangs += 1
             self.wrong.append(f"hang: {hang}")
+        except (RunFailure, UserError, ValueError) as problem:  # from what reads the run, or makes it happen again
+            self.wrong.append(str(problem))
         finally:
             if self._run is not None:
                 self._run.end()
@@ -146,28 +149,27 @@ class Ordeal:
             hit = STRIKES[fault.kind](run, fault)
             self.faults[fault.kind] += bool(hit)
             self.killed += hit if fault.kind in KILLS else 0
-        if run.ended or fault.kind in ENDING:
-            struck = time.monotonic()
-            far = run.size() + FAR * RECORD_BYTES
+        if fault.kind in ENDING:
+            struck, far = time.monotonic(), run.size() + FAR * RECORD_BYTES
             if run.until(lambda: run.size() > far):
                 self.wrong.append(f"{fault.kind}: the run went on as if nothing had happened")
                 run.send(signal.SIGKILL)
+                run.process.wait()
             self.slowest_end = max(self.slowest_end, time.monotonic() - struck)
-            self._ended()
+        if run.ended:
+            self._ended(fault.kind)
 
-    def _ended(self, done: bool = False) -> None:
-        """Judges how the run ended."""
+    def _ended(self, kind: str) -> None:
+        """Judges how the run ended when a fault of that kind befell it; empty: none did."""
         run, self._run = self._run, None
         assert run is not None
-        code, said = run.process.wait(), run.said()
-        signals = {sign * number for number in (signal.SIGTERM, signal.SIGINT) for sign in (1, -1)}
-        good = {0} if done else {0, -signal.SIGKILL, *(number if number < 0 else 128 + number for number in signals)}
-        if code == 1 and not done and any(phrase in said for phrase in STOPPED_ITSELF):
+        code, said, number = run.process.wait(), run.said(), ENDING.get(kind, 0)
+        # A signal that comes before training has begun does what it always does: there is nothing to save.
+        good = {-number, 128 + number} if number else set() if kind else {0}
+        if kind and code == 1 and any(phrase in said for phrase in STOPPED_ITSELF):
             self.stopped += 1
-        elif code not in good:
-            self.wrong.append(f"exit code {code}: {said[-800:]}")
-        elif "Traceback" in said and not said.rstrip().endswith("KeyboardInterrupt"):
-            self.wrong.append(f"a traceback: {said[-1500:]}")
+        elif code not in good or (not kind and "Traceback" in said):
+            self.wrong.append(f"{kind or 'no fault'}, exit code {code}: {said[-1500:]}")
         self.wrong += [f"left behind: {what}" for what in run.left_behind()]
         self.longest_pause = max(self.longest_pause, run.longest_pause)
         self.longest_idle = max(self.longest_idle, run.longest_idle)

@@ -203,28 +203,34 @@ class WatchedRun:
             (self.stopped.add if number == signal.SIGSTOP else self.stopped.discard)(pid or self.pid)
 
     def left_behind(self) -> list[str]:
-        """Once the parent is gone: processes and shared memory that outlive it by more than `HANG`."""
-        end = time.monotonic() + HANG
-        while left := [*self._orphans(), *(f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared)]:
-            if time.monotonic() > end:
+        """Once the parent is gone: processes and shared memory that outlive it by more than `HANG`.
+
+        A process that was killed needs a processor to die; it is waited for longer, but not for ever.
+        """
+        begin = time.monotonic()
+        while True:
+            orphans = self._orphans()
+            left = [f"process {pid}" for pid in orphans]
+            left += [f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared]
+            seconds = time.monotonic() - begin
+            if not left or seconds > IN_VAIN or (seconds > HANG and not any(map(wants_processor, orphans))):
                 return left
             time.sleep(SEEN)
-        return []
 
-    def _orphans(self) -> list[str]:
+    def _orphans(self) -> list[int]:
         tag = self.tag.encode()
         found = []
         for pid in parents():
             try:
                 if tag in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and alive(pid):
-                    found.append(f"process {pid}")
+                    found.append(pid)
             except OSError:
                 continue
         return found
 
     def end(self) -> None:
         """Kills whatever is still there, after a test that failed."""
-        for pid in [self.pid, *(int(found.split()[1]) for found in self._orphans())]:
+        for pid in [self.pid, *self._orphans()]:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
