@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 from nmt_async.quantity import Quantity
@@ -98,6 +98,8 @@ class TrainReport:
         staleness_mean, staleness_max, staleness: of its pushes, in updates; the histogram counts pushes.
         waiting_share: of each worker's time, the share it waited for a task.
         set_aside: batches set aside so far.
+        stall_seconds, stall_longest: of this stretch, the seconds in which no push was taken in because the server was
+            beginning a checkpoint or a validation, or writing figures: in all, and at a time.
     """
 
     time: float
@@ -121,6 +123,8 @@ class TrainReport:
     staleness: dict[int, int]
     waiting_share: list[float]
     set_aside: int
+    stall_seconds: float = 0.0
+    stall_longest: float = 0.0
 
     def as_mapping(self) -> dict[str, Any]:
         """The object for ``metrics.jsonl``."""
@@ -187,6 +191,7 @@ def _named(report: type[TrainReport] | type[ValidReport], values: Mapping[str, A
     return {
         field.name: math.nan if values[field.name] is None and field.type == "float" else values[field.name]
         for field in fields(report)
+        if field.name in values or field.default is MISSING  # what came later has a default
     }
 
 

@@ -11,16 +11,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from nmt_async.decoding.model_folder import save_model
-from nmt_async.errors import UserError
+from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.building import flush_entry, flush_folder
@@ -62,6 +63,8 @@ class Checkpoints:
         self.keep_best = keep_best
         self.bytes_of_one = self.bytes_of_model = 4 * model.layout.size
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._copies: dict[str, Tensor] = {}
         self._relied_on: set[int] = set()
         self._held = HeldFolder(self.folder)
         for partial in self.folder.glob("*.partial"):
@@ -84,13 +87,29 @@ class Checkpoints:
             best: the steps of the best models so far, best first.
 
         Returns:
-            Is done when the checkpoint is on the disk; its result is an OSError if it could not be written.
+            Is done when the checkpoint is on the disk; its result is an OSError if it could not be written, and a
+            RunFailure if the state is not finite, and so not worth it.
         """
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        chosen = decodes.detach().cpu().clone()
+        self._wait_for_copies()
+        copies = {name: self._copied(name, tensor) for name, tensor in tensors.items()}
+        chosen = self._copied("", decodes)
         text = json.dumps({"size": self.model.layout.size, **values})
         self.bytes_of_one = len(text) + sum(tensor.nbytes for tensor in (chosen, *copies.values()))
-        return self._writer.submit(self._write_state, step, text, copies, chosen, list(best))
+        self._writing = self._writer.submit(self._write_state, step, text, copies, chosen, list(best))
+        return self._writing
+
+    def _wait_for_copies(self) -> None:
+        """Until nothing is written from them any more."""
+        if self._writing is not None:
+            wait([self._writing])
+            self._writing = None
+
+    def _copied(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy in memory that is kept: new memory would take several times as long, while training stands still."""
+        kept = self._copies.get(name)
+        if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
+            kept = self._copies[name] = torch.empty_like(tensor, device="cpu")
+        return kept.copy_(tensor.detach())
 
     def save_best(self, step: int, vector: Tensor, ranking: list[int]) -> Future[None]:
         """Begins to write the model of ``step`` as a best one, as `save` does.
@@ -123,6 +142,9 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _write_state(self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor, best: list[int]) -> None:
+        if not all(map(_is_finite, tensors.values())):
+            raise RunFailure(f"the parameters are not finite after update {step:,}.")
+
         def fill(folder: Path) -> None:
             self.model.save(folder, decodes)
             write_state(folder, text, tensors)
@@ -195,3 +217,8 @@ class Checkpoints:
         if steps:
             raise UserError(f"{self.folder}: every checkpoint is damaged; choose another --out to begin anew.")
         return None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether each of its numbers is, in one pass without memory of its size."""
+    return not tensor.numel() or bool(torch.isfinite(torch.linalg.vector_norm(tensor, torch.inf)))

@@ -49,7 +49,7 @@ class Vectors:
 
     @property
     def checkpoint(self) -> int:
-        """More, while a checkpoint is written: copies of the state, and of the parameters that translate."""
+        """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
         slots = 0 if self.shared else self.slots
         return 2 + self.sum + self.held + self.moments + self.average + slots
 
@@ -75,7 +75,7 @@ class Vectors:
             where = "it"
         rows["memory, besides"] = (
             f"{mebibytes * self.gradients:,.0f} MiB in {where} for gradients under way, and activations; "
-            f"{mebibytes * self.checkpoint:,.0f} MiB while a checkpoint is written"
+            f"{mebibytes * self.checkpoint:,.0f} MiB from the first checkpoint on"
         )
         return rows
 

@@ -44,6 +44,12 @@ class Stretch:
         self.staleness: Counter[int] = Counter()
         self.latest_tokens = 0
         self.learning_rate = 0.0
+        self.stall_seconds = self.stall_longest = 0.0
+
+    def stalled(self, seconds: float) -> None:
+        """The server was at something else for so long."""
+        self.stall_seconds += seconds
+        self.stall_longest = max(self.stall_longest, seconds)
 
     def add(self, update: Update) -> None:
         """An update has been applied."""
@@ -62,7 +68,8 @@ class Stretch:
     def restored(cls, state: dict[str, Any]) -> Stretch:
         """The stretch of which `state` was taken."""
         stretch = cls(Moment(**state["begin"]))
-        vars(stretch).update({name: state[name] for name in vars(stretch) if name not in ("begin", "staleness")})
+        kept = vars(stretch).keys() - {"begin", "staleness"}
+        vars(stretch).update({name: value for name, value in state.items() if name in kept})
         stretch.staleness.update(dict(map(tuple, state["staleness"])))
         return stretch
 
@@ -93,6 +100,8 @@ class Stretch:
             staleness=dict(sorted(self.staleness.items())),
             waiting_share=waiting_share,
             set_aside=set_aside,
+            stall_seconds=self.stall_seconds,
+            stall_longest=self.stall_longest,
         )
 
 

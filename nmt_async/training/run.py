@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
@@ -189,6 +188,7 @@ class Run:
             self._finish()
 
     def _when_due(self, report: Every, validate: Every, save: Every) -> None:
+        begin = self.cluster.seconds
         if report.due(self.moment):
             report.mark(self.moment)
             self._report()
@@ -200,6 +200,7 @@ class Run:
         if not self.saving.busy and (save.due(self.moment) or self.saving.due):
             save.mark(self.moment)
             self._begin_checkpoint()
+        self.stretch.stalled(self.cluster.seconds - begin)
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -240,15 +241,9 @@ class Run:
         self.saving.keep(step, parameters, self.validations.judge.best_steps)
 
     def _begin_checkpoint(self) -> None:
-        """Begins to save.
-
-        Raises:
-            RunFailure: there is nothing worth saving.
-        """
+        """Begins to save; see `Checkpoints.save`."""
         values, tensors = self.coordinator.state()
         held, held_tensors = self.cluster.state()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-            raise RunFailure(f"the parameters are not finite after update {self.moment.updates:,}.")
         state: dict[str, Any] = {
             "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.stretch.state(),
             "validating": self.validations.at(self.moment.updates), **self.validations.state(),

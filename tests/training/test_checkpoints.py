@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_writer import CheckpointWriter
+from safetensors.torch import load_file
 
 from nmt_async.decoding.model_folder import load_model
-from nmt_async.errors import UserError
+from nmt_async.errors import RunFailure, UserError
 
 
 @pytest.fixture
@@ -107,3 +108,27 @@ def test_a_best_model_that_could_not_be_written_leaves_the_one_before(writer: Ch
     writer.save(3, best=[2])
     assert writer.names == ["best-1", "step-3"]
     assert (writer.run / "best").read_text() == "checkpoints/best-1\n"
+
+
+def test_a_checkpoint_is_what_was_when_it_was_begun(writer: CheckpointWriter) -> None:
+    parameters, average = writer.vector(1), writer.vector(2)
+    first = writer.checkpoints.save(1, {}, {"parameters": parameters}, average, [])
+    parameters.fill_(7.0)
+    second = writer.checkpoints.save(2, {}, {"parameters": parameters}, average.fill_(8.0), [])
+    parameters.fill_(torch.nan)
+    first.result()
+    second.result()
+    for step, (trained, decodes) in {1: (1.0, 2.0), 2: (7.0, 8.0)}.items():
+        folder = writer.checkpoints.folder / f"step-{step}"
+        assert load_file(folder / "state.safetensors")["parameters"].unique().tolist() == [trained]
+        assert {float(tensor.unique()) for tensor in load_file(folder / "model.safetensors").values()} == {decodes}
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_not_saved(writer: CheckpointWriter, number: float) -> None:
+    writer.save(1)
+    broken = writer.vector(2)
+    broken[3] = number
+    with pytest.raises(RunFailure, match="not finite after update 2"):
+        writer.checkpoints.save(2, {}, {"parameters": broken}, broken, []).result()
+    assert writer.names == ["step-1"]

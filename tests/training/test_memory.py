@@ -74,12 +74,12 @@ def test_the_shared_part_is_what_the_processes_share() -> None:
         "memory, server": "6 MiB: the sum of pushes, Adam's moments, the moving average, "
         "up to 2 pushes before their turn",
         "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
-        "8 MiB while a checkpoint is written"}),
+        "8 MiB from the first checkpoint on"}),
     ({"simulated": True, "push_batches": 2}, {
         "memory": "11 MiB in one process: 1 parameter buffer and 3 gradient slots, the copy under validation, "
         "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
         "memory, besides": "2 MiB in it for gradients under way, and activations; "
-        "11 MiB while a checkpoint is written"}),
+        "11 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
     stated = vectors(rule_for("sync", 3, 1), 3, average=True, validation=True, **options)

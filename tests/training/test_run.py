@@ -93,6 +93,8 @@ def test_a_run_of_whole_epochs_applies_each_batch_once_and_reports_it(small_data
     assert all(line.keys() >= KEYS for line in lines)
     assert all(len(line["waiting_share"]) == 1 for line in lines)  # type: ignore[arg-type]
     assert lines[-1]["sentences"] == 600
+    assert all(0 <= line["stall_longest"] <= line["stall_seconds"] < line["time"] for line in lines)  # type: ignore[operator]
+    assert any(line["stall_longest"] for line in lines), "to begin a checkpoint takes time"
     logged = [found.groups() for found in map(MARIAN.fullmatch, (run / "train.log").read_text().splitlines()) if found]
     assert [int(update) for _, update, *_ in logged] == [line["update"] for line in lines]
     # The same command again finds nothing to do, and does nothing twice.

@@ -36,6 +36,12 @@ def test_what_it_says_of_itself_is_that_it_is_simulated(small_data: Path, tmp_pa
     assert recorded_state(tmp_path / "run").title.workers() == "3 workers on a simulated cluster (uneven)"
 
 
+def test_saving_and_validating_cost_no_virtual_time(small_data: Path, tmp_path: Path) -> None:
+    run_small(small_data, tmp_path / "run", **SIMULATED)
+    stalls = [line["stall_seconds"] for line in lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert stalls == [0.0] * 6
+
+
 def test_seconds_are_those_of_the_profile(small_data: Path, tmp_path: Path) -> None:
     speeds = {}
     for name, speed in (("slow", 10), ("fast", 1000)):
