@@ -10,6 +10,7 @@ import typer
 from nmt_async import __version__
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
+from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.report.watch import WatchOptions
@@ -17,7 +18,7 @@ from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, compare, evaluate, prepare, report, simulate, study, train, translate, watch
+from . import bench, compare, doctor, evaluate, prepare, report, simulate, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -48,6 +49,7 @@ def _main(
 
 COMMANDS = {
     prepare: PrepareOptions,
+    doctor: DoctorOptions,
     train: TrainOptions,
     watch: WatchOptions,
     translate: translate.TranslateOptions,

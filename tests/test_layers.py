@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "bench": BOTTOM | {"cluster", "training", "planning"},
     "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
     "pages": {"study", "report", "planning"},
-    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages"},
+    "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 

@@ -198,7 +198,8 @@ def settled(options: TrainOptions) -> TrainOptions:
     """
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
-        names = ["workers", "accumulate", "cpu_threads", "profile"]
+        names = ["workers", "accumulate", "cpu_threads"]
+        names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
         options = dataclasses.replace(

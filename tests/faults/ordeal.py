@@ -6,14 +6,14 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault
+from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault, newest_checkpoint
 from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
 from watched import Hang, WatchedRun
 
@@ -136,15 +136,17 @@ class Ordeal:
     def _start(self, stop_after: str) -> WatchedRun:
         return WatchedRun(self.data, self.out, **self.trial.options, stop_after=stop_after)
 
-    def _befall(self, fault: Fault) -> None:
+    def _can_be_damaged(self) -> bool:
+        return bool(newest_checkpoint(self.out))
+
+    def _befall(self, fault: Fault, once: Callable[[], object] = lambda: True) -> None:
         if fault.kind in DAMAGES:
-            if self._run is not None:
-                self._befall(Fault("run SIGKILL", fault.records, fault.delay, 0.0, 0.0))
+            self._befall(Fault("run SIGKILL", fault.records, fault.delay, 0.0, 0.0), self._can_be_damaged)
             self.faults[fault.kind] += bool(DAMAGES[fault.kind](self.out, fault))
             return
         run = self._run = self._run or self._start("1000e")
         enough = run.size() + fault.records * RECORD_BYTES
-        meets = run.workers if "worker" in fault.kind else lambda: True
+        meets = run.workers if "worker" in fault.kind else once
         if run.until(lambda: run.size() >= enough and meets()) and run.passed(fault.delay):
             hit = STRIKES[fault.kind](run, fault)
             self.faults[fault.kind] += bool(hit)

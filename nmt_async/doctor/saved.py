@@ -1,0 +1,66 @@
+"""What a run has saved: each checkpoint and best model whole, and the pointers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
+from nmt_async.doctor.finding import Finding
+from nmt_async.errors import UserError
+from nmt_async.training.saved_state import checkpoint_damages
+
+
+def saved_findings(run: Path) -> Iterator[Finding]:
+    """One for each damaged folder or pointer, and one of those that are whole."""
+    folder = run / "checkpoints"
+    steps, models = _numbered(folder, "step-"), _numbered(folder, "best-")
+    broken = {path: found for path in [*steps, *models] if (found := _damages(path, path in steps))}
+    whole = [path for path in steps if path not in broken]
+    for path, found in broken.items():
+        yield Finding("checkpoints", "wrong", f"{path}: {'; '.join(found)}", _advice(path, steps, whole))
+    yield from _pointers(run)
+    kept = [path.name for path in [*steps, *models] if path not in broken]
+    if kept:
+        yield Finding("checkpoints", "fine", f"{', '.join(kept)}: all files as they were written (SHA-256 of each)")
+    elif not broken:
+        yield Finding("checkpoints", "note", f"{folder} holds none so far")
+
+
+def _numbered(folder: Path, prefix: str) -> list[Path]:
+    """The folders of that kind, oldest first."""
+    paths = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix(prefix)))
+
+
+def _damages(path: Path, is_checkpoint: bool) -> list[str]:
+    try:
+        found = checkpoint_damages(path) if is_checkpoint else model_damages(path)
+    except UserError as error:  # another version wrote it
+        found = [str(error).removeprefix(f"{path}/").rstrip(".")]
+    return found if path.exists() else []  # its trainer may have removed it just now
+
+
+def _advice(path: Path, steps: list[Path], whole: list[Path]) -> str:
+    if path not in steps:
+        return "use another model; train makes a new one with the next better validation"
+    if not whole:
+        return "no checkpoint is whole: begin anew with another --out"
+    if path == steps[-1]:
+        return f"train would go on from {whole[-1].name}; what was done after that is done again"
+    return "remove it: train goes on from a later one"
+
+
+def _pointers(run: Path) -> Iterator[Finding]:
+    for name in POINTERS:
+        pointer = run / name
+        if not pointer.exists():
+            continue
+        try:
+            target = pointer.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            yield Finding(name, "wrong", f"{pointer} cannot be read ({error})", "remove it; the next save writes it")
+            continue
+        if not target or not (run / target / DESCRIPTION).is_file():
+            advice = "give translate a folder of checkpoints/ itself; the next save writes it"
+            yield Finding(name, "wrong", f"{pointer} names {target!r}, and no model is there", advice)

@@ -1,0 +1,138 @@
+"""The longest batches computed for once, in a child: running out of memory ends the child alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nmt_async.cluster.child import settle_in, signals_later, thread_environment
+from nmt_async.cluster.worker_process import WorkerSettings, build_worker
+from nmt_async.model.build import build_model
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.memory import VECTOR_BYTES
+from nmt_async.training.validation import NICENESS, ValidationSettings, batch_losses, validation_translator
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a child came to.
+
+    Attributes:
+        problem: why it did not come through; empty if it did.
+        seconds: that the longest batch took.
+        memory: bytes that the process had of its own at most; on CUDA, those of the device.
+        pieces: into which the batch had to be split; 1 if it fitted.
+    """
+
+    problem: str = ""
+    seconds: float = 0.0
+    memory: int = 0
+    pieces: int = 1
+
+
+def try_training(settings: WorkerSettings, device: str, batches: list[np.ndarray], parts: int, seed: int) -> Tried:
+    """A gradient of each of the batches, forward and backward, as a worker computes it.
+
+    Args:
+        batches: indexes of sentences.
+        parts: of one push; two show what more need.
+    """
+    return _in_child(_train, (settings, device, batches, min(parts, 2), seed), settings.threads, "trial of training")
+
+
+def try_validation(settings: ValidationSettings, losses: list[np.ndarray], translate: list[str], seed: int) -> Tried:
+    """Loss and translation of the longest validation batch, as the validation process computes them.
+
+    Args:
+        losses: the batches whose loss is computed.
+        translate: lines of one batch, none where nothing is translated. New parameters end no translation before the
+            limit, so that this is the longest that can be.
+    """
+    return _in_child(_validate, (settings, losses, translate, seed), 1, "trial of validation")
+
+
+def _in_child(body: Callable[..., None], arguments: tuple[Any, ...], threads: int, name: str) -> Tried:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=body, args=(*arguments, theirs), name=name, daemon=True)
+    try:
+        with thread_environment(threads), signals_later():
+            process.start()
+        theirs.close()
+        try:
+            tried: Tried = ours.recv()
+        except EOFError:
+            process.join()
+            code = process.exitcode or 0
+            tried = Tried(
+                f"killed by signal {-code}; out of memory?" if code < 0 else f"it ended with exit code {code}"
+            )
+    except OSError as error:
+        tried = Tried(f"its process could not be started ({error.strerror or error})")
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        ours.close()
+    return tried
+
+
+def _train(
+    settings: WorkerSettings, device: str, batches: list[np.ndarray], parts: int, seed: int, pipe: Connection
+) -> None:
+    settle_in(settings.threads)
+    try:
+        worker = build_worker(settings, torch.device(device))
+        data = PreparedData.open(settings.data).train
+        parameters = worker.layout.gather(build_model(settings.configuration, seed))
+        gradient = torch.zeros_like(parameters)
+        pieces, slowest = 1, 0.0
+        for number, rows in enumerate(batches):
+            begin = time.monotonic()
+            computed = worker.compute(parameters, gradient, [data.batch(rows)] * parts, (1, number))
+            slowest = max(slowest, time.monotonic() - begin)
+            pieces = max(pieces, computed.parts // parts)
+        if worker.device.type == "cuda":
+            peak = torch.cuda.max_memory_reserved(worker.device)
+        else:  # parameters and gradient are shared memory in a run
+            peak = _own_peak() - 2 * VECTOR_BYTES * worker.layout.size
+        pipe.send(Tried("", slowest / parts, peak, pieces))
+    except Exception as error:
+        pipe.send(Tried(f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+def _validate(
+    settings: ValidationSettings, losses: list[np.ndarray], translate: list[str], seed: int, pipe: Connection
+) -> None:
+    settle_in(threads=1, niceness=NICENESS)
+    try:
+        data = PreparedData.open(settings.data)
+        assert data.valid is not None
+        model = build_model(settings.configuration, seed).eval()
+        begin = time.monotonic()
+        with torch.inference_mode():
+            for rows in losses:
+                batch_losses(model, data.valid.batch(rows))
+        if translate:
+            list(validation_translator(model, data, settings.beam_size).translate(translate))
+        pipe.send(Tried("", time.monotonic() - begin, _own_peak()))
+    except Exception as error:
+        pipe.send(Tried(f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+def _own_peak() -> int:
+    """Bytes that this process had at most, without what it reads of files (libraries, the token store).
+
+    Of the kernel, which knows no peak of that alone: the peak of all less the files' pages now.
+    """
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak, files = (1024 * int(lines[name].split()[0]) for name in ("VmHWM", "RssFile"))
+    return peak - files
