@@ -19,8 +19,8 @@ from nmt_async.planning.nominal import even_plan
 from nmt_async.planning.simulation import predict
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition
-from nmt_async.study.tables import Conditions, baseline_of, link, markdown_table
-from nmt_async.study.wording import figure, times
+from nmt_async.study.tables import Conditions, beside_sync, link, sync_table
+from nmt_async.study.wording import figure, percent, times
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.options import TrainOptions
 
@@ -75,21 +75,13 @@ def _predicted(mode: str, profile: ClusterProfile, tokens: int, parameters: int)
 def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """How many times sooner than sync a quality comes, by the slowest worker's speed; bold where it is sooner."""
     rows = []
-    for condition in shown:
-        baseline = baseline_of(condition, conditions)
-        if baseline is None:
-            continue
+    for condition, baseline in beside_sync(shown, conditions):
         price = compare("tokens to quality", Pair(condition, baseline))
         assert isinstance(price, Ratio)
-        cells = []
-        for speed in SPEEDS:
-            faster = predicted_speed(condition, speed) / predicted_speed(baseline, speed)
-            cells.append(_cell(price, faster))
-        rows.append([link(condition), figure(price), *cells])
-    if not rows:
-        return "No condition here has a `sync` to be compared against."
-    head = ["condition", "tokens, times sync's", *(f"slowest at {speed:.0%}".replace("%", " %") for speed in SPEEDS)]
-    return markdown_table(head, rows)
+        faster = (predicted_speed(condition, speed) / predicted_speed(baseline, speed) for speed in SPEEDS)
+        rows.append([link(condition), figure(price), *(_cell(price, times_as_fast) for times_as_fast in faster)])
+    head = ["condition", "tokens, times sync's", *(f"slowest at {percent(speed)}" for speed in SPEEDS)]
+    return sync_table(head, rows)
 
 
 def _times_sooner(price: Ratio, faster: float) -> Ratio:
