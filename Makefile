@@ -23,7 +23,7 @@ demo: .venv/installed ## train a small translation model on a generated corpus, 
 reproduce-quick: .venv/installed-report ## the study in small: everything works, nothing is decided (10 minutes)
 	@bash examples/reproduction/run.sh quick
 
-reproduce: .venv/installed-report ## the paper's core claims on Multi30k, or DATA=generated (made for 90 minutes on two cores)
+reproduce: .venv/installed-report ## the paper's core claims on Multi30k, or DATA=generated (82 minutes on two cores)
 	@bash examples/reproduction/run.sh core
 
 reproduce-full: .venv/installed-report ## the whole study: many hours; goes on where it was broken off

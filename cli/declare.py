@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
+from rich.markup import escape
 
 from nmt_async.options import convert, dump_yaml, from_mapping, key_of, load_yaml, option, value_type
 
@@ -50,9 +51,10 @@ def _help(field: dataclasses.Field[Any]) -> str:
     others = _names(field)[1]
     if others:
         help_text += f" Also {', '.join(others)}."
-    if field.default in (None, False, (), dataclasses.MISSING):
-        return help_text
-    return f"{help_text} (default: {'yes' if field.default is True else field.default})"
+    if field.default not in (None, False, (), dataclasses.MISSING):
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        help_text += f" (default: {'yes' if default is True else default})"
+    return escape(help_text)  # what stands in brackets, such as an extra's name, is no markup
 
 
 def _parameters(field: dataclasses.Field[Any], hint: Any) -> list[inspect.Parameter]:

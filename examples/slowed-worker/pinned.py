@@ -12,11 +12,14 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from nmt_async.cluster.child import die_with_parent
 
 TICK = 0.5
 """Seconds between two looks at the logs."""
@@ -33,24 +36,37 @@ def workers_told(folder: Path) -> dict[int, int]:
 
 
 def pin(process: int, core: int) -> None:
-    """Keeps all threads of a process on a core; one that has ended is left alone."""
-    with contextlib.suppress(OSError):
+    """Keeps all threads of a process on a core; those that have ended are left alone.
+
+    Raises:
+        PermissionError: it is another user's.
+    """
+    with contextlib.suppress(FileNotFoundError):
         for thread in os.listdir(f"/proc/{process}/task"):
-            os.sched_setaffinity(int(thread), {core})
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), {core})
 
 
 @contextlib.contextmanager
 def workers_pinned(folder: Path, cores: list[int]) -> Iterator[None]:
-    """Within, each worker that a log under ``folder`` newly names is kept on the core of its number."""
+    """Within, each worker that a log under ``folder`` newly names is kept on the core of its number.
+
+    Raises:
+        OSError: at the end, if one could not be: what was measured is not what was asked for.
+    """
     done = set(workers_told(folder))
     over = threading.Event()
+    failed: list[OSError] = []
 
     def watch() -> None:
         while not over.wait(TICK):
-            for process, worker in workers_told(folder).items():
-                if process not in done:
-                    done.add(process)
-                    pin(process, cores[worker % len(cores)])
+            try:
+                for process, worker in workers_told(folder).items():
+                    if process not in done:
+                        done.add(process)
+                        pin(process, cores[worker % len(cores)])
+            except OSError as error:
+                failed.append(error)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -59,6 +75,8 @@ def workers_pinned(folder: Path, cores: list[int]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+    if failed:
+        raise failed[0]
 
 
 @contextlib.contextmanager
@@ -67,9 +85,12 @@ def core_busy(core: int | None) -> Iterator[None]:
     if core is None:
         yield
         return
-    busy = subprocess.Popen(
-        [sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
+
+    def alone() -> None:
+        die_with_parent()
+        os.sched_setaffinity(0, {core})
+
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=alone)
     try:
         yield
     finally:
@@ -90,7 +111,10 @@ def main() -> int:
         return 2
     core = None if arguments.busy is None else cores[arguments.busy]
     with core_busy(core), workers_pinned(arguments.watch, cores):
-        return subprocess.run(arguments.command, check=False).returncode
+        command = subprocess.Popen(arguments.command)
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command by itself, which saves what it has
+        signal.signal(signal.SIGTERM, lambda number, _: command.send_signal(number))
+        return command.wait()
 
 
 if __name__ == "__main__":

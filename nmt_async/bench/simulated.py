@@ -55,8 +55,7 @@ class GradientLoop:
             batch, plan = self.next, self.plan
             task = Task(batch, plan.parts(batch), 0, 0, plan.position(batch))
             self.gradients.compute(self.parameters, self.slot, task)
-            ends = batch.number + 1 == len(plan.epoch(batch.epoch))
-            self.next = BatchId(batch.epoch + 1, 0) if ends else BatchId(batch.epoch, batch.number + 1)
+            self.next = plan.following(batch)
         return self.gradients.tokens - before
 
 

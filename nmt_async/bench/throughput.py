@@ -49,7 +49,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
         metavar="FILE",
     )  # fmt: skip
     check: bool = option(
-        False, "Simulate the setting, sync, async and one-worker with that profile, and compare with the measured.",
+        False, "Simulate with that profile what is measured of the setting, sync, async and one-worker, and compare.",
         group=GROUP, flags=("--check",),
     )  # fmt: skip
     json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))

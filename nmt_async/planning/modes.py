@@ -12,7 +12,11 @@ from nmt_async.errors import UserError
 from nmt_async.sync.rules import Rule, rule_for
 
 MOST_WORKERS = 1_000_000
-_MODE = re.compile(r"(?P<name>sync|async|hybrid|local)(:(?P<count>[1-9][0-9]{0,5}))?(@(?P<rate>[0-9.eE+-]+))?")
+ASYNCHRONOUS = ("async", "local")
+_NUMBER = "[1-9][0-9]{0,5}"
+_MODE = re.compile(
+    rf"(?P<name>sync|async|hybrid|local)(:(?P<count>{_NUMBER}))?(\+local:(?P<local>{_NUMBER}))?(@(?P<rate>[0-9.eE+-]+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Mode:
         return int(self._options(workers).get("local-accumulate", 1))
 
     def _options(self, workers: int) -> dict[str, Any]:
-        return mode_options(re.sub(r":W$", f":{workers}", self.name))
+        return mode_options(re.sub(r":W(?![^+])", f":{workers}", self.name))
 
 
 def mode_name(options: Mapping[str, Any]) -> str:
@@ -45,7 +49,10 @@ def mode_name(options: Mapping[str, Any]) -> str:
     accumulate, local = options.get("accumulate"), int(options.get("local-accumulate") or 1)
     if mode == "async":
         return "async" if local == 1 else f"local:{local}"
-    named = mode if mode == "sync" and accumulate in (None, 1) else f"{mode}:{accumulate or options.get('workers', 1)}"
+    if mode == "sync" and accumulate in (None, 1):
+        named = mode
+    else:
+        named = f"{mode}:{accumulate or options.get('workers') or 'W'}"
     return named if local == 1 else f"{named}+local:{local}"
 
 
@@ -53,13 +60,18 @@ def mode_options(text: str) -> dict[str, Any]:
     """The options of ``train`` that a mode's short name stands for.
 
     ``sync`` and ``sync:N`` (N batches of each worker), ``async``, ``hybrid:N`` (N pushes from anyone) and ``local:N``
-    (asynchronous pushes that each sum N batches in the worker); ``@RATE`` behind it gives it a learning rate.
+    (asynchronous pushes that each sum N batches in the worker); ``+local:N`` behind sync or hybrid has the workers sum,
+    too, and ``@RATE`` gives a learning rate.
 
     Raises:
         UserError: it is none of these.
     """
     match = _MODE.fullmatch(text.strip())
-    if match is None or (match["name"] == "async" and match["count"]):
+    if (
+        match is None
+        or (match["name"] == "async" and match["count"])
+        or (match["local"] and match["name"] in ASYNCHRONOUS)
+    ):
         raise UserError(
             f"--modes: {text!r} is not a mode; give sync, sync:N, async, hybrid:N or local:N, with @RATE behind it for "
             f"a learning rate of its own."
@@ -73,6 +85,8 @@ def mode_options(text: str) -> dict[str, Any]:
         options = {"sync-mode": match["name"]}
         if count is not None:
             options["accumulate"] = count
+        if match["local"]:
+            options["local-accumulate"] = int(match["local"])
     if match["rate"]:
         try:
             options["learn-rate"] = float(match["rate"])

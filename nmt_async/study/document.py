@@ -4,9 +4,10 @@
     ...
     <!-- end -->
 
-makes the table ``final`` of the conditions that the patterns name, in their order; without patterns, of all.
-``verdicts`` makes the claims with their verdicts, ``holds``, ``fails`` and ``undecided`` a line for each claim of that
-outcome, ``unfinished`` which runs there are not. The same results and claims make the same text.
+makes the table ``final`` of the conditions that the patterns name, in their order; without patterns, of all. `TABLES`
+says which tables there are. ``verdicts`` makes the claims with their verdicts, ``holds``, ``fails`` and ``undecided`` a
+line for each claim of that outcome; patterns behind these name claims. ``unfinished`` says which runs there are not.
+The same results and claims make the same text.
 
     python -m nmt_async.study.document docs/reproduction.md --study examples/reproduction/study.yaml \\
         --claims examples/reproduction/claims.yaml --results examples/reproduction/results
@@ -94,8 +95,10 @@ def study_results(folder: Path, asked: Sequence[Setting]) -> list[Result]:
     """The results in the folder of a study's results.
 
     Raises:
-        UserError: one cannot be read, or was made with other options than the study asks for.
+        UserError: there is no folder, or a result cannot be read or was made with other options than the study asks.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the one with the study's results.")
     wanted = {(setting.condition, setting.seed): setting for setting in asked}
     results = []
     for path in sorted(folder.glob("*.json")):
@@ -149,6 +152,11 @@ def _check_markers(document: str) -> None:
         if (marker[1] == "end") != bool(inside):
             raise UserError(f"Line {line} of the document has {marker[0]!r} where the other marker is due; pair them.")
         inside = "" if inside else marker[1]
+    regions = len(_REGION.findall(document))
+    if not inside and regions != sum(marker[1] != "end" for marker in _MARKER.finditer(document)):
+        raise UserError(
+            "The document has a marker '<!-- generated: … -->' with something behind it; end the line there."
+        )
     if inside:
         raise UserError(f"The document has no '<!-- end -->' behind '<!-- {inside} -->'; write one.")
 
@@ -174,6 +182,9 @@ def main() -> int:
         write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked))
     except OSError as error:
         print(f"{error.filename or typed.document}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except UnicodeDecodeError:
+        print(f"{typed.document} is not UTF-8; name a Markdown file.", file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)

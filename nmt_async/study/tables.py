@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, curves_of, targets_of
-from nmt_async.study.wording import amount, figure, number, times
+from nmt_async.study.wording import amount, figure, number, percent, times
 
 Conditions = Mapping[str, Condition]
 COLUMNS = 10
@@ -21,6 +21,14 @@ def baseline_of(condition: Condition, conditions: Conditions) -> Condition | Non
     """The condition that differs in being ``sync`` where this one says how it updates, if there is one."""
     name = WAY.sub("sync", condition.name, count=1)
     return conditions.get(name) if name != condition.name else None
+
+
+def beside_sync(shown: Sequence[Condition], conditions: Conditions) -> Iterator[tuple[Condition, Condition]]:
+    """Each condition that has one to be compared against, with that one; see `baseline_of`."""
+    for condition in shown:
+        baseline = baseline_of(condition, conditions)
+        if baseline is not None:
+            yield condition, baseline
 
 
 def anchor(name: str) -> str:
@@ -61,7 +69,7 @@ def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         rows.append(
             [
                 link(condition), f"{updates:,.0f}", f"{mean['effective batch']:,.0f}", f"{mean['staleness']:.2f}",
-                f"{mean['waiting share']:.1%}".replace("%", " %"), f"{mean['tokens per second']:,.0f}", speed,
+                percent(mean["waiting share"], 1), f"{mean['tokens per second']:,.0f}", speed,
             ]
         )  # fmt: skip
     return markdown_table(head, rows)
@@ -71,25 +79,17 @@ def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """What the best quality that both reach costs each condition, as a ratio to sync: tokens, updates, seconds."""
     kinds = ("tokens to quality", "updates to quality", "seconds to quality")
     rows = []
-    for condition in shown:
-        baseline = baseline_of(condition, conditions)
-        if baseline is None:
-            continue
+    for condition, baseline in beside_sync(shown, conditions):
         found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
         target = found[0].target if isinstance(found[0], Ratio) else None
         rows.append([link(condition), link(baseline), number(target or np.inf), *map(figure, found)])
-    if not rows:
-        return "No condition here has a `sync` to be compared against."
-    return markdown_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
+    return sync_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
 
 
 def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """Tokens and seconds to several qualities, as ratios to sync, of which the first row of each is the hardest."""
     rows = []
-    for condition in shown:
-        baseline = baseline_of(condition, conditions)
-        if baseline is None:
-            continue
+    for condition, baseline in beside_sync(shown, conditions):
         for target in targets_of([condition, baseline]):
             tokens, seconds = (
                 compare(f"{axis} to quality", Pair(baseline), target=target).value for axis in ("tokens", "seconds")
@@ -100,9 +100,7 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
             )
             own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
             rows.append([link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
-    if not rows:
-        return "No condition here has a `sync` to be compared against."
-    return markdown_table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
+    return sync_table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
 
 
 def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
@@ -166,6 +164,11 @@ def link(condition: Condition) -> str:
 
 def _seeds(condition: Condition, start: int = 0) -> str:
     return ", ".join(map(str, condition.seeds[start:]))
+
+
+def sync_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The rows of `beside_sync` under their head, or that there are none."""
+    return markdown_table(head, rows) if rows else "No condition here has a `sync` to be compared against."
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

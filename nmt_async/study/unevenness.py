@@ -7,26 +7,28 @@ these clusters; runs on an uneven one say how nearly it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
 from nmt_async.cluster.profile import ClusterProfile, profile_for
+from nmt_async.errors import UserError
 from nmt_async.planning.modes import Mode
 from nmt_async.planning.nominal import even_plan
 from nmt_async.planning.simulation import predict
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition
-from nmt_async.study.tables import Conditions, baseline_of, link, markdown_table
-from nmt_async.study.wording import figure
+from nmt_async.study.tables import Conditions, beside_sync, link, sync_table
+from nmt_async.study.wording import figure, percent, times
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.options import TrainOptions
 
 SPEEDS = (1.0, 0.9, 0.75, 0.5, 0.25)
 """Of the slowest worker, as a share of the others'."""
 
-BATCHES = 128
-"""That each worker computes in a simulation."""
+BATCHES = 256
+"""That each worker computes in a simulation, at least."""
 
 
 def uneven(profile: ClusterProfile, speed: float) -> ClusterProfile:
@@ -41,10 +43,21 @@ def uneven(profile: ClusterProfile, speed: float) -> ClusterProfile:
 
 
 def predicted_speed(condition: Condition, speed: float) -> float:
-    """Target tokens a second of the condition's way of updating, where its first worker is so much slower."""
+    """Target tokens a second of the condition's way of updating, where its first worker is so much slower.
+
+    Raises:
+        UserError: its runs were not on a simulated cluster of equal workers.
+    """
     result = condition.results[0]
     options = result.setting.options
-    profile = uneven(profile_for(str(options.get("profile") or "paper"), result.workers), speed)
+    if result.cluster != "simulated":
+        raise UserError(
+            f"{condition.name} was not run on a simulated cluster; leave it out of the map of uneven workers."
+        )
+    equal = profile_for(str(options.get("profile") or "paper"), result.workers)
+    if len(set(equal.workers)) > 1:
+        raise UserError(f"{condition.name} has uneven workers already; leave it out of the map of uneven workers.")
+    profile = uneven(equal, speed)
     tokens = int(options.get("mini-batch-words", TrainOptions().mini_batch_words))
     return _predicted(result.setting.mode, profile, tokens, result.parameters)
 
@@ -62,26 +75,22 @@ def _predicted(mode: str, profile: ClusterProfile, tokens: int, parameters: int)
 def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """How many times sooner than sync a quality comes, by the slowest worker's speed; bold where it is sooner."""
     rows = []
-    for condition in shown:
-        baseline = baseline_of(condition, conditions)
-        if baseline is None:
-            continue
+    for condition, baseline in beside_sync(shown, conditions):
         price = compare("tokens to quality", Pair(condition, baseline))
         assert isinstance(price, Ratio)
-        cells = []
-        for speed in SPEEDS:
-            faster = predicted_speed(condition, speed) / predicted_speed(baseline, speed)
-            cells.append(_cell(_times_sooner(price, faster)))
-        rows.append([link(condition), figure(price), *cells])
-    if not rows:
-        return "No condition here has a `sync` to be compared against."
-    head = ["condition", "tokens, times sync's", *(f"slowest at {speed:.0%}".replace("%", " %") for speed in SPEEDS)]
-    return markdown_table(head, rows)
+        faster = (predicted_speed(condition, speed) / predicted_speed(baseline, speed) for speed in SPEEDS)
+        rows.append([link(condition), figure(price), *(_cell(price, times_as_fast) for times_as_fast in faster)])
+    head = ["condition", "tokens, times sync's", *(f"slowest at {percent(speed)}" for speed in SPEEDS)]
+    return sync_table(head, rows)
 
 
 def _times_sooner(price: Ratio, faster: float) -> Ratio:
-    return replace(price, value=faster / price.value, low=faster / price.high, high=faster / price.low)
+    value, low, high = (faster / each if each else math.inf for each in (price.value, price.high, price.low))
+    return replace(price, value=value, low=low, high=high)
 
 
-def _cell(sooner: Ratio) -> str:
+def _cell(price: Ratio, faster: float) -> str:
+    if not math.isfinite(price.value) or not price.value:  # one of the two never came to the other's quality
+        return times(price.value)
+    sooner = _times_sooner(price, faster)
     return f"**{figure(sooner)}**" if sooner.low > 1 else figure(sooner)

@@ -31,6 +31,11 @@ def times(value: float) -> str:
     return f"{value:.2f}" if value else "0 (the other did not reach it)"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """``75 %``."""
+    return f"{share:.{digits}%}".replace("%", " %")
+
+
 def figure(found: Difference | Ratio, digits: int | None = None) -> str:
     """Value and interval: ``+0.420 (95 % +0.380 to +0.470)``, ``1.20 (95 % above 1.15)``.
 

@@ -1,8 +1,8 @@
-"""When pushes become an update: a mode is a small value that answers three questions.
+"""When pushes become an update: a mode is a small value that answers a few questions.
 
-*Which pushes count*, *when do the accumulated ones become an update*, and *who must wait*. A new mode is a class
-with these three answers (and the line in `rule_for` that names it). Synchronous, asynchronous and hybrid are those
-of Aji & Heafield 2019, section 3; their hybrid sums in the server over all workers.
+*Which pushes count*, *how many become an update*, *in whose order they are summed*, and *who must wait*. A new mode is
+a class with these answers (and the line in `rule_for` that names it). Synchronous, asynchronous and hybrid are those of
+Aji & Heafield 2019, section 3; their hybrid sums in the server over all workers.
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ class Dispatcher:
             return None
         else:
             batch = self.position
-            following = BatchId(batch.epoch, batch.number + 1)
-            at_end = following.number >= len(self.plan.epoch(batch.epoch))
-            self.position = BatchId(batch.epoch + 1, 0) if at_end else following
+            self.position = self.plan.following(batch)
         self.out[batch] = worker
         return batch
 

@@ -110,6 +110,11 @@ class BatchPlan:
         """Epochs gone by when ``batch`` ends, as a fraction: 1.5 is the middle of the second epoch."""
         return batch.epoch - 1 + (batch.number + 1) / len(self.epoch(batch.epoch))
 
+    def following(self, batch: BatchId) -> BatchId:
+        """The batch that comes after ``batch`` in the stream."""
+        at_end = batch.number + 1 >= len(self.epoch(batch.epoch))
+        return BatchId(batch.epoch + 1, 0) if at_end else BatchId(batch.epoch, batch.number + 1)
+
     def _compute(self, epoch: int) -> EpochPlan:
         generator = np.random.default_rng((self.seed, epoch))
         shuffled = generator.permutation(len(self.source_lengths)).astype(np.uint32)

@@ -53,3 +53,8 @@ def test_marians_names_are_understood_and_mentioned(capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "accumulate: 3\n" in said
     assert "stop-after: 2e\n" in said
+
+
+def test_what_stands_in_brackets_is_shown_and_a_default_is_no_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nmt-async[tensorboard]" in "".join(re.sub(r"[│\s]", "", help_of(capsys, "train")))
+    assert "('" not in help_of(capsys, "bench")

@@ -62,6 +62,8 @@ def test_a_result_of_another_study_is_refused(tmp_path: Path) -> None:
     assert len(study_results(tmp_path, ASKED)) == 1
     with pytest.raises(UserError, match="which the study does not ask for"):
         study_results(tmp_path, [])
+    with pytest.raises(UserError, match="is not a folder"):
+        study_results(tmp_path / "none", ASKED)
     changed = tmp_path / one.name
     changed.write_text(changed.read_text().replace('"mini-batch-words":512', '"mini-batch-words":256'))
     with pytest.raises(UserError, match="made with other options"):

@@ -48,15 +48,16 @@ def test_workers_are_kept_on_a_core_each_one_of_which_is_busy(small_data: Path, 
             log = run / "train.log"
             told = [line.split() for line in log.read_text().split("\n") if "[worker]" in line] if log.exists() else []
             seen = [os.sched_getaffinity(int(words[-1])) for words in told]
-        busy = [os.sched_getaffinity(child) for child in children_of(process.pid) if "True" in commands_of(child)]
+        busy = [os.sched_getaffinity(child) for child in children_of(process.pid) if "while True" in commands_of(child)]
     finally:
-        training_process = [child for child in children_of(process.pid) if "train" in commands_of(child)]
-        for child in training_process:
-            os.kill(child, 15)
-        code = process.wait(PATIENCE)
+        process.terminate()
+        try:
+            code = process.wait(PATIENCE)
+        finally:
+            process.kill()
     assert seen == [{CORES[0]}, {CORES[1]}]
     assert busy == [{CORES[1]}]
-    assert code == 143, "the command's own exit code"
+    assert code == 143, "SIGTERM goes to the command, which saves its run and says so"
 
 
 def test_a_core_that_is_not_there_is_refused() -> None:

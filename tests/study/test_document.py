@@ -185,3 +185,8 @@ def test_what_a_condition_is_compared_with_is_sync_in_the_same_place(name: str, 
 def test_markers_that_do_not_fit_are_a_mistake(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         regenerated(text, RESULTS, CLAIMS)
+
+
+def test_a_marker_with_something_behind_it_is_not_passed_over() -> None:
+    with pytest.raises(UserError, match="end the line there"):
+        regenerated("<!-- generated: final --> \nold\n<!-- end -->\n", RESULTS, CLAIMS)

@@ -22,6 +22,7 @@ from nmt_async.training.options import TrainOptions
         ("hybrid:4", {"sync-mode": "hybrid", "accumulate": 4}),
         ("local:4", {"sync-mode": "async", "local-accumulate": 4}),
         (" hybrid:8@0.0005 ", {"sync-mode": "hybrid", "accumulate": 8, "learn-rate": 0.0005}),
+        ("hybrid:4+local:2", {"sync-mode": "hybrid", "accumulate": 4, "local-accumulate": 2}),
         ("async@2e-4", {"sync-mode": "async", "learn-rate": 0.0002}),
     ],
 )
@@ -32,7 +33,8 @@ def test_a_mode_stands_for_options_of_train(text: str, options: dict[str, object
 
 @pytest.mark.parametrize(
     "text",
-    ["", "hogwild", "async:4", "local", "hybrid:0", "hybrid:00", "hybrid:-1", "sync@", "sync@fast", "sync@1e999",
+    ["", "hogwild", "async:4", "async+local:2", "local:2+local:2", "sync+local:0",
+     "local", "hybrid:0", "hybrid:00", "hybrid:-1", "sync@", "sync@fast", "sync@1e999",
      "sync@0", "sync@-1", "sync@1e", "hybrid:" + "9" * 5000, "sync,async"],
 )  # fmt: skip
 def test_what_is_no_mode_is_said_to_be_none(text: str) -> None:
@@ -61,6 +63,7 @@ def test_one_batch_of_each_worker_is_plain_sync_and_one_local_batch_plain_async(
 
 def test_hybrid_without_a_count_sums_as_many_pushes_as_there_are_workers() -> None:
     assert mode_name({"sync-mode": "hybrid", "workers": 4}) == "hybrid:4"
+    assert mode_name({"sync-mode": "hybrid", "workers": None}) == mode_name({}) == "hybrid:W"
 
 
 def test_a_way_that_sums_in_worker_and_server_says_both() -> None:

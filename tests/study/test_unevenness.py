@@ -10,6 +10,7 @@ import pytest
 from made_results import condition
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.errors import UserError
 from nmt_async.study.conditions import Condition
 from nmt_async.study.unevenness import SPEEDS, predicted_speed, uneven, winning_table
 
@@ -61,6 +62,36 @@ def test_what_it_costs_in_tokens_is_taken_off_what_it_gains_in_speed(profile: Pa
     expected = [(WORKERS - 1 + speed) / WORKERS / speed / price for speed in SPEEDS]
     assert sooner == pytest.approx(expected, rel=0.03)
     assert [cell.startswith("**") for cell in row[2:]] == [False, False, False, True, True]
+
+
+def test_where_one_never_comes_to_the_quality_there_is_no_ratio(profile: Path) -> None:
+    sync = of("sync", profile, 0.0, **{"sync-mode": "sync"})
+    hybrid = of("hybrid:4", profile, 0.0, **{"sync-mode": "hybrid", "accumulate": 4})
+    lost = replace(hybrid, results=tuple(replace(each, diverged="not finite") for each in hybrid.results))
+    conditions = {"sync": sync, "hybrid:4": lost}
+    assert winning_table([lost], conditions).count("| not reached") == 1 + len(SPEEDS)
+    won = {"sync": replace(sync, results=tuple(replace(each, diverged="not finite") for each in sync.results))}
+    assert winning_table([hybrid], {**won, "hybrid:4": hybrid}).count("the other did not reach it") == 1 + len(SPEEDS)
+
+
+def test_a_mode_without_a_count_sums_as_many_pushes_as_there_are_workers(profile: Path) -> None:
+    assert of("hybrid", profile, **{"sync-mode": "hybrid"}).results[0].setting.mode == "hybrid:W"
+    speeds = [
+        predicted_speed(of("hybrid", profile, **{"sync-mode": "hybrid", **count}), 0.5)
+        for count in ({}, {"accumulate": 4}, {"accumulate": 4, "local-accumulate": 2})
+    ]
+    assert speeds[0] == speeds[1]
+    assert speeds[2] == pytest.approx(speeds[1], rel=0.2)
+
+
+def test_only_equal_workers_of_a_simulated_cluster_are_on_the_map(profile: Path) -> None:
+    condition_of = of("hybrid:4", profile, **{"sync-mode": "hybrid"})
+    real = replace(condition_of, results=tuple(replace(each, cluster="processes") for each in condition_of.results))
+    with pytest.raises(UserError, match="not run on a simulated cluster"):
+        predicted_speed(real, 1.0)
+    uneven(STEADY, 0.5).save(profile)
+    with pytest.raises(UserError, match="uneven workers already"):
+        predicted_speed(of("hybrid:4", profile, **{"sync-mode": "hybrid"}), 1.0)
 
 
 def test_without_sync_there_is_nothing_to_win_over() -> None:

@@ -99,6 +99,18 @@ def test_a_position_is_a_fraction_of_epochs() -> None:
         plan.sentences(BatchId(3, 4))
 
 
+def test_the_stream_goes_from_batch_to_batch_and_from_epoch_to_epoch() -> None:
+    lengths = np.full(10, 5)
+    plan = BatchPlan(lengths, lengths, 15, seed=1)
+    count = len(plan.epoch(1))
+    assert count == 4
+    batch, stream = BatchId(1, 0), []
+    for _ in range(2 * count):
+        stream.append(batch)
+        batch = plan.following(batch)
+    assert stream == [BatchId(epoch, number) for epoch in (1, 2) for number in range(count)]
+
+
 def test_lengths_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(ValueError, match="2 sources for 3 targets"):
         BatchPlan(np.ones(2), np.ones(3), 10, 1)
