@@ -29,8 +29,8 @@ class Seat:
         latest: when its latest push was taken in, by the monotonic clock.
         most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
         heard: when it last said something or was given a task, by the watchdog's clock.
-        spoken_of: its silence has been told.
-        asked: when it was asked for its stacks, by the watchdog's clock, if it has not said anything since.
+        spoken_of: how often its silence has been noticed since then, which is ever later.
+        asked: when it was last asked for its stacks, by the watchdog's clock, if it has not said anything since.
         answered: to that, or it has been told that it did not.
     """
 
@@ -50,7 +50,7 @@ class Seat:
     latest: float = 0.0
     most: int = 0
     heard: float = 0.0
-    spoken_of: bool = False
+    spoken_of: int = 0
     asked: float | None = None
     answered: bool = False
 

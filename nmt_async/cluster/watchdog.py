@@ -1,9 +1,9 @@
 """The watchdog: a hang explains itself, and does not last.
 
 A worker that is stopped, or hangs in its data, a device or a kernel, has not died: its pipe is open and its process is
-there. So silence is an event too. After a first limit it is told, and every worker is asked where it is; after a
-second the worker is to be replaced, which is a death like any other. If it goes on before that, its push counts by
-the rule that counts all others.
+there. So silence is an event too. After a first limit it is told, and every worker is asked where it is, and again
+each time the silence has doubled; after a second limit the worker is to be replaced, which is a death like any other.
+If it goes on before that, its push counts by the rule that counts all others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Watchdog:
         if seat.spoken_of:
             self._log(f"[watchdog] worker {index} is heard again, after {self._quiet(seat):.0f} s")
         seat.heard = self.silence.now
-        seat.spoken_of, seat.asked = False, None
+        seat.spoken_of, seat.asked = 0, None
 
     def _quiet(self, seat: Seat) -> float:
         return self.silence.now - seat.heard
@@ -72,9 +72,10 @@ class Watchdog:
             if self._quiet(seat) > self.silence.replaced_after(seat.starting):
                 seat.error = f"no sign of it for {self._quiet(seat):.0f} s"
                 overdue.append(index)
-            elif not seat.spoken_of and self._quiet(seat) > self.silence.spoken_of_after(seat.starting):
-                seat.spoken_of = True
-                self._warn(self._told(index, seat, held.get(index), any(other.idle for other in seats)))
+            elif self._quiet(seat) > self.silence.spoken_of_after(seat.starting) * 2**seat.spoken_of:
+                if not seat.spoken_of:
+                    self._warn(self._told(index, seat, held.get(index), any(other.idle for other in seats)))
+                seat.spoken_of += 1
                 self._ask(seats)
         return overdue
 
@@ -92,9 +93,10 @@ class Watchdog:
         return "; ".join(filter(None, parts)) + "."
 
     def _ask(self, seats: Sequence[Seat]) -> None:
-        """Asks those that were not asked since they were last heard: what they said then would still be true."""
+        """Asks those that were not asked a moment ago, for another's sake: many may fall silent together."""
         for seat in seats:
-            if seat.asked is None:
+            moment = self.silence.spoken_of_after(seat.starting) / 2
+            if seat.asked is None or self.silence.now - seat.asked > moment:
                 seat.asked, seat.answered = self.silence.now, False
                 ask(seat.pid)
 
