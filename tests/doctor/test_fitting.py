@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
+import os
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import PATIENCE, small_options, until
+from training_runs import PATIENCE, kill_child, small_options, until
 
 from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.fitting import plan_findings
@@ -75,37 +79,54 @@ def test_a_model_beyond_the_machine_is_wrong_and_is_not_tried(small_data: Path, 
     assert "longest training batch" not in found
 
 
-def own_data() -> int:
-    """Bytes of data that this process has."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(lines["VmData"].split()[0])
+def within(limit: int, data: Path, run: Path) -> None:
+    """Prints what does not fit into ``limit`` bytes of data for each process; called in one of its own."""
+    options = small_options(run, workers=1, dim_emb=512, dim_ffn=2**15)
+    with limited(resource.RLIMIT_DATA, limit):
+        found = findings(options, data, trial=True)
+    print(json.dumps({check: [finding.found, finding.advice] for check, finding in found.items()
+                      if finding.verdict == "wrong"}))  # fmt: skip
 
 
 def test_batches_that_do_not_fit_are_wrong_and_end_their_child_alone(small_data: Path, tmp_path: Path) -> None:
-    options = small_options(tmp_path / "run", workers=1, dim_emb=512, dim_ffn=2**15)
-    with limited(resource.RLIMIT_DATA, own_data() + 20 * 2**20):
-        found = findings(options, small_data, trial=True)
-    for check, advice in (("longest training batch", "--mini-batch-words (now 300)"),
-                          ("longest validation batch", "--valid-beam-size (now 4)")):  # fmt: skip
-        assert found[check].verdict == "wrong"
-        assert "allocate memory" in found[check].found
-        assert advice in found[check].advice
+    # A process that has loaded torch has 200 MB of data; the model's parameters are 270 MB.
+    code = "import sys, pathlib, test_fitting as t; t.within(420_000_000, *map(pathlib.Path, sys.argv[1:]))"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(small_data), str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=2 * PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wrong = json.loads(done.stdout)
+    assert list(wrong) == ["longest training batch", "longest validation batch"]
+    for found, _ in wrong.values():
+        assert "allocate memory" in found
+    assert "--mini-batch-words (now 300)" in wrong["longest training batch"][1]
+    assert "--valid-beam-size (now 4)" in wrong["longest validation batch"][1]
 
 
-@pytest.mark.parametrize("name", ["trial of training", "trial of validation"])
-def test_a_child_that_is_killed_is_wrong(small_data: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("check", "before"),
+    [("longest training batch", "shared memory"), ("longest validation batch", "longest training batch")],
+)
+def test_a_child_that_is_killed_is_wrong(small_data: Path, tmp_path: Path, check: str, before: str) -> None:
+    name = check.replace("longest", "trial of").removesuffix(" batch")
+
     def kill() -> None:
-        children = lambda: [child for child in multiprocessing.active_children() if child.name == name]  # noqa: E731
-        until(children, name)
-        children()[0].kill()
+        until(lambda: any(child.name == name for child in multiprocessing.active_children()), name)
+        kill_child(name)
 
     killer = threading.Thread(target=kill)
-    killer.start()
-    found = findings(small_options(tmp_path / "run"), small_data, trial=True)
+    data = PreparedData.open(small_data)
+    for finding in plan_findings(settled(small_options(tmp_path / "run")), data, trial=True):
+        if finding.check == before:
+            killer.start()
+        if finding.check == check:
+            break
     killer.join(timeout=PATIENCE)
-    wrong = found[name.replace("trial of", "longest") + " batch"]
-    assert wrong.verdict == "wrong"
-    assert "killed by signal 9; out of memory?" in wrong.found
+    assert finding.verdict == "wrong"
+    assert "killed by signal 9; out of memory?" in finding.found
 
 
 class Lengths:
