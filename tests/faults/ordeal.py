@@ -23,6 +23,7 @@ from nmt_async.sync.accounting import Account, account
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
 from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import JOURNAL
+from nmt_async.training.signals import Interrupted
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
 
@@ -127,6 +128,8 @@ class Ordeal:
         except Hang as hang:
             self.hangs += 1
             self.wrong.append(f"hang: {hang}")
+        except Interrupted:  # whoever started this wants it to end: the signal came while a run was in this process
+            raise KeyboardInterrupt from None
         except (RunFailure, UserError, ValueError) as problem:  # from what reads the run, or makes it happen again
             self.wrong.append(str(problem))
         finally:
