@@ -235,7 +235,7 @@ class Checkpoints:
             load_model(folder)
         except (KeyError, TypeError, AttributeError):
             return f"{STATE} is not a state"
-        except (OSError, ValueError, SafetensorError, UserError) as error:
+        except (OSError, ValueError, RecursionError, SafetensorError, UserError) as error:
             return str(error).removesuffix("; use another checkpoint.")
         return None
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
+from nmt_async.reading import json_object, open_ordinary
 from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
@@ -171,13 +172,11 @@ class MetricsFiles:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The objects of a ``metrics.jsonl``; a torn last line, as a crash leaves it, is passed over."""
     objects = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict):
-            objects.append(values)
+    with open_ordinary(path) as file:
+        lines = file.read().split(b"\n")
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            objects.append(json_object(line.decode("utf-8", errors="replace")))
     return objects
 
 
@@ -188,5 +187,10 @@ def _finite(value: Any) -> Any:
 
 def _drop_later(path: Path, update: int, validated: int) -> None:
     last = {"train": update, "valid": min(update, validated)}
-    kept = [values for values in read_metrics(path) if values.get("update", 0) <= last.get(values.get("kind", ""), 0)]
+
+    def stands(values: dict[str, Any]) -> bool:
+        at, kind = values.get("update", 0), values.get("kind", "")
+        return isinstance(at, int) and isinstance(kind, str) and at <= last.get(kind, 0)
+
+    kept = [values for values in read_metrics(path) if stands(values)]
     write_whole(path, "".join(json.dumps(values) + "\n" for values in kept).encode())

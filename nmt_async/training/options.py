@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
-from nmt_async.errors import UserError
+from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
 from nmt_async.quantity import Quantity, parse_quantity
@@ -24,6 +24,9 @@ stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", 
 CLUSTERS = ("processes", "simulated")
 METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
+MOST_THREADS = 4096
+MOST = 1_000_000_000
+"""Above it a number is a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class SyncOptions:
             raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise UserError(f"--workers: {self.workers} is too many; give {MOST_WORKERS:,} or fewer.")
         return [devices[index % len(devices)] for index in range(self.workers or self._default_workers(devices))]
 
     def _default_workers(self, devices: list[str]) -> int:
@@ -104,8 +109,8 @@ class SyncOptions:
     def threads(self) -> int:
         """Threads of each worker on CPU."""
         if self.cpu_threads is not None:
-            if self.cpu_threads < 1:
-                raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
+            if not 1 <= self.cpu_threads <= MOST_THREADS:
+                raise UserError(f"--cpu-threads: {self.cpu_threads} is not a number from 1 to {MOST_THREADS:,}.")
             return self.cpu_threads
         return max(1, available_cores() // self._computing_processes())
 
@@ -154,10 +159,12 @@ def _check_device(device: str) -> None:
         return
     try:
         kind = torch.device(device).type
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         kind = ""
     if kind != "cuda":
-        raise UserError(f"--devices: {device!r} is not a device; give cpu, or numbers of CUDA devices such as 0,1.")
+        raise UserError(
+            f"--devices: {shown(device)} is not a device; give cpu, or numbers of CUDA devices such as 0,1."
+        )
     if not torch.cuda.is_available():
         raise UserError(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
     if (torch.device(device).index or 0) >= torch.cuda.device_count():
@@ -351,6 +358,11 @@ class TrainOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions,
             if getattr(self, name) < least:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
+                )
+        for name in (*at_least, "accumulate"):
+            if (getattr(self, name) or 0) > MOST:
+                raise UserError(
+                    f"--{name.replace('_', '-')}: {getattr(self, name)} is too large; give at most {MOST:,}."
                 )
         for name in ("valid_freq", "disp_freq", "save_freq", "stop_after"):
             value = getattr(self, name)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.flat import FlatLayout
+from nmt_async.reading import as_dataclass
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
@@ -132,14 +133,24 @@ class Run:
                 self._record(Event(Kind.RESUMED, len(self.options.device_list())))
             return False, None
         values, tensors = found
-        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
-        self.moment = Moment(**values["moment"])
-        self.validations.restore(values)
-        if "stretch" in values:  # earlier versions did not keep it
-            self.stretch = Stretch.restored(values["stretch"])
+        try:
+            self._take_up(values, tensors)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self.folder.path}: its newest checkpoint holds no state that this run could have left "
+                f"({type(error).__name__}: {shown(str(error))}); remove it to go on from the one before, or choose "
+                f"another --out."
+            ) from None
         self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return bool(values["validating"]), (values.get("cluster", {}), tensors)
+
+    def _take_up(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
+        self.moment = as_dataclass(Moment, values["moment"])
+        self.validations.restore(values)
+        if "stretch" in values:  # earlier versions did not keep it
+            self.stretch = Stretch.restored(values["stretch"])
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
