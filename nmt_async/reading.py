@@ -90,7 +90,7 @@ def as_dataclass(kind: type[T], values: Any, others: bool = False) -> T:
         ValueError: a key or a text cannot be used.
     """
     if not isinstance(values, dict):
-        raise TypeError(f"{kind.__name__} is not a mapping")
+        raise TypeError(f"{kind.__name__.lstrip('_')} is not a mapping")
     made: Any = kind
     hints = _hints(made)
     unknown = [name for name in values if name not in hints]
@@ -119,12 +119,12 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     if origin in (Mapping, dict) and isinstance(value, dict):
         key, item = get_args(kind)
         return {key(each): value[each] if item is Any else _typed(item, value[each], name) for each in value}
+    if type(value) is int and kind in (int, float) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} has too many digits")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         if kind is str:
             value.encode()  # JSON can name half a character, which no file can hold
-        if kind is int and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{name} has too many digits")
         return value
     raise TypeError(f"{name} cannot be {str(value)[:40]!r}")

@@ -22,9 +22,9 @@ from nmt_async.options import load_yaml
 from nmt_async.writing import write_whole
 
 MOST_WORKERS = 1_000_000
-MOST_AMOUNT = 1e15
-LEAST_AMOUNT = 1e-12
-"""What a profile's numbers other than 0 lie between."""
+MOST_AMOUNT, LEAST_DIVISOR = 1e15, 1e-12
+"""No number of a profile is above; and, unless it is 0, none below by which something is divided."""
+DIVISORS = ("tokens-per-second", "bytes-per-second", "pause-every", "failure-every")
 MOST_JITTER = 10.0
 MOST_PAUSES = 1e15
 """In one batch; NumPy draws no more."""
@@ -197,8 +197,8 @@ def _amounts(values: Any, names: set[str], where: str) -> dict[str, float]:
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise UserError(f"--profile {where}: {name} {shown(value)} is not a number from 0 on.")
-        if value and not LEAST_AMOUNT <= value <= MOST_AMOUNT:
-            limits = f"{LEAST_AMOUNT:g} and {MOST_AMOUNT:g}"
-            raise UserError(f"--profile {where}: {name} {shown(value)} is neither 0 nor between {limits}.")
+        least = LEAST_DIVISOR if name in DIVISORS and value else 0
+        if not least <= value <= MOST_AMOUNT:
+            raise UserError(f"--profile {where}: {name} {shown(value)} is not from {least:g} to {MOST_AMOUNT:g}.")
         amounts[name.replace("-", "_")] = float(value)
     return amounts

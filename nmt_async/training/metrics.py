@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
-from nmt_async.reading import json_object, open_ordinary
+from nmt_async.reading import as_dataclass, json_object, open_ordinary
 from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
@@ -61,10 +61,16 @@ class Stretch:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Stretch:
-        """The stretch of which `state` was taken."""
-        stretch = cls(Moment(**state["begin"]))
-        vars(stretch).update({name: state[name] for name in vars(stretch) if name not in ("begin", "staleness")})
-        stretch.staleness.update(dict(map(tuple, state["staleness"])))
+        """The stretch of which `state` was taken.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is not what `state` gives.
+        """
+        stretch = cls(as_dataclass(Moment, state["begin"]))
+        for name, value in vars(stretch).items():
+            if name not in ("begin", "staleness"):
+                setattr(stretch, name, type(value)(state[name]))
+        stretch.staleness.update({int(age): int(count) for age, count in state["staleness"]})
         return stretch
 
     def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:

@@ -109,8 +109,10 @@ class SyncOptions:
     def threads(self) -> int:
         """Threads of each worker on CPU."""
         if self.cpu_threads is not None:
-            if not 1 <= self.cpu_threads <= MOST_THREADS:
-                raise UserError(f"--cpu-threads: {self.cpu_threads} is not a number from 1 to {MOST_THREADS:,}.")
+            if self.cpu_threads < 1:
+                raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
+            if self.cpu_threads > MOST_THREADS:
+                raise UserError(f"--cpu-threads: {self.cpu_threads} is too many; give {MOST_THREADS:,} or fewer.")
             return self.cpu_threads
         return max(1, available_cores() // self._computing_processes())
 

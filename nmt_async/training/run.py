@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ class Run:
         )
         self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self.metrics.note))
         if held is not None:
-            self.cluster.restore(*held)
+            with self._takes_up():
+                self.cluster.restore(*held)
         if validating and self.validations.possible:
             self._validate()
 
@@ -133,17 +134,23 @@ class Run:
                 self._record(Event(Kind.RESUMED, len(self.options.device_list())))
             return False, None
         values, tensors = found
-        try:
+        with self._takes_up():
             self._take_up(values, tensors)
+        self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
+        self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
+        return bool(values["validating"]), (values.get("cluster", {}), tensors)
+
+    @contextlib.contextmanager
+    def _takes_up(self) -> Iterator[None]:
+        """What is taken up inside was checked by its hash, and may yet have been made by somebody else."""
+        try:
+            yield
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.folder.path}: its newest checkpoint holds no state that this run could have left "
                 f"({type(error).__name__}: {shown(str(error))}); remove it to go on from the one before, or choose "
                 f"another --out."
             ) from None
-        self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
-        self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        return bool(values["validating"]), (values.get("cluster", {}), tensors)
 
     def _take_up(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))

@@ -23,7 +23,7 @@ from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
-from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
+from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
@@ -264,7 +264,7 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Event]]:
     try:
         with open_ordinary(path) as file:
             return _header(file.readline(LONGEST_HEADER)), list(decode(file.read()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a journal ({error}).") from None
 
 
@@ -277,12 +277,12 @@ def _whole_bytes(path: Path) -> int:
     try:
         with open_ordinary(path) as file:
             line, size = file.readline(LONGEST_HEADER), os.fstat(file.fileno()).st_size
-        if not line.endswith(b"\n") and size < LONGEST_HEADER:
+        if size < LONGEST_HEADER and b"\n" not in line and b"}" not in line[:-1]:  # the header itself was cut off
             return 0
         _header(line)
     except FileNotFoundError:
         return 0
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as a journal ({error}); move it away to go on without what it records."
         ) from None
@@ -293,20 +293,7 @@ def _header(line: bytes) -> dict[str, Any]:
     header = json_object(line.decode())
     if header.get("format") != JOURNAL_FORMAT:
         raise ValueError(f"it has format {shown(header.get('format'))}, this version reads {JOURNAL_FORMAT}")
-    as_dataclass(_Header, header, others=True)
+    workers = header.get("workers")
+    if type(workers) is not int or not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"it says that {shown(workers)} workers made it")
     return header
-
-
-@dataclasses.dataclass(frozen=True)
-class _Header:
-    """What a journal's first line holds at least."""
-
-    workers: int
-    machine: str
-    cpu: str
-    torch: str
-    threads: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.workers <= MOST_WORKERS:
-            raise ValueError(f"{self.workers} is not a number of workers")

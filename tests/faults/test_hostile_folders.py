@@ -292,6 +292,20 @@ RUNS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
 }
 """What was done to a run's folder, and what the commands say then; ``train`` is to go on with it."""
 
+STUDY = """
+base: {preset: tiny, workers: 2, cluster: simulated}
+conditions: {only: {sync-mode: async}}
+sizes: {core: {budget: 2e, validations: 2, seeds: [1], conditions: [only]}}
+"""
+RESULTS = {
+    "a pickle": (PICKLE, "cannot be read as the result"),
+    "nesting without end": (DEEP.encode(), "nested too deeply"),
+    "another format": (b'{"format": 99}', "a format that this version does not know"),
+    "nothing but a format": (b'{"format": 1}', "setting is missing"),
+    "workers without end": (json.dumps({"format": 1, "workers": 10**400}).encode(), "only.seed1.json cannot be read"),
+}
+"""What lies where the result of a study's setting should, and what the study says then."""
+
 STUDIES = {
     "a tag that makes objects": (TAG, "is not YAML"),
     "a billion laughs": (LAUGHS, "stands for more than 1,000,000 values"),
@@ -322,11 +336,19 @@ def commands(folder: Path, data: Path, run: Path) -> Iterator[tuple[str, list[st
         yield f"bench, {name}", ["bench", hostile, "--workers", "1"], said
         yield f"compare, {name}", ["compare", hostile, "--budget", "2e", "--out", out], said
         yield f"simulate, {name}", ["simulate", "--data", hostile, "--workers", "1"], said
+        yield f"prepare, {name}", ["prepare", "--train-source", text, "--train-target", text, "--out", hostile], said
     for name, (spoil, told, said) in RUNS.items():
         for command in told:
             hostile = copied(run, f"run {name} {command}", spoil)
             line = {"watch": ["--once", hostile], "report": [hostile]}.get(command)
             yield f"{command}, {name}", [command, *(line or [str(data), *typed(Path(hostile), **RESUME)])], said
+    (folder / "study.yaml").write_text(STUDY)
+    for name, (found, said) in RESULTS.items():
+        results = folder / f"results {name}"
+        results.mkdir()
+        (results / "only.seed1.json").write_bytes(found)
+        line = ["study", str(folder / "study.yaml"), str(data), "--results", str(results), "--jobs", "1"]
+        yield f"study, result: {name}", [*line, "--out", str(folder / f"study {name}")], said
     for name, (content, said) in STUDIES.items():
         file = folder / f"{name.replace(' ', '-')}.yaml"
         file.write_text(content)

@@ -9,21 +9,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import answered, as_json, damaged, json_files, json_line_files, often, twisted, yaml_files
+from mutations import (
+    answered,
+    as_json,
+    damaged,
+    json_files,
+    json_line_files,
+    often,
+    twisted,
+    warranted_memory,
+    yaml_files,
+)
 from nmt_async.cli.main import run as run_command
+from safetensors.torch import load_file
 
+from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.errors import UserError
+from nmt_async.planning.nominal import NominalGradients
 from nmt_async.report.marian_log import read_log_line
 from nmt_async.report.recorded import recorded_state, saved_parameters
 from nmt_async.study.collect import collect
 from nmt_async.study.result import Result
-from nmt_async.sync.journal import RECORD_BYTES, Kind, decode, effective
+from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective, encode
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import _drop_later, read_metrics
+from nmt_async.training.metrics import Stretch, _drop_later, read_metrics
+from nmt_async.training.parts import build_coordinator, training_plan
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, read_journal, read_options, settled
+from nmt_async.training.stopping import Judge
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +89,6 @@ def test_a_journals_header_is_read_or_refused(run: Path, mutation: st.DataObject
 @often
 @given(st.lists(st.tuples(st.sampled_from(Kind), st.integers(0, 5), st.integers(0, 2**32 - 1))))
 def test_what_stands_of_any_events_is_told_or_refused(events: list[tuple[Kind, int, int]]) -> None:
-    from nmt_async.sync.journal import Event, encode
-
     written = b"".join(encode(Event(kind, worker, stands=stands)) for kind, worker, stands in events)
     assert len(written) == RECORD_BYTES * len(events)
     with contextlib.suppress(ValueError):
@@ -172,3 +186,23 @@ def test_a_result_is_read_or_refused(real_run: Path, tmp_path: Path, mutation: s
     whole = json.loads(path.read_bytes())
     with containing(path, mutation.draw(twisted(whole).map(as_json) | damaged(path.read_bytes()))):
         answered(lambda: Result.read(path))
+
+
+@often
+@given(mutation=st.data())
+def test_a_checkpoints_state_is_taken_up_or_refused(run: Path, small_data: Path, mutation: st.DataObject) -> None:
+    folder, options = run / (run / "last").read_text().strip(), read_options(run)
+    values = json.loads((folder / "state.json").read_text())["state"]
+    tensors = load_file(folder / "state.safetensors")
+    plan = training_plan(options, PreparedData.open(small_data))
+    coordinator = build_coordinator(options, plan, tensors["parameters"][None].clone(), lambda _: None, lambda _: None)
+    cluster = SimulatedCluster(coordinator, NominalGradients(plan, 1), options.cluster_profile(), options.seed)
+    cluster.slots = torch.zeros_like(tensors["slots"])
+    judge = Judge(options.metric, options.early_stopping)
+    changed = mutation.draw(twisted(values))
+    # A run turns these into a sentence.
+    with warranted_memory(), contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        coordinator.restore(changed["coordinator"], tensors, 2)
+        cluster.restore(changed["cluster"], tensors)
+        judge.restore(changed["judge"])
+        Stretch.restored(changed["stretch"])
