@@ -256,8 +256,10 @@ class SimulatedCluster:
         self._coming = []
         for entry in values["coming"]:
             coming = as_dataclass(Coming, {name: value for name, value in entry.items() if name != "held"})
+            if not 0 <= coming.worker < len(self._seats):
+                raise ValueError(f"there is no worker {coming.worker}")
             heapq.heappush(self._coming, coming)
-            self._idle.remove(coming.worker)
+            self._idle.discard(coming.worker)
             if entry["held"]:
                 epoch, number, version = entry["held"]
                 self.coordinator.readmit(coming.worker, BatchId(epoch, number), version)

@@ -181,8 +181,10 @@ class _Data:
 def _data(path: Path) -> _Data:
     try:
         return as_dataclass(_Data, read_object(path), others=True)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}).") from None
+    except TypeError as error:
+        raise UserError(f"{path} is damaged ({error}).") from None
 
 
 def _environment(run: Path) -> dict[str, Any]:

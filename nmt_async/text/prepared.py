@@ -105,7 +105,7 @@ class PreparedData:
                 raise UserError(
                     f"{path} has {size:,} bytes where {MANIFEST} says {expected:,}; run prepare again."
                 )  # fmt: skip
-            # SentencePiece trusts a model so far that a wrong one may end the process.
+            # A damaged one may still be a model, of other subwords.
             if name in MODELS and sha256_of(path) != described["sha256"]:
                 raise UserError(f"{path} is damaged: {MANIFEST} has another SHA-256; run prepare again.")
         return cls(folder, manifest)
