@@ -138,6 +138,8 @@ class TrainReport:
         report = as_dataclass(cls, _named(cls, values), others=True)
         if not all(0 <= age <= MOST_STALE and count >= 0 for age, count in report.staleness.items()):
             raise ValueError("no push is so stale")
+        if not all(abs(share) < MOST_SHARE for share in report.waiting_share):
+            raise ValueError("no worker waits so long")
         return report
 
 
@@ -192,6 +194,8 @@ class ValidReport:
 
 MAY_DIVERGE = ("loss", "gradient_norm", "cross_entropy", "best")
 """Figures that are not finite in a run that diverges."""
+MOST_SHARE = 1000.0
+"""Of a worker's time; clocks may disagree, but not so far."""
 MOST_STALE = 1_000_000
 """Updates: staleness grows with the workers, and there are never so many."""
 

@@ -282,6 +282,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "checkpoints elsewhere": (moved_checkpoints, RESUMED, "checkpoints is a link"),
     "workers without end": (many_workers, REPORTED[:1] + RESUMED, "1000000000000000 is not a number"),
     "staleness without end": (figure(staleness={str(10**15): 1}), REPORTED, "no push is so stale"),
+    "waiting without end": (figure(waiting_share=[1e308, -1e308]), REPORTED, "no worker waits so long"),
     "figures that are text": (figure(loss="low"), REPORTED, "loss cannot be 'low'"),
     "an update that is none": (figure(update=10**400), REPORTED, "update has too many digits"),
     "a batch that is not planned": (dispatcher(position=[1, 10**9]), RESUMED, "no batch 1000000000 in epoch 1"),

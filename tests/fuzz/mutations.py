@@ -123,7 +123,7 @@ def twisted(draw: st.DrawFn, values: Any) -> Any:
             other, other_key = draw(st.sampled_from(places))
             holder[key] = copy.deepcopy(other[other_key])
         else:
-            holder[key] = draw(st.sampled_from(STRANGE))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(STRANGE)))  # or the next change would be to `STRANGE`
     return values
 
 
