@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+LONGEST = 80
+"""Characters of a value that a sentence quotes."""
+
 
 class UserError(Exception):
     """A mistake of the person who typed the command: exit code 2.
@@ -16,3 +21,9 @@ class RunFailure(Exception):
     """Something failed that the command line could not foresee (a full disk, dying workers): exit code 1."""
 
     exit_code = 1
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence quotes it: in quotation marks if it is text, and never at length."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]} … {text[-10:]}"

@@ -7,6 +7,8 @@ read the same frozen dataclass, so an option is written down once.
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 
 T = TypeVar("T")
 
@@ -101,25 +103,30 @@ def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
     name = flag_of(field)
     if parse is not None:
         if not isinstance(value, str | int | float) or isinstance(value, bool):
-            return value
+            raise UserError(f"{name}: {shown(value)} cannot be used.")
         try:
             return parse(str(value))
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
         except ValueError as error:
-            raise UserError(f"{name}: {value!r} cannot be used: {error}.") from None
+            raise UserError(f"{name}: {shown(value)} cannot be used: {error}.") from None
     if choices is not None and str(value) not in choices:
-        raise UserError(f"{name}: {value!r} is not known; choose one of {', '.join(choices)}.")
+        raise UserError(f"{name}: {shown(value)} is not known; choose one of {', '.join(choices)}.")
     if kind is bool:
         if isinstance(value, bool):
             return value
-        raise UserError(f"{name}: {value!r} is neither true nor false.")
-    if isinstance(value, bool | list | dict):
-        raise UserError(f"{name}: {value!r} is not a {kind.__name__}.")
+        raise UserError(f"{name}: {shown(value)} is neither true nor false.")
     try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: {value!r} is not a {kind.__name__}.") from None
+        if isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+            raise TypeError
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
+        converted = kind(value)
+        if isinstance(converted, str | os.PathLike) and b"\0" in os.fsencode(converted):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{name}: {shown(value)} is not a {kind.__name__}.") from None
+    return converted
 
 
 def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -132,7 +139,7 @@ def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) ->
     fields = {key_of(field): field for field in dataclasses.fields(declaration)}  # type: ignore[arg-type]
     unknown = [key for key in values if key.replace("_", "-") not in fields]
     if unknown:
-        raise UserError(f"{where}: no option is called {unknown[0]!r}; see --dump-config for those there are.")
+        raise UserError(f"{where}: no option is called {shown(unknown[0])}; see --dump-config for those there are.")
     arguments = {}
     for key, value in values.items():
         field = fields[key.replace("_", "-")]
@@ -156,6 +163,49 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+MOST_BYTES = 4 * 2**20
+"""Of a YAML file: nobody types as much, and it takes a minute to read."""
+MOST_VALUES = 1_000_000
+"""In a YAML file, those behind an alias (``*name``) counted each time."""
+MOST_BITS = 4096
+"""Of a whole number; Python cannot print any length."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes no objects, and no more of a file than it holds: a few aliases of aliases stand for billions of values."""
+
+    def compose_document(self) -> yaml.Node | None:
+        node = super().compose_document()
+        if node is not None and _values_of(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"it stands for more than {MOST_VALUES:,} values")
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        if value.bit_length() > MOST_BITS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a number of thousands of digits")
+        return value
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        value: str = super().construct_yaml_str(node)
+        value.encode()  # it can name half a character, which no file can hold
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
+
+
+def _values_of(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values the node stands for; one that holds itself, without end."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        known[id(node)] = 1 + sum(_values_of(part, known) for part in inner)
+    return known[id(node)]
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A configuration file as a mapping of option keys to values.
 
@@ -163,13 +213,21 @@ def load_yaml(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    # A date that does not exist is a ValueError, deep nesting a RecursionError.
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        line = str(error).replace("\n", " ")
-        raise UserError(f"{path} is not YAML ({line}).") from None
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read ({problem}).") from None
+    try:
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        loaded = yaml.load(content.decode(), _Loader)
+    except RecursionError:
+        raise UserError(f"{path} is not YAML (it is nested too deeply).") from None
+    # A date that does not exist is a ValueError; an empty !!int an IndexError, and more of the kind.
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path} is not YAML ({line if len(line) < 500 else type(error).__name__}).") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):

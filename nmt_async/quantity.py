@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 
 Unit = Literal["updates", "tokens", "epochs", "hours", "minutes"]
 UNITS: dict[str, Unit] = {
     "": "updates", "u": "updates", "t": "tokens", "e": "epochs", "h": "hours", "m": "minutes", "min": "minutes",
 }  # fmt: skip
 FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+MOST = 1e18
+"""Above it a number is a slip of the hand."""
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]?)\s*(u|t|e|h|min|m)?")
 
 
@@ -44,9 +46,14 @@ def parse_quantity(text: str, allowed: tuple[Unit, ...] = ("updates", "tokens", 
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"{text!r} is not an amount; type a number such as 20k (updates), 2e (epochs), 1Gt (tokens).")
+        raise UserError(
+            f"{shown(text)} is not an amount; type a number such as 20k (updates), 2e (epochs), 1Gt (tokens)."
+        )
     number, factor, suffix = match.groups()
     unit = UNITS[suffix or ""]
     if unit not in allowed:
         raise UserError(f"{text!r} counts {unit}; here only {', '.join(allowed)} can be counted.")
-    return Quantity(float(number) * FACTORS[factor], unit)
+    amount = float(number) * FACTORS[factor]
+    if amount > MOST:
+        raise UserError(f"{shown(text)} is too much; give an amount of at most {MOST:g}.")
+    return Quantity(amount, unit)

@@ -75,6 +75,15 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare_small(tmp_path_factory.mktemp("prepared"))
 
 
+@pytest.fixture(scope="session")
+def real_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with validations, reports and checkpoints, not to be changed."""
+    folder = tmp_path_factory.mktemp("real") / "run"
+    settings = {"cluster": "simulated", "workers": 2, "profile": "uneven"}
+    run_small(small_data, folder, stop_after="6", disp_freq="2", valid_freq="3", save_freq="3", **settings)
+    return folder
+
+
 class Witness(PlainDisplay):
     """Keeps what a run says, and does something of the test's at given updates.
 

@@ -6,6 +6,7 @@ within a round, against the bound: as many plain loops side by side that never e
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -60,7 +61,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
                 raise UserError(f"--{name}: {getattr(self, name)} is too small; give 1 or more.")
         if (self.profile_out is not None or self.check) and self.batches < 2:
             raise UserError("--batches: a turn's first batch tells nothing of waiting; give 2 or more.")
-        if self.profile_out is not None and not self.profile_out.parent.is_dir():
+        if self.profile_out is not None and not os.path.isdir(self.profile_out.parent):
             raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
         if set(self.device_list()) != {"cpu"}:
             raise UserError("--devices: bench compares workers on CPU; give cpu.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,9 +17,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import load_yaml
 from nmt_async.writing import write_whole
+
+MOST_WORKERS = 1_000_000
+MOST_AMOUNT, LEAST_DIVISOR = 1e15, 1e-12
+"""No number of a profile is above; and, unless it is 0, none below by which something is divided."""
+DIVISORS = ("tokens-per-second", "bytes-per-second", "pause-every", "failure-every")
+MOST_JITTER = 10.0
+MOST_PAUSES = 1e15
+"""In one batch; NumPy draws no more."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class WorkerProfile:
         if self.jitter:  # of mean 1
             seconds *= math.exp(self.jitter * random.standard_normal() - self.jitter**2 / 2)
         if self.pause_every:
-            seconds += self.pause_seconds * random.poisson(seconds / self.pause_every)
+            seconds += self.pause_seconds * random.poisson(min(seconds / self.pause_every, MOST_PAUSES))
         return seconds
 
     def lifetime(self, seed: int, worker: int, number: int) -> float:
@@ -143,10 +152,12 @@ def profile_for(text: str, workers: int | None) -> ClusterProfile:
     Raises:
         UserError: neither a name nor a readable profile, or one of fewer workers.
     """
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise UserError(f"--workers: {workers} is not a number from 1 to {MOST_WORKERS:,}.")
     if text in PRESETS:
         return PRESETS[text](workers or 4)
-    if not Path(text).is_file():
-        raise UserError(f"--profile: {text!r} is neither a file nor one of {', '.join(PRESETS)}.")
+    if not os.path.isfile(text):
+        raise UserError(f"--profile: {shown(text)} is neither a file nor one of {', '.join(PRESETS)}.")
     profile = _parsed(load_yaml(Path(text)), text)
     count = len(profile.workers)
     if workers is not None and workers > count:
@@ -157,7 +168,7 @@ def profile_for(text: str, workers: int | None) -> ClusterProfile:
 def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
     unknown = set(values) - {"name", "server", "workers"}
     if unknown or not isinstance(values.get("workers"), list) or not values["workers"]:
-        problem = f"no key is called {sorted(unknown)[0]!r}" if unknown else "it lists no workers"
+        problem = f"no key is called {shown(sorted(unknown)[0])}" if unknown else "it lists no workers"
         raise UserError(f"--profile {where}: {problem}; it holds name, server and workers.")
     server = _amounts(values.get("server", {}), {"seconds-per-push", "seconds-per-update"}, where)
     workers: list[WorkerProfile] = []
@@ -165,22 +176,29 @@ def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
     for entry in values["workers"]:
         amounts = _amounts(entry, names | {"count"}, where)
         count = amounts.pop("count", 1)
-        if count != int(count) or not 1 <= count <= 1_000_000:
+        if count != int(count) or not 1 <= count + len(workers) <= MOST_WORKERS:
             raise UserError(f"--profile {where}: count {count:g} is not a number of workers.")
         if amounts.get("tokens_per_second", 1.0) <= 0:
             raise UserError(f"--profile {where}: tokens-per-second must be above 0.")
+        if amounts.get("jitter", 0.0) > MOST_JITTER:
+            raise UserError(f"--profile {where}: jitter must be at most {MOST_JITTER:g}.")
         workers += [WorkerProfile(**amounts)] * int(count)
     return ClusterProfile(str(values.get("name", Path(where).stem)), tuple(workers), **server)
 
 
 def _amounts(values: Any, names: set[str], where: str) -> dict[str, float]:
     if not isinstance(values, Mapping):
-        raise UserError(f"--profile {where}: {values!r} is not a mapping of names to numbers.")
+        raise UserError(f"--profile {where}: {shown(values)} is not a mapping of names to numbers.")
     amounts = {}
     for name, value in values.items():
         if name not in names:
-            raise UserError(f"--profile {where}: no key is called {name!r}; choose from {', '.join(sorted(names))}.")
+            raise UserError(
+                f"--profile {where}: no key is called {shown(name)}; choose from {', '.join(sorted(names))}."
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise UserError(f"--profile {where}: {name} {value!r} is not a number from 0 on.")
+            raise UserError(f"--profile {where}: {name} {shown(value)} is not a number from 0 on.")
+        least = LEAST_DIVISOR if name in DIVISORS and value else 0
+        if not least <= value <= MOST_AMOUNT:
+            raise UserError(f"--profile {where}: {name} {shown(value)} is not from {least:g} to {MOST_AMOUNT:g}.")
         amounts[name.replace("-", "_")] = float(value)
     return amounts

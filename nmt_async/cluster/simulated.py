@@ -22,6 +22,7 @@ from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.waiting import take_waiting_shares
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
+from nmt_async.reading import as_dataclass
 from nmt_async.sync.push import Update
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
@@ -241,16 +242,24 @@ class SimulatedCluster:
         return values, {"slots": self.slots}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Takes up where `state` was taken, after the coordinator has."""
-        self.time = self._begin = values["time"]
+        """Takes up where `state` was taken, after the coordinator has.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
+        """
+        self.time = self._begin = float(values["time"])
         self.slots.copy_(tensors["slots"])
-        self._seats = [Seat(**seat) for seat in values["seats"]]
+        self._seats = [as_dataclass(Seat, seat) for seat in values["seats"]]
+        if len(self._seats) != len(self.slots):
+            raise ValueError(f"there are {len(self._seats)} workers in it and not {len(self.slots)}")
         self._idle = set(range(len(self._seats)))
         self._coming = []
         for entry in values["coming"]:
-            computed = entry["computed"] and Computed(**entry["computed"])
-            heapq.heappush(self._coming, Coming(entry["time"], entry["worker"], entry["kind"], computed))
-            self._idle.discard(entry["worker"])
+            coming = as_dataclass(Coming, {name: value for name, value in entry.items() if name != "held"})
+            if not 0 <= coming.worker < len(self._seats):
+                raise ValueError(f"there is no worker {coming.worker}")
+            heapq.heappush(self._coming, coming)
+            self._idle.discard(coming.worker)
             if entry["held"]:
                 epoch, number, version = entry["held"]
-                self.coordinator.readmit(entry["worker"], BatchId(epoch, number), version)
+                self.coordinator.readmit(coming.worker, BatchId(epoch, number), version)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
+from nmt_async.reading import read_object, read_text, within
 from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.text.vocabulary import Vocabulary
 from nmt_async.writing import write_whole
@@ -107,14 +109,15 @@ def load_model(folder: Path) -> LoadedModel:
     description = _description(folder)
     try:
         configuration = ModelConfiguration.from_mapping(description["configuration"])
-        model = build_model(configuration)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        with torch.device("meta"):  # sizes alone: nobody knows yet that the file is as large as the model
+            layout = FlatLayout(build_model(configuration))
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         raise UserError(f"{folder / DESCRIPTION} describes no model that this version knows ({error}).") from None
-    layout = FlatLayout(model)
-    vector = torch.zeros(layout.size)
     try:
+        _check_parameters(folder / PARAMETERS, layout)
+        model, vector = build_model(configuration), torch.zeros(layout.size)
         layout.scatter(load_file(folder / PARAMETERS), vector)
-    except (KeyError, ValueError, SafetensorError) as error:
+    except (ValueError, SafetensorError) as error:
         raise UserError(f"{folder / PARAMETERS} does not fit {DESCRIPTION} ({error}).") from None
     layout.bind(model, vector)
     names = (JOINT_VOCABULARY,) if JOINT_VOCABULARY in hashes else (SOURCE_VOCABULARY, TARGET_VOCABULARY)
@@ -126,6 +129,26 @@ def load_model(folder: Path) -> LoadedModel:
             f"{configuration.source_vocabulary:,} and {configuration.target_vocabulary:,}; use another checkpoint."
         )
     return LoadedModel(model, source, target, configuration, folder)
+
+
+def _check_parameters(path: Path, layout: FlatLayout) -> None:
+    """Compares the file's header with the model.
+
+    Raises:
+        SafetensorError: it is no such file.
+        ValueError: a parameter is missing, or of another shape or type.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        for place in layout.places:
+            if place.name not in names:
+                raise ValueError(f"{place.name} is missing")
+            parameter = file.get_slice(place.name)
+            shape, kind = tuple(parameter.get_shape()), parameter.get_dtype()
+            if shape != place.shape:
+                raise ValueError(f"{place.name} has shape {shape} instead of {place.shape}")
+            if kind not in ("F32", "F16", "BF16", "F64"):
+                raise ValueError(f"{place.name} has type {kind} and not F32")
 
 
 def find_model(folder: Path) -> Path:
@@ -144,13 +167,15 @@ def find_model(folder: Path) -> Path:
         if not pointer.is_file():
             continue
         try:
-            written = pointer.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{pointer} cannot be read ({error}).") from None
-        if written and (folder / written / DESCRIPTION).is_file():
-            return folder / written
+            written = read_text(pointer).strip()
+            named = within(folder, written)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{pointer} cannot be used ({error}); give a folder of {folder}/checkpoints.") from None
+        if os.path.isfile(named / DESCRIPTION):
+            return named
         raise UserError(
-            f"{pointer} names {written!r}, and there is no {DESCRIPTION} in it; give a folder of {folder}/checkpoints."
+            f"{pointer} names {shown(written)}, and there is no {DESCRIPTION} in it; "
+            f"give a folder of {folder}/checkpoints."
         )
     raise UserError(
         f"{folder} holds no model: neither {DESCRIPTION} nor {' nor '.join(POINTERS)} is in it; "
@@ -199,12 +224,12 @@ def _hashes_of_format_1(folder: Path) -> dict[str, str]:
 def _description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_object(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; use another checkpoint.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); use another checkpoint.") from None
-    if not isinstance(description, dict) or not {"format", "configuration"} <= description.keys():
+    if not {"format", "configuration"} <= description.keys():
         raise UserError(f"{path} is not a model's description; use another checkpoint.")
     if description["format"] not in (1, FORMAT_VERSION):
         raise UserError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from nmt_async.decoding.beam import Search
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import option
 
 SEARCH = "Search"
@@ -74,10 +74,10 @@ def device_of(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: {name!r} is not known; give cpu, cuda or, for example, cuda:1.")
+        raise UserError(f"--device: {shown(name)} is not known; give cpu, cuda or, for example, cuda:1.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         found = f"only {count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"

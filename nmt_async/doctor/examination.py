@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from nmt_async.doctor.options import DoctorOptions
 from nmt_async.doctor.records import record_findings
 from nmt_async.doctor.saved import saved_findings
 from nmt_async.errors import UserError
+from nmt_async.reading import read_object
 from nmt_async.report.watch import is_trained
 from nmt_async.text.prepared import MANIFEST, PreparedData
 from nmt_async.training.options import MissingDevice, TrainOptions
@@ -82,7 +82,7 @@ def _examine_run(run: Path, options: DoctorOptions) -> Iterator[Finding]:
 def _data_of(run: Path) -> Path | Finding:
     """The prepared data that the run was begun on."""
     try:
-        folder = Path(json.loads((run / DATA).read_text(encoding="utf-8"))["folder"])
+        folder = Path(read_object(run / DATA)["folder"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         return Finding("data", "wrong", f"{run / DATA} cannot be read ({error})", "the run cannot be resumed")
     if not (folder / MANIFEST).is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError
+from nmt_async.reading import read_text, within
 from nmt_async.training.saved_state import checkpoint_damages
 
 
@@ -57,10 +58,11 @@ def _pointers(run: Path) -> Iterator[Finding]:
         if not pointer.exists():
             continue
         try:
-            target = pointer.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            target = read_text(pointer).strip()
+            named = within(run, target) / DESCRIPTION if target else None
+        except (OSError, ValueError) as error:
             yield Finding(name, "wrong", f"{pointer} cannot be read ({error})", "remove it; the next save writes it")
             continue
-        if not target or not (run / target / DESCRIPTION).is_file():
+        if named is None or not named.is_file():
             advice = "give translate a folder of checkpoints/ itself; the next save writes it"
             yield Finding(name, "wrong", f"{pointer} names {target!r}, and no model is there", advice)

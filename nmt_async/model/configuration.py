@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import flag_of, option
+from nmt_async.reading import as_dataclass
 
 GROUP = "Model"
 
@@ -18,6 +19,12 @@ MARIANS_NAMES = {"s2s": "rnn"}
 OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
                 "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
 """Which of a configuration's fields mean something in one model only; in the others they are 0 or empty."""
+
+MOST = {
+    "source_vocabulary": 2**24, "target_vocabulary": 2**24, "dim_emb": 2**16, "heads": 2**16, "dim_ffn": 2**20,
+    "dim_rnn": 2**16, "enc_depth": 1000, "dec_depth": 1000, "max_positions": 2**14,
+}  # fmt: skip
+"""The largest sizes; what is above is a slip of the hand, or meant to take all memory."""
 
 DEFAULTS = {"norm": "pre", "activation": "relu"}
 """Of options that no preset gives, where nobody gave them: else they could not be refused where they mean nothing."""
@@ -58,7 +65,8 @@ class ModelConfiguration:
         """What `as_mapping` gave; without a model's name, as before there was a second one, it is a Transformer.
 
         Raises:
-            TypeError: a field is missing, unknown, or another model's.
+            TypeError: a field is missing, unknown, of another type, or another model's.
+            ValueError: a size that no model has.
         """
         model = values.get("model", "transformer")
         meaningless: dict[str, Any] = {
@@ -68,7 +76,24 @@ class ModelConfiguration:
         }
         for name in meaningless.keys() & values.keys():
             raise TypeError(f"{name} means nothing in a model of type {model}")
-        return cls(**meaningless, **values)
+        configuration = as_dataclass(cls, meaningless | dict(values))
+        configuration._check_sizes()
+        return configuration
+
+    def _check_sizes(self) -> None:
+        """Refuses what could be built only with more memory than there is, or not at all."""
+        for name, most in MOST.items():
+            least = 0 if OF_ONE_MODEL.get(name, self.model) != self.model else 1
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)} and not from 1 to {most:,}")
+        if self.heads and (self.dim_emb % self.heads or self.dim_emb % 2):
+            raise ValueError(f"dim_emb is {self.dim_emb}, odd or no multiple of {self.heads} heads")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout} and no probability below 1")
+        if self.tied not in ("all", "target", "none"):
+            raise ValueError(f"tied is {shown(self.tied)}")
+        if self.model == "transformer" and self.norm not in ("pre", "post"):
+            raise ValueError(f"norm is {shown(self.norm)}")
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -179,8 +204,8 @@ class ModelOptions:
             if value is not None:
                 sizes[name] = value
         for name in set(sizes) - {"dropout"}:
-            if sizes[name] < 1:
-                raise UserError(f"--{name.replace('_', '-')}: {sizes[name]} is too small; give 1 or more.")
+            if not 1 <= sizes[name] <= MOST[name]:
+                raise UserError(f"--{name.replace('_', '-')}: {sizes[name]} is not a size from 1 to {MOST[name]:,}.")
         width = sizes["dim_emb"]
         if self.model == "transformer" and (width % sizes["heads"] or width % 2 or width < 4):
             raise UserError(f"--dim-emb {width} must be even, at least 4 and a multiple of --heads {sizes['heads']}.")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.cluster.profile import MOST_WORKERS
+from nmt_async.errors import UserError, shown
 from nmt_async.sync.rules import Rule, rule_for
 
-MOST_WORKERS = 1_000_000
 ASYNCHRONOUS = ("async", "local")
 _NUMBER = "[1-9][0-9]{0,5}"
 _MODE = re.compile(
@@ -73,8 +73,8 @@ def mode_options(text: str) -> dict[str, Any]:
         or (match["local"] and match["name"] in ASYNCHRONOUS)
     ):
         raise UserError(
-            f"--modes: {text!r} is not a mode; give sync, sync:N, async, hybrid:N or local:N, with @RATE behind it for "
-            f"a learning rate of its own."
+            f"--modes: {shown(text)} is not a mode; give sync, sync:N, async, hybrid:N or local:N, with @RATE behind "
+            f"it for a learning rate of its own."
         )
     count = int(match["count"]) if match["count"] else None
     if match["name"] == "local":
@@ -127,7 +127,8 @@ def workers_named(text: str) -> tuple[int, ...]:
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high <= MOST_WORKERS:
             raise UserError(
-                f"--workers: {item!r} is neither a number of workers nor a range; give 1,2,8 or 1..64 (1, 2, 4 … 64)."
+                f"--workers: {shown(item)} is neither a number of workers nor a range; give 1,2,8 or 1..64 "
+                f"(1, 2, 4 … 64)."
             )
         while low < high:
             counts.add(low)

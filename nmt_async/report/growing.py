@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from nmt_async.reading import open_ordinary
+
 
 class GrowingFile:
     """Gives each line once, when it is whole; a line without its end is kept until that comes.
@@ -30,7 +32,7 @@ class GrowingFile:
             self.close()
         if self._file is None:
             try:
-                self._file = self.path.open("rb")
+                self._file = open_ordinary(self.path)
             except FileNotFoundError:
                 return anew, []
         whole, newline, self._torn = (self._torn + self._file.read()).rpartition(b"\n")

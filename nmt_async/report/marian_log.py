@@ -18,7 +18,7 @@ VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity"
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""
 
 LINE = re.compile(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] (?:\[([a-z-]+)\] )?(.*)")
-REPORT = re.compile(r"Ep\. \d+ : Up\. (\d+) : ")
+REPORT = re.compile(r"Ep\. \d+ : Up\. ([0-9]{1,18}) : ")
 
 
 def stamp(moment: datetime.datetime) -> str:
@@ -102,6 +102,8 @@ def read_log_line(line: str) -> LogLine | None:
     try:
         time = datetime.datetime.fromisoformat(found[1])
     except ValueError:
+        return None
+    if not 1970 < time.year < 9999:  # no machine's clock, and at either end no time since 1970
         return None
     report = REPORT.match(found[3]) if found[2] in (None, "valid") else None
     if report is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from nmt_async.errors import UserError
+from nmt_async.cluster.profile import MOST_WORKERS
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import model_title
 from nmt_async.options import load_yaml
 from nmt_async.quantity import Quantity, Unit, parse_quantity
+from nmt_async.reading import json_object, open_ordinary, read_text, within
 from nmt_async.report.growing import GrowingFile
 from nmt_async.report.marian_log import LogLine, read_log_line
 from nmt_async.report.records import RunTitle, TrainReport, ValidReport, worker_places
@@ -142,10 +143,11 @@ class RecordedRun:
         config = load_yaml(path)
         try:
             stop = None if config["stop-after"] is None else parse_quantity(str(config["stop-after"]), ALL_UNITS)
-            workers = int(config["workers"] or _workers(lines))
+            workers = _count(config["workers"] or _workers(lines))
             title = _built_title(self.folder, config, stop, workers)
         except (KeyError, TypeError, ValueError, UserError) as error:
-            raise UserError(f"{path} is not the configuration of a run ({error}).") from None
+            problem = str(error).removesuffix(".")
+            raise UserError(f"{path} is not the configuration of a run ({problem}).") from None
         self._configured, self._stop = stamp, stop
         return title if title != self.state.title else None
 
@@ -171,16 +173,18 @@ def read_reports(path: Path) -> list[TrainReport | ValidReport]:
         UserError: a line is not a report.
         OSError: the file cannot be read.
     """
-    lines = path.read_bytes().split(b"\n")[:-1]
+    with open_ordinary(path) as file:
+        lines = file.read().split(b"\n")[:-1]
     return [_report(line.decode("utf-8", errors="replace"), path, number) for number, line in enumerate(lines, 1)]
 
 
 def _report(line: str, path: Path, number: int) -> TrainReport | ValidReport:
     try:
-        values = json.loads(line)
+        values = json_object(line)
         return KINDS[values["kind"]].from_mapping(values)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}, line {number}: this is not a report of training or validation.") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        problem = shown(str(error)) if isinstance(error, KeyError) else error
+        raise UserError(f"{path}, line {number}: this is not a report of training or validation ({problem}).") from None
 
 
 def _amount(report: TrainReport, quantity: Quantity) -> float:
@@ -191,13 +195,24 @@ def _amount(report: TrainReport, quantity: Quantity) -> float:
 
 
 def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, workers: int) -> RunTitle:
-    mode, pushes, devices = config["sync-mode"], config["accumulate"], str(config["devices"]).split(",")
+    mode, pushes, devices = str(config["sync-mode"]), config["accumulate"], str(config["devices"]).split(",")
     if pushes is None:
         pushes = workers if mode == "hybrid" else 1
     dealt = [devices[number % len(devices)].strip() for number in range(workers)]
-    places = worker_places(dealt, config.get("cluster", "processes"), config.get("profile"))
-    model = model_title(config.get("model", "transformer"), config["preset"])
-    return RunTitle(run.resolve().name, mode, int(pushes), places, model, saved_parameters(run), stop)
+    places = worker_places(dealt, str(config.get("cluster", "processes")), str(config.get("profile") or ""))
+    model = model_title(str(config.get("model", "transformer")), str(config["preset"]))
+    return RunTitle(run.resolve().name, mode, _count(pushes), places, model, saved_parameters(run), stop)
+
+
+def _count(value: Any) -> int:
+    """A number of workers or of pushes, as a configuration gives it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or not 1 <= value <= MOST_WORKERS:
+        raise ValueError(f"{shown(value)} is not a number of workers or pushes")
+    return value
 
 
 def _workers(lines: list[str]) -> int:
@@ -205,7 +220,7 @@ def _workers(lines: list[str]) -> int:
     counts = [1]
     for line in lines:
         try:
-            counts.append(len(json.loads(line)["waiting_share"]))
+            counts.append(len(json_object(line)["waiting_share"]))
         except (ValueError, LookupError, TypeError):
             continue
     return max(counts)
@@ -215,10 +230,10 @@ def saved_parameters(run: Path) -> int | None:
     """How many parameters the run's model has, None if it has saved none."""
     for pointer in ("best", "last"):
         try:
-            folder = run / (run / pointer).read_text(encoding="utf-8").strip()
+            folder = within(run, read_text(run / pointer).strip())
             with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
                 shapes: list[list[int]] = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
                 return sum(map(math.prod, shapes))
-        except (OSError, SafetensorError):
+        except (OSError, ValueError, SafetensorError):
             continue
     return None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from nmt_async.quantity import Quantity
+from nmt_async.reading import as_dataclass
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,18 @@ class TrainReport:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        named = _named(cls, values)
-        return cls(**{**named, "staleness": {int(age): count for age, count in values["staleness"].items()}})
+        """The report of which `as_mapping` made ``values``.
+
+        Raises:
+            TypeError: a key is missing, or its value of another type.
+            ValueError: a value that cannot be.
+        """
+        report = as_dataclass(cls, _named(cls, values), others=True)
+        if not all(0 <= age <= MOST_STALE and count >= 0 for age, count in report.staleness.items()):
+            raise ValueError("no push is so stale")
+        if not all(abs(share) < MOST_SHARE for share in report.waiting_share):
+            raise ValueError("no worker waits so long")
+        return report
 
 
 @dataclass(frozen=True)
@@ -182,17 +192,28 @@ class ValidReport:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """The report of which `as_mapping` made ``values``; a missing key is a KeyError."""
-        return cls(**_named(cls, values))
+        """The report of which `as_mapping` made ``values``; raises as `TrainReport.from_mapping` does."""
+        return as_dataclass(cls, _named(cls, values), others=True)
+
+
+MAY_DIVERGE = ("loss", "gradient_norm", "cross_entropy", "best")
+"""Figures that are not finite in a run that diverges."""
+MOST_SHARE = 1000.0
+"""Of a worker's time; clocks may disagree, but not so far."""
+MOST_STALE = 1_000_000
+"""Updates: staleness grows with the workers, and there are never so many."""
 
 
 def _named(report: type[TrainReport] | type[ValidReport], values: Mapping[str, Any]) -> dict[str, Any]:
     """The report's values; JSON has a null where a number was not finite."""
-    return {
-        field.name: math.nan if values[field.name] is None and field.type == "float" else values[field.name]
-        for field in fields(report)
-        if field.name in values or field.default is MISSING  # what came later has a default
-    }
+    named = dict(values)
+    for field in fields(report):
+        value = named.get(field.name, 0)
+        if field.name in MAY_DIVERGE and value is None:
+            named[field.name] = math.nan
+        elif field.name not in MAY_DIVERGE and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{field.name} is {value}")
+    return named
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nmt_async import __version__
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
 from nmt_async.planning.modes import mode_name
+from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
 from nmt_async.report.recorded import read_reports, saved_parameters
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
@@ -38,24 +39,27 @@ def collect(run: Path) -> Result:
     if not (run / CONFIG).is_file() or not metrics.is_file():
         raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {METRICS} in it).")
     config = load_yaml(run / CONFIG)
-    reports = read_reports(metrics)
+    try:
+        reports = read_reports(metrics)
+    except OSError as error:
+        raise UserError(f"{metrics} cannot be read ({error.strerror or error}).") from None
     trained = [report for report in reports if isinstance(report, TrainReport)]
     validated = sorted((one for one in reports if isinstance(one, ValidReport)), key=lambda one: one.update)
     if not trained:
         raise UserError(f"{metrics} holds no report of training; there is nothing to tell yet.")
     last = trained[-1]
-    options = given_options(config)
-    data = _json(run / DATA)
-    waiting = waiting_of(trained)
+    data = _data(run / DATA)
     staleness: Counter[int] = Counter()
     for report in trained:
         staleness.update(report.staleness)
+    resampled = _resampled(run / SENTENCES)
     try:
+        options, waiting = given_options(config), waiting_of(trained)
         return Result(
             setting=Setting(mode_name(config), int(config["seed"]), options),
-            command=command_of(str(data["folder"]), config),
+            command=command_of(data.folder, config),
             folder=str(run),
-            data=str(data["fingerprint"]),
+            data=data.fingerprint,
             cluster=str(config.get("cluster", "processes")),
             profile=str(config.get("profile") or ""),
             workers=len(waiting),
@@ -69,11 +73,11 @@ def collect(run: Path) -> Result:
             tokens_per_second=last.target_tokens / last.time,
             staleness=dict(sorted(staleness.items())),
             waiting=waiting,
-            points=points_of(validated, trained, _resampled(run / SENTENCES)),
+            points=points_of(validated, trained, resampled),
             stretches=tuple(map(stretch_of, trained)),
             diverged=_failure(run / LOG),
         )
-    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {METRICS} is damaged ({error}).") from None
 
 
@@ -148,38 +152,48 @@ def _resampled(path: Path) -> dict[int, tuple[float, ...]]:
     """
     found: dict[int, tuple[float, ...]] = {}
     tokens = np.empty(0)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    if lines and not lines[-1]:
+        lines.pop()
     for number, line in enumerate(lines, 1):
         try:
-            values = json.loads(line)
+            values = json_object(line)
             if number == 1:
                 tokens = np.array(values["tokens"], dtype=np.float64)
             losses = np.array([_number(loss) for loss in values["losses"]], dtype=np.float64)
+            if losses.shape != tokens.shape or losses.ndim != 1 or not (tokens > 0).all() or not len(tokens):
+                raise ValueError
             found[int(values["update"])] = tuple(map(float, resampled_cross_entropy(losses, tokens)))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, ArithmeticError):
             if number < len(lines):
                 raise UserError(f"{path}, line {number}: this is not the losses of a validation.") from None
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Data:
+    """What a run was trained on."""
+
+    folder: str
+    fingerprint: str
+
+
+def _data(path: Path) -> _Data:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            return values
-        problem = "it holds no object"
+        return as_dataclass(_Data, read_object(path), others=True)
     except (OSError, ValueError) as error:
-        problem = str(error)
-    raise UserError(f"{path} cannot be read ({problem}).")
+        raise UserError(f"{path} cannot be read ({error}).") from None
+    except TypeError as error:
+        raise UserError(f"{path} is damaged ({error}).") from None
 
 
 def _environment(run: Path) -> dict[str, Any]:
     """The journal's first line, which says on what the run was made."""
     try:
-        with (run / JOURNAL).open("rb") as file:
-            header = json.loads(file.readline())
+        with open_ordinary(run / JOURNAL) as file:
+            header = json_object(file.readline().decode())
         known = {name: header[name] for name in ("torch", "machine", "cpu", "threads")}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError):
         known = {}
     return {**known, "nmt-async": __version__}
 
@@ -187,7 +201,8 @@ def _environment(run: Path) -> dict[str, Any]:
 def _failure(log: Path) -> str:
     """Why the run could not go on, if that is the last that its log says."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        with open_ordinary(log) as file:
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return lines[-1].partition("[error] ")[2] if lines else ""

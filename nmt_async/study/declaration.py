@@ -21,9 +21,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import from_mapping, load_yaml
 from nmt_async.quantity import Quantity, parse_quantity
+from nmt_async.reading import as_dataclass
 from nmt_async.study.setting import Setting
 from nmt_async.training.options import TrainOptions
 
@@ -64,7 +65,7 @@ def read_declaration(path: Path) -> Declaration:
     unknown = set(values) - {"title", "question", "base", "conditions", "sizes"}
     if unknown:
         raise UserError(
-            f"{path}: no key is called {sorted(unknown)[0]!r}; see the top of nmt_async/study/declaration.py."
+            f"{path}: no key is called {shown(sorted(unknown)[0])}; see the top of nmt_async/study/declaration.py."
         )
     conditions = _mapping(path, "conditions", values.get("conditions"))
     base = _mapping(path, "base", values.get("base", {}))
@@ -77,6 +78,15 @@ def read_declaration(path: Path) -> Declaration:
         str(values.get("title", path.stem)), str(values.get("question", "")).strip(),
         {name: _size(path, name, _mapping(path, f"sizes, {name}", size), options) for name, size in sizes.items()},
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a size says beside its budget."""
+
+    validations: int
+    seeds: tuple[int, ...]
+    conditions: tuple[str, ...]
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,15 +109,15 @@ def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str
     where = f"{path}, size {name!r}"
     try:
         budget = parse_quantity(str(values["budget"]), ("updates", "tokens", "epochs", "hours", "minutes"))
-        validations, seeds = int(values["validations"]), [int(seed) for seed in values["seeds"]]
-        chosen = [str(pattern) for pattern in values["conditions"]]
+        asked = as_dataclass(_Asked, dict(values), others=True)
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{where}: it needs budget, validations, seeds and conditions ({error}).") from None
+    validations, seeds, chosen = asked.validations, asked.seeds, asked.conditions
     names = []
     for pattern in chosen:
         matching = [condition for condition in options if fnmatchcase(condition, pattern)]
         if not matching:
-            raise UserError(f"{where}: no condition is called {pattern!r}.")
+            raise UserError(f"{where}: no condition is called {shown(pattern)}.")
         names += [condition for condition in matching if condition not in names]
     given = _mapping(path, f"{where}, options", values.get("options", {}))
     _check_options(path, f"size {name!r}", given)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.reading import read_object
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.writing import write_whole
@@ -77,9 +78,9 @@ class StudyFolder:
         marker = self.path / STUDY
         if marker.exists():
             try:
-                before = json.loads(marker.read_text(encoding="utf-8"))
+                before = read_object(marker)
                 same = before["kind"] == kind and before["data"] == data
-            except (OSError, ValueError, LookupError, TypeError):
+            except (OSError, ValueError, LookupError):
                 raise UserError(f"{marker} cannot be read; choose another --out.") from None
             if not same:
                 raise UserError(f"--out {self.path}: this folder holds another comparison; choose another.")
@@ -88,7 +89,7 @@ class StudyFolder:
         try:
             for part in (self.path / "runs", self.path / "logs", self.results):
                 part.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = (self.path / ".lock").open("a")
             write_whole(marker, json.dumps({"kind": kind, "data": data}))
         except OSError as error:
             raise RunFailure(f"--out {self.path}: the folder cannot be written ({error.strerror or error}).") from None

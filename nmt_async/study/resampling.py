@@ -11,11 +11,16 @@ import numpy as np
 
 DRAWS = 200
 SEED = 20190603
+AT_ONCE = 1 << 20
+"""Weights in memory; how many draws are made together changes none of them."""
 
 
 def draw_weights(sentences: int, draws: int = DRAWS) -> np.ndarray:
     """How often each sentence is in each draw: (draws, sentences), float64."""
-    generator = np.random.default_rng([SEED, sentences])
+    return _weights(np.random.default_rng([SEED, sentences]), sentences, draws)
+
+
+def _weights(generator: np.random.Generator, sentences: int, draws: int) -> np.ndarray:
     return generator.multinomial(sentences, np.full(sentences, 1.0 / sentences), size=draws).astype(np.float64)
 
 
@@ -26,6 +31,10 @@ def resampled_cross_entropy(losses: np.ndarray, tokens: np.ndarray, draws: int =
         losses: (sentences,), each summed over its target tokens, in nats.
         tokens: (sentences,), target tokens of each.
     """
-    weights = draw_weights(len(losses), draws)
-    result: np.ndarray = (weights @ losses) / (weights @ tokens)
-    return result
+    generator = np.random.default_rng([SEED, len(losses)])
+    at_once = max(1, AT_ONCE // max(1, len(losses)))
+    parts = []
+    for begin in range(0, draws, at_once):
+        weights = _weights(generator, len(losses), min(at_once, draws - begin))
+        parts.append((weights @ losses) / (weights @ tokens))
+    return np.concatenate(parts)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 from nmt_async.errors import UserError
-from nmt_async.options import value_type
+from nmt_async.reading import as_dataclass, read_object
 from nmt_async.study.setting import Setting
 from nmt_async.writing import write_whole
 
@@ -128,45 +128,12 @@ class Result:
             UserError: it is not a result.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
+            values = read_object(path)
+            if values.pop("format", None) != FORMAT:
                 raise ValueError("a format that this version does not know")
-            return _made(cls, values)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            return as_dataclass(cls, values)
+        except (OSError, ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path} cannot be read as the result of a setting ({error}).") from None
-
-
-T = TypeVar("T")
-
-
-def _made(kind: type[T], values: Any) -> T:
-    """A dataclass from what JSON made of it; a TypeError or ValueError if it was made of something else."""
-    if not isinstance(values, dict):
-        raise TypeError(f"{kind.__name__} is not a mapping")
-    hints = get_type_hints(kind)
-    unknown = [name for name in values if name not in hints]
-    if unknown:
-        raise TypeError(f"{unknown[0]!r} is not known")
-    return kind(**{name: _typed(hints[name], value, name) for name, value in values.items()})
-
-
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    kind, optional = value_type(hint)
-    if value is None and optional:
-        return None
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _made(kind, value)
-    origin = get_origin(kind) or kind
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(get_args(kind)[0], item, name) for item in value)
-    if origin is Mapping and isinstance(value, dict):
-        key, item = get_args(kind)
-        return {key(each): value[each] if item is Any else _typed(item, value[each], name) for each in value}
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, str) and type(value) is kind:
-        return value
-    raise TypeError(f"{name} cannot be {str(value)[:40]!r}")
 
 
 def _rounded(value: Any) -> Any:

@@ -6,6 +6,7 @@ A finished setting leaves a result and is not run again; one that was broken off
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 from nmt_async.cluster.child import die_with_parent, thread_environment
 from nmt_async.errors import RunFailure
 from nmt_async.options import flags_of
+from nmt_async.reading import read_text
 from nmt_async.study.collect import collect
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
@@ -35,6 +37,11 @@ TICK = 0.5
 PATIENCE = 60.0
 """Seconds that a setting has to save itself when the study is interrupted."""
 NOT_FINITE = "not finite"
+DONE = {
+    "updates": ("update", 1), "tokens": ("target_tokens", 1), "epochs": ("epochs", 1), "minutes": ("time", 60),
+    "hours": ("time", 3600),
+}  # fmt: skip
+"""Where a report says how far a run is, by the unit of its budget, and how much of that is one unit."""
 
 
 class StudyDisplay(Protocol):
@@ -131,7 +138,7 @@ class Runner:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
-        earlier = float(seconds.read_text()) if seconds.exists() else 0.0
+        earlier = read_seconds(seconds)
         self._running.append(Job(setting, process, time.monotonic(), earlier))
         self.display.begun(setting)
 
@@ -159,11 +166,12 @@ class Runner:
             values = read_metrics(self.folder.run(setting) / "metrics.jsonl")[-1]
         except (OSError, IndexError):
             return 0.0
-        done = {"updates": values.get("update", 0), "tokens": values.get("target_tokens", 0)}
-        done |= {"epochs": values.get("epochs", 0.0), "minutes": values.get("time", 0.0) / 60}
-        done |= {"hours": values.get("time", 0.0) / 3600}
         budget = stop_quantity(str(setting.options["stop-after"]))
-        return min(1.0, float(done[budget.unit]) / budget.amount)
+        key, unit = DONE[budget.unit]
+        try:
+            return min(1.0, float(values.get(key, 0)) / unit / budget.amount)
+        except (TypeError, ValueError, OverflowError):  # no figure of ours
+            return 0.0
 
     def _count_seconds(self, job: Job) -> float:
         total = job.earlier + time.monotonic() - job.begin
@@ -182,7 +190,7 @@ class Runner:
         run = self.folder.run(setting)
         result = dataclasses.replace(
             collect(run), setting=setting, command=self.command(setting), folder=f"runs/{setting.name}",
-            processor_seconds=float(self.folder.seconds(setting).read_text()), diverged=said if code else "",
+            processor_seconds=read_seconds(self.folder.seconds(setting)), diverged=said if code else "",
         )  # fmt: skip
         result.write(self.folder.result_file(setting))
         self._results[setting.name] = result
@@ -231,6 +239,15 @@ def typed(options: Mapping[str, Any]) -> list[str]:
         else:
             words += [flag, str(value)]
     return words
+
+
+def read_seconds(path: Path) -> float:
+    """How long a setting's command ran in earlier sittings; 0 where that is not known."""
+    try:
+        seconds = float(read_text(path))
+    except (OSError, ValueError):
+        return 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
 
 
 def last_words(log: Path) -> str:

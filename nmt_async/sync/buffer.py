@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmt_async.reading import as_dataclass
 from nmt_async.sync.push import BatchKey, Push
 
 
@@ -129,7 +130,7 @@ def _plain(push: Push) -> dict[str, Any]:
 
 
 def _push(entry: dict[str, Any]) -> Push:
-    return Push(**(entry | {"batch": _key(entry["batch"])}))
+    return as_dataclass(Push, entry | {"batch": list(_key(entry["batch"]))})
 
 
 def _key(batch: list[int]) -> BatchKey:

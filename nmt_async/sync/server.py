@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
 from nmt_async.sync.push import Answer, BatchKey, Pull, Push, Update, Verdict
@@ -160,10 +161,10 @@ class ParameterServer:
         """Takes up where `state` was taken; workers are at nothing.
 
         Raises:
-            KeyError: something is absent.
+            LookupError, TypeError, ValueError, RuntimeError: something is absent, or is not what `state` gives.
         """
-        self.version = values["version"]
-        self.progress = Progress(**values["progress"])
+        self.version = int(values["version"])
+        self.progress = as_dataclass(Progress, values["progress"])
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
         self.buffer.restore(values["buffer"], tensors)

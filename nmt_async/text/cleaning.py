@@ -17,6 +17,9 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 RATIO_APPLIES_FROM = 10
 """Subwords of the longer side from which on the ratio is asked: below, "OK" may well be five words elsewhere."""
 
+MOST_BYTES_A_SUBWORD = 4096
+"""No vocabulary has one so long: a line with more of them than may be is not even encoded."""
+
 # C0 but the tab, DEL and C1, which text decoded with the wrong character set is full of.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
@@ -49,6 +52,8 @@ def judge_text(source: bytes, target: bytes, rules: Rules) -> tuple[str, str] | 
         return "control_characters"
     if rules.empty and not (source_text.strip() and target_text.strip()):
         return "empty"
+    if rules.max_length and max(len(source), len(target)) > rules.max_length * MOST_BYTES_A_SUBWORD:
+        return "too_long"
     return source_text, target_text
 
 

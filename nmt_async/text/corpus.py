@@ -26,6 +26,8 @@ STANDARD_INPUT = Path("-")
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
+LONGEST_LINE = 1 << 26
+"""Bytes; what has longer lines is no text, and a small compressed file can hold one that no memory does."""
 
 
 class InputFile:
@@ -71,11 +73,17 @@ class InputFile:
         """Its lines, decompressed, without their ends and without a byte order mark before the first.
 
         Raises:
-            UserError: it cannot be opened or read, or its compressed data is damaged or cut off.
+            UserError: it cannot be opened or read, its compressed data is damaged or cut off, or it is no text.
         """
         try:
             with self._open() as raw:
-                for number, line in enumerate(_decompressed(io.BufferedReader(_Tally(raw, self), _BUFFER))):
+                text = _decompressed(io.BufferedReader(_Tally(raw, self), _BUFFER))
+                for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), b"")):
+                    if len(line) > LONGEST_LINE:
+                        raise UserError(
+                            f"{self.option}: line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes; "
+                            f"is it text, with a sentence a line?"
+                        )
                     if number == 0 and line.startswith(_BYTE_ORDER_MARK):
                         line = line[len(_BYTE_ORDER_MARK) :]
                     yield line.rstrip(b"\n").removesuffix(b"\r")
@@ -157,7 +165,7 @@ class _Zstd(io.RawIOBase):
         return count
 
 
-def _decompressed(stored: io.BufferedReader) -> Iterable[bytes]:
+def _decompressed(stored: io.BufferedReader) -> io.BufferedReader:
     head = stored.peek(4)[:4]
     if head.startswith(_GZIP_MAGIC):
         return io.BufferedReader(gzip.GzipFile(fileobj=stored), _BUFFER)

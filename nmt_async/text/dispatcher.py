@@ -11,6 +11,7 @@ import bisect
 from collections.abc import Iterable
 from typing import Any
 
+from nmt_async.errors import shown
 from nmt_async.text.plan import BatchId, BatchPlan
 
 NOT_FINITE_LIMIT = 2
@@ -133,10 +134,27 @@ class Dispatcher:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up where `state` was taken."""
-        self.position = BatchId(*state["position"])
-        self.returned = [BatchId(*batch) for batch in state["returned"]]
+        """Takes up where `state` was taken.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no state, or of another plan.
+        """
+        self.position = self._known(state["position"])
+        self.returned = sorted(map(self._known, state["returned"]))
         self.out = {}
-        self.accumulated = {BatchId(*batch) for batch in state["accumulated"]}
-        self.set_aside = [BatchId(*batch) for batch in state["set_aside"]]
-        self.failures = {BatchId(*batch): dict(counts) for batch, counts in state["failures"]}
+        self.accumulated = set(map(self._known, state["accumulated"]))
+        self.set_aside = list(map(_batch, state["set_aside"]))
+        self.failures = {self._known(batch): dict(counts) for batch, counts in state["failures"]}
+
+    def _known(self, values: Any) -> BatchId:
+        batch = _batch(values)
+        if batch.number >= len(self.plan.epoch(batch.epoch)):
+            raise ValueError(f"the plan has no batch {batch.number} in epoch {batch.epoch}")
+        return batch
+
+
+def _batch(values: Any) -> BatchId:
+    epoch, number = values
+    if type(epoch) is not int or type(number) is not int or epoch < 1 or number < 0:
+        raise ValueError(f"{shown(values)} is no batch")
+    return BatchId(epoch, number)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from nmt_async.reading import LARGEST, open_ordinary
 from nmt_async.writing import write_whole
 
 SUMS = "SHA256SUMS"
@@ -25,7 +26,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_ordinary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -42,7 +43,8 @@ def noted_hashes(folder: Path) -> dict[str, str]:
         ValueError: it is damaged; the text says what is.
     """
     noted = {}
-    text = (folder / SUMS).read_bytes().decode(errors="replace")
+    with open_ordinary(folder / SUMS) as file:
+        text = file.read(LARGEST).decode(errors="replace")
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         found = _LINE.fullmatch(line)
         if found is None:

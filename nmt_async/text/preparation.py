@@ -276,7 +276,7 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
     otherwise = "choose another --out, or pass --overwrite to replace it"
     try:
         manifest = read_manifest(out)
-        PreparedData.open(out)
+        PreparedData.open(out, whole=True)
     except UserError as error:
         raise UserError(f"--out: {error} To write there, move it away first, or choose another --out.") from None
     wanted, there = to_mapping(options), manifest["options"]

@@ -8,15 +8,17 @@ for scores on text; ``manifest.json``: options, inputs, counts, and the size and
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
+from nmt_async.reading import as_dataclass, read_object
 from nmt_async.text.batch import Batch, collate
+from nmt_async.text.hashes import sha256_of
 from nmt_async.text.store import TokenStore, store_files
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -24,7 +26,7 @@ FORMAT = 1
 """Version of the folder's layout, in its manifest."""
 
 MANIFEST = "manifest.json"
-JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
+MODELS = JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
 
 
 class ParallelStore:
@@ -73,15 +75,29 @@ class PreparedData:
         self.joint: bool = JOINT_MODEL in manifest["files"]
         self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if self.joint else SOURCE_MODEL))
         self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
-        self.train = ParallelStore(folder, "train")
-        self.valid = ParallelStore(folder, "valid") if "valid" in manifest["splits"] else None
+        self.train = self._store("train")
+        self.valid = self._store("valid") if "valid" in manifest["splits"] else None
+
+    def _store(self, split: str) -> ParallelStore:
+        store, said = ParallelStore(self.folder, split), self.manifest["splits"][split]
+        there = len(store), store.source.tokens, store.target.tokens
+        expected = said["kept"], said["source"]["tokens"], said["target"]["tokens"]
+        if there != expected:
+            counts = ["{:,} pairs of {:,} and {:,} tokens".format(*each) for each in (there, expected)]
+            raise UserError(
+                f"{self.folder}: {split} has {counts[0]} where {MANIFEST} says {counts[1]}; run prepare again."
+            )
+        return store
 
     @classmethod
-    def open(cls, folder: Path) -> PreparedData:
-        """The data in ``folder``, its files compared with the manifest by size.
+    def open(cls, folder: Path, whole: bool = False) -> PreparedData:
+        """The data in ``folder``, its files compared with the manifest by size, the vocabularies by SHA-256.
+
+        Args:
+            whole: all files by SHA-256, for which all are read.
 
         Raises:
-            UserError: it is not a prepared folder, is incomplete, of another format version, or a size does not match.
+            UserError: it is not a prepared folder, is incomplete, of another format version, or a file does not match.
         """
         manifest = read_manifest(folder)
         for name, described in manifest["files"].items():
@@ -93,6 +109,9 @@ class PreparedData:
                 raise UserError(
                     f"{path} has {size:,} bytes where {MANIFEST} says {expected:,}; run prepare again."
                 )  # fmt: skip
+            # A damaged one may still be a model, of other subwords.
+            if (whole or name in MODELS) and sha256_of(path) != described["sha256"]:
+                raise UserError(f"{path} is damaged: {MANIFEST} has another SHA-256; run prepare again.")
         return cls(folder, manifest)
 
     @property
@@ -101,11 +120,26 @@ class PreparedData:
         return fingerprint(self.manifest["files"])
 
     def valid_lines(self) -> tuple[list[str], list[str]]:
-        """The validation source and reference as given, line by line; two empty lists when there are none."""
+        """The validation source and reference as given, line by line; two empty lists when there are none.
+
+        Raises:
+            UserError: they cannot be read, or are not as many as the validation pairs.
+        """
+        return self._valid_side("source"), self._valid_side("target")
+
+    def _valid_side(self, side: str) -> list[str]:
         if self.valid is None:
-            return [], []
-        source, target = ((self.folder / f"valid.{side}.txt").read_bytes() for side in ("source", "target"))
-        return source.decode().split("\n")[:-1], target.decode().split("\n")[:-1]
+            return []
+        path = self.folder / f"valid.{side}.txt"
+        try:
+            lines = path.read_bytes().decode().split("\n")[:-1]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); run prepare again.") from None
+        if len(lines) != len(self.valid):
+            raise UserError(
+                f"{path} has {len(lines):,} lines for {len(self.valid):,} validation pairs; run prepare again."
+            )
+        return lines
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -120,33 +154,81 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is not a folder that nmt-async prepare made: it has no {MANIFEST}.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, splits = manifest["format"], manifest["splits"]
-        whole = "train" in splits and all({"bytes", "sha256"} <= set(file) for file in manifest["files"].values())
-        whole = whole and {"options", "inputs", "vocabulary"} <= set(manifest)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path} is damaged or not from nmt-async prepare; run prepare again.")
-    if version != FORMAT:
-        raise UserError(f"{folder} has format {version}, this version reads {FORMAT}; run prepare again.")
-    return dict(manifest)
+        values = read_object(path)
+        version = values.get("format")
+        if isinstance(version, int) and version != FORMAT:
+            raise UserError(f"{folder} has format {shown(version)}, this version reads {FORMAT}; run prepare again.")
+        described = as_dataclass(_Manifest, values, others=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or not from nmt-async prepare ({error}); run prepare again.") from None
+    for name in described.files:
+        if PurePath(name).name != name:
+            raise UserError(f"{path} names {shown(name)}, which is not in the folder; run prepare again.")
+    return values
+
+
+@dataclass(frozen=True)
+class _File:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Side:
+    tokens: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class _Split:
+    read: int
+    kept: int
+    source: _Side
+    target: _Side
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    train: _Split
+    valid: _Split | None = None
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    source: int
+    target: int
+    joint: bool
+
+
+@dataclass(frozen=True)
+class _Input:
+    option: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a manifest holds at least."""
+
+    options: Mapping[str, Any]
+    format: int
+    inputs: tuple[_Input, ...]
+    vocabulary: _Sizes
+    splits: _Splits
+    files: Mapping[str, _File]
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """The size and SHA-256 of each file in ``folder``, as its manifest gives them."""
-    described = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            described[path.name] = {
-                "bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-            }  # fmt: skip
-    return described
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
 
 
 def fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
     """See `PreparedData.fingerprint`."""
-    names = [JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL]
+    names = [*MODELS]
     names += [file.name for split in ("train", "valid") for side in ("source", "target")
               for file in store_files(Path(f"{split}.{side}"))]  # fmt: skip
     text = "".join(f"{name} {files[name]['sha256']}\n" for name in names if name in files)

@@ -17,8 +17,8 @@ from nmt_async.text.cleaning import Rules, judge_text, mark_first_occurrences, p
 from nmt_async.text.corpus import Corpus, InputFile, ZstdLines, input_files
 from nmt_async.text.progress import Progress, Step
 
-CHUNK = 2048
-"""Pairs in a list; encoding has one list in memory for each thread."""
+CHUNK, CHUNK_CHARACTERS = 2048, 1 << 22
+"""Pairs in a list, and characters after which it ends earlier; encoding has one list in memory for each thread."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Spool:
             yield from lines if self.keep is None else compress(lines, self.keep)
 
     def chunks(self) -> Iterator[tuple[list[str], list[str]]]:
-        """The kept pairs, `CHUNK` at a time."""
+        """The kept pairs, `CHUNK` at a time, fewer where they are long."""
         pairs = zip(self.lines("source"), self.lines("target"), strict=True)
         return _chunks(pairs)
 
@@ -57,12 +57,14 @@ class Spool:
 def _chunks(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
     sources: list[str] = []
     targets: list[str] = []
+    characters = 0
     for source, target in pairs:
         sources.append(source)
         targets.append(target)
-        if len(sources) == CHUNK:
+        characters += len(source) + len(target)
+        if len(sources) == CHUNK or characters >= CHUNK_CHARACTERS:
             yield sources, targets
-            sources, targets = [], []
+            sources, targets, characters = [], [], 0
     if sources:
         yield sources, targets
 

@@ -7,6 +7,7 @@ each sentence begins, in tokens, and last where the last one ends.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -110,6 +111,8 @@ class TokenStore:
         width = next((width for width in (2, 4) if count * width == size), None)
         if width is None:
             raise UserError(f"{tokens_file} and {offsets_file.name} do not fit each other; run prepare again.")
+        if self._offsets[0] != 0:
+            raise self._damaged()
         self._tokens = _mapped(tokens_file, np.dtype(f"<u{width}"))
 
     def __len__(self) -> int:
@@ -118,7 +121,10 @@ class TokenStore:
     def __getitem__(self, index: int) -> NDArray[np.unsignedinteger]:
         if not 0 <= index < len(self):
             raise IndexError(f"sentence {index} of {len(self)}")
-        return self._tokens[self._offsets[index] : self._offsets[index + 1]]
+        begin, end = self._offsets[index : index + 2]
+        if not 0 <= begin < end <= len(self._tokens):
+            raise self._damaged()
+        return self._tokens[begin:end]
 
     @property
     def tokens(self) -> int:
@@ -127,12 +133,25 @@ class TokenStore:
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
-        """(sentences,), subwords of each sentence counting its end mark."""
-        return np.diff(self._offsets).astype(np.int32)
+        """(sentences,), subwords of each sentence counting its end mark.
+
+        Raises:
+            UserError: they cannot be, since the file is damaged.
+        """
+        lengths = np.diff(self._offsets)
+        # Of two offsets far apart the difference may come out as anything.
+        if not ((self._offsets[:-1] < self._offsets[1:]) & (lengths <= np.iinfo(np.int32).max)).all():
+            raise self._damaged()
+        return lengths.astype(np.int32)
+
+    def _damaged(self) -> UserError:
+        return UserError(f"{store_files(self.path)[1]} is damaged: sentences cannot lie so; run prepare again.")
 
 
 def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:
     try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "no such file")
         if path.stat().st_size == 0:  # mmap refuses an empty file
             return np.empty(0, kind)
         return np.memmap(path, kind, mode="r").view(np.ndarray)

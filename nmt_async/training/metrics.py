@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
+from nmt_async.reading import as_dataclass, json_object, open_ordinary
 from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
 from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
@@ -66,11 +67,16 @@ class Stretch:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Stretch:
-        """The stretch of which `state` was taken."""
-        stretch = cls(Moment(**state["begin"]))
-        kept = vars(stretch).keys() - {"begin", "staleness"}
-        vars(stretch).update({name: value for name, value in state.items() if name in kept})
-        stretch.staleness.update(dict(map(tuple, state["staleness"])))
+        """The stretch of which `state` was taken.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is not what `state` gives.
+        """
+        stretch = cls(as_dataclass(Moment, state["begin"]))
+        for name, value in vars(stretch).items():
+            if name in state and name not in ("begin", "staleness"):
+                setattr(stretch, name, type(value)(state[name]))
+        stretch.staleness.update({int(age): int(count) for age, count in state["staleness"]})
         return stretch
 
     def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:
@@ -180,13 +186,11 @@ class MetricsFiles:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The objects of a ``metrics.jsonl``; a torn last line, as a crash leaves it, is passed over."""
     objects = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(values, dict):
-            objects.append(values)
+    with open_ordinary(path) as file:
+        lines = file.read().split(b"\n")
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            objects.append(json_object(line.decode("utf-8", errors="replace")))
     return objects
 
 
@@ -197,5 +201,10 @@ def _finite(value: Any) -> Any:
 
 def _drop_later(path: Path, update: int, validated: int) -> None:
     last = {"train": update, "valid": min(update, validated)}
-    kept = [values for values in read_metrics(path) if values.get("update", 0) <= last.get(values.get("kind", ""), 0)]
+
+    def stands(values: dict[str, Any]) -> bool:
+        at, kind = values.get("update", 0), values.get("kind", "")
+        return isinstance(at, int) and isinstance(kind, str) and at <= last.get(kind, 0)
+
+    kept = [values for values in read_metrics(path) if stands(values)]
     write_whole(path, "".join(json.dumps(values) + "\n" for values in kept).encode())

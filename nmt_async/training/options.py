@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
-from nmt_async.errors import UserError
+from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
 from nmt_async.quantity import Quantity, parse_quantity
@@ -35,6 +35,9 @@ def time_quantity(text: str) -> Quantity:
 CLUSTERS = ("processes", "simulated")
 METRICS = ("cross-entropy", "bleu", "chrf")
 MAX_DEFAULT_WORKERS = 4
+MOST_THREADS = 4096
+MOST = 1_000_000_000
+"""Above it a number is a slip of the hand."""
 
 
 class MissingDevice(UserError):
@@ -89,6 +92,8 @@ class SyncOptions:
             raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise UserError(f"--workers: {self.workers} is too many; give {MOST_WORKERS:,} or fewer.")
         return [devices[index % len(devices)] for index in range(self.workers or self._default_workers(devices))]
 
     def _default_workers(self, devices: list[str]) -> int:
@@ -121,6 +126,8 @@ class SyncOptions:
         if self.cpu_threads is not None:
             if self.cpu_threads < 1:
                 raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
+            if self.cpu_threads > MOST_THREADS:
+                raise UserError(f"--cpu-threads: {self.cpu_threads} is too many; give {MOST_THREADS:,} or fewer.")
             return self.cpu_threads
         return max(1, available_cores() // self._computing_processes())
 
@@ -183,10 +190,12 @@ def _check_device(device: str) -> None:
         return
     try:
         kind = torch.device(device).type
-    except RuntimeError:
+    except (RuntimeError, ValueError, OverflowError):
         kind = ""
     if kind != "cuda":
-        raise UserError(f"--devices: {device!r} is not a device; give cpu, or numbers of CUDA devices such as 0,1.")
+        raise UserError(
+            f"--devices: {shown(device)} is not a device; give cpu, or numbers of CUDA devices such as 0,1."
+        )
     if not torch.cuda.is_available():
         raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
     if (torch.device(device).index or 0) >= torch.cuda.device_count():
@@ -377,6 +386,11 @@ class RunOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, V
             if getattr(self, name) < least:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
+                )
+        for name in (*at_least, "accumulate"):
+            if (getattr(self, name) or 0) > MOST:
+                raise UserError(
+                    f"--{name.replace('_', '-')}: {getattr(self, name)} is too large; give at most {MOST:,}."
                 )
         for name in ("valid_freq", "disp_freq", "save_freq", "stop_after"):
             value = getattr(self, name)

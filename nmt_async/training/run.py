@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.flat import FlatLayout
+from nmt_async.reading import as_dataclass
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
@@ -97,7 +99,8 @@ class Run:
         )
         self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self.metrics.note))
         if held is not None:
-            self.cluster.restore(*held)
+            with self._takes_up():
+                self.cluster.restore(*held)
         if validating and self.validations.possible:
             self._validate()
 
@@ -136,14 +139,30 @@ class Run:
                 self._record(Event(Kind.RESUMED, len(self.options.device_list())))
             return False, None
         values, tensors = found
-        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
-        self.moment = Moment(**values["moment"])
-        self.validations.restore(values)
-        if "stretch" in values:  # earlier versions did not keep it
-            self.stretch = Stretch.restored(values["stretch"])
+        with self._takes_up():
+            self._take_up(values, tensors)
         self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return bool(values["validating"]), (values.get("cluster", {}), tensors)
+
+    @contextlib.contextmanager
+    def _takes_up(self) -> Iterator[None]:
+        """What is taken up inside was checked by its hash, and may yet have been made by somebody else."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{self.folder.path}: its newest checkpoint holds no state that this run could have left "
+                f"({type(error).__name__}: {shown(str(error))}); remove it to go on from the one before, or choose "
+                f"another --out."
+            ) from None
+
+    def _take_up(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
+        self.moment = as_dataclass(Moment, values["moment"])
+        self.validations.restore(values)
+        if "stretch" in values:  # earlier versions did not keep it
+            self.stretch = Stretch.restored(values["stretch"])
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)

@@ -14,15 +14,16 @@ import json
 import os
 import platform
 import time
-import typing
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.cluster.profile import MOST_WORKERS
+from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
+from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.held_folder import HeldFolder
@@ -34,6 +35,9 @@ from nmt_async.writing import write_whole
 CONFIG = "config.yaml"
 DATA = "data.json"
 JOURNAL = "journal"
+JOURNAL_FORMAT = 1
+LONGEST_HEADER = 4096
+"""Bytes of a journal's first line."""
 
 
 class RunFolder:
@@ -58,7 +62,7 @@ class RunFolder:
         self.resumed = self.earlier is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("w")
+            self._lock = (path / ".lock").open("a")
         except OSError as error:
             raise UserError(
                 f"--out {path}: the folder cannot be written ({(error.strerror or str(error)).lower()}); "
@@ -130,6 +134,7 @@ def earlier_options(path: Path, options: TrainOptions, data: PreparedData) -> Tr
         UserError: it holds something else, or a run of other options or data.
     """
     if (path / CONFIG).exists():
+        _check_entries(path)
         return _check_same(path, options, data)
     if path.exists():
         _check_unused(path)
@@ -150,6 +155,16 @@ def _check_unused(path: Path) -> None:
         raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
 
 
+def _check_entries(path: Path) -> None:
+    """A run writes, and removes, in its own folder alone: a link would lead it elsewhere, a pipe would hold it up."""
+    for entry in path.iterdir():
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            what = "a link to another place" if entry.is_symlink() else "neither a file nor a folder"
+            raise UserError(
+                f"--out {path}: {entry.name} is {what}, and nothing that a run wrote; choose another folder."
+            )
+
+
 def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainOptions:
     begun_with = read_options(path)
     free = ("out", "dry_run", *(("workers", "accumulate") if options.cluster == "processes" else ()))
@@ -162,13 +177,13 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainO
             f"resume it, or another --out to begin anew."
         )
     try:
-        before = json.loads((path / DATA).read_text(encoding="utf-8"))
+        before = read_object(path / DATA)
         folder, fingerprint = before["folder"], before["fingerprint"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError):
         raise UserError(f"{path / DATA} cannot be read; the run cannot be resumed, choose another --out.") from None
     if fingerprint != data.fingerprint:
         raise UserError(
-            f"--out {path}: that run was begun on other data ({folder}); choose another --out for this data."
+            f"--out {path}: that run was begun on other data ({str(folder)[:300]}); choose another --out for this data."
         )
     check_update(begun_with, options, training_plan(options, data))
     return begun_with
@@ -181,6 +196,8 @@ def read_options(path: Path) -> TrainOptions:
         UserError: it is not a run, or its configuration is damaged.
     """
     try:
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path / CONFIG} is no file")
         return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")
@@ -218,23 +235,20 @@ class JournalFile:
     Args:
         path: appended to.
         threads: of each worker; with torch's build and the machine's type it decides bit-equality.
+
+    Raises:
+        UserError: something else stands there.
     """
 
     def __init__(self, path: Path, workers: int, threads: int) -> None:
+        whole = _whole_bytes(path)
         self._file = path.open("ab", buffering=0)
-        self._unwritten = bytearray()
-        self._cut_torn_end(path)
-        if not self._file.tell():
-            header = {"format": 1, "workers": workers, **environment(threads)}
-            self._unwritten += json.dumps(header).encode() + b"\n"
-
-    def _cut_torn_end(self, path: Path) -> None:
-        """Takes out what a crash left half written, or the records after it could not be read."""
-        with path.open("rb") as written:
-            header = written.readline()
-        size = path.stat().st_size if header.endswith(b"\n") else 0
-        self._file.truncate(size - (size - len(header)) % RECORD_BYTES if size else 0)
+        self._file.truncate(whole)
         self._file.seek(0, os.SEEK_END)
+        self._unwritten = bytearray()
+        if not self._file.tell():
+            header = {"format": JOURNAL_FORMAT, "workers": workers, **environment(threads)}
+            self._unwritten += json.dumps(header).encode() + b"\n"
 
     def record(self, event: Event) -> None:
         """Appends one event; it is on disk after the next `flush`."""
@@ -273,8 +287,38 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Event]]:
         UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.readline())
-            return typing.cast(dict[str, Any], header), list(decode(file.read()))
+        with open_ordinary(path) as file:
+            return _header(file.readline(LONGEST_HEADER)), list(decode(file.read()))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a journal ({error}).") from None
+
+
+def _whole_bytes(path: Path) -> int:
+    """Bytes of a journal without what a crash left half written, since the records after it could not be read.
+
+    Raises:
+        UserError: it is no journal, and nothing should be cut from it.
+    """
+    try:
+        with open_ordinary(path) as file:
+            line, size = file.readline(LONGEST_HEADER), os.fstat(file.fileno()).st_size
+        if size < LONGEST_HEADER and b"\n" not in line and b"}" not in line[:-1]:  # the header itself was cut off
+            return 0
+        _header(line)
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a journal ({error}); move it away to go on without what it records."
+        ) from None
+    return size - (size - len(line)) % RECORD_BYTES
+
+
+def _header(line: bytes) -> dict[str, Any]:
+    header = json_object(line.decode())
+    if header.get("format") != JOURNAL_FORMAT:
+        raise ValueError(f"it has format {shown(header.get('format'))}, this version reads {JOURNAL_FORMAT}")
+    workers = header.get("workers")
+    if type(workers) is not int or not 1 <= workers <= MOST_WORKERS:
+        raise ValueError(f"it says that {shown(workers)} workers made it")
+    return header

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nmt_async.decoding.model_folder import load_model, model_hashes
 from nmt_async.errors import UserError
+from nmt_async.reading import read_object
 from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.writing import write_whole
 
@@ -42,7 +43,7 @@ def write_state(folder: Path, text: str, tensors: dict[str, Tensor]) -> None:
 
 def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The values and the tensors in ``folder``, of which `checkpoint_damages` found none."""
-    return json.loads((folder / STATE).read_text(encoding="utf-8"))["state"], load_file(folder / TENSORS)
+    return read_object(folder / STATE)["state"], load_file(folder / TENSORS)
 
 
 def checkpoint_damages(folder: Path, size: int | None = None) -> list[str]:
@@ -97,10 +98,10 @@ def _misfits(folder: Path, size: int | None, format: int) -> list[str]:
 
 def _values(folder: Path) -> dict[str, Any] | None:
     try:
-        written = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        written = read_object(folder / STATE)
+    except (OSError, ValueError):
         return None
-    return written if isinstance(written, dict) and isinstance(written.get("state"), dict) else None
+    return written if isinstance(written.get("state"), dict) else None
 
 
 def _damages_of_format_1(folder: Path, size: int | None) -> list[str]:

@@ -61,6 +61,10 @@ class Judge:
         return {"ranking": self.ranking, "stalled": self.stalled}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up where `state` was taken."""
-        self.ranking = [(value, step) for value, step in state["ranking"]]
-        self.stalled = state["stalled"]
+        """Takes up where `state` was taken.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no state.
+        """
+        self.ranking = [(float(value), int(step)) for value, step in state["ranking"]]
+        self.stalled = int(state["stalled"])

@@ -100,7 +100,7 @@ class Validations:
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up where `state` was taken; what was being scored then has not begun."""
         self.judge.restore(state["judge"])
-        self._begun = self.judged = state["judged"]
+        self._begun = self.judged = int(state["judged"])
 
     def close(self) -> None:
         """Nothing more will be scored."""

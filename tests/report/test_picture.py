@@ -42,7 +42,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     [
         ("", [], "holds no report of training; there is nothing to show yet."),
         (METRICS, ["--update", "7"], "holds no report of training until update 7;"),
-        ("nonsense\n" + METRICS, [], "metrics.jsonl, line 1: this is not a report of training or validation."),
+        ("nonsense\n" + METRICS, [], "metrics.jsonl, line 1: this is not a report of training or validation ("),
         ('{"kind": "train"}\n' + METRICS, [], "line 1: this is not a report"),
         (METRICS, ["--width", "10"], "--width must be 40 or more, --height 1 or more."),
     ],

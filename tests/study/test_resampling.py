@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nmt_async.study import resampling
 from nmt_async.study.resampling import DRAWS, draw_weights, resampled_cross_entropy
 
 
@@ -20,6 +21,13 @@ def test_a_draw_has_as_many_sentences_as_there_are(sentences: int) -> None:
 def test_the_draws_are_the_same_every_time_and_others_for_other_sets() -> None:
     np.testing.assert_array_equal(draw_weights(50), draw_weights(50))
     assert not np.array_equal(draw_weights(50)[:, :20], draw_weights(20))
+
+
+def test_draws_made_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, tokens = np.linspace(1.0, 9.0, 30), np.arange(1.0, 31.0)
+    together = resampled_cross_entropy(losses, tokens)
+    monkeypatch.setattr(resampling, "AT_ONCE", 70)
+    assert np.allclose(resampled_cross_entropy(losses, tokens), together, rtol=1e-12)
 
 
 def test_every_sentence_is_drawn_about_once() -> None:

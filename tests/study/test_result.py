@@ -32,10 +32,11 @@ stretches = st.builds(
 options = st.dictionaries(words, st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words)
 results = st.builds(
     Result,
-    setting=st.builds(Setting, words, st.integers(), options), command=words, folder=words, data=words, cluster=words,
-    profile=words, workers=counts, parameters=counts, environment=st.dictionaries(words, words | st.integers()),
-    updates=counts, tokens=counts, seconds=numbers, processor_seconds=numbers, effective_batch=numbers,
-    tokens_per_second=numbers, staleness=st.dictionaries(st.integers(0, 99), counts), waiting=shares,
+    setting=st.builds(Setting, words, st.integers(0, 2**63 - 1), options), command=words, folder=words, data=words,
+    cluster=words, profile=words, workers=counts, parameters=counts,
+    environment=st.dictionaries(words, words | st.integers()), updates=counts, tokens=counts, seconds=numbers,
+    processor_seconds=numbers, effective_batch=numbers, tokens_per_second=numbers,
+    staleness=st.dictionaries(st.integers(0, 99), counts), waiting=shares,
     points=st.lists(points, max_size=3).map(tuple), stretches=st.lists(stretches, max_size=2).map(tuple),
     diverged=words,
 )  # fmt: skip
