@@ -76,8 +76,9 @@ class Checkpoints:
                 replaced.rename(replaced.with_suffix(""))
 
     def save(
-        self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor, best: list[int]
-    ) -> Future[None]:
+        self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor, best: list[int],
+        first: Callable[[], object] = lambda: None,
+    ) -> Future[None]:  # fmt: skip
         """Begins to write the checkpoint of ``step``; everything is copied before this returns.
 
         Args:
@@ -85,6 +86,7 @@ class Checkpoints:
             tensors: of the state, by name.
             decodes: the parameters (size,) to translate with.
             best: the steps of the best models so far, best first.
+            first: what must be done before the checkpoint gets its name; if it raises an OSError, it gets none.
 
         Returns:
             Is done when the checkpoint is on the disk; its result is an OSError if it could not be written, and a
@@ -95,7 +97,7 @@ class Checkpoints:
         chosen = self._copied("", decodes)
         text = json.dumps({"size": self.model.layout.size, **values})
         self.bytes_of_one = len(text) + sum(tensor.nbytes for tensor in (chosen, *copies.values()))
-        self._writing = self._writer.submit(self._write_state, step, text, copies, chosen, list(best))
+        self._writing = self._writer.submit(self._write_state, step, text, copies, chosen, list(best), first)
         return self._writing
 
     def _wait_for_copies(self) -> None:
@@ -141,13 +143,17 @@ class Checkpoints:
             if folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _write_state(self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor, best: list[int]) -> None:
+    def _write_state(
+        self, step: int, text: str, tensors: dict[str, Tensor], decodes: Tensor, best: list[int],
+        first: Callable[[], object],
+    ) -> None:  # fmt: skip
         if not all(map(_is_finite, tensors.values())):
             raise RunFailure(f"the parameters are not finite after update {step:,}.")
 
         def fill(folder: Path) -> None:
             self.model.save(folder, decodes)
             write_state(folder, text, tensors)
+            first()
 
         self._write(f"step-{step}", fill)
         write_whole(self.run / "last", f"checkpoints/step-{step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -267,8 +268,11 @@ class Run:
             "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.stretch.state(),
             "validating": self.validations.at(self.moment.updates), **self.validations.state(),
         }  # fmt: skip
+        self._guarded("writing the journal", self.journal.flush)
+        # A resume says how many of the journal's events still stand, so they must be there.
+        first = functools.partial(self.journal.secure, self.journal.recorded)
         best = self.validations.judge.best_steps
-        self.saving.begin(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best)
+        self.saving.begin(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best, first)
 
     def _write_checkpoint(self) -> None:
         self.saving.settle(self.validations.judge.best_steps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -236,6 +237,9 @@ class JournalFile:
         path: appended to.
         threads: of each worker; with torch's build and the machine's type it decides bit-equality.
 
+    Attributes:
+        recorded: bytes, of this sitting.
+
     Raises:
         UserError: something else stands there.
     """
@@ -246,13 +250,17 @@ class JournalFile:
         self._file.truncate(whole)
         self._file.seek(0, os.SEEK_END)
         self._unwritten = bytearray()
+        self._written = self.recorded = 0
         if not self._file.tell():
             header = {"format": JOURNAL_FORMAT, "workers": workers, **environment(threads)}
             self._unwritten += json.dumps(header).encode() + b"\n"
+            self.recorded = len(self._unwritten)
 
     def record(self, event: Event) -> None:
-        """Appends one event; it is on disk after the next `flush`."""
-        self._unwritten += encode(event)
+        """Appends one event; the system has it after the next `flush`."""
+        record = encode(event)
+        self._unwritten += record
+        self.recorded += len(record)
 
     def flush(self) -> None:
         """Hands what was recorded to the system.
@@ -261,7 +269,22 @@ class JournalFile:
             OSError: not all could be written; the rest is tried again the next time.
         """
         while self._unwritten:
-            del self._unwritten[: self._file.write(self._unwritten)]
+            written = self._file.write(self._unwritten)
+            self._written += written
+            del self._unwritten[:written]
+
+    def secure(self, recorded: int) -> None:
+        """Brings what was flushed to the disk. Another thread may call it.
+
+        Args:
+            recorded: as it was when something was saved that counts on what had been recorded.
+
+        Raises:
+            OSError: that could not be flushed, or cannot be brought there.
+        """
+        if self._written < recorded:
+            raise OSError(errno.EIO, "the journal before it is not written")
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Nothing more will be recorded; what the disk had no room for is lost."""

@@ -49,9 +49,9 @@ class Saving:
         return self._owed and self._clock() >= self._again
 
     def begin(self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor,
-              best: list[int]) -> None:  # fmt: skip
+              best: list[int], first: Callable[[], object] = lambda: None) -> None:  # fmt: skip
         """Begins to write a checkpoint; see `Checkpoints.save`."""
-        self._checkpoint = self.checkpoints.save(step, values, tensors, decodes, best)
+        self._checkpoint = self.checkpoints.save(step, values, tensors, decodes, best, first)
 
     def keep(self, step: int, parameters: Tensor, best: list[int]) -> None:
         """Begins to write the model of ``step``, one of the ``best``, from a copy of ``parameters`` (size,)."""

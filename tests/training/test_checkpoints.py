@@ -124,6 +124,17 @@ def test_a_checkpoint_is_what_was_when_it_was_begun(writer: CheckpointWriter) ->
         assert {float(tensor.unique()) for tensor in load_file(folder / "model.safetensors").values()} == {decodes}
 
 
+def test_a_checkpoint_without_its_journal_gets_no_name(writer: CheckpointWriter) -> None:
+    def fail() -> None:
+        raise OSError("the journal before it is not written")
+
+    writer.save(1)
+    vector = writer.vector(2)
+    with pytest.raises(OSError, match="the journal before it"):
+        writer.checkpoints.save(2, {}, {"parameters": vector}, vector, [], fail).result()
+    assert writer.names == ["step-1"]
+
+
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_is_not_saved(writer: CheckpointWriter, number: float) -> None:
     writer.save(1)

@@ -41,6 +41,20 @@ def test_records_after_a_torn_one_can_be_read(tmp_path: Path, torn: bytes) -> No
     assert len(events) == 2 + 2 * whole
 
 
+def test_nothing_counts_on_a_journal_that_is_not_written(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal", workers=2, threads=1)
+    journal.record(EVENT)
+    with pytest.raises(OSError, match="the journal before it is not written"):
+        journal.secure(journal.recorded)
+    journal.flush()
+    counted = journal.recorded
+    journal.record(EVENT)
+    journal.secure(counted)
+    with pytest.raises(OSError, match="the journal before it is not written"):
+        journal.secure(journal.recorded)
+    journal.close()
+
+
 def test_a_torn_journal_header_is_written_again(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b'{"format": 1, "wor')
     journal = JournalFile(tmp_path / "journal", workers=2, threads=1)
