@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import load_yaml
 from nmt_async.quantity import parse_quantity
 from nmt_async.study.comparison import FINAL, QUANTITIES, TO_QUALITY
@@ -143,7 +143,7 @@ def _claims(values: Mapping[str, Any], where: str) -> tuple[Claim, ...]:
     for number, item in enumerate(_items(values["claims"], where, "claims"), start=1):
         claim = _claim(item, f"{where}, claim {number}", names, minimum)
         if claim.id in (earlier.id for earlier in claims):
-            raise UserError(f"{where}: two claims are called {claim.id!r}; give each an id of its own.")
+            raise UserError(f"{where}: two claims are called {shown(claim.id)}; give each an id of its own.")
         claims.append(claim)
     return tuple(claims)
 
@@ -168,7 +168,7 @@ def _criterion(values: Any, where: str, names: Mapping[str, Choice]) -> Criterio
     )  # fmt: skip
     quantity = _text(values["quantity"], where, "quantity")
     if quantity not in QUANTITIES:
-        raise UserError(f"{where}: quantity {quantity!r} is not known; choose one of {', '.join(QUANTITIES)}.")
+        raise UserError(f"{where}: quantity {shown(quantity)} is not known; choose one of {', '.join(QUANTITIES)}.")
     sides = _sides(values, where, quantity, names)
     beside = None
     if "beside" in values:
@@ -212,8 +212,8 @@ def _names(values: Any, where: str) -> dict[str, Choice]:
     for key, value in values.items():
         name = _text(key, where, "a name")
         listed = value if isinstance(value, list) else [value]
-        items = _items(listed, where, f"name {name!r}")
-        named[name] = Choice(name, tuple(_text(item, where, f"name {name!r}") for item in items))
+        items = _items(listed, where, f"name {shown(name)}")
+        named[name] = Choice(name, tuple(_text(item, where, f"name {shown(name)}") for item in items))
     return named
 
 
@@ -223,7 +223,7 @@ def _minimum(values: Any, where: str, otherwise: Minimum) -> Minimum:
     if "tokens" in values:
         tokens = _tokens(values["tokens"], f"{where}: minimum of tokens")
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise UserError(f"{where}: minimum of seeds: {seeds!r} is not a count of runs.")
+        raise UserError(f"{where}: minimum of seeds: {shown(seeds)} is not a count of runs.")
     return Minimum(tokens, seeds)
 
 
@@ -239,7 +239,7 @@ def _check_keys(values: Any, where: str, needed: tuple[str, ...], allowed: tuple
         raise UserError(f"{where} is not a mapping of {', '.join(needed + allowed)}.")
     for key in values:
         if key not in needed + allowed:
-            raise UserError(f"{where}: {key!r} means nothing here; there are {', '.join(needed + allowed)}.")
+            raise UserError(f"{where}: {shown(key)} means nothing here; there are {', '.join(needed + allowed)}.")
     for key in needed:
         if key not in values:
             raise UserError(f"{where}: {key!r} is missing.")
@@ -253,12 +253,12 @@ def _items(values: Any, where: str, what: str) -> list[Any]:
 
 def _text(value: Any, where: str, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: {what} is {value!r}, and must be text.")
+        raise UserError(f"{where}: {what} is {shown(value)}, and must be text.")
     return value.strip()
 
 
 def _number(values: Mapping[str, Any], where: str, key: str, otherwise: float) -> float:
     value = values.get(key, otherwise)
     if isinstance(value, bool) or not isinstance(value, int | float) or (key in values and not math.isfinite(value)):
-        raise UserError(f"{where}: {key!r} is {value!r}, and must be a number.")
+        raise UserError(f"{where}: {shown(key)} is {shown(value)}, and must be a number.")
     return float(value)

@@ -71,8 +71,8 @@ def read_declaration(path: Path) -> Declaration:
     base = _mapping(path, "base", values.get("base", {}))
     options = {name: _given({**base, **_mapping(path, f"conditions, {name}", own)}) for name, own in conditions.items()}
     for name, given in options.items():
-        _check_options(path, f"condition {name!r}", given)
-        from_mapping(TrainOptions, given, f"{path}, condition {name!r}")
+        _check_options(path, f"condition {shown(name)}", given)
+        from_mapping(TrainOptions, given, f"{path}, condition {shown(name)}")
     sizes = _mapping(path, "sizes", values.get("sizes"))
     return Declaration(
         str(values.get("title", path.stem)), str(values.get("question", "")).strip(),
@@ -106,7 +106,7 @@ def _check_options(path: Path, condition: str, given: Mapping[str, Any]) -> None
 
 
 def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Size:
-    where = f"{path}, size {name!r}"
+    where = f"{path}, size {shown(name)}"
     try:
         budget = parse_quantity(str(values["budget"]), ("updates", "tokens", "epochs", "hours", "minutes"))
         asked = as_dataclass(_Asked, dict(values), others=True)
@@ -120,11 +120,11 @@ def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str
             raise UserError(f"{where}: no condition is called {shown(pattern)}.")
         names += [condition for condition in matching if condition not in names]
     given = _mapping(path, f"{where}, options", values.get("options", {}))
-    _check_options(path, f"size {name!r}", given)
+    _check_options(path, f"size {shown(name)}", given)
     own = {**given, **often(budget, validations)}
     settings = tuple(Setting(condition, seed, {**options[condition], **own}) for seed in seeds for condition in names)
     for condition in names:
-        from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {condition!r}")
+        from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {shown(condition)}")
     return Size(name, settings, str(values.get("note", "")).strip())
 
 

@@ -47,6 +47,9 @@ from nmt_async.training.validations import Validations
 
 VANISHED = "nothing of the run is kept unless it is put back; "
 
+NO_STATE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+"""What taking up a state raises that no run can have left."""
+
 
 class Unsaved(RunFailure):
     """The run ended, and its last checkpoint could not be written."""
@@ -151,7 +154,7 @@ class Run:
         """What is taken up inside was checked by its hash, and may yet have been made by somebody else."""
         try:
             yield
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except NO_STATE as error:
             raise UserError(
                 f"{self.folder.path}: its newest checkpoint holds no state that this run could have left "
                 f"({type(error).__name__}: {shown(str(error))}); remove it to go on from the one before, or choose "

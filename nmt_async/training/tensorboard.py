@@ -29,6 +29,7 @@ TRAIN_TAGS = {
     "source_tokens": "train/source_tokens", "target_tokens": "train/target_tokens",
     "source_tokens_per_second": "train/source_tokens_per_second",
     "target_tokens_per_second": "train/target_tokens_per_second", "seconds": "train/seconds",
+    "stall_seconds": "train/stall_seconds", "stall_longest": "train/stall_longest",
     "stretch_tokens": "train/stretch_tokens", "loss": "train/loss", "learning_rate": "train/learning_rate",
     "gradient_norm": "updates/gradient_norm", "effective_batch": "updates/effective_batch",
     "latest_tokens": "updates/latest_tokens", "staleness_mean": "updates/staleness_mean",

@@ -147,7 +147,7 @@ def test_a_model_beyond_memory_is_one_sentence(
     small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words in ([], ["--dry-run"]):
-        assert run(["train", str(small_data), *typed(tmp_path / "run", dim_emb=10_000_000), *words]) == 1
+        assert run(["train", str(small_data), *typed(tmp_path / "run", dim_emb=65_536), *words]) == 1
         assert "the model does not fit this machine's memory" in capsys.readouterr().err
 
 
