@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.options import option
 from nmt_async.pages.canvas import require_matplotlib
 from nmt_async.pages.one_study import words_of
@@ -61,7 +61,7 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
     claims = read_claims(options.claims) if options.claims else ()
     study = read_declaration(declaration)
     if options.size not in study.sizes:
-        raise UserError(f"--size: {options.size!r} is not one of {', '.join(study.sizes)}.")
+        raise UserError(f"--size: {shown(options.size)} is not one of {', '.join(study.sizes)}.")
     size = study.sizes[options.size]
     check_names(size.settings)
     prepared = PreparedData.open(data)

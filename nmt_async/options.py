@@ -99,6 +99,10 @@ def convert(field: dataclasses.Field[Any], field_type: Any, value: Any) -> Any:
     return _scalar(field, inner, value, parse, choices)
 
 
+LARGEST_WHOLE = 2**63 - 1
+"""Of an option."""
+
+
 def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
     name = flag_of(field)
     if parse is not None:
@@ -122,6 +126,8 @@ def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
         if kind is int and isinstance(value, float) and not value.is_integer():
             raise ValueError
         converted = kind(value)
+        if isinstance(converted, int) and abs(converted) > LARGEST_WHOLE:
+            raise OverflowError
         if isinstance(converted, str | os.PathLike) and b"\0" in os.fsencode(converted):
             raise ValueError
     except (TypeError, ValueError, OverflowError):

@@ -52,7 +52,7 @@ def parse_quantity(text: str, allowed: tuple[Unit, ...] = ("updates", "tokens", 
     number, factor, suffix = match.groups()
     unit = UNITS[suffix or ""]
     if unit not in allowed:
-        raise UserError(f"{text!r} counts {unit}; here only {', '.join(allowed)} can be counted.")
+        raise UserError(f"{shown(text)} counts {unit}; here only {', '.join(allowed)} can be counted.")
     amount = float(number) * FACTORS[factor]
     if amount > MOST:
         raise UserError(f"{shown(text)} is too much; give an amount of at most {MOST:g}.")

@@ -233,7 +233,7 @@ def _description(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a model's description; use another checkpoint.")
     if description["format"] not in (1, FORMAT_VERSION):
         raise UserError(
-            f"{path} has format {description['format']!r}, this version reads {FORMAT_VERSION}; "
+            f"{path} has format {shown(description['format'])}, this version reads {FORMAT_VERSION}; "
             f"use the version of nmt-async that wrote it."
         )
     return description

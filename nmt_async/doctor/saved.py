@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
 from nmt_async.doctor.finding import Finding
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.reading import read_text, within
 from nmt_async.training.saved_state import checkpoint_damages
 
@@ -65,4 +65,4 @@ def _pointers(run: Path) -> Iterator[Finding]:
             continue
         if named is None or not named.is_file():
             advice = "give translate a folder of checkpoints/ itself; the next save writes it"
-            yield Finding(name, "wrong", f"{pointer} names {target!r}, and no model is there", advice)
+            yield Finding(name, "wrong", f"{pointer} names {shown(target)}, and no model is there", advice)

@@ -122,7 +122,7 @@ def model_named(text: str) -> str:
     """
     name = MARIANS_NAMES.get(text, text)
     if name not in MODELS:
-        raise UserError(f"{text!r} is not known; choose one of {', '.join(MODELS)}.")
+        raise UserError(f"{shown(text)} is not known; choose one of {', '.join(MODELS)}.")
     return name
 
 

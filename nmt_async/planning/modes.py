@@ -79,7 +79,7 @@ def mode_options(text: str) -> dict[str, Any]:
     count = int(match["count"]) if match["count"] else None
     if match["name"] == "local":
         if count is None:
-            raise UserError(f"--modes: {text!r} does not say how many batches a worker sums; give local:N.")
+            raise UserError(f"--modes: {shown(text)} does not say how many batches a worker sums; give local:N.")
         options: dict[str, Any] = {"sync-mode": "async", "local-accumulate": count}
     else:
         options = {"sync-mode": match["name"]}
@@ -94,7 +94,7 @@ def mode_options(text: str) -> dict[str, Any]:
             options["learn-rate"] = math.nan
         if not 0 < options["learn-rate"] < math.inf:
             raise UserError(
-                f"--modes: {text!r}: {match['rate']!r} is not a learning rate; give a number such as 0.0003."
+                f"--modes: {shown(text)}: {shown(match['rate'])} is not a learning rate; give a number such as 0.0003."
             )
     return options
 
@@ -108,7 +108,9 @@ def modes_named(text: str) -> tuple[Mode, ...]:
     modes = tuple(Mode(name.strip()) for name in text.split(",") if name.strip())
     for mode in modes:
         if "@" in mode.name:
-            raise UserError(f"--modes: {mode.name!r}: a learning rate changes no time; leave out what follows the @.")
+            raise UserError(
+                f"--modes: {shown(mode.name)}: a learning rate changes no time; leave out what follows the @."
+            )
         mode.rule(2)
     if not modes:
         raise UserError("--modes names no mode; give some, as in sync,async,hybrid:4,hybrid:W.")

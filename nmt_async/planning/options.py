@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
@@ -108,7 +109,7 @@ class SimulateOptions:
         try:
             return profile_for(self.profile, workers)
         except UserError as error:
-            if Path(self.profile).is_file() and "or fewer" in str(error):
+            if os.path.isfile(self.profile) and "or fewer" in str(error):
                 raise UserError(f"{str(error).removesuffix('.')}, or --repeat to let them come again.") from None
             raise
 
@@ -160,7 +161,7 @@ def _model_size(text: str) -> int | None:
     size = round(float(match[1]) * FACTORS[match[2]]) if match else 0
     if size < 1:
         raise UserError(
-            f"--model-size: {text!r} is neither a number of parameters, such as 60M, nor one of "
+            f"--model-size: {shown(text)} is neither a number of parameters, such as 60M, nor one of "
             f"{', '.join(MODELS['transformer'])}."
         )
     return size

@@ -242,7 +242,7 @@ def _check_keys(values: Any, where: str, needed: tuple[str, ...], allowed: tuple
             raise UserError(f"{where}: {shown(key)} means nothing here; there are {', '.join(needed + allowed)}.")
     for key in needed:
         if key not in values:
-            raise UserError(f"{where}: {key!r} is missing.")
+            raise UserError(f"{where}: {shown(key)} is missing.")
 
 
 def _items(values: Any, where: str, what: str) -> list[Any]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.study.claims import Claim, read_claims
 from nmt_async.study.conditions import Condition, by_condition
 from nmt_async.study.declaration import read_declaration
@@ -125,16 +125,18 @@ def _region(what: str, conditions: Conditions, verdicts: Sequence[Verdict], aske
         named = [verdict for verdict in verdicts if _named(verdict.claim.id, patterns)]
         return verdicts_list(named) if kind == "verdicts" else claims_that(OUTCOMES[kind], named)
     if kind not in TABLES:
-        raise UserError(f"The document asks for {kind!r} between markers; there are {', '.join([*TABLES, *OTHERS])}.")
-    shown = [
+        raise UserError(
+            f"The document asks for {shown(kind)} between markers; there are {', '.join([*TABLES, *OTHERS])}."
+        )
+    chosen = [
         condition
         for pattern in patterns or ["*"]
         for condition in conditions.values()
         if fnmatchcase(condition.name, pattern)
     ]
-    shown = list({condition.name: condition for condition in shown}.values())
+    chosen = list({condition.name: condition for condition in chosen}.values())
     measured = [
-        condition for condition in shown if all(result.points or result.diverged for result in condition.results)
+        condition for condition in chosen if all(result.points or result.diverged for result in condition.results)
     ]
     missing = [pattern for pattern in patterns if not any(fnmatchcase(one.name, pattern) for one in measured)]
     notes = [f"Not run: {', '.join(f'`{pattern}`' for pattern in missing)}."] if missing else []
@@ -150,7 +152,9 @@ def _check_markers(document: str) -> None:
     for marker in _MARKER.finditer(document):
         line = document.count("\n", 0, marker.start()) + 1
         if (marker[1] == "end") != bool(inside):
-            raise UserError(f"Line {line} of the document has {marker[0]!r} where the other marker is due; pair them.")
+            raise UserError(
+                f"Line {line} of the document has {shown(marker[0])} where the other marker is due; pair them."
+            )
         inside = "" if inside else marker[1]
     regions = len(_REGION.findall(document))
     if not inside and regions != sum(marker[1] != "end" for marker in _MARKER.finditer(document)):
@@ -175,7 +179,7 @@ def main() -> int:
     try:
         sizes = read_declaration(typed.study).sizes
         if typed.size not in sizes:
-            raise UserError(f"--size: {typed.size!r} is not one of {', '.join(sizes)}.")
+            raise UserError(f"--size: {shown(typed.size)} is not one of {', '.join(sizes)}.")
         asked = sizes[typed.size].settings
         results = study_results(typed.results, asked)
         text = typed.document.read_text(encoding="utf-8")

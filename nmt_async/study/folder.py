@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.reading import read_object
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
@@ -60,7 +60,9 @@ class StudyFolder:
             return None
         result = Result.read(path)
         if result.setting != setting:
-            raise UserError(f"{path} is of other options than {setting.condition!r} has now; choose another folder.")
+            raise UserError(
+                f"{path} is of other options than {shown(setting.condition)} has now; choose another folder."
+            )
         if result.data != data:
             raise UserError(f"{path} was made on other data; choose another folder for this data.")
         return result
@@ -110,5 +112,5 @@ def check_names(settings: Sequence[Setting]) -> None:
     names: set[str] = set()
     for setting in settings:
         if setting.name in names:
-            raise UserError(f"{setting.condition!r} with seed {setting.seed} is asked for twice.")
+            raise UserError(f"{shown(setting.condition)} with seed {setting.seed} is asked for twice.")
         names.add(setting.name)

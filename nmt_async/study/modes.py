@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import from_mapping, option, to_mapping
 from nmt_async.planning.modes import mode_options
@@ -104,7 +104,7 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
         try:
             return [int(seed) for seed in self.seeds.split(",") if seed.strip()]
         except ValueError:
-            raise UserError(f"--seeds: {self.seeds!r} is not a list of numbers such as 1,2,3.") from None
+            raise UserError(f"--seeds: {shown(self.seeds)} is not a list of numbers such as 1,2,3.") from None
 
     def base_name(self) -> str:
         """The mode that others are compared with.
@@ -116,7 +116,7 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
         if self.baseline is None:
             return next((mode for mode in modes if mode.split("@")[0] == "sync"), modes[0])
         if self.baseline not in modes:
-            raise UserError(f"--baseline: {self.baseline!r} is not among the modes {', '.join(modes)}.")
+            raise UserError(f"--baseline: {shown(self.baseline)} is not among the modes {', '.join(modes)}.")
         return self.baseline
 
     def base(self) -> dict[str, Any]:

@@ -36,6 +36,6 @@ def resampled_cross_entropy(losses: np.ndarray, tokens: np.ndarray, draws: int =
     parts = []
     for begin in range(0, draws, at_once):
         weights = _weights(generator, len(losses), min(at_once, draws - begin))
-        with np.errstate(invalid="ignore"):  # a loss that is not finite makes the draws it is in so
+        with np.errstate(invalid="ignore", over="ignore"):  # a loss that is not finite makes the draws it is in so
             parts.append((weights @ losses) / (weights @ tokens))
     return np.concatenate(parts)

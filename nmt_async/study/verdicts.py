@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum
 from nmt_async.study.comparison import FINAL, Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, curves_of
@@ -73,7 +73,7 @@ def judge(claims: Sequence[Claim], conditions: Mapping[str, Condition]) -> tuple
         try:
             findings = tuple(_find(criterion, claim.minimum, conditions) for criterion in claim.criteria)
         except UserError as error:
-            raise UserError(f"Claim {claim.id!r}: {error}") from None
+            raise UserError(f"Claim {shown(claim.id)}: {error}") from None
         there = [conditions[name] for name in claim.conditions if name in conditions]
         runs = tuple(result.setting.name for condition in there for result in condition.results)
         verdicts.append(Verdict(claim, findings, runs))

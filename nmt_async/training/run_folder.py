@@ -153,7 +153,7 @@ def _check_unused(path: Path) -> None:
         if not entry.name.startswith(".") and entry.name.removesuffix(".partial") not in ours
     ]
     if leftovers:
-        raise UserError(f"--out {path}: this folder holds {leftovers[0]!r} and is not a run; choose another.")
+        raise UserError(f"--out {path}: this folder holds {shown(leftovers[0])} and is not a run; choose another.")
 
 
 def _check_entries(path: Path) -> None:
