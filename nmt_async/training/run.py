@@ -361,6 +361,7 @@ class Run:
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:
             self._warn(f"update {self.moment.updates:,} could not be saved ({error}).")
+        self.saving.settle(self.validations.judge.best_steps)  # one may be under way
         steps = self.checkpoints.steps()
         if not steps:
             return "Nothing is saved."

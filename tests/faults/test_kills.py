@@ -58,7 +58,8 @@ def test_random_kills_of_real_workers_lose_no_batch_and_double_none(
     for death in deaths:
         assert re.match(
             r"worker \d died (at batch \d+ of epoch \d|before it had a batch) "
-            r"\((killed by signal (9; out of memory\?|11|10)|RuntimeError: injected from outside|exit code 1)\)", death
+            r"\((killed by signal (9; out of memory\?|11, SIGSEGV|10, SIGUSR1)|"
+            r"RuntimeError: injected from outside|exit code 1)\)", death
         )  # fmt: skip
     found = account(events_of(run))
     assert found.contradictions == []
