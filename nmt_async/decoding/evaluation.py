@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.decoding.lines import text_lines
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.scores import Score, check_lines, corpus_scores
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.text_file import text_lines
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.options import flag_of, option
 from nmt_async.text.progress import Progress
@@ -65,7 +65,7 @@ def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
     device = use_device(options)
     loaded = load_model(model)
-    translator = Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device)
+    translator = LineTranslator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:
         for translation in translator.translate(lines):

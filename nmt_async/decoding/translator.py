@@ -24,11 +24,15 @@ class Candidate:
         text: without line breaks.
         score: summed log-probability in nats.
         normalised: the score divided by length^alpha; what candidates are ranked by.
+        tokens: its subwords.
+        token_scores: log-probability of each, then of the end mark; empty where nothing was computed.
     """
 
     text: str
     score: float
     normalised: float
+    tokens: tuple[str, ...] = ()
+    token_scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,8 @@ def warn_on_stderr(message: str) -> None:
     print(f"nmt-async: {message}", file=sys.stderr)
 
 
-class Translator:
-    """A model with its vocabularies and the way to search.
+class LineTranslator:
+    """A model with its vocabularies and one way to search.
 
     Args:
         model: moved to ``device``.
@@ -84,14 +88,18 @@ class Translator:
         self.device = device
         self.warn = warn
 
-    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """A translation of each line, in their order; first ones come before the last line is read."""
+    def translate(self, lines: Iterable[str], at_hand: bool = False) -> Iterator[Translation]:
+        """A translation of each line, in their order; first ones come before the last line is read.
+
+        Args:
+            at_hand: no line has to be waited for (see `windows`).
+        """
         first = 1
-        for window in windows(lines, self.options.mini_batch * self.options.maxi_batch):
-            yield from self._translate_window(window, first)
+        for window in windows(lines, self.options.mini_batch * self.options.maxi_batch, at_hand):
+            yield from self.translate_window(window, first)
             first += len(window)
 
-    def _translate_window(self, lines: list[str], first: int) -> list[Translation]:
+    def translate_window(self, lines: list[str], first: int = 1) -> list[Translation]:
         """The translations of lines that are numbered from ``first``."""
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
@@ -135,12 +143,5 @@ class Translator:
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))
-        return Candidate(text, hypothesis.score, hypothesis.normalised)
-
-
-def n_best_lines(number: int, translation: Translation) -> list[str]:
-    """The candidates of the line ``number`` (from 0) in the form of Marian's ``--n-best``."""
-    return [
-        f"{number} ||| {candidate.text} ||| F0= {candidate.score:.6f} ||| {candidate.normalised:.6f}"
-        for candidate in translation.n_best
-    ]
+        tokens = self.target_vocabulary.pieces(hypothesis.ids)
+        return Candidate(text, hypothesis.score, hypothesis.normalised, tokens)
