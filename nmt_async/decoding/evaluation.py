@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt_async.decoding.ensemble import load_models
 from nmt_async.decoding.lines import text_lines
-from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.scores import Score, check_lines, corpus_scores
 from nmt_async.decoding.translator import Translator
@@ -64,7 +64,7 @@ def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -
         _refuse_decoding_options(options)
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
     device = use_device(options)
-    loaded = load_model(model)
+    loaded = load_models([model], options.weights)
     translator = Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:

@@ -11,6 +11,7 @@ import torch
 from nmt_async.decoding.beam import Hypothesis, beam_search
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.sampling import sample
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
@@ -131,7 +132,8 @@ class Translator:
     @torch.inference_mode()
     def _search(self, rows: list[list[int]]) -> list[list[Hypothesis]]:
         source, lengths = pad(rows)
-        return beam_search(self.model, source.to(self.device), lengths.to(self.device), self.search)
+        find = beam_search if self.search.sampling is None else sample
+        return find(self.model, source.to(self.device), lengths.to(self.device), self.search)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))
