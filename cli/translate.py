@@ -13,12 +13,17 @@ from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 
-ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+ARGUMENTS = {
+    "models": Annotated[
+        list[Path],
+        typer.Argument(help="Folder of a run or of a checkpoint; several translate together.", metavar="MODEL..."),
+    ]
+}
 EXAMPLE = "nmt-async translate run < test.en > test.de"
 GROUPS = (FILES, "Search", PRINTED, "Computing")
 
 
-def run(options: TranslateOptions, common: CommonOptions, model: Path) -> None:
+def run(options: TranslateOptions, common: CommonOptions, models: list[Path]) -> None:
     """Translate standard input with a trained model: one line out for each line in."""
     seen = sys.stderr.isatty() and not (options.output is None and sys.stdout.isatty())
-    translate_files(options, model, progress_for(common.quiet or not seen))
+    translate_files(options, models, progress_for(common.quiet or not seen))

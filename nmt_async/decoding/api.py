@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from nmt_async.decoding.ensemble import Weights, load_models
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
+from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
 from nmt_async.decoding.translator import LineTranslator, Translation, warn_on_stderr
 
@@ -25,8 +27,16 @@ class SearchArguments(TypedDict, total=False):
 
     beam_size: int
     normalize: float
-    max_length: int
+    word_penalty: float
+    allow_unk: bool
+    min_target_length: int
+    max_target_length: int | None
+    min_length_factor: float
     max_length_factor: float
+    no_repeat_ngram_size: int
+    output_sampling: SamplingMethod | str | None
+    seed: int
+    max_length: int
     mini_batch: int
     mini_batch_words: int
     maxi_batch: int
@@ -43,65 +53,89 @@ class ScoringArguments(TypedDict, total=False):
 
 
 class Translator:
-    """Translates with a trained model.
+    """Translates with a trained model, or with several as one.
 
     >>> translator = Translator("run")                                     # doctest: +SKIP
     >>> translator.translate(["A dog runs."], beam_size=5)[0].text         # doctest: +SKIP
     'Ein Hund läuft.'
 
     Args:
-        model: the folder of a run or of a checkpoint.
+        model: the folder of a run or of a checkpoint, or several.
+        weights: of several models' log-probabilities; None: all the same, with the sum 1.
         device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
         threads: CPU threads of this process from here on (else as many as torch has).
         warn: called with a sentence for each line that is cut; by default they go to standard error.
 
     Raises:
-        UserError: there is no such model or device, or a file is damaged.
+        UserError: there is no such model or device, a file is damaged, or models do not go together.
     """
 
     def __init__(
         self,
-        model: ModelPath,
+        model: ModelPath | Sequence[ModelPath],
         *,
+        weights: Weights | Sequence[float] | None = None,
         device: str = "cpu",
         threads: int | None = None,
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
         self.options = DecodingOptions(device=device, threads=threads)
         self.device = use_device(self.options)
-        self.loaded = load_model(Path(model))
+        folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
+        if weights is not None and not isinstance(weights, Weights):
+            weights = Weights.parse(" ".join(map(repr, weights)))
+        self.loaded = load_models(folders, weights)
         self.warn = warn
 
     def translate(
-        self, lines: Iterable[str], *, n_best: int = 1, **options: Unpack[SearchArguments]
-    ) -> list[Translation]:  # fmt: skip
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        **options: Unpack[SearchArguments],
+    ) -> list[Translation]:
         """A translation of each line, in their order; a line without words gives an empty one.
 
         Args:
             n_best: candidates for each line, at most the beam's size.
+            alignment: candidates come with alignments.
+            prefixes: how the translation of each line begins; empty where that is free.
             options: as ``nmt-async translate`` has them; their defaults are the same.
 
         Raises:
             UserError: an option that makes no sense.
         """
-        if not isinstance(lines, Sequence):
-            lines = list(lines)
-        return list(self.stream(lines, n_best=n_best, **options))
+        lines = list(_lines(lines))
+        return list(self.stream(lines, n_best=n_best, alignment=alignment, prefixes=prefixes, **options))
 
     def stream(
-        self, lines: Iterable[str], *, n_best: int = 1, at_hand: bool = False, **options: Unpack[SearchArguments]
-    ) -> Iterator[Translation]:  # fmt: skip
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        at_hand: bool = False,
+        **options: Unpack[SearchArguments],
+    ) -> Iterator[Translation]:
         """As `translate`, in constant memory: the first translations come before the last line is read.
 
         Args:
             at_hand: no line has to be waited for, as none of a file has; else what is there is translated at once.
         """
-        return self.line_translator(replace(self.options, **options), n_best).translate(_lines(lines), at_hand)
+        how = options.get("output_sampling")
+        if isinstance(how, str):
+            options["output_sampling"] = SamplingMethod.parse(how)
+        changed = replace(self.options, **options)  # type: ignore[arg-type]
+        translator = self.line_translator(changed, n_best, alignment)
+        return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), prefixes)
 
-    def line_translator(self, options: DecodingOptions, n_best: int = 1) -> LineTranslator:
-        """What translates lines with these options (its device and threads are the translator's)."""
+    def line_translator(self, options: DecodingOptions, n_best: int = 1, alignment: bool = False) -> LineTranslator:
+        """What translates lines with these options (its device, threads and weights are the translator's)."""
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
-        return LineTranslator(model, source, target, options, self.device, n_best, self.warn)
+        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment)
 
 
 class Scorer:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from nmt_async.decoding.alignment import AlignmentForm, links
 from nmt_async.decoding.filtering import DualScore
 from nmt_async.decoding.scoring import Scored
 from nmt_async.decoding.translator import Candidate, Translation
@@ -17,43 +19,61 @@ from nmt_async.decoding.translator import Candidate, Translation
 FORMATS = ("text", "tsv", "jsonl")
 
 
-def translation_lines(number: int, translation: Translation, form: str, n_best: bool, words: bool) -> list[str]:
-    """What is printed of the line ``number``, counted from 1.
+@dataclass(frozen=True)
+class Printed:
+    """What is printed of a translation.
 
-    Args:
-        n_best: print all candidates.
-        words: print the subwords and their scores.
+    Attributes:
+        form: one of `FORMATS`.
+        n_best: all candidates.
+        words: their subwords and the scores of those.
+        alignment: and what the subwords looked at, in which form; None: not that.
     """
-    candidates = translation.n_best if n_best else translation.n_best[:1]
-    if form == "jsonl":
-        values = {"line": number, **_candidate_values(candidates[0], words)}
-        if n_best:
-            values["n_best"] = [_candidate_values(candidate, words) for candidate in candidates]
+
+    form: str = "text"
+    n_best: bool = False
+    words: bool = False
+    alignment: AlignmentForm | None = None
+
+    def lines(self, number: int, translation: Translation) -> list[str]:
+        """What is printed of the line ``number``, counted from 1."""
+        candidates = translation.n_best if self.n_best else translation.n_best[:1]
+        if self.form == "tsv":
+            return ["\t".join(self._fields(number, rank, found)) for rank, found in enumerate(candidates, 1)]
+        if self.form == "text":
+            return [self._text(number, candidate) for candidate in candidates]
+        values = {"line": number, **self._values(candidates[0])}
+        if self.n_best:
+            values["n_best"] = [self._values(candidate) for candidate in candidates]
         return [json_line(values)]
-    if form == "tsv":
-        return ["\t".join(_candidate_fields(number, rank, found, words)) for rank, found in enumerate(candidates, 1)]
-    return [_text_line(number, candidate, n_best, words) for candidate in candidates]
 
+    def _values(self, candidate: Candidate) -> dict[str, Any]:
+        values = {"translation": candidate.text, "score": candidate.score, "normalised": candidate.normalised}
+        if self.words:
+            values |= words_of(candidate.tokens, candidate.token_scores)
+        if self.alignment is not None:
+            values["alignment"] = _aligned(self.alignment, candidate)
+        return values
 
-def _candidate_values(candidate: Candidate, words: bool) -> dict[str, Any]:
-    values = {"translation": candidate.text, "score": candidate.score, "normalised": candidate.normalised}
-    return values | (words_of(candidate.tokens, candidate.token_scores) if words else {})
+    def _fields(self, number: int, rank: int, candidate: Candidate) -> list[str]:
+        text = candidate.text.replace("\t", " ")
+        fields = [str(number), str(rank), text, f"{candidate.score:.6f}", f"{candidate.normalised:.6f}"]
+        if self.words:
+            fields += word_fields(candidate.tokens, candidate.token_scores)
+        if self.alignment is not None:
+            fields.append(self.alignment.text(candidate.alignment or ()))
+        return fields
 
-
-def _candidate_fields(number: int, rank: int, candidate: Candidate, words: bool) -> list[str]:
-    text = candidate.text.replace("\t", " ")
-    fields = [str(number), str(rank), text, f"{candidate.score:.6f}", f"{candidate.normalised:.6f}"]
-    return fields + (word_fields(candidate.tokens, candidate.token_scores) if words else [])
-
-
-def _text_line(number: int, candidate: Candidate, n_best: bool, words: bool) -> str:
-    """As Marian prints it: with ``--n-best`` with its number, from 0, and its scores."""
-    fields = [str(number - 1), candidate.text] if n_best else [candidate.text]
-    if words:
-        fields.append(marian_word_scores(candidate.token_scores))
-    if n_best:
-        fields += [f"F0= {candidate.score:.6f}", f"{candidate.normalised:.6f}"]
-    return " ||| ".join(fields)
+    def _text(self, number: int, candidate: Candidate) -> str:
+        """As Marian prints it: with ``--n-best`` with the line's number, from 0, and scores."""
+        fields = [str(number - 1), candidate.text] if self.n_best else [candidate.text]
+        if self.alignment is not None:
+            fields.append(self.alignment.text(candidate.alignment or ()))
+        if self.words:
+            fields.append(marian_word_scores(candidate.token_scores))
+        if self.n_best:
+            fields += [f"F0= {candidate.score:.6f}", f"{candidate.normalised:.6f}"]
+        return " ||| ".join(fields)
 
 
 def scored_line(number: int, scored: Scored, form: str, normalised: bool, words: bool) -> str:
@@ -80,6 +100,14 @@ def dual_line(number: int, dual: DualScore, form: str) -> str:
     if form == "tsv":
         return f"{number}\t{dual.score:.6f}\t{dual.forward:.6f}\t{dual.backward:.6f}"
     return f"{dual.score:.6f}"
+
+
+def _aligned(form: AlignmentForm, candidate: Candidate) -> list[Any]:
+    """For JSON: a row of weights for each subword and the end mark, or pairs of a source and a target position."""
+    alignment = candidate.alignment or ()
+    if form.threshold is None:
+        return [[round(weight, 6) for weight in row] for row in alignment]
+    return [list(link) for link in links(alignment, form.threshold)]
 
 
 def marian_word_scores(scores: Sequence[float]) -> str:

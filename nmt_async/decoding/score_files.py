@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from nmt_async.decoding.formats import dual_line, scored_line
 from nmt_async.decoding.output import WriteLine, output_lines
 from nmt_async.decoding.rescoring import ranked, read_entries, rescore
 from nmt_async.decoding.score_options import ScoreOptions
-from nmt_async.decoding.scoring import LineScorer, Pair
-from nmt_async.decoding.text_file import TextFile
+from nmt_async.decoding.scoring import LineScorer
+from nmt_async.decoding.text_file import TextFile, pairs_of
 from nmt_async.decoding.translator import warn_on_stderr
 from nmt_async.errors import UserError
 from nmt_async.text.corpus import STANDARD_INPUT
@@ -88,31 +87,6 @@ def summarised(name: str, entropy: float, pairs: int, tokens: int) -> float:
     if name == "cross-entropy":
         return entropy / max(1, pairs)
     return {"ce-sum": entropy, "ce-mean-words": per_token, "perplexity": math.exp(min(per_token, 700.0))}[name]
-
-
-def pairs_of(source: TextFile, target: TextFile) -> Iterator[Pair]:
-    """Line by line.
-
-    Raises:
-        UserError: one file has more lines than the other, found at the end of the shorter.
-    """
-    targets = iter(target)
-    count = 0
-    for line in source:
-        translation = next(targets, None)
-        if translation is None:
-            raise _unequal(source.name, target.name, count)
-        count += 1
-        yield line, translation
-    if next(targets, None) is not None:
-        raise _unequal(target.name, source.name, count)
-
-
-def _unequal(longer: str, shorter: str, lines: int) -> UserError:
-    return UserError(
-        f"{shorter} has {lines:,} lines and {longer} has more; "
-        f"line n of the one must be the translation of line n of the other."
-    )
 
 
 def _filter(

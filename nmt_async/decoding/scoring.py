@@ -157,7 +157,9 @@ class LineScorer:
     def _encode_targets(self, targets: list[str]) -> list[list[int]]:
         if not self.in_pieces:
             return self.target_vocabulary.encode_lines(targets)
-        return [[*self.target_vocabulary.ids([piece for piece in target.split(" ") if piece]), END] for target in targets]
+        return [
+            [*self.target_vocabulary.ids([piece for piece in target.split(" ") if piece]), END] for target in targets
+        ]
 
     def _cut(self, ids: list[int], limit: int, number: int, side: str) -> list[int]:
         if len(ids) <= limit:

@@ -84,3 +84,28 @@ class TextFile:
 def text_lines(path: Path, option: str) -> Iterator[str]:
     """The lines of a file without a word about those that are not UTF-8; raises as `TextFile` does."""
     return iter(TextFile(path, option))
+
+
+def pairs_of(source: TextFile, target: TextFile) -> Iterator[tuple[str, str]]:
+    """Line by line.
+
+    Raises:
+        UserError: one file has more lines than the other, found at the end of the shorter.
+    """
+    targets = iter(target)
+    count = 0
+    for line in source:
+        translation = next(targets, None)
+        if translation is None:
+            raise _unequal(source.name, target.name, count)
+        count += 1
+        yield line, translation
+    if next(targets, None) is not None:
+        raise _unequal(target.name, source.name, count)
+
+
+def _unequal(longer: str, shorter: str, lines: int) -> UserError:
+    return UserError(
+        f"{shorter} has {lines:,} lines and {longer} has more; "
+        f"line n of the one must be the translation of line n of the other."
+    )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.decoding.formats import translation_lines
+from nmt_async.decoding.formats import Printed
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.translator import LineTranslator
 
@@ -79,9 +79,9 @@ def test_n_best_holds_the_beam_in_order_and_prints_as_marian_does(translator):
     assert scores == sorted(scores, reverse=True)
     best = found[0].n_best[0]
     assert found[0].text == best.text
-    printed = translation_lines(8, found[0], "text", n_best=True, words=False)
+    printed = Printed(n_best=True).lines(8, found[0])
     assert printed[0] == f"7 ||| {best.text} ||| F0= {best.score:.6f} ||| {best.normalised:.6f}"
-    assert translation_lines(9, found[1], "text", n_best=True, words=False) == ["8 |||  ||| F0= 0.000000 ||| 0.000000"]
+    assert Printed(n_best=True).lines(9, found[1]) == ["8 |||  ||| F0= 0.000000 ||| 0.000000"]
 
 
 def test_a_model_in_training_is_searched_without_dropout_and_goes_on_training(translator, model, sentences):
