@@ -20,7 +20,7 @@ WHICH = "Which models"
 ARGUMENTS = {
     "models": Annotated[
         list[Path],
-        typer.Argument(help="A run, with --last or --best; or folders of checkpoints.", metavar="RUN|CHECKPOINT..."),
+        typer.Argument(help="A run, with --last or --best; or folders of checkpoints.", metavar="RUN|CHECKPOINT"),
     ]
 }
 EXAMPLE = "nmt-async average run --last 4 --out averaged"

@@ -16,7 +16,7 @@ from .declare import CommonOptions
 ARGUMENTS = {
     "models": Annotated[
         list[Path],
-        typer.Argument(help="Folder of a run or of a checkpoint; several translate together.", metavar="MODEL..."),
+        typer.Argument(help="Folder of a run or of a checkpoint; several translate together.", metavar="MODEL"),
     ]
 }
 EXAMPLE = "nmt-async translate run < test.en > test.de"

@@ -46,6 +46,7 @@ class ScoringArguments(TypedDict, total=False):
     """The options of ``nmt-async score`` that may differ from call to call (see its ``--help``)."""
 
     normalize: float
+    word_penalty: float
     max_length: int
     mini_batch: int
     mini_batch_words: int

@@ -212,7 +212,7 @@ class Processes(Generic[T, R]):
         seat.process.join()
         seat.pipe.close()
         deaths = seat.deaths + 1
-        at = "while it started"
+        at = "as it started"
         if seat.window is not None:
             seat.window.deaths += 1
             deaths, at = seat.window.deaths, f"at {seat.window.place}"

@@ -12,6 +12,7 @@ from nmt_async.decoding.api import Scorer
 from nmt_async.decoding.filtering import best_share, dual_scores
 from nmt_async.decoding.formats import dual_line, scored_line
 from nmt_async.decoding.output import WriteLine, output_lines
+from nmt_async.decoding.penalties import Penalties
 from nmt_async.decoding.rescoring import ranked, read_entries, rescore
 from nmt_async.decoding.score_options import ScoreOptions
 from nmt_async.decoding.scoring import LineScorer
@@ -64,11 +65,12 @@ def _score(
     options: ScoreOptions, scorer: LineScorer, source: TextFile, target: TextFile, write: WriteLine, step: Step
 ) -> None:
     """A line for each pair, or the summary of all."""
+    penalised = options.penalties != Penalties(0.0)
     total, tokens, count = 0.0, 0, 0
     pairs = pairs_of(source, target)
     for count, scored in enumerate(scorer.score(pairs, source.at_hand and target.at_hand), 1):
         if options.summary is None:
-            write(scored_line(count, scored, options.format, options.normalize > 0.0, options.word_scores))
+            write(scored_line(count, scored, options.format, penalised, options.word_scores))
         total += scored.score
         tokens += len(scored.token_scores)
         step(target.read, count)

@@ -42,7 +42,7 @@ class ScoreOptions(ScoringOptions):
         group=FILES, flags=("--target-pieces",),
     )  # fmt: skip
     format: str = option(
-        "text", "text: the score (normalised, with --normalize); tsv: line, score, normalised; jsonl: all by name.",
+        "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
         group=SCORES, choices=FORMATS,
     )  # fmt: skip
     word_scores: bool = option(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nmt_async.decoding.lines import windows
 from nmt_async.decoding.options import ComputingOptions
+from nmt_async.decoding.penalties import Penalties
 from nmt_async.decoding.translator import warn_on_stderr
 from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel
@@ -38,6 +39,9 @@ class ScoringOptions(ComputingOptions):
         0.0, "Exponent of the length by which the normalised score is divided; 0 for none.",
         group=SCORES, flags=("--normalize", "-n"),
     )  # fmt: skip
+    word_penalty: float = option(
+        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES
+    )
     max_length: int = option(
         512, "Longest source in subwords, end mark counted, and a fourth of the longest target; a longer one is cut "
         "there, with a warning.", group=SCORES,
@@ -51,8 +55,15 @@ class ScoringOptions(ComputingOptions):
         super().__post_init__()
         if not 0.0 <= self.normalize <= 10.0:
             raise UserError(f"--normalize: {self.normalize:g} is not an exponent between 0 and 10.")
+        if not -1000.0 <= self.word_penalty <= 1000.0:
+            raise UserError(f"--word-penalty: {self.word_penalty:g} is not between -1000 and 1000.")
         if self.max_length < 2:
             raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
+
+    @property
+    def penalties(self) -> Penalties:
+        """What makes the normalised score of the score."""
+        return Penalties(self.normalize, self.word_penalty)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Scored:
 
     Attributes:
         score: summed log-probability in nats, the end mark's included; of nothing for nothing, 0, as a search has it.
-        normalised: the score divided by length^alpha, the length counting the end mark.
+        normalised: the score after penalties (`nmt_async.decoding.penalties`).
         tokens: its subwords.
         token_scores: log-probability of each, then of the end mark; empty where nothing was computed.
     """
@@ -184,6 +195,7 @@ class LineScorer:
             yield batch
 
     def _scored(self, target: list[int], scores: Tensor) -> Scored:
-        total = float(scores.double().sum())
+        total = scores.double().sum()
+        normalised = self.options.penalties.ranked(total, len(target))
         tokens = self.target_vocabulary.pieces(target[:-1])
-        return Scored(total, total / len(target) ** self.options.normalize, tokens, tuple(scores.tolist()))
+        return Scored(float(total), float(normalised), tokens, tuple(scores.tolist()))

@@ -48,9 +48,9 @@ def scorer(model, vocabulary):
     return make
 
 
-@pytest.mark.parametrize("normalize", [0.0, 0.6, 1.0])
-def test_what_translate_printed_is_what_score_finds(either, scorer, vocabulary, sentences, normalize):
-    options = DecodingOptions(beam_size=3, normalize=normalize)
+@pytest.mark.parametrize("penalties", [{"normalize": 0.0}, {"normalize": 0.6}, {"normalize": 1.0, "word_penalty": 0.3}])
+def test_what_translate_printed_is_what_score_finds(either, scorer, vocabulary, sentences, penalties):
+    options = DecodingOptions(beam_size=3, **penalties)
     translator = LineTranslator(either, vocabulary, vocabulary, options, CPU, wanted=3)
     lines = [*sentences[:30], "", "🦆 ."]
     pairs, found = [], []
@@ -58,7 +58,7 @@ def test_what_translate_printed_is_what_score_finds(either, scorer, vocabulary, 
         for candidate in translation.n_best:
             pairs.append((line, " ".join(candidate.tokens)))
             found.append(candidate)
-    scored = list(scorer(in_pieces=True, of=either, normalize=normalize).score(pairs))
+    scored = list(scorer(in_pieces=True, of=either, **penalties).score(pairs))
     assert len({candidate.text for candidate in found}) > 30
     for candidate, other in zip(found, scored, strict=True):
         assert other.tokens == candidate.tokens
