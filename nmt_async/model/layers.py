@@ -97,6 +97,8 @@ class DecoderLayer(nn.Module):
             return self.attention.attend(query, *cache.append(key, value), past)
 
         def attend_memory(inner: Tensor) -> Tensor:
+            if cache.noting:
+                cache.attention = self.cross_attention.weights(inner, cache.memory_key, memory_mask)
             return self.cross_attention.attend(inner, cache.memory_key, cache.memory_value, memory_mask)
 
         x = self.around_attention(x, attend)
