@@ -12,13 +12,29 @@ from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.export.formats import ExportOptions
+from nmt_async.export.importing import ImportOptions
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.report.watch import WatchOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, compare, doctor, evaluate, prepare, report, simulate, study, train, translate, watch
+from . import (
+    bench,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    prepare,
+    report,
+    simulate,
+    study,
+    train,
+    translate,
+    watch,
+)
 from .declare import command
 
 INTERRUPTED = 130
@@ -54,6 +70,8 @@ COMMANDS = {
     watch: WatchOptions,
     translate: translate.TranslateOptions,
     evaluate: EvaluateOptions,
+    export: ExportOptions,
+    import_: ImportOptions,
     bench: BenchOptions,
     simulate: SimulateOptions,
     report: report.ReportOptions,
@@ -64,7 +82,7 @@ COMMANDS = {
 
 for module, declaration in COMMANDS.items():
     command(
-        app, declaration, module.run, name=module.__name__.rpartition(".")[2], example=module.EXAMPLE,
+        app, declaration, module.run, name=module.__name__.rpartition(".")[2].rstrip("_"), example=module.EXAMPLE,
         arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
     )  # fmt: skip
 
