@@ -66,6 +66,8 @@ def _parameters(field: dataclasses.Field[Any], hint: Any) -> list[inspect.Parame
         typed = bool
         if not field.metadata["flags"]:
             flags = [f"--{key_of(field)}/--no-{key_of(field)}"]
+    elif get_origin(inner) is tuple and ... not in get_args(inner):
+        typed = tuple[(str,) * len(get_args(inner))]  # type: ignore[misc]
     elif get_origin(inner) in (list, tuple):
         typed = list[str]
     metavar = field.metadata["metavar"]

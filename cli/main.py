@@ -14,6 +14,8 @@ from nmt_async.decoding.score_options import ScoreOptions
 from nmt_async.decoding.translate_files import TranslateOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.export.formats import ExportOptions
+from nmt_async.export.importing import ImportOptions
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.report.watch import WatchOptions
 from nmt_async.study.modes import CompareOptions
@@ -26,6 +28,8 @@ from . import (
     compare,
     doctor,
     evaluate,
+    export,
+    import_,
     prepare,
     report,
     score,
@@ -72,6 +76,8 @@ COMMANDS = {
     evaluate: EvaluateOptions,
     score: ScoreOptions,
     average: average.AverageOptions,
+    export: ExportOptions,
+    import_: ImportOptions,
     bench: BenchOptions,
     simulate: SimulateOptions,
     report: report.ReportOptions,
@@ -82,7 +88,7 @@ COMMANDS = {
 
 for module, declaration in COMMANDS.items():
     command(
-        app, declaration, module.run, name=module.__name__.rpartition(".")[2], example=module.EXAMPLE,
+        app, declaration, module.run, name=module.__name__.rpartition(".")[2].rstrip("_"), example=module.EXAMPLE,
         arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
     )  # fmt: skip
 

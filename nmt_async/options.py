@@ -224,20 +224,29 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path} cannot be read ({problem}).") from None
+    return yaml_mapping(content, str(path))
+
+
+def yaml_mapping(content: bytes, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text is.
+
+    Raises:
+        UserError: it is not YAML, or not a mapping; ``where`` names it.
+    """
     try:
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         loaded = yaml.load(content.decode(), _Loader)
     except RecursionError:
-        raise UserError(f"{path} is not YAML (it is nested too deeply).") from None
+        raise UserError(f"{where} is not YAML (it is nested too deeply).") from None
     # A date that does not exist is a ValueError; an empty !!int an IndexError, and more of the kind.
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         line = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML ({line if len(line) < 500 else type(error).__name__}).") from None
+        raise UserError(f"{where} is not YAML ({line if len(line) < 500 else type(error).__name__}).") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise UserError(f"{path} must hold one option a line, as in 'sync-mode: hybrid'.")
+        raise UserError(f"{where} must hold one option a line, as in 'sync-mode: hybrid'.")
     return loaded
 
 

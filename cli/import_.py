@@ -1,0 +1,24 @@
+"""``nmt-async import``: a model of Marian's, to translate with and to train further."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.export.importing import GROUP, ImportOptions, import_model
+
+from .declare import CommonOptions
+
+ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Marian's model file (.npz).", metavar="MODEL")]}
+EXAMPLE = "nmt-async import model.npz --vocabs source.spm target.spm --out run"
+GROUPS = (GROUP,)
+
+
+def run(options: ImportOptions, common: CommonOptions, model: Path) -> None:
+    """Make a Transformer of Marian's a run that translate, evaluate and train --init-from accept."""
+    loaded = import_model(options, model)
+    if not common.quiet:
+        typer.echo(f"{options.out} holds {model}: {json.dumps(loaded.configuration.as_mapping())}")

@@ -1,0 +1,143 @@
+"""The programs that load what was exported, each driven as its users drive it, to compare translations."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async.decoding.lines import one_line
+from nmt_async.decoding.model_folder import LoadedModel
+from nmt_async.decoding.options import DecodingOptions
+from nmt_async.errors import RunFailure, UserError
+from nmt_async.export.agreement import Scored
+
+NOTHING = Scored("", 0.0)
+"""Of a line without words, of which programs make different things."""
+
+SENTENCES = 32
+"""Translated at once by libraries that do not make batches themselves."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program to translate with.
+
+    Attributes:
+        module: that Python imports.
+        install: what to give to pip.
+        translate: from the exported folder, the model and lines to one translation a line.
+    """
+
+    module: str
+    install: str
+    translate: Callable[[Path, LoadedModel, Sequence[str]], list[Scored]]
+
+
+def require(name: str) -> None:
+    """Raises UserError unless the program of that format is installed."""
+    program = PROGRAMS[name]
+    if importlib.util.find_spec(program.module) is None:
+        raise UserError(f"--verify translates with {program.module}, which is missing: pip install {program.install}.")
+
+
+def by_marian(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:  # noqa: ARG001
+    """In a process of its own, since Marian ends its process when something is wrong.
+
+    Raises:
+        RunFailure: Marian failed.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        source, target = Path(place, "source"), Path(place, "target")
+        source.write_text("".join(f"{one_line(line)}\n" for line in lines), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "pymarian", "decode", "--config", str(folder / "decoder.yml"), "--n-best",
+             "--cpu-threads", "1", "--workspace", "256", "--input", str(source), "--output", str(target), "--quiet"],
+            capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        if done.returncode:
+            said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+            raise RunFailure(f"Marian could not translate with {folder} ({said[0] if said else done.returncode}).")
+        found = target.read_text(encoding="utf-8")
+    best: dict[int, Scored] = {}
+    for number, text, score in filter(None, map(_n_best, found.split("\n"))):
+        best.setdefault(number, Scored(text, score))
+    return [best.get(number, NOTHING) if line.strip() else NOTHING for number, line in enumerate(lines)]
+
+
+def _n_best(line: str) -> tuple[int, str, float] | None:
+    """Number, text and normalised score of a line of ``--n-best``."""
+    parts = line.rsplit(" ||| ", 2)
+    if len(parts) != 3:
+        return None
+    number, _, text = parts[0].partition(" ||| ")
+    return int(number), text, float(parts[2])
+
+
+def by_transformers(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:  # noqa: ARG001
+    """With MarianMTModel and its tokenizer, in this process."""
+    import transformers
+
+    options = DecodingOptions()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model = transformers.MarianMTModel.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = transformers.MarianTokenizer.from_pretrained(folder, local_files_only=True)
+    found = [NOTHING] * len(lines)
+    for numbers in _batches(lines):
+        batch = [one_line(lines[number]) for number in numbers]
+        encoded = tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=options.max_length)
+        longest = int(encoded["input_ids"].shape[1] * options.max_length_factor) + 10
+        made = model.generate(
+            **encoded, max_new_tokens=longest, return_dict_in_generate=True, output_scores=True
+        )  # fmt: skip
+        texts = tokenizer.batch_decode(made.sequences, skip_special_tokens=True)
+        for number, text, score in zip(numbers, texts, made.sequences_scores.tolist(), strict=True):
+            found[number] = Scored(text, score)
+    return found
+
+
+def by_ctranslate2(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:
+    """With its translator and SentencePiece, in this process."""
+    import ctranslate2
+    import sentencepiece
+
+    options = DecodingOptions()
+    source, target = (
+        sentencepiece.SentencePieceProcessor(model_file=str(vocabulary.path))
+        for vocabulary in (loaded.source_vocabulary, loaded.target_vocabulary)
+    )
+    translator = ctranslate2.Translator(str(folder), device="cpu")
+    found = [NOTHING] * len(lines)
+    for numbers in _batches(lines):
+        pieces = [source.encode(lines[number], out_type=str)[: options.max_length - 1] for number in numbers]
+        longest = int((max(map(len, pieces)) + 1) * options.max_length_factor) + 10
+        results = translator.translate_batch(
+            pieces, beam_size=options.beam_size, length_penalty=options.normalize, max_decoding_length=longest,
+            return_scores=True, disable_unk=True, max_input_length=0,
+        )  # fmt: skip
+        for number, result in zip(numbers, results, strict=True):
+            found[number] = Scored(target.decode(result.hypotheses[0]), result.scores[0])
+    return found
+
+
+def _batches(lines: Sequence[str]) -> Iterator[list[int]]:
+    """The numbers of the lines with words, of like lengths together."""
+    worded = sorted(
+        (number for number, line in enumerate(lines) if line.strip()), key=lambda number: len(lines[number])
+    )
+    for begin in range(0, len(worded), SENTENCES):
+        yield worded[begin : begin + SENTENCES]
+
+
+PROGRAMS = {
+    "marian": Program("pymarian", "pymarian", by_marian),
+    "ctranslate2": Program("ctranslate2", "'nmt-async[ctranslate2]'", by_ctranslate2),
+    "huggingface": Program("transformers", "transformers", by_transformers),
+}
+"""By the name of the format."""
