@@ -9,7 +9,7 @@ import torch
 
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.translator import LineTranslator
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Agreement:
 
 def compared(loaded: LoadedModel, lines: Sequence[str], theirs: Sequence[Scored]) -> Agreement:
     """How our translations of ``lines``, searched for as usual, agree with another side's."""
-    translator = Translator(
+    translator = LineTranslator(
         loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, DecodingOptions(), torch.device("cpu")
     )
     ours = [Scored(translation.text, translation.score) for translation in translator.translate(lines)]

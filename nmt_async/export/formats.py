@@ -6,8 +6,8 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.decoding.lines import text_lines
 from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.decoding.text_file import TextFile
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Agreement, compared
 from nmt_async.export.programs import PROGRAMS, require
@@ -59,7 +59,7 @@ def export(options: ExportOptions, run: Path, out: Path) -> Agreement | None:
     lines = None
     if options.verify is not None:
         require(options.format)
-        lines = list(text_lines(options.verify, "--verify"))
+        lines = list(TextFile(options.verify, "--verify"))
         if not any(line.strip() for line in lines):
             raise UserError(f"--verify: {options.verify} has no line to translate.")
     check_free(out)
