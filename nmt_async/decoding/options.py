@@ -17,7 +17,32 @@ COMPUTING = "Computing"
 
 
 @dataclass(frozen=True)
-class DecodingOptions:
+class ComputingOptions:
+    """With what, and how much of it at once, lines are computed.
+
+    Raises:
+        UserError: a value that makes no sense.
+    """
+
+    mini_batch: int = option(64, "Sentences computed at once.", group=COMPUTING)
+    mini_batch_words: int = option(4096, "Subwords computed at once, padding counted; bounds memory.", group=COMPUTING)
+    maxi_batch: int = option(
+        16, "Mini-batches read ahead, where input is ready, and sorted by length.", group=COMPUTING
+    )
+    device: str = option("cpu", "Where to compute: cpu, cuda or, for example, cuda:1.", group=COMPUTING)
+    threads: int | None = option(
+        None, "CPU threads (else torch's choice: the cores).", group=COMPUTING, flags=("--threads", "--cpu-threads")
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("mini_batch", "mini_batch_words", "maxi_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
+
+
+@dataclass(frozen=True)
+class DecodingOptions(ComputingOptions):
     """How lines are translated.
 
     Raises:
@@ -67,21 +92,10 @@ class DecodingOptions:
     max_length_factor: float = option(
         3.0, "Longest translation, as a multiple of its source's subwords (and 10 more).", group=SEARCH
     )
-    mini_batch: int = option(64, "Sentences translated at once.", group=COMPUTING)
-    mini_batch_words: int = option(
-        4096, "Source subwords translated at once, padding counted; bounds memory.", group=COMPUTING
-    )
-    maxi_batch: int = option(
-        16, "Mini-batches read ahead, where input is ready, and sorted by length.", group=COMPUTING
-    )
-    device: str = option("cpu", "Where to compute: cpu, cuda or, for example, cuda:1.", group=COMPUTING)
-    threads: int | None = option(
-        None, "CPU threads (else torch's choice: the cores).", group=COMPUTING, flags=("--threads", "--cpu-threads")
-    )
 
     def __post_init__(self) -> None:
-        smallest = {"beam_size": 1, "max_length": 2, "mini_batch": 1, "mini_batch_words": 1, "maxi_batch": 1}
-        for name, least in smallest.items():
+        super().__post_init__()
+        for name, least in {"beam_size": 1, "max_length": 2}.items():
             if getattr(self, name) < least:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
@@ -91,8 +105,6 @@ class DecodingOptions:
         self._check_search()
         if not 0.0 < self.max_length_factor <= 1000.0:
             raise UserError(f"--max-length-factor: {self.max_length_factor:g} is not above 0 and at most 1000.")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"--threads: {self.threads} is too small; give 1 or more.")
 
     def _check_search(self) -> None:
         least = {"min_target_length": 1, "max_target_length": 1, "no_repeat_ngram_size": 0}
@@ -128,8 +140,8 @@ class DecodingOptions:
         )  # fmt: skip
 
 
-def device_of(name: str) -> torch.device:
-    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:1``.
+def device_of(name: str, flag: str = "--device") -> torch.device:
+    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:1``; ``flag`` is the option that messages name.
 
     Raises:
         UserError: there is no such device.
@@ -139,15 +151,15 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, ValueError, OverflowError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: {shown(name)} is not known; give cpu, cuda or, for example, cuda:1.")
+        raise UserError(f"{flag}: {shown(name)} is not known; give cpu, cuda or, for example, cuda:1.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         found = f"only {count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
-        raise UserError(f"--device {name}: torch finds {found} here; give --device cpu.")
+        raise UserError(f"{flag} {name}: torch finds {found} here; give {flag} cpu.")
     return device
 
 
-def use_device(options: DecodingOptions) -> torch.device:
+def use_device(options: ComputingOptions) -> torch.device:
     """The device the options name; from here on this process computes with as many CPU threads as they say.
 
     Raises:

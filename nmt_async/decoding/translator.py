@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
 
+BegunLine = tuple[str, str]
+"""A line and how its translation begins, which may be with nothing."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -25,11 +28,18 @@ class Candidate:
         text: without line breaks.
         score: summed log-probability in nats.
         normalised: the score divided by length^alpha; what candidates are ranked by.
+        tokens: its subwords.
+        token_scores: log-probability of each, then of the end mark; empty where nothing was computed.
+        alignment: for each subword, then the end mark, what share of attention each of the source's subwords and its
+            end mark had; None where not asked for, or nothing was computed.
     """
 
     text: str
     score: float
     normalised: float
+    tokens: tuple[str, ...] = ()
+    token_scores: tuple[float, ...] = ()
+    alignment: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,14 +67,15 @@ def warn_on_stderr(message: str) -> None:
     print(f"nmt-async: {message}", file=sys.stderr)
 
 
-class Translator:
-    """A model with its vocabularies and the way to search.
+class LineTranslator:
+    """A model with its vocabularies and one way to search.
 
     Args:
         model: moved to ``device``.
         device: where to compute.
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
+        alignment: candidates come with alignments.
     """
 
     def __init__(
@@ -76,24 +87,35 @@ class Translator:
         device: torch.device,
         wanted: int = 1,
         warn: Callable[[str], None] = warn_on_stderr,
+        alignment: bool = False,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
         self.options = options
-        self.search = options.search(wanted)
+        self.search = options.search(wanted, alignment)
         self.device = device
         self.warn = warn
 
-    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """A translation of each line, in their order; first ones come before the last line is read."""
+    def translate(
+        self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None
+    ) -> Iterator[Translation]:  # fmt: skip
+        """A translation of each line, in their order; first ones come before the last line is read.
+
+        Args:
+            at_hand: no line has to be waited for (see `windows`).
+            prefixes: how the translation of each line begins; empty where that is free.
+        """
+        begun = ((line, "") for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
+        at_hand = at_hand or isinstance(lines, Sequence)
         first = 1
-        for window in windows(lines, self.options.mini_batch * self.options.maxi_batch):
-            yield from self._translate_window(window, first)
+        for window in windows(begun, self.options.mini_batch * self.options.maxi_batch, at_hand):
+            yield from self.translate_window(window, first)
             first += len(window)
 
-    def _translate_window(self, lines: list[str], first: int) -> list[Translation]:
+    def translate_window(self, begun: Sequence[BegunLine], first: int = 1) -> list[Translation]:
         """The translations of lines that are numbered from ``first``."""
+        lines = [line for line, _ in begun]
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
         rows: list[tuple[int, list[int]]] = []
@@ -110,7 +132,7 @@ class Translator:
         self.model.eval()
         try:
             for batch in self._batches(rows):
-                found = self._search([ids for _, ids in batch])
+                found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
                 for (index, _), hypotheses in zip(batch, found, strict=True):
                     translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
         finally:
@@ -130,19 +152,17 @@ class Translator:
             begin = end
 
     @torch.inference_mode()
-    def _search(self, rows: list[list[int]]) -> list[list[Hypothesis]]:
+    def _search(self, rows: list[list[int]], beginnings: list[str]) -> list[list[Hypothesis]]:
         source, lengths = pad(rows)
+        prefixes = None
+        if any(beginnings):
+            prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
         find = beam_search if self.search.sampling is None else sample
-        return find(self.model, source.to(self.device), lengths.to(self.device), self.search)
+        return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))
-        return Candidate(text, hypothesis.score, hypothesis.normalised)
-
-
-def n_best_lines(number: int, translation: Translation) -> list[str]:
-    """The candidates of the line ``number`` (from 0) in the form of Marian's ``--n-best``."""
-    return [
-        f"{number} ||| {candidate.text} ||| F0= {candidate.score:.6f} ||| {candidate.normalised:.6f}"
-        for candidate in translation.n_best
-    ]
+        tokens = self.target_vocabulary.pieces(hypothesis.ids)
+        return Candidate(
+            text, hypothesis.score, hypothesis.normalised, tokens, hypothesis.token_scores, hypothesis.alignment
+        )  # fmt: skip
