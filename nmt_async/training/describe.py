@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nmt_async.model.build import build_model
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.initial import initial_model
 from nmt_async.training.memory import vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import expected, expected_lines, model_configuration, training_plan, within_memory
@@ -18,7 +18,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     data = PreparedData.open(data_folder)
     configuration = model_configuration(options, data)
     with within_memory():
-        layout = FlatLayout(build_model(configuration))
+        layout = FlatLayout(initial_model(options, configuration, data))
     plan = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)

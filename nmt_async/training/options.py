@@ -204,6 +204,19 @@ def _check_device(device: str) -> None:
 
 
 @dataclass(frozen=True)
+class InitialOptions:
+    """What a run begins with."""
+
+    init_from: Path | None = option(
+        None,
+        "Begin with the parameters, and so the sizes, of this run's model (or of a checkpoint, or import's).",
+        group="Model",
+        flags=("--init-from", "--pretrained-model"),
+        metavar="RUN",
+    )
+
+
+@dataclass(frozen=True)
 class OptimizerOptions:
     """Learning rate, its schedule, and the optimizer."""
 
@@ -367,7 +380,9 @@ class SavingOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions(ClusterOptions, ModelOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions):
+class RunOptions(
+    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions
+):
     """All that a run is made of, and where it is written."""
 
     out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")

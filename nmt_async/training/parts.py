@@ -20,6 +20,7 @@ from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import Expectation, expectation
+from nmt_async.training.initial import adopted
 from nmt_async.training.options import TrainOptions
 
 
@@ -78,8 +79,15 @@ def build_coordinator(
 
 
 def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:
-    """The model that the options name, for the data's vocabularies."""
-    return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, data.joint)
+    """The model that the options name, for the data's vocabularies.
+
+    Raises:
+        UserError: they name none that there can be.
+    """
+    options = adopted(options)
+    # A model that somebody trained may have one matrix for two vocabularies of like indexes.
+    joint = data.joint or options.init_from is not None
+    return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, joint)
 
 
 def shared_memory(workers: int, size: int) -> Memory:

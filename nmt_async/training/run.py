@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError, shown
-from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, model_title
+from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
 from nmt_async.reading import as_dataclass
 from nmt_async.report.console import Display
@@ -24,6 +24,7 @@ from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.guarded import Guarded
+from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
@@ -62,10 +63,13 @@ class Run:
         options: as resolved.
         data: to train on.
         folder: of the run.
+        model: with the parameters to begin with.
         display: shows what happens.
     """
 
-    def __init__(self, options: TrainOptions, data: PreparedData, folder: RunFolder, display: Display) -> None:
+    def __init__(
+        self, options: TrainOptions, data: PreparedData, folder: RunFolder, model: TranslationModel, display: Display
+    ) -> None:
         self.options = options
         self.data = data
         self.folder = folder
@@ -76,7 +80,6 @@ class Run:
         self._guarded = Guarded(self._warn, self._say)
         devices = options.device_list()
         configuration = model_configuration(options, data)
-        model = build_model(configuration, options.seed)
         self.layout = FlatLayout(model)
         self.setup = setup_for(options, self.layout.size)
         self.setup.buffers[0].copy_(self.layout.gather(model))
@@ -121,9 +124,10 @@ class Run:
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
         places = worker_places(devices, options.cluster, options.profile)
+        model = f"from {options.init_from}" if options.init_from else model_title(options.model, options.preset)
         return RunTitle(
             self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
-            model_title(options.model, options.preset), self.layout.parameters, options.stop_after, self.moment.seconds,
+            model, self.layout.parameters, options.stop_after, self.moment.seconds,
         )  # fmt: skip
 
     def _expect(self) -> None:
@@ -390,7 +394,9 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     options = settled(options)
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
-    model_configuration(options, data)
+    configuration = model_configuration(options, data)
+    with within_memory():
+        model = initial_model(options, configuration, data)
     options.rule()
     if options.tensorboard:
         require_tensorboard()
@@ -399,7 +405,8 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
     try:
         with display:
             with within_memory():
-                run = Run(options, data, folder, display)
+                run = Run(options, data, folder, model, display)
+                del model  # its parameters are in shared memory now
             try:
                 run.train()
             except (Interrupted, Unsaved):

@@ -28,6 +28,7 @@ from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.held_folder import HeldFolder
+from nmt_async.training.initial import adopted, as_begun
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
@@ -216,6 +217,7 @@ def settled(options: TrainOptions) -> TrainOptions:
     """
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
+        options = as_begun(options, begun_with)
         names = ["workers", "accumulate", "cpu_threads"]
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
@@ -223,6 +225,7 @@ def settled(options: TrainOptions) -> TrainOptions:
         options = dataclasses.replace(
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
+    options = adopted(options)
     return dataclasses.replace(
         options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
