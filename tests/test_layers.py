@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "model": {"text.batch"},
     "cluster": BOTTOM,
     "decoding": BOTTOM | {"cluster"},
+    "export": BOTTOM | {"cluster", "decoding"},
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
     "planning": BOTTOM | {"cluster"},
@@ -26,7 +27,8 @@ MAY_IMPORT = {
     "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
     "pages": {"study", "report", "planning"},
     "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
-    "cli": BOTTOM | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor"},
+    "cli": BOTTOM
+    | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
