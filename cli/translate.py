@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.decoding.engine import ENGINES, engine_named
 from nmt_async.decoding.lines import text_lines
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.output import output_lines
-from nmt_async.decoding.translator import Translator, n_best_lines
+from nmt_async.decoding.translator import Translator, n_best_lines, warn_on_stderr
 from nmt_async.options import option
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.progress import progress_for
@@ -42,6 +43,11 @@ class TranslateOptions(DecodingOptions):
         None, "Where the translation goes (else standard output).", group=FILES, flags=("--output", "-o"),
         metavar="FILE",
     )  # fmt: skip
+    engine: str = option(
+        "torch", "What searches: torch, ctranslate2 (an extra: pip install 'nmt-async[ctranslate2]'), or auto: "
+        "ctranslate2 where it is installed and knows the model and the options.",
+        group="Computing", choices=ENGINES,
+    )  # fmt: skip
 
 
 def run(options: TranslateOptions, common: CommonOptions, model: Path) -> None:
@@ -49,9 +55,10 @@ def run(options: TranslateOptions, common: CommonOptions, model: Path) -> None:
     device = use_device(options)
     lines = text_lines(options.input, "--input")
     loaded = load_model(model)
+    wanted = options.beam_size if options.n_best else 1
     translator = Translator(
-        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device,
-        wanted=options.beam_size if options.n_best else 1,
+        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, wanted,
+        engine=engine_named(options.engine, loaded, options.search(wanted), device, warn_on_stderr),
     )  # fmt: skip
     seen = sys.stderr.isatty() and not (options.output is None and sys.stdout.isatty())
     with output_lines(options.output) as write, progress_for(common.quiet or not seen).stage("translate", None) as step:

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "text": set(),
     "model": {"text.batch"},
     "cluster": BOTTOM,
-    "decoding": BOTTOM | {"cluster"},
+    "decoding": BOTTOM | {"cluster", "export.ctranslate2"},  # one of its engines is another program
     "export": BOTTOM | {"cluster", "decoding"},
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},

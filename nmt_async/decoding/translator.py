@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from nmt_async.decoding.beam import Hypothesis, beam_search
+from nmt_async.decoding.beam import Hypothesis
+from nmt_async.decoding.engine import Engine, Rows, search_rows
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.text.batch import END, pad
+from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import Vocabulary
 
 
@@ -64,6 +65,7 @@ class Translator:
         device: where to compute.
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
+        engine: what searches; None for our own.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Translator:
         device: torch.device,
         wanted: int = 1,
         warn: Callable[[str], None] = warn_on_stderr,
+        engine: Engine | None = None,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
@@ -83,6 +86,7 @@ class Translator:
         self.search = options.search(wanted)
         self.device = device
         self.warn = warn
+        self.engine = engine or self._search
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """A translation of each line, in their order; first ones come before the last line is read."""
@@ -108,8 +112,9 @@ class Translator:
         training = self.model.training
         self.model.eval()
         try:
-            for batch in self._batches(rows):
-                found = self._search([ids for _, ids in batch])
+            batches = list(self._batches(rows))
+            searched = self.engine([[ids for _, ids in batch] for batch in batches])
+            for batch, found in zip(batches, searched, strict=True):
                 for (index, _), hypotheses in zip(batch, found, strict=True):
                     translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
         finally:
@@ -128,10 +133,8 @@ class Translator:
             yield rows[begin:end]
             begin = end
 
-    @torch.inference_mode()
-    def _search(self, rows: list[list[int]]) -> list[list[Hypothesis]]:
-        source, lengths = pad(rows)
-        return beam_search(self.model, source.to(self.device), lengths.to(self.device), self.search)
+    def _search(self, batches: Sequence[Rows]) -> list[list[list[Hypothesis]]]:
+        return [search_rows(self.model, rows, self.search, self.device) for rows in batches]
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))
