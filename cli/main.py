@@ -8,6 +8,7 @@ import sys
 import typer
 
 from nmt_async import __version__
+from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.doctor.options import DoctorOptions
@@ -18,7 +19,7 @@ from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, compare, doctor, evaluate, prepare, report, simulate, study, train, translate, watch
+from . import bench, bench_decode, compare, doctor, evaluate, prepare, report, simulate, study, train, translate, watch
 from .declare import command
 
 INTERRUPTED = 130
@@ -54,7 +55,6 @@ COMMANDS = {
     watch: WatchOptions,
     translate: translate.TranslateOptions,
     evaluate: EvaluateOptions,
-    bench: BenchOptions,
     simulate: SimulateOptions,
     report: report.ReportOptions,
     compare: CompareOptions,
@@ -67,6 +67,16 @@ for module, declaration in COMMANDS.items():
         app, declaration, module.run, name=module.__name__.rpartition(".")[2], example=module.EXAMPLE,
         arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
     )  # fmt: skip
+
+app.add_typer(bench.group, name="bench")
+command(
+    bench.group, BenchOptions, bench.run, name=bench.TRAINING, example=bench.EXAMPLE,
+    arguments=bench.ARGUMENTS, groups=bench.GROUPS,
+)  # fmt: skip
+command(
+    bench.group, DecodeBenchOptions, bench_decode.run, name="decode", example=bench_decode.EXAMPLE,
+    arguments=bench_decode.ARGUMENTS,
+)  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:

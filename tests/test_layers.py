@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "report": BOTTOM | {"cluster"},
     "training": BOTTOM | {"cluster", "decoding", "report"},
     "planning": BOTTOM | {"cluster"},
-    "bench": BOTTOM | {"cluster", "training", "planning"},
+    "bench": BOTTOM | {"cluster", "training", "planning", "decoding", "export"},
     "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
     "pages": {"study", "report", "planning"},
     "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
