@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from nmt_async.decoding.engine import Engine, Rows, search_rows
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.linear import packed
 from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -48,6 +50,9 @@ class Translation:
         """The best candidate's, normalised."""
         return self.n_best[0].normalised
 
+
+WORTH_PACKING = 64
+"""Lines; packing the weights takes about as long as translating a few."""
 
 NOTHING = Translation((Candidate("", 0.0, 0.0),))
 
@@ -113,7 +118,8 @@ class Translator:
         self.model.eval()
         try:
             batches = list(self._batches(rows))
-            searched = self.engine([[ids for _, ids in batch] for batch in batches])
+            with packed(self.model) if len(rows) >= WORTH_PACKING else nullcontext():
+                searched = self.engine([[ids for _, ids in batch] for batch in batches])
             for batch, found in zip(batches, searched, strict=True):
                 for (index, _), hypotheses in zip(batch, found, strict=True):
                     translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
