@@ -11,6 +11,7 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 from nmt_async.bench.agreement import Agreement, Compared
 from nmt_async.bench.throughput import BOUND, BenchOptions, Measured, Result, measure
@@ -21,6 +22,20 @@ from .declare import CommonOptions
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
 EXAMPLE = "nmt-async bench data --sync-mode hybrid --accumulate 4 --workers 2 --cpu-threads 1"
 GROUPS = ("Measurement", "Updates", "Devices", "Model", "Batches")
+
+TRAINING = "training"
+
+
+class _TrainingUnlessNamed(TyperGroup):
+    """``bench DATA`` is ``bench training DATA``: what is measured if nobody says what."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [TRAINING, *args])
+
+
+group = typer.Typer(
+    cls=_TrainingUnlessNamed, help="Measure training (bench DATA) or decoding (bench decode MODEL) here."
+)
 
 
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from nmt_async import __version__
+from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.decoding.score_options import ScoreOptions
@@ -25,6 +26,7 @@ from nmt_async.training.options import TrainOptions
 from . import (
     average,
     bench,
+    bench_decode,
     compare,
     doctor,
     evaluate,
@@ -78,7 +80,6 @@ COMMANDS = {
     average: average.AverageOptions,
     export: ExportOptions,
     import_: ImportOptions,
-    bench: BenchOptions,
     simulate: SimulateOptions,
     report: report.ReportOptions,
     compare: CompareOptions,
@@ -91,6 +92,16 @@ for module, declaration in COMMANDS.items():
         app, declaration, module.run, name=module.__name__.rpartition(".")[2].rstrip("_"), example=module.EXAMPLE,
         arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
     )  # fmt: skip
+
+app.add_typer(bench.group, name="bench")
+command(
+    bench.group, BenchOptions, bench.run, name=bench.TRAINING, example=bench.EXAMPLE,
+    arguments=bench.ARGUMENTS, groups=bench.GROUPS,
+)  # fmt: skip
+command(
+    bench.group, DecodeBenchOptions, bench_decode.run, name="decode", example=bench_decode.EXAMPLE,
+    arguments=bench_decode.ARGUMENTS,
+)  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:

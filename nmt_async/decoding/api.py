@@ -6,17 +6,20 @@ The commands ``translate`` and ``score`` do the same by the same classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypedDict, Unpack
 
+from nmt_async.decoding.engine import ENGINES, engine_named
 from nmt_async.decoding.ensemble import Weights, load_models
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
 from nmt_async.decoding.translator import LineTranslator, Translation, warn_on_stderr
+from nmt_async.errors import UserError, shown
 
 ModelPath = str | os.PathLike[str]
 """The folder of a run or of a checkpoint."""
@@ -65,6 +68,8 @@ class Translator:
         weights: of several models' log-probabilities; None: all the same, with the sum 1.
         device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
         threads: CPU threads of this process from here on (else as many as torch has).
+        engine: what searches: ``torch``, ``ctranslate2``, or ``auto``, which is the latter where it is installed and
+            knows the model and what is asked for. With CTranslate2 candidates have no ``token_scores``.
         warn: called with a sentence for each line that is cut; by default they go to standard error.
 
     Raises:
@@ -78,6 +83,7 @@ class Translator:
         weights: Weights | Sequence[float] | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        engine: str = "torch",
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
         self.options = DecodingOptions(device=device, threads=threads)
@@ -86,6 +92,9 @@ class Translator:
         if weights is not None and not isinstance(weights, Weights):
             weights = Weights.parse(" ".join(map(repr, weights)))
         self.loaded = load_models(folders, weights)
+        if engine not in ENGINES:
+            raise UserError(f"engine {shown(engine)} is not known; choose one of {', '.join(ENGINES)}.")
+        self.engine = engine
         self.warn = warn
 
     def translate(
@@ -130,13 +139,22 @@ class Translator:
         if isinstance(how, str):
             options["output_sampling"] = SamplingMethod.parse(how)
         changed = replace(self.options, **options)  # type: ignore[arg-type]
-        translator = self.line_translator(changed, n_best, alignment)
+        translator = self.line_translator(changed, n_best, alignment, {"prefixes": prefixes is not None})
         return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), prefixes)
 
-    def line_translator(self, options: DecodingOptions, n_best: int = 1, alignment: bool = False) -> LineTranslator:
-        """What translates lines with these options (its device, threads and weights are the translator's)."""
+    def line_translator(
+        self, options: DecodingOptions, n_best: int = 1, alignment: bool = False,
+        more: Mapping[str, bool] = MappingProxyType({}),
+    ) -> LineTranslator:  # fmt: skip
+        """What translates lines with these options (its device, threads and weights are the translator's).
+
+        Args:
+            more: what is asked for besides, by name, which our own search alone can do.
+        """
+        search = options.search(n_best, alignment)
+        engine = engine_named(self.engine, self.loaded, search, self.device, self.warn, more)
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
-        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment)
+        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
 
 
 class Scorer:

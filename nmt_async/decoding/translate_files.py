@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nmt_async.decoding.alignment import AlignmentForm
 from nmt_async.decoding.api import Translator
+from nmt_async.decoding.engine import ENGINES
 from nmt_async.decoding.formats import FORMATS, Printed
 from nmt_async.decoding.lines import windows
 from nmt_async.decoding.model_folder import find_model
@@ -67,6 +68,11 @@ class TranslateOptions(DecodingOptions):
     alignment: AlignmentForm | None = option(
         None, "Print which source subwords each subword looked at: soft, hard, or a weight below 1 from which on.",
         group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
+    )  # fmt: skip
+    engine: str = option(
+        "torch", "What searches: torch, ctranslate2 (an extra: pip install 'nmt-async[ctranslate2]'), or auto: "
+        "ctranslate2 where it is installed and knows the model and the options.",
+        group=COMPUTING, choices=ENGINES,
     )  # fmt: skip
     workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
     devices: str | None = option(
@@ -174,6 +180,9 @@ def _in_processes(
 def _line_translator(
     options: TranslateOptions, models: tuple[Path, ...], device: str, threads: int | None, warn: Callable[[str], None]
 ) -> LineTranslator:
-    translator = Translator(models, weights=options.weights, device=device, threads=threads, warn=warn)
+    translator = Translator(
+        models, weights=options.weights, device=device, threads=threads, engine=options.engine, warn=warn
+    )
     wanted = options.beam_size if options.n_best else 1
-    return translator.line_translator(options, wanted, options.alignment is not None)
+    more = {"--force-decode": options.force_decode is not None, "--word-scores": options.word_scores}
+    return translator.line_translator(options, wanted, options.alignment is not None, more)

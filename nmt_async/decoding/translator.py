@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from nmt_async.decoding.beam import Hypothesis, beam_search
+from nmt_async.decoding.beam import Hypothesis
+from nmt_async.decoding.engine import Engine, Rows, search_rows
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.sampling import sample
 from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.text.batch import END, pad
+from nmt_async.model.linear import packed
+from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import Vocabulary
 
 BegunLine = tuple[str, str]
 """A line and how its translation begins, which may be with nothing."""
+
+NumberedRows = list[tuple[int, list[int]]]
+"""Lines of a window: which they are, and their subwords."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class Translation:
         return self.n_best[0].normalised
 
 
+WORTH_PACKING = 64
+"""Lines; packing the weights takes about as long as translating a few."""
+
 NOTHING = Translation((Candidate("", 0.0, 0.0),))
 
 
@@ -76,6 +84,7 @@ class LineTranslator:
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
         alignment: candidates come with alignments.
+        engine: what searches, where no translation has to begin with something; None for our own search.
     """
 
     def __init__(
@@ -88,6 +97,7 @@ class LineTranslator:
         wanted: int = 1,
         warn: Callable[[str], None] = warn_on_stderr,
         alignment: bool = False,
+        engine: Engine | None = None,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
@@ -96,6 +106,7 @@ class LineTranslator:
         self.search = options.search(wanted, alignment)
         self.device = device
         self.warn = warn
+        self.engine = engine
 
     def translate(
         self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None
@@ -118,7 +129,7 @@ class LineTranslator:
         lines = [line for line, _ in begun]
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
-        rows: list[tuple[int, list[int]]] = []
+        rows: NumberedRows = []
         for index, ids in zip(worded, self._encode([lines[index] for index in worded]), strict=True):
             if len(ids) > self.options.max_length:
                 self.warn(
@@ -131,8 +142,10 @@ class LineTranslator:
         training = self.model.training
         self.model.eval()
         try:
-            for batch in self._batches(rows):
-                found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
+            batches = list(self._batches(rows))
+            with packed(self.model) if len(rows) >= WORTH_PACKING else nullcontext():
+                searched = self._search(batches, begun)
+            for batch, found in zip(batches, searched, strict=True):
                 for (index, _), hypotheses in zip(batch, found, strict=True):
                     translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
         finally:
@@ -142,7 +155,7 @@ class LineTranslator:
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return self.source_vocabulary.encode_lines(lines) if lines else []
 
-    def _batches(self, rows: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
+    def _batches(self, rows: NumberedRows) -> Iterator[NumberedRows]:
         """Rows, longest first, in batches within the limits of sentences and padded subwords."""
         begin = 0
         while begin < len(rows):
@@ -151,14 +164,17 @@ class LineTranslator:
             yield rows[begin:end]
             begin = end
 
-    @torch.inference_mode()
-    def _search(self, rows: list[list[int]], beginnings: list[str]) -> list[list[Hypothesis]]:
-        source, lengths = pad(rows)
-        prefixes = None
-        if any(beginnings):
-            prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
-        find = beam_search if self.search.sampling is None else sample
-        return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
+    def _search(self, batches: Sequence[NumberedRows], begun: Sequence[BegunLine]) -> list[list[list[Hypothesis]]]:
+        rows = [[ids for _, ids in batch] for batch in batches]
+        if self.engine is not None:
+            return self.engine(rows)
+        prefixes = [self._prefixes([begun[index][1] for index, _ in batch]) for batch in batches]
+        return [search_rows(self.model, *batch, self.search, self.device) for batch in zip(rows, prefixes, strict=True)]
+
+    def _prefixes(self, beginnings: list[str]) -> Rows | None:
+        if not any(beginnings):
+            return None
+        return [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.initial import glorot
+from nmt_async.model.linear import Linear
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -27,14 +28,37 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(batch, length, heads * width)
 
 
+def attend_step(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention of the few queries of a step, (batch, heads, queries, d / heads) to the same.
+
+    On a CPU torch's fused kernel takes up to twice as long for so few; its softmax is slow below `LANES` keys.
+
+    Args:
+        mask: additive, broadcastable to (batch, heads, queries, keys).
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = torch.matmul(query, key.transpose(2, 3)).mul_(query.shape[3] ** -0.5).add_(mask)
+    return torch.matmul(torch.softmax(scores, dim=3), value)
+
+
+LANES = 16
+"""Floats in a register of AVX-512."""
+
+
+def in_lanes(length: int) -> int:
+    """The next multiple of `LANES`."""
+    return -(-length // LANES) * LANES
+
+
 class SelfAttention(nn.Module):
     """Attention of a sequence to itself."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.output = Linear(width, width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of ``x`` (batch, length, d), each (batch, heads, length, d / heads)."""
@@ -52,6 +76,11 @@ class SelfAttention(nn.Module):
         result: Tensor = self.output(merge_heads(attended))
         return result
 
+    def attend_step(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """As `attend`, for the few queries of a step; the mask is additive."""
+        result: Tensor = self.output(merge_heads(attend_step(query, key, value, mask)))
+        return result
+
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         """``x`` (batch, length, d) attended to itself, (batch, length, d)."""
         return self.attend(*self.project(x), mask, causal)
@@ -63,9 +92,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.output = Linear(width, width)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the encoder's output (batch, source_length, d), each (batch, heads, source_length, …)."""
@@ -88,6 +117,12 @@ class CrossAttention(nn.Module):
         query, key = split_heads(self.query(x), self.heads)[:, 0], key[:, 0]
         scores = query @ key.transpose(1, 2) / math.sqrt(key.shape[2])
         return torch.softmax(scores if mask is None else scores + mask[:, 0], dim=2)
+
+    def attend_step(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """As `attend`, for the few queries of a step; the mask is additive."""
+        attended = attend_step(split_heads(self.query(x), self.heads), key, value, mask)
+        result: Tensor = self.output(merge_heads(attended))
+        return result
 
 
 def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from nmt_async.model.attention import in_lanes
 from nmt_async.model.decoder_state import DecoderState
 
 FIRST_CAPACITY = 64
@@ -31,23 +33,23 @@ class LayerCache:
         self.memory_key = memory_key
         self.memory_value = memory_value
         sentences, heads, _, width = memory_key.shape
-        self.slots = memory_key.new_empty(2, sentences, heads, FIRST_CAPACITY, width)
+        self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
         self.used = 0
         self.noting = False
         self.attention: Tensor | None = None
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns all so far."""
+    def append(self, key: Tensor, value: Tensor, shown: int) -> tuple[Tensor, Tensor]:
+        """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the first ``shown`` slots."""
         used = self.used + key.shape[2]
         capacity = self.slots.shape[3]
-        if used > capacity:
-            larger = self.slots.new_empty(*self.slots.shape[:3], max(2 * capacity, used), self.slots.shape[4])
+        if shown > capacity:
+            larger = self.slots.new_zeros(*self.slots.shape[:3], max(2 * capacity, shown), self.slots.shape[4])
             larger[:, :, :, : self.used] = self.slots[:, :, :, : self.used]
             self.slots = larger
         self.slots[0, :, :, self.used : used] = key
         self.slots[1, :, :, self.used : used] = value
         self.used = used
-        return self.slots[0, :, :, :used], self.slots[1, :, :, :used]
+        return self.slots[0, :, :, :shown], self.slots[1, :, :, :shown]
 
     def keep(self, kept: Tensor, moved: Tensor) -> None:
         """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
@@ -67,35 +69,32 @@ class TransformerState(DecoderState):
     Attributes:
         position: subwords so far.
         layers: a cache for each decoder layer.
-        memory_mask: 0 at source tokens and minus infinity at padding, (sentences, 1, 1, source_length), or None.
-        past: 0 at a hypothesis' own past, minus infinity at that of others, (sentences, beam, used slots);
-            None as long as every sentence has had one hypothesis only.
+        memory_mask: 0 at source tokens and minus infinity at padding, (sentences, 1, 1, source_length).
+        past: 0 at a hypothesis' own past, minus infinity at that of others and where nothing is yet,
+            (sentences, beam, slots), slots a multiple of `LANES`.
+        used: slots in use.
     """
 
-    def __init__(self, layers: list[LayerCache], memory_mask: Tensor | None, sentences: int) -> None:
+    def __init__(self, layers: list[LayerCache], memory_mask: Tensor, sentences: int) -> None:
         self.layers = layers
         self.memory_mask = memory_mask
         self.sentences = sentences
         self.beam = 1
         self.position = 0
-        self.past: Tensor | None = None
+        self.used = 0
+        self.past = memory_mask.new_empty(sentences, 1, 0)
 
     def reorder(self, parents: Tensor) -> None:
         beam = parents.shape[1]
-        if self.past is not None:
-            self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
-        elif beam > 1:
-            self.past = self.layers[0].slots.new_zeros(self.sentences, beam, self.position)
+        self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
         self.beam = beam
 
     def keep(self, kept: Tensor) -> None:
         moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
         for layer in self.layers:
             layer.keep(kept, moved)
-        if self.memory_mask is not None:
-            self.memory_mask = self.memory_mask.index_select(0, kept)
-        if self.past is not None:
-            self.past = self.past.index_select(0, kept)
+        self.memory_mask = self.memory_mask.index_select(0, kept)
+        self.past = self.past.index_select(0, kept)
         self.sentences = len(kept)
 
     def note_attention(self) -> None:
@@ -106,12 +105,12 @@ class TransformerState(DecoderState):
         """The last layer's."""
         return self.layers[-1].attention
 
-    def advance(self) -> Tensor | None:
-        """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots with theirs), or None."""
+    def advance(self) -> Tensor:
+        """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots)."""
         self.position += 1
-        if self.past is None:
-            return None
-        own = torch.full((self.beam, self.beam), float("-inf"), dtype=self.past.dtype, device=self.past.device)
-        own.fill_diagonal_(0.0)
-        self.past = torch.cat([self.past, own.expand(self.sentences, -1, -1)], dim=2)
+        begin, self.used = self.used, self.used + self.beam
+        slots = in_lanes(self.used)
+        if slots > self.past.shape[2]:
+            self.past = F.pad(self.past, (0, slots - self.past.shape[2]), value=float("-inf"))
+        self.past[:, :, begin : self.used].diagonal(dim1=1, dim2=2).zero_()
         return self.past[:, None]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.incremental import LayerCache
+from nmt_async.model.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "swish": F.silu, "gelu": F.gelu}
 NORM_EPSILON = 1e-6
@@ -20,13 +21,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, configuration: ModelConfiguration) -> None:
         super().__init__()
-        self.inner = nn.Linear(configuration.dim_emb, configuration.dim_ffn)
-        self.outer = nn.Linear(configuration.dim_ffn, configuration.dim_emb)
-        self.activation = ACTIVATIONS[configuration.activation]
+        self.inner = Linear(configuration.dim_emb, configuration.dim_ffn)
+        self.outer = Linear(configuration.dim_ffn, configuration.dim_emb)
+        self.activation = None if configuration.activation == "relu" else ACTIVATIONS[configuration.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, d) to (…, d)."""
-        result: Tensor = self.outer(self.activation(self.inner(x)))
+        inner = self.inner.relu(x) if self.activation is None else self.activation(self.inner(x))
+        result: Tensor = self.outer(inner)
         return result
 
 
@@ -83,23 +85,23 @@ class DecoderLayer(nn.Module):
         result: Tensor = self.around_feed_forward(x, self.feed_forward)
         return result
 
-    def step(self, x: Tensor, cache: LayerCache, past: Tensor | None, memory_mask: Tensor | None) -> Tensor:
+    def step(self, x: Tensor, cache: LayerCache, past: Tensor, memory_mask: Tensor) -> Tensor:
         """The newest subword of every hypothesis, (sentences, beam, d) to the same.
 
         Args:
             cache: this layer's; the newest keys and values are added to it.
-            past: the additive mask (sentences, 1, beam, slots) of a hypothesis' own past; None where all is its own.
+            past: the additive mask (sentences, 1, beam, slots) of a hypothesis' own past.
             memory_mask: the additive mask (sentences, 1, 1, source_length) of the source.
         """
 
         def attend(inner: Tensor) -> Tensor:
             query, key, value = self.attention.project(inner)
-            return self.attention.attend(query, *cache.append(key, value), past)
+            return self.attention.attend_step(query, *cache.append(key, value, past.shape[3]), past)
 
         def attend_memory(inner: Tensor) -> Tensor:
             if cache.noting:
                 cache.attention = self.cross_attention.weights(inner, cache.memory_key, memory_mask)
-            return self.cross_attention.attend(inner, cache.memory_key, cache.memory_value, memory_mask)
+            return self.cross_attention.attend_step(inner, cache.memory_key, cache.memory_value, memory_mask)
 
         x = self.around_attention(x, attend)
         x = self.around_cross_attention(x, attend_memory)

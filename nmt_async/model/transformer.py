@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.attention import initialise_parts
+from nmt_async.model.attention import in_lanes, initialise_parts
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import DecoderState, TranslationModel
 from nmt_async.model.embedding import Embedding, sinusoid_positions
 from nmt_async.model.incremental import LayerCache, TransformerState
 from nmt_async.model.initial import by_width
 from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer
+from nmt_async.model.linear import Make, Product
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -47,6 +48,7 @@ class Transformer(TranslationModel):
         pre = configuration.norm == "pre"
         self.encoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
         self.decoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
+        self.output_product: Product | None = None
         self.initialise(seed)
 
     @torch.no_grad()
@@ -88,7 +90,13 @@ class Transformer(TranslationModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities (…, vocabulary) of the decoder's output (…, d)."""
+        if self.output_product is not None:
+            return self.output_product(hidden)
         return F.linear(hidden, self.output_weight, self.output_bias)
+
+    def pack(self, make: Make | None) -> None:
+        """The output matrix packed by ``make``, as it is with None; see `nmt_async.model.linear.packed`."""
+        self.output_product = None if make is None else make(self.output_weight, self.output_bias)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predictions for every target token of the batch, padding left out.
@@ -105,11 +113,14 @@ class Transformer(TranslationModel):
 
     def start(self, source: Tensor, source_lengths: Tensor) -> TransformerState:
         """The decoder's state before the first subword; see `nmt_async.model.decoder_state.TranslationModel`."""
-        memory, mask = self.encode(source, source_lengths)
+        memory, _ = self.encode(source, source_lengths)
+        length = in_lanes(source.shape[1])
+        memory = F.pad(memory, (0, 0, 0, length - source.shape[1]))
+        real = padding_mask(source_lengths, length)
         caches = [
             LayerCache(*cast(DecoderLayer, layer).cross_attention.project_memory(memory)) for layer in self.decoder
         ]
-        additive = None if mask is None else memory.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+        additive = memory.new_zeros(real.shape).masked_fill_(~real, float("-inf"))[:, None, None]
         return TransformerState(caches, additive, len(source))
 
     def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:

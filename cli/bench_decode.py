@@ -1,0 +1,55 @@
+"""``nmt-async bench decode``: how fast a model translates here, beside CTranslate2."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nmt_async.bench.decode import YARDSTICK, DecodeBenchOptions, DecodeResult, measure_decoding
+from nmt_async.text.progress import progress_for
+
+from .declare import CommonOptions
+
+ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+EXAMPLE = "nmt-async bench decode run --input test.en --beam-size 5 --threads 1"
+
+
+def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None:
+    """Measure how fast a model translates here, in alternation with CTranslate2."""
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None) as step:
+        measured = measure_decoding(options, model, lambda done, _: step(done, done))
+    for note in measured.notes:
+        print(f"nmt-async: {note}", file=sys.stderr)
+    if options.json:
+        figures = [
+            dataclasses.asdict(result) | {"rate": result.rate, "ratio": result.ratio} for result in measured.results
+        ]
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    Console().print(_table(measured.results))
+
+
+def _table(results: list[DecodeResult]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("engine", no_wrap=True)
+    for title in (
+        "beam", "threads", "sentences/s", "lowest", "highest", "subwords/s", f"of\n{YARDSTICK}", "same\nlines",
+    ):  # fmt: skip
+        table.add_column(title, justify="right")
+    for result in results:
+        figures = [f"{value:,.1f}" for value in (result.rate, min(result.rates), max(result.rates))]
+        tokens = sorted(result.token_rates)[len(result.token_rates) // 2]
+        table.add_row(
+            result.engine, str(result.beam_size), str(result.threads), *figures, f"{tokens:,.0f}",
+            "" if result.ratio is None else f"{result.ratio:.3f}",
+            "" if result.same is None else f"{result.same:.1%}",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,183 @@
+"""Speed of decoding here: engines take turns on the same text in one run, so that a noisy machine wrongs none.
+
+Ratios are taken within a round, to CTranslate2 in float32 as one uses it by hand. A turn is everything between lines
+and lines: subwords, batches of sentences of like length, search, text.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async.bench.decoders import ENGINES, Decoded, Decoder, Job
+from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.decoding.text_file import text_lines
+from nmt_async.errors import UserError
+from nmt_async.export.ctranslate2 import unsupported
+from nmt_async.options import option
+
+GROUP = "Measurement"
+YARDSTICK = "by-hand"
+
+
+@dataclass(frozen=True)
+class DecodeBenchOptions:
+    """What is measured, and how long."""
+
+    input: Path | None = option(
+        None, "Text to translate, plain, gzip or zstd.", group=GROUP, flags=("--input", "-i"), metavar="FILE"
+    )
+    engines: tuple[str, ...] = option(
+        ENGINES, "Measure: translate with --engine torch or ctranslate2, and CTranslate2 used by hand in float32 or "
+        "int8; repeat for several.",
+        group=GROUP, choices=ENGINES,
+    )  # fmt: skip
+    beam_size: tuple[int, ...] = option(
+        (5, 1), "Hypotheses followed for each sentence; repeat for several.", group=GROUP, flags=("--beam-size", "-b")
+    )
+    threads: tuple[int, ...] = option(
+        (1,), "CPU threads; repeat for several.", group=GROUP, flags=("--threads", "--cpu-threads")
+    )
+    mini_batch: int = option(64, "Sentences translated at once.", group=GROUP)
+    sentences: int = option(1000, "Read so many lines of the text.", group=GROUP)
+    length: int | None = option(
+        None, "Make every translation so many subwords long, whatever the model says (else each its own): for models "
+        "that do not know yet when to end.",
+        group=GROUP,
+    )  # fmt: skip
+    rounds: int = option(5, "Turns of every engine.", group=GROUP)
+    json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
+
+    def __post_init__(self) -> None:
+        numbers = {"mini_batch": self.mini_batch, "sentences": self.sentences, "rounds": self.rounds}
+        numbers |= {"beam_size": min(self.beam_size, default=0), "threads": min(self.threads, default=0)}
+        numbers |= {} if self.length is None else {"length": self.length}
+        for name, value in numbers.items():
+            if value < 1:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """One engine's figures with one beam and so many threads.
+
+    Attributes:
+        rates: sentences a second, one for each round.
+        token_rates: the same in subwords of the translations, end marks counted.
+        ratios: to `YARDSTICK`, in the same round; empty if that was not measured.
+        same: share of the lines whose translation is the yardstick's; None if that was not measured.
+    """
+
+    engine: str
+    beam_size: int
+    threads: int
+    rates: list[float]
+    token_rates: list[float]
+    ratios: list[float]
+    same: float | None
+
+    @property
+    def rate(self) -> float:
+        """The median rate."""
+        return statistics.median(self.rates)
+
+    @property
+    def ratio(self) -> float | None:
+        """The median ratio."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+
+@dataclass(frozen=True)
+class DecodeMeasured:
+    """What a measurement found.
+
+    Attributes:
+        notes: a sentence for each engine that was left out, with the reason.
+    """
+
+    results: list[DecodeResult]
+    notes: list[str]
+
+
+def measure_decoding(options: DecodeBenchOptions, folder: Path, step: Callable[[int, int], None]) -> DecodeMeasured:
+    """Measures the engines in alternation.
+
+    Args:
+        folder: of the run or model.
+        step: told after each turn how many are done, and of how many.
+
+    Raises:
+        UserError: there is no such model or text, or none was named. RunFailure: a process ended.
+    """
+    if options.input is None:
+        raise UserError("bench decode needs --input FILE, the text to translate.")
+    loaded = load_model(folder)
+    lines = list(itertools.islice(text_lines(options.input, "--input"), options.sentences))
+    if not any(line.strip() for line in lines):
+        raise UserError(f"--input: {options.input} has no words to translate.")
+    engines, notes = _possible(options, loaded)
+    settings = list(itertools.product(dict.fromkeys(options.threads), dict.fromkeys(options.beam_size)))
+    total, done = (options.rounds + 1) * len(settings) * len(engines), 0
+    turns: dict[tuple[str, int, int], list[Decoded]] = {}
+    with ExitStack() as stack:
+        decoders = {
+            (name, threads): stack.enter_context(
+                closing(Decoder(Job(name, loaded.folder, lines, threads, options.mini_batch, options.length)))
+            )
+            for name in engines
+            for threads in dict.fromkeys(options.threads)
+        }
+        for round_number in range(options.rounds + 1):
+            for (threads, beam), name in itertools.product(settings, engines):
+                turn = decoders[name, threads].turn(beam)
+                done += 1
+                step(done, total)
+                if round_number:  # the first warms up
+                    turns.setdefault((name, beam, threads), []).append(turn)
+    return DecodeMeasured(_results(turns, loaded, options.length), notes)
+
+
+def _possible(options: DecodeBenchOptions, loaded: LoadedModel) -> tuple[list[str], list[str]]:
+    """The engines that can be measured, and why others cannot."""
+    reason = unsupported(loaded)
+    if importlib.util.find_spec("ctranslate2") is None:
+        reason = "it is not installed (pip install 'nmt-async[ctranslate2]')"
+    engines, notes = [], []
+    for name in dict.fromkeys(options.engines):
+        if name != "torch" and reason is not None:
+            notes.append(f"{name} is left out: CTranslate2 is needed, but {reason}.")
+        elif name == "ctranslate2" and options.length is not None:
+            notes.append(f"{name} is left out: what reaches its longest length there is translated again by torch.")
+        else:
+            engines.append(name)
+    return engines, notes
+
+
+def _results(
+    turns: dict[tuple[str, int, int], list[Decoded]], loaded: LoadedModel, length: int | None
+) -> list[DecodeResult]:
+    results = []
+    for (name, beam, threads), decoded in turns.items():
+        best = turns.get((YARDSTICK, beam, threads), [])
+        texts = decoded[-1].texts
+        tokens = len(texts) * length if length else sum(map(len, loaded.target_vocabulary.encode_lines(texts)))
+        same = None
+        if best:
+            same = sum(a == b for a, b in zip(texts, best[-1].texts, strict=True)) / len(texts)
+        results.append(
+            DecodeResult(
+                name,
+                beam,
+                threads,
+                [len(texts) / turn.seconds for turn in decoded],
+                [tokens / turn.seconds for turn in decoded],
+                [other.seconds / turn.seconds for turn, other in zip(decoded, best, strict=False)],
+                same,
+            )
+        )
+    return results
