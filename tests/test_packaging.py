@@ -69,5 +69,5 @@ def test_every_option_and_command_has_help_text() -> None:
 
 def test_every_file_of_cli_that_declares_a_command_is_reachable() -> None:
     listed = {name.split()[-1] for name, _ in commands(typer.main.get_command(app), "nmt-async")}
-    files = {path.stem.replace("_", "-") for path in (ROOT / "cli").glob("*.py")}
-    assert files - {"--init--", "declare", "main", "start"} <= listed
+    files = {path.stem.removesuffix("_").replace("_", "-") for path in (ROOT / "cli").glob("*.py")}
+    assert files - {"--init-", "declare", "main", "start"} <= listed

@@ -40,10 +40,12 @@ class Agreement:
         return self.identical / self.lines
 
 
-def compared(loaded: LoadedModel, lines: Sequence[str], theirs: Sequence[Scored]) -> Agreement:
-    """How our translations of ``lines``, searched for as usual, agree with another side's."""
+def compared(
+    loaded: LoadedModel, lines: Sequence[str], theirs: Sequence[Scored], options: DecodingOptions
+) -> Agreement:
+    """How our translations of ``lines`` agree with another side's."""
     translator = LineTranslator(
-        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, DecodingOptions(), torch.device("cpu")
+        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, torch.device("cpu")
     )
     ours = [Scored(translation.text, translation.score) for translation in translator.translate(lines)]
     return agreement(ours, theirs)

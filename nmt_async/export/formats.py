@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.text_file import TextFile
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Agreement, compared
@@ -36,14 +37,18 @@ class ExportOptions:
         group=VERIFICATION, metavar="FILE",
     )  # fmt: skip
     verify_share: float = option(
-        0.9,
-        "Share of lines that must be translated the same, else the exit code is 1; searches differ in details.",
-        group=VERIFICATION,
+        0.98, "Share of lines that must be translated the same, else the exit code is 1.", group=VERIFICATION
     )
+    beam_size: int = option(
+        1, "Hypotheses of both sides; with more than one, programs differ in when a search ends.",
+        group=VERIFICATION, flags=("--beam-size", "-b"),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.quantization != "float32" and self.format != "ctranslate2":
             raise UserError(f"--quantization {self.quantization} is for --format ctranslate2; leave it out.")
+        if not 1 <= self.beam_size <= 1000:
+            raise UserError(f"--beam-size: {self.beam_size} is not from 1 to 1000.")
         if not 0.0 <= self.verify_share <= 1.0:
             raise UserError(f"--verify-share: {self.verify_share:g} is not a share from 0 to 1.")
 
@@ -71,8 +76,9 @@ def export(options: ExportOptions, run: Path, out: Path) -> Agreement | None:
         raise RunFailure(f"{out} could not be written ({error.strerror or error}); nothing is left there.") from None
     if lines is None:
         return None
-    theirs = PROGRAMS[options.format].translate(out, loaded, lines)
-    return compared(loaded, lines, theirs)
+    search = DecodingOptions(beam_size=options.beam_size)
+    theirs = PROGRAMS[options.format].translate(out, loaded, lines, search)
+    return compared(loaded, lines, theirs, search)
 
 
 def check_free(out: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -95,7 +96,7 @@ def _damage(name: str) -> Iterator[None]:
     # RuntimeError is an encrypted entry, NotImplementedError an unknown compression.
     except (ValueError, OSError, EOFError, RuntimeError, TypeError, LookupError, struct.error, OverflowError) as error:
         raise ValueError(f"{shown(name)} cannot be read ({shown(str(error))})") from None
-    except (zipfile.BadZipFile, zlib.error, SyntaxError, MemoryError) as error:
+    except (zipfile.BadZipFile, zlib.error, SyntaxError, tokenize.TokenError, MemoryError) as error:
         raise ValueError(f"{shown(name)} is damaged ({shown(str(error))})") from None
 
 

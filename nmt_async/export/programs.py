@@ -10,12 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from nmt_async.decoding.lines import one_line
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Scored
+from nmt_async.text.batch import END
 
 NOTHING = Scored("", 0.0)
 """Of a line without words, of which programs make different things."""
@@ -31,12 +36,12 @@ class Program:
     Attributes:
         module: that Python imports.
         install: what to give to pip.
-        translate: from the exported folder, the model and lines to one translation a line.
+        translate: from the exported folder, the model, lines and how to search to one translation a line.
     """
 
     module: str
     install: str
-    translate: Callable[[Path, LoadedModel, Sequence[str]], list[Scored]]
+    translate: Callable[[Path, LoadedModel, Sequence[str], DecodingOptions], list[Scored]]
 
 
 def require(name: str) -> None:
@@ -46,7 +51,9 @@ def require(name: str) -> None:
         raise UserError(f"--verify translates with {program.module}, which is missing: pip install {program.install}.")
 
 
-def by_marian(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:  # noqa: ARG001
+def by_marian(
+    folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions  # noqa: ARG001
+) -> list[Scored]:  # fmt: skip
     """In a process of its own, since Marian ends its process when something is wrong.
 
     Raises:
@@ -55,9 +62,13 @@ def by_marian(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[S
     with tempfile.TemporaryDirectory() as place:
         source, target = Path(place, "source"), Path(place, "target")
         source.write_text("".join(f"{one_line(line)}\n" for line in lines), encoding="utf-8")
+        arguments = {
+            "config": folder / "decoder.yml", "input": source, "output": target, "beam-size": options.beam_size,
+            "normalize": options.normalize, "cpu-threads": 1, "workspace": 256,
+        }  # fmt: skip
+        typed = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         done = subprocess.run(
-            [sys.executable, "-m", "pymarian", "decode", "--config", str(folder / "decoder.yml"), "--n-best",
-             "--cpu-threads", "1", "--workspace", "256", "--input", str(source), "--output", str(target), "--quiet"],
+            [sys.executable, "-m", "pymarian", "decode", "--n-best", "--quiet", *typed],
             capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         if done.returncode:
@@ -79,11 +90,12 @@ def _n_best(line: str) -> tuple[int, str, float] | None:
     return int(number), text, float(parts[2])
 
 
-def by_transformers(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:  # noqa: ARG001
+def by_transformers(
+    folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions  # noqa: ARG001
+) -> list[Scored]:  # fmt: skip
     """With MarianMTModel and its tokenizer, in this process."""
     import transformers
 
-    options = DecodingOptions()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     model = transformers.MarianMTModel.from_pretrained(folder, local_files_only=True).eval()
@@ -92,27 +104,38 @@ def by_transformers(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> 
     for numbers in _batches(lines):
         batch = [one_line(lines[number]) for number in numbers]
         encoded = tokenizer(batch, return_tensors="pt", padding=True, truncation=True, max_length=options.max_length)
-        longest = int(encoded["input_ids"].shape[1] * options.max_length_factor) + 10
         made = model.generate(
-            **encoded, max_new_tokens=longest, return_dict_in_generate=True, output_scores=True
+            **encoded, num_beams=options.beam_size, length_penalty=options.normalize,
+            max_new_tokens=int(encoded["input_ids"].shape[1] * options.max_length_factor) + 10,
+            return_dict_in_generate=True, output_scores=True, output_logits=True,
         )  # fmt: skip
         texts = tokenizer.batch_decode(made.sequences, skip_special_tokens=True)
-        for number, text, score in zip(numbers, texts, made.sequences_scores.tolist(), strict=True):
+        scores = made.sequences_scores if options.beam_size > 1 else _greedy_scores(made, options.normalize)
+        for number, text, score in zip(numbers, texts, scores.tolist(), strict=True):
             found[number] = Scored(text, score)
     return found
 
 
-def by_ctranslate2(folder: Path, loaded: LoadedModel, lines: Sequence[str]) -> list[Scored]:
+def _greedy_scores(made: Any, normalize: float) -> Tensor:
+    """Scores (rows,) of a greedy search, which gives none."""
+    log_probabilities = torch.stack(made.logits, dim=1).log_softmax(dim=2)  # (rows, steps, vocabulary)
+    chosen = made.sequences[:, 1:]
+    before_end = (chosen == END).cumsum(dim=1) - (chosen == END).long() == 0
+    scores = log_probabilities.gather(2, chosen[:, :, None]).squeeze(2) * before_end
+    total: Tensor = scores.sum(dim=1) / before_end.sum(dim=1) ** normalize
+    return total
+
+
+def by_ctranslate2(folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions) -> list[Scored]:
     """With its translator and SentencePiece, in this process."""
     import ctranslate2
     import sentencepiece
 
-    options = DecodingOptions()
     source, target = (
         sentencepiece.SentencePieceProcessor(model_file=str(vocabulary.path))
         for vocabulary in (loaded.source_vocabulary, loaded.target_vocabulary)
     )
-    translator = ctranslate2.Translator(str(folder), device="cpu")
+    translator = ctranslate2.Translator(str(folder), device="cpu", intra_threads=torch.get_num_threads())
     found = [NOTHING] * len(lines)
     for numbers in _batches(lines):
         pieces = [source.encode(lines[number], out_type=str)[: options.max_length - 1] for number in numbers]

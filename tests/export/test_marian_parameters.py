@@ -1,0 +1,50 @@
+"""Where each parameter stands in Marian's files: every number once, and back as it was."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt_async.export.marian_configuration import KINDS, read, written
+from nmt_async.export.marian_names import NAMES
+from nmt_async.export.marian_parameters import from_marian, places, to_marian
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.flat import FlatLayout
+from nmt_async.options import yaml_mapping
+
+configurations = st.builds(
+    lambda vocabulary, heads, width, ffn, depths, norm, activation, tied: ModelConfiguration(
+        vocabulary[0], vocabulary[0] if tied == "all" else vocabulary[1], 2 * heads * width, heads, ffn, *depths, norm,
+        activation, 0.1, tied,
+    ),
+    st.tuples(st.integers(3, 9), st.integers(3, 9)), st.integers(1, 3), st.integers(1, 2), st.integers(1, 9),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)), st.sampled_from(["pre", "post"]),
+    st.sampled_from(["relu", "swish", "gelu"]), st.sampled_from(["all", "target", "none"]),
+)  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(configuration=configurations, kind=st.sampled_from(sorted(NAMES)))
+def test_every_number_goes_to_marian_once_and_comes_back_as_it_was(
+    configuration: ModelConfiguration, kind: str
+) -> None:
+    layout = FlatLayout(build_model(configuration))
+    vector = torch.zeros(layout.size)
+    for number, view in enumerate(layout.views(vector)):
+        view.copy_(torch.arange(view.numel()).view(view.shape) + 10_000 * number + 1)
+    expected = places(configuration, kind)
+    arrays = to_marian(expected, layout.named(vector))
+    assert {place.marian: place.shape for place in expected} == {name: each.shape for name, each in arrays.items()}
+    assert sum(array.size for array in arrays.values()) == layout.parameters
+    back = torch.zeros(layout.size)
+    from_marian(expected, arrays, layout.named(back))
+    assert torch.equal(back, vector)
+
+
+@given(configuration=configurations)
+def test_marians_words_say_the_whole_configuration(configuration: ModelConfiguration) -> None:
+    values = yaml_mapping(written(configuration).encode(), "here")
+    assert read(values) == configuration
+    assert values["type"] == KINDS[configuration.norm]
