@@ -176,14 +176,14 @@ def peak_memory(model, source, *options):
 def test_memory_is_constant_however_long_the_text(model, tmp_path):
     # Empty lines cost no search: what grows with the text would be the lines themselves, read or written.
     sizes = {}
-    for lines in (400, 40_000):
+    for lines in (200, 20_000):
         source = tmp_path / f"{lines}"
         with source.open("w") as file:
-            file.writelines(" " * 2_000 + "\n" if number % 1000 else "the dog\n" for number in range(lines))
+            file.writelines(" " * 4_000 + "\n" if number % 1000 else "the dog\n" for number in range(lines))
         sizes[lines] = peak_memory(model, source, "-b", "1")
         with Path(f"{source}.out").open("rb") as out:
             assert sum(1 for _ in out) == lines
-    assert sizes[40_000] - sizes[400] < 20 * 2**20  # the text has 80 MB
+    assert sizes[20_000] - sizes[200] < 20 * 2**20  # the text has 80 MB
 
 
 def test_several_models_translate_together(model, tmp_path, capsys):

@@ -20,7 +20,7 @@ def validated(request, small_data: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("validated") / "run"
     sizes = {"model": "rnn", "dim_rnn": 16, "heads": None, "dim_ffn": None} if request.param == "rnn" else {}
     run_small(
-        small_data, folder, cluster="simulated", workers=1, stop_after="60", valid_freq="30", save_freq="60",
+        small_data, folder, cluster="simulated", workers=1, stop_after="60", valid_freq="60", save_freq="60",
         valid_translate=True, valid_beam_size=3, learn_rate=0.01, **sizes,
     )  # fmt: skip
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
