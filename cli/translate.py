@@ -58,7 +58,7 @@ def run(options: TranslateOptions, common: CommonOptions, model: Path) -> None:
     wanted = options.beam_size if options.n_best else 1
     translator = Translator(
         loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, wanted,
-        engine=engine_named(options.engine, loaded, options.search(wanted), device, warn_on_stderr),
+        engine=engine_named(options.engine, loaded, options.search(wanted), device, warn_on_stderr, options.precision),
     )  # fmt: skip
     seen = sys.stderr.isatty() and not (options.output is None and sys.stdout.isatty())
     with output_lines(options.output) as write, progress_for(common.quiet or not seen).stage("translate", None) as step:

@@ -40,7 +40,12 @@ class Engine(Protocol):
 
 
 def engine_named(
-    name: str, loaded: LoadedModel, search: Search, device: torch.device, warn: Callable[[str], None]
+    name: str,
+    loaded: LoadedModel,
+    search: Search,
+    device: torch.device,
+    warn: Callable[[str], None],
+    precision: str = "float32",
 ) -> Engine | None:
     """The engine called ``name``, one of `ENGINES`; None for our own.
 
@@ -54,7 +59,7 @@ def engine_named(
         return None
     reason = _unfit(loaded, search, device)
     if reason is None:
-        return CTranslate2Engine(loaded, search, device)
+        return CTranslate2Engine(loaded, search, device, precision)
     if name == "ctranslate2":
         raise UserError(f"--engine ctranslate2: {reason}; give --engine torch, or auto.")
     warn(f"--engine auto: torch translates, since for CTranslate2 {reason}.")
@@ -77,22 +82,23 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
 
 
 class CTranslate2Engine:
-    """CTranslate2, in float32, with as many CPU threads as torch has.
+    """CTranslate2 with as many CPU threads as torch has.
 
     Args:
         loaded: the model. It is converted in a temporary folder, which is gone when this returns.
         search: as `_unfit` allows it.
+        precision: ``float32`` or ``int8``.
     """
 
-    def __init__(self, loaded: LoadedModel, search: Search, device: torch.device) -> None:
+    def __init__(self, loaded: LoadedModel, search: Search, device: torch.device, precision: str = "float32") -> None:
         ctranslate2 = import_ctranslate2()
         with tempfile.TemporaryDirectory(prefix="nmt-async-ctranslate2-") as folder:
-            export_ctranslate2(loaded, Path(folder) / "model")
+            export_ctranslate2(loaded, Path(folder) / "model", precision)
             self._translator = ctranslate2.Translator(
                 str(Path(folder) / "model"),
                 device=device.type,
                 device_index=device.index or 0,
-                compute_type="float32",
+                compute_type=precision,
                 intra_threads=torch.get_num_threads(),
             )
         self._model = loaded.model

@@ -13,8 +13,9 @@ from nmt_async.decoding.beam import Hypothesis
 from nmt_async.decoding.engine import Engine, Rows, search_rows
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.linear import packed
+from nmt_async.model.linear import packed, packs_model
 from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -71,6 +72,9 @@ class Translator:
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
         engine: what searches; None for our own.
+
+    Raises:
+        UserError: this model, or device, cannot compute in the precision of the options.
     """
 
     def __init__(
@@ -92,6 +96,10 @@ class Translator:
         self.device = device
         self.warn = warn
         self.engine = engine or self._search
+        if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
+            raise UserError(
+                f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
+            )
 
     def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
         """A translation of each line, in their order; first ones come before the last line is read."""
@@ -118,7 +126,8 @@ class Translator:
         self.model.eval()
         try:
             batches = list(self._batches(rows))
-            with packed(self.model) if len(rows) >= WORTH_PACKING else nullcontext():
+            precision = self.options.precision
+            with packed(self.model, precision) if self._worth_packing(len(rows)) else nullcontext():
                 searched = self.engine([[ids for _, ids in batch] for batch in batches])
             for batch, found in zip(batches, searched, strict=True):
                 for (index, _), hypotheses in zip(batch, found, strict=True):
@@ -126,6 +135,11 @@ class Translator:
         finally:
             self.model.train(training)
         return translations
+
+    def _worth_packing(self, lines: int) -> bool:
+        if self.engine != self._search:
+            return False
+        return self.options.precision != "float32" or lines >= WORTH_PACKING
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return self.source_vocabulary.encode_lines(lines) if lines else []
