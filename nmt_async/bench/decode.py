@@ -19,6 +19,7 @@ from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.decoding.text_file import text_lines
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
+from nmt_async.model.linear import packs_model
 from nmt_async.options import option
 
 GROUP = "Measurement"
@@ -33,8 +34,9 @@ class DecodeBenchOptions:
         None, "Text to translate, plain, gzip or zstd.", group=GROUP, flags=("--input", "-i"), metavar="FILE"
     )
     engines: tuple[str, ...] = option(
-        ENGINES, "Measure: translate with --engine torch or ctranslate2, and CTranslate2 used by hand in float32 or "
-        "int8; repeat for several.",
+        ENGINES,
+        "Measure: translate with --engine torch, with --precision int8, and with --engine ctranslate2; CTranslate2 "
+        "used by hand, in float32 and in int8; repeat for several.",
         group=GROUP, choices=ENGINES,
     )  # fmt: skip
     beam_size: tuple[int, ...] = option(
@@ -149,8 +151,10 @@ def _possible(options: DecodeBenchOptions, loaded: LoadedModel) -> tuple[list[st
         reason = "it is not installed (pip install 'nmt-async[ctranslate2]')"
     engines, notes = [], []
     for name in dict.fromkeys(options.engines):
-        if name != "torch" and reason is not None:
+        if not name.startswith("torch") and reason is not None:
             notes.append(f"{name} is left out: CTranslate2 is needed, but {reason}.")
+        elif name == "torch-int8" and not packs_model(loaded.model, "int8"):
+            notes.append(f"{name} is left out: only Transformers compute in it.")
         elif name == "ctranslate2" and options.length is not None:
             notes.append(f"{name} is left out: what reaches its longest length there is translated again by torch.")
         else:

@@ -26,8 +26,9 @@ from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2, pieces
 from nmt_async.text.batch import END
 
-ENGINES = ("torch", "ctranslate2", "by-hand", "by-hand-int8")
-"""`translate --engine torch` and ``ctranslate2``, and CTranslate2's own translate_batch in float32 and int8."""
+ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
+"""What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own
+translate_batch in float32 and int8."""
 
 Decode = Callable[[int], list[str]]
 """Translates the whole text with a beam of the given size."""
@@ -73,10 +74,13 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
 
     class Translators(dict[int, LineTranslator]):
         def __missing__(self, beam: int) -> LineTranslator:
-            options = DecodingOptions(beam_size=beam, mini_batch=job.mini_batch, mini_batch_words=10**9)
+            engine_name, _, precision = job.engine.partition("-")
+            options = DecodingOptions(
+                beam_size=beam, mini_batch=job.mini_batch, mini_batch_words=10**9, precision=precision or "float32"
+            )
             device = torch.device("cpu")
             search = options.search()
-            engine = engine_named(job.engine, loaded, search, device, print)
+            engine = engine_named(engine_name, loaded, search, device, print)
             self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )

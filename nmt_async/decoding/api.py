@@ -37,6 +37,7 @@ class SearchArguments(TypedDict, total=False):
     min_length_factor: float
     max_length_factor: float
     no_repeat_ngram_size: int
+    precision: str
     output_sampling: SamplingMethod | str | None
     seed: int
     max_length: int
@@ -152,7 +153,7 @@ class Translator:
             more: what is asked for besides, by name, which our own search alone can do.
         """
         search = options.search(n_best, alignment)
-        engine = engine_named(self.engine, self.loaded, search, self.device, self.warn, more)
+        engine = engine_named(self.engine, self.loaded, search, self.device, self.warn, options.precision, more)
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
         return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
 

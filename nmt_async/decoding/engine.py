@@ -47,7 +47,7 @@ class Engine(Protocol):
 
 def engine_named(
     name: str, loaded: LoadedModel, search: Search, device: torch.device, warn: Callable[[str], None],
-    more: Mapping[str, bool] = MappingProxyType({}),
+    precision: str = "float32", more: Mapping[str, bool] = MappingProxyType({}),
 ) -> Engine | None:  # fmt: skip
     """The engine called ``name``, one of `ENGINES`; None for our own.
 
@@ -63,7 +63,7 @@ def engine_named(
     asked = next((f"{flag} means nothing" for flag, wanted in more.items() if wanted), None)
     reason = asked or _unfit(loaded, search, device)
     if reason is None:
-        return CTranslate2Engine(loaded, search, device)
+        return CTranslate2Engine(loaded, search, device, precision)
     if name == "ctranslate2":
         raise UserError(f"--engine ctranslate2: {reason}; give --engine torch, or auto.")
     warn(f"--engine auto: torch translates, since for CTranslate2 {reason}.")
@@ -86,15 +86,16 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
 
 
 class CTranslate2Engine:
-    """CTranslate2, in float32, with as many CPU threads as torch has.
+    """CTranslate2 with as many CPU threads as torch has.
 
     Args:
         loaded: the model.
         search: as `_unfit` allows it.
+        precision: ``float32`` or ``int8``.
     """
 
-    def __init__(self, loaded: LoadedModel, search: Search, device: torch.device) -> None:
-        self._translator = _converted(loaded, device)
+    def __init__(self, loaded: LoadedModel, search: Search, device: torch.device, precision: str = "float32") -> None:
+        self._translator = _converted(loaded, device, precision)
         self._model = loaded.model
         self._search = search
         self._device = device
@@ -148,22 +149,22 @@ class CTranslate2Engine:
         return found
 
 
-def _converted(loaded: LoadedModel, device: torch.device) -> Any:
+def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any:
     """The model in CTranslate2; what was converted once is kept as long as the model is."""
-    place = (device.type, device.index or 0, torch.get_num_threads())
+    place = (device.type, device.index or 0, torch.get_num_threads(), precision)
     known = _known.setdefault(loaded.model, {})
     if place not in known:
         with tempfile.TemporaryDirectory(prefix="nmt-async-ctranslate2-") as folder:
-            export_ctranslate2(loaded, Path(folder) / "model")
-            kind, index, threads = place
+            export_ctranslate2(loaded, Path(folder) / "model", precision)
+            kind, index, threads, _ = place
             known[place] = import_ctranslate2().Translator(
-                str(Path(folder) / "model"), device=kind, device_index=index, compute_type="float32",
+                str(Path(folder) / "model"), device=kind, device_index=index, compute_type=precision,
                 intra_threads=threads,
             )  # fmt: skip
     return known[place]
 
 
-_known: WeakKeyDictionary[TranslationModel, dict[tuple[str, int, int], Any]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[TranslationModel, dict[tuple[str, int, int, str], Any]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()

@@ -13,8 +13,9 @@ from nmt_async.decoding.beam import Hypothesis
 from nmt_async.decoding.engine import Engine, Rows, search_rows
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.linear import packed
+from nmt_async.model.linear import packed, packs_model
 from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -85,6 +86,9 @@ class LineTranslator:
         warn: called with a sentence for each line that is cut.
         alignment: candidates come with alignments.
         engine: what searches, where no translation has to begin with something; None for our own search.
+
+    Raises:
+        UserError: this model, or device, cannot compute in the precision of the options.
     """
 
     def __init__(
@@ -107,6 +111,10 @@ class LineTranslator:
         self.device = device
         self.warn = warn
         self.engine = engine
+        if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
+            raise UserError(
+                f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
+            )
 
     def translate(
         self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None
@@ -143,7 +151,8 @@ class LineTranslator:
         self.model.eval()
         try:
             batches = list(self._batches(rows))
-            with packed(self.model) if len(rows) >= WORTH_PACKING else nullcontext():
+            precision = self.options.precision
+            with packed(self.model, precision) if self._worth_packing(len(rows)) else nullcontext():
                 searched = self._search(batches, begun)
             for batch, found in zip(batches, searched, strict=True):
                 for (index, _), hypotheses in zip(batch, found, strict=True):
@@ -151,6 +160,11 @@ class LineTranslator:
         finally:
             self.model.train(training)
         return translations
+
+    def _worth_packing(self, lines: int) -> bool:
+        if self.engine is not None:
+            return False
+        return self.options.precision != "float32" or lines >= WORTH_PACKING
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return self.source_vocabulary.encode_lines(lines) if lines else []

@@ -95,6 +95,11 @@ def packs(weight: Tensor, precision: str = "float32") -> Make | None:
     return OneDnnProduct if hasattr(torch.ops.mkldnn, "_linear_pointwise") else None
 
 
+def packs_model(model: nn.Module, precision: str) -> bool:
+    """Whether all large matrices of the model can be packed in this precision here."""
+    return isinstance(model, Packable) and packs(next(model.parameters()), precision) is not None
+
+
 @contextmanager
 def packed(model: nn.Module, precision: str = "float32") -> Iterator[None]:
     """The model's linear layers compute with packed weights inside, where this machine has kernels for it.

@@ -1,0 +1,105 @@
+"""CTranslate2 as an engine: the same translations, scores and warnings, or a reason why it does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from nmt_async.decoding.beam import Search
+from nmt_async.decoding.engine import engine_named
+from nmt_async.decoding.model_folder import LoadedModel
+from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.translator import Translator
+from nmt_async.errors import UserError
+from nmt_async.model.build import build_model
+from nmt_async.model.configuration import ModelOptions
+from nmt_async.model.transformer import Transformer
+from nmt_async.text.batch import UNKNOWN, Batch, pad
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def loaded(vocabulary, sentences, tmp_path_factory):
+    """A small model that has learnt a little to say what it reads; ``<unk>`` is likely now and then."""
+    configuration = ModelOptions(preset="tiny", dim_emb=32).configuration(vocabulary.size, vocabulary.size, True)
+    model = Transformer(configuration)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    chance = random.Random(2)
+    for _ in range(80):
+        rows = vocabulary.encode_lines(chance.sample(sentences, 32))
+        targets = [[UNKNOWN if chance.random() < 0.03 and index else index for index in row] for row in rows]
+        logits, words = model(Batch(*pad(rows), *pad(targets)))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, words).backward()
+        optimizer.step()
+    return LoadedModel(model.eval(), vocabulary, vocabulary, configuration, tmp_path_factory.mktemp("model"))
+
+
+def translator(loaded, engine, wanted=1, **options):
+    made = DecodingOptions(**options)
+    found = engine_named(engine, loaded, made.search(wanted), CPU, pytest.fail, made.precision)
+    return Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, made, CPU, wanted, engine=found)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("normalize", [0.0, 0.6])
+def test_ctranslate2_finds_what_torch_finds(loaded, sentences, beam, normalize):
+    lines = ["", *sentences[:60], " ", "dog" * 3]
+    options = {"beam_size": beam, "normalize": normalize, "mini_batch": 16}
+    ours, theirs = (list(translator(loaded, name, **options).translate(lines)) for name in ("torch", "ctranslate2"))
+    assert (ours[0], theirs[61].text) == (theirs[0], "")
+    same = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.text == b.text]
+    assert len(same) >= 0.95 * len(lines)  # where <unk> is likely, it has a place in CTranslate2's beam
+    for a, b in same:
+        assert b.score == pytest.approx(a.score, abs=1e-4)
+        assert b.n_best[0].score == pytest.approx(a.n_best[0].score, abs=1e-3)
+
+
+def test_what_reaches_its_limit_or_needs_unk_is_translated_by_torch(loaded, sentences):
+    lines = sentences[:20]
+    options = {"beam_size": 2, "max_length_factor": 0.01}  # eleven subwords at most, end mark counted
+    ours, theirs = (list(translator(loaded, name, **options).translate(lines)) for name in ("torch", "ctranslate2"))
+    agree = sum(a.text == b.text for a, b in zip(ours, theirs, strict=True))
+    assert agree >= 19
+    assert "⁇" not in "".join(translation.text for translation in theirs)
+
+
+def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
+    found = list(translator(loaded, "ctranslate2", wanted=3, beam_size=3).translate(sentences[:5]))
+    for translation in found:
+        scores = [candidate.normalised for candidate in translation.n_best]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_int8_is_near_in_both_engines(loaded, sentences):
+    exact = list(translator(loaded, "torch", beam_size=2).translate(sentences[:20]))
+    for name in ("torch", "ctranslate2"):
+        near = translator(loaded, name, beam_size=2, precision="int8").translate(sentences[:20])
+        assert sum(a.text == b.text for a, b in zip(exact, near, strict=True)) >= 15
+
+
+def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loaded, vocabulary, tmp_path):
+    configuration = ModelOptions(model="rnn", preset="tiny", dim_emb=16).configuration(38, 38, True)
+    recurrent = LoadedModel(build_model(configuration), vocabulary, vocabulary, configuration, tmp_path)
+    with pytest.raises(UserError, match=r"--engine ctranslate2: .*of type rnn; give --engine torch, or auto"):
+        engine_named("ctranslate2", recurrent, Search(), CPU, pytest.fail)
+    said = []
+    assert engine_named("auto", recurrent, Search(), CPU, said.append) is None
+    assert len(said) == 1
+    assert "torch translates, since for CTranslate2" in said[0]
+    assert engine_named("auto", loaded, Search(), CPU, pytest.fail) is not None
+    assert engine_named("torch", recurrent, Search(), CPU, pytest.fail) is None
+
+    @dataclasses.dataclass(frozen=True)
+    class LaterSearch(Search):
+        word_penalty: float = 0.0
+
+    with pytest.raises(UserError, match="--word-penalty means nothing"):
+        engine_named("ctranslate2", loaded, LaterSearch(word_penalty=1.0), CPU, pytest.fail)
+    with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
+        Translator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
