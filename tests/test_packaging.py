@@ -68,6 +68,7 @@ def test_every_option_and_command_has_help_text() -> None:
 
 
 def test_every_file_of_cli_that_declares_a_command_is_reachable() -> None:
-    listed = {name.split()[-1] for name, _ in commands(typer.main.get_command(app), "nmt-async")}
+    named = {name for name, _ in commands(typer.main.get_command(app), "nmt-async")}
+    listed = {part for name in named for part in (name.split()[-1], "-".join(name.split()[1:]))}
     files = {path.stem.removesuffix("_").replace("_", "-") for path in (ROOT / "cli").glob("*.py")}
     assert files - {"--init-", "declare", "main", "start"} <= listed

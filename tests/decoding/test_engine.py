@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
@@ -12,7 +11,7 @@ from nmt_async.decoding.beam import Search
 from nmt_async.decoding.engine import engine_named
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
@@ -42,7 +41,9 @@ def loaded(vocabulary, sentences, tmp_path_factory):
 def translator(loaded, engine, wanted=1, **options):
     made = DecodingOptions(**options)
     found = engine_named(engine, loaded, made.search(wanted), CPU, pytest.fail, made.precision)
-    return Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, made, CPU, wanted, engine=found)
+    return LineTranslator(
+        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, made, CPU, wanted, engine=found
+    )
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -95,11 +96,7 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert engine_named("auto", loaded, Search(), CPU, pytest.fail) is not None
     assert engine_named("torch", recurrent, Search(), CPU, pytest.fail) is None
 
-    @dataclasses.dataclass(frozen=True)
-    class LaterSearch(Search):
-        word_penalty: float = 0.0
-
     with pytest.raises(UserError, match="--word-penalty means nothing"):
-        engine_named("ctranslate2", loaded, LaterSearch(word_penalty=1.0), CPU, pytest.fail)
+        engine_named("ctranslate2", loaded, Search(word_penalty=1.0), CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
-        Translator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
+        LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
