@@ -4,9 +4,10 @@ All sentences of a batch go on together; a sentence leaves the batch when its se
 normalisation and word penalty are Marian's (`nmt_async.decoding.penalties`). As in Marian, ``<unk>`` is not produced
 unless that is allowed.
 
-The search for a sentence is over when as many hypotheses have ended as its beam is wide, or when the best that
-ended cannot be overtaken if only that one is wanted. A hypothesis ends when its end mark is among the ``beam_size``
-best continuations of the step; at the length limit all end.
+A hypothesis ends when its end mark is among the ``beam_size`` best continuations of the step; at the length limit all
+end. The search for a sentence is over when as many hypotheses have ended as its beam is wide and those that are wanted
+rank as high as the best that goes on would, if it ended where it is; the number alone would let a few unlikely early
+ends cut a translation short. It is over sooner where only one is wanted and that cannot be overtaken.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class _Beams:
         index: (sentences,), which sentences of the batch these are.
         scores: (sentences, beam), summed log-probabilities.
         counts: (sentences,), hypotheses that have ended.
-        best: (sentences,), what the best among them is ranked by.
+        best: (sentences, `Search.wanted`), what the best among them are ranked by, best first.
         previous: (sentences * beam,), the subwords chosen last; None before the first.
         written: (sentences, beam, position), subwords so far; None where no constraint asks for them.
         steps: what was done, for `best_hypotheses`.
@@ -79,7 +80,7 @@ class _Beams:
         self.index = torch.arange(len(source), device=device)
         self.scores = torch.zeros(len(source), 1, device=device)
         self.counts = torch.zeros(len(source), dtype=torch.int64, device=device)
-        self.best = torch.full((len(source),), -math.inf, device=device)
+        self.best = torch.full((len(source), search.wanted), -math.inf, device=device)
         self.written = source.new_empty(len(source), 1, 0) if search.no_repeat_ngram else None
         self.position = 0
         self.previous: Tensor | None = None
@@ -101,7 +102,8 @@ class _Beams:
         ends[:, self.search.beam_size :] = False
         ranked = self.penalties.ranked(values, self.position)
         self.counts += ends.sum(dim=1)
-        self.best = torch.maximum(self.best, ranked.masked_fill(~ends, -math.inf).amax(dim=1))
+        ended = ranked.masked_fill(~ends, -math.inf)
+        self.best = torch.cat([self.best, ended], dim=1).topk(self.search.wanted, dim=1).values
 
         # A beam has at most ``beam`` ends among its continuations, so enough of the others stand before them.
         going_on = is_end.byte().argsort(dim=1, stable=True)[:, :next_beam]
@@ -119,13 +121,13 @@ class _Beams:
 
     def _drop_finished(self, at_limit: Tensor | None, chosen: Tensor) -> None:
         """Takes the sentences whose search is over out of the batch."""
+        going_on = self.scores[:, 0]
         finished = self.counts >= self.search.beam_size
+        finished &= self.best[:, -1] >= self.penalties.ranked(going_on, self.position)
         if at_limit is not None:
             finished |= at_limit
         if self.search.wanted == 1:
-            finished |= self.best >= self.penalties.bound(
-                self.scores[:, 0], self.position + 1, self.constraints.limits
-            )  # fmt: skip
+            finished |= self.best[:, 0] >= self.penalties.bound(going_on, self.position + 1, self.constraints.limits)
         if bool(finished.any()):
             kept = compact(finished)
             for name in ("index", "scores", "counts", "best", "written"):

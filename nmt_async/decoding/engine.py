@@ -3,6 +3,8 @@
 CTranslate2 finds what we find, with two exceptions that are translated again by our own search: lines for which it
 used ``<unk>``, which we never produce (it could leave it out, but then divides its probability among the others),
 and lines whose translation reached their longest length, which it knows only for a whole batch.
+It also ends a search as soon as enough hypotheses have ended (see `nmt_async.decoding.beam`), so it may stop short of
+what we find: 1 % of Multi30k's test2016 at a beam of 5.
 """
 
 from __future__ import annotations

@@ -110,8 +110,10 @@ def reference_beam_search(following, source, search, forced=()):
                 found.append(ended(search, prefix, scores))
         alive = [((*prefix, word), scores) for scores, prefix, word in continuations if word != END]
         del alive[search.beam_size :]
-        if len(found) >= search.beam_size:
-            break
+        if len(found) >= search.beam_size and alive:
+            going_on = ended(search, alive[0][0][:-1], alive[0][1])  # if it ended where it is
+            if by_rank(found)[search.wanted - 1].normalised >= going_on.normalised:
+                break
     return by_rank(found)[: search.wanted]
 
 

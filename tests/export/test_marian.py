@@ -38,7 +38,7 @@ def exported(saved, trained, tmp_path):
 def test_marian_finds_the_same_translations_and_scores(exported, lines, sizes):
     pytest.importorskip("pymarian")
     loaded, folder = exported(True, **sizes)
-    for beam_size, share in ((1, 0.95), (5, 0.75)):  # searches differ in when they end
+    for beam_size, share in ((1, 0.95), (5, 0.95)):  # searches differ in when they end
         options = DecodingOptions(beam_size=beam_size)
         found = compared(loaded, lines, by_marian(folder, loaded, lines, options), options)
         assert found.share >= share
