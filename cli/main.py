@@ -11,6 +11,8 @@ from nmt_async import __version__
 from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
+from nmt_async.decoding.score_options import ScoreOptions
+from nmt_async.decoding.translate_files import TranslateOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.options import SimulateOptions
@@ -19,7 +21,22 @@ from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions
 
-from . import bench, bench_decode, compare, doctor, evaluate, prepare, report, simulate, study, train, translate, watch
+from . import (
+    average,
+    bench,
+    bench_decode,
+    compare,
+    doctor,
+    evaluate,
+    prepare,
+    report,
+    score,
+    simulate,
+    study,
+    train,
+    translate,
+    watch,
+)
 from .declare import command
 
 INTERRUPTED = 130
@@ -53,8 +70,10 @@ COMMANDS = {
     doctor: DoctorOptions,
     train: TrainOptions,
     watch: WatchOptions,
-    translate: translate.TranslateOptions,
+    translate: TranslateOptions,
     evaluate: EvaluateOptions,
+    score: ScoreOptions,
+    average: average.AverageOptions,
     simulate: SimulateOptions,
     report: report.ReportOptions,
     compare: CompareOptions,

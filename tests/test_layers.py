@@ -14,6 +14,7 @@ ANYWHERE = {"errors", "options", "quantity", "reading", "writing"}
 
 BOTTOM = {"sync", "model", "text"}
 MAY_IMPORT = {
+    "__init__": {"decoding"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
     "model": {"text.batch"},

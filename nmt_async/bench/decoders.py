@@ -21,7 +21,7 @@ from nmt_async.cluster.child import settle_in, thread_environment
 from nmt_async.decoding.engine import engine_named
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2, pieces
 from nmt_async.text.batch import END
@@ -72,8 +72,8 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
     def decode(beam: int) -> list[str]:
         return [translation.text for translation in translators[beam].translate(job.lines)]
 
-    class Translators(dict[int, Translator]):
-        def __missing__(self, beam: int) -> Translator:
+    class Translators(dict[int, LineTranslator]):
+        def __missing__(self, beam: int) -> LineTranslator:
             engine_name, _, precision = job.engine.partition("-")
             options = DecodingOptions(
                 beam_size=beam, mini_batch=job.mini_batch, mini_batch_words=10**9, precision=precision or "float32"
@@ -81,7 +81,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             device = torch.device("cpu")
             search = options.search()
             engine = engine_named(engine_name, loaded, search, device, print)
-            self[beam] = Translator(
+            self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )
             if job.length is not None:

@@ -80,7 +80,7 @@ class Seat:
     @property
     def ending(self) -> str:
         """How it came to its end, in words."""
-        return self.error or _ending(self.process.exitcode)
+        return self.error or ending_of(self.process.exitcode)
 
 
 def place(task: list[int] | None) -> str:
@@ -88,7 +88,8 @@ def place(task: list[int] | None) -> str:
     return f"at batch {task[1]} of epoch {task[0]}" if task else "before it had a batch"
 
 
-def _ending(code: int | None) -> str:
+def ending_of(code: int | None) -> str:
+    """How a process with this exit code came to its end, in words."""
     if code is None or code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:

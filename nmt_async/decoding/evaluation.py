@@ -6,11 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.decoding.lines import text_lines
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.decoding.options import DecodingOptions, use_device
+from nmt_async.decoding.api import Translator
+from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import Score, check_lines, corpus_scores
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.text_file import text_lines
 from nmt_async.errors import UserError
 from nmt_async.options import flag_of, option
 from nmt_async.text.progress import Progress
@@ -63,12 +62,10 @@ def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -
     if model is None:
         _refuse_decoding_options(options)
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
-    device = use_device(options)
-    loaded = load_model(model)
-    translator = Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device)
+    translator = Translator(model, device=options.device, threads=options.threads, weights=options.weights)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:
-        for translation in translator.translate(lines):
+        for translation in translator.line_translator(options).translate(lines):
             hypotheses.append(translation.text)
             step(len(hypotheses), len(hypotheses))
     return corpus_scores(hypotheses, references, bootstrap=options.bootstrap)

@@ -1,8 +1,9 @@
-"""Lines in and out: one line is what stands between two line feeds, whatever else it holds."""
+"""Lines as they arrive, in groups that are computed together; and what makes a text one line."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import queue
 import re
@@ -10,10 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
-
-from nmt_async.text.corpus import InputFile
 
 T = TypeVar("T")
 
@@ -22,19 +20,6 @@ PATIENCE = 0.02
 
 LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 """What some program takes for the end of a line."""
-
-
-def text_lines(path: Path, option: str) -> Iterator[str]:
-    """The lines of a file (plain, gzip or zstd) or, for ``-``, of standard input, as they arrive.
-
-    Bytes that are not UTF-8 become U+FFFD.
-
-    Raises:
-        UserError: it cannot be read; the message names ``option``.
-    """
-    file = InputFile(path, option)
-    file.check()
-    return (line.decode("utf-8", errors="replace") for line in file.lines())
 
 
 def one_line(text: str) -> str:
@@ -50,15 +35,19 @@ class _Item(Generic[T]):
     problem: BaseException | None = None
 
 
-def windows(lines: Iterable[T], size: int) -> Iterator[list[T]]:
+def windows(lines: Iterable[T], size: int, at_hand: bool = False) -> Iterator[list[T]]:
     """The lines in groups of at most ``size``, in their order.
 
     From a sequence, full groups. From anything that yields, a group ends early when no further line is ready: a
     person who types, or a program that waits for its answer, gets one.
+
+    Args:
+        at_hand: no line has to be waited for, as none of a file has: full groups then, too.
     """
-    if isinstance(lines, Sequence):
-        for begin in range(0, len(lines), size):
-            yield list(lines[begin : begin + size])
+    if at_hand or isinstance(lines, Sequence):
+        remaining = iter(lines)
+        while window := list(itertools.islice(remaining, size)):
+            yield window
         return
     reader = _Reader(lines, 2 * size)
     try:

@@ -15,10 +15,13 @@ WriteLine = Callable[[str], None]
 
 
 @contextmanager
-def output_lines(path: Path | None) -> Iterator[WriteLine]:
+def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteLine]:
     """A function that writes a line at once: to standard output, or to ``path``, written beside it and renamed.
 
     When nobody reads standard output any more (``| head``), the block ends at the next line, without a word.
+
+    Args:
+        option: that named the path, for messages.
 
     Raises:
         UserError: no file can be made at ``path``.
@@ -31,12 +34,12 @@ def output_lines(path: Path | None) -> Iterator[WriteLine]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if path.is_dir():
-        raise UserError(f"--output: {path} is a folder; name a file.")
+        raise UserError(f"{option}: {path} is a folder; name a file.")
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         file = beside.open("wb")
     except OSError as error:
-        raise UserError(f"--output: {path} cannot be written ({error.strerror}).") from None
+        raise UserError(f"{option}: {path} cannot be written ({error.strerror}).") from None
     try:
         with file:
             yield _writer(file)

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from nmt_async.decoding.beam import Hypothesis
-from nmt_async.decoding.engine import Engine, Rows, search_rows
+from nmt_async.decoding.beam import Hypothesis, beam_search
+from nmt_async.decoding.engine import Engine
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.sampling import sample
 from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.linear import packed, packs_model
-from nmt_async.text.batch import END
+from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
+
+BegunLine = tuple[str, str]
+"""A line and how its translation begins, which may be with nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,18 @@ class Candidate:
         text: without line breaks.
         score: summed log-probability in nats.
         normalised: the score divided by length^alpha; what candidates are ranked by.
+        tokens: its subwords.
+        token_scores: log-probability of each, then of the end mark; empty where nothing was computed.
+        alignment: for each subword, then the end mark, what share of attention each of the source's subwords and its
+            end mark had; None where not asked for, or nothing was computed.
     """
 
     text: str
     score: float
     normalised: float
+    tokens: tuple[str, ...] = ()
+    token_scores: tuple[float, ...] = ()
+    alignment: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +74,16 @@ def warn_on_stderr(message: str) -> None:
     print(f"nmt-async: {message}", file=sys.stderr)
 
 
-class Translator:
-    """A model with its vocabularies and the way to search.
+class LineTranslator:
+    """A model with its vocabularies and one way to search.
 
     Args:
         model: moved to ``device``.
         device: where to compute.
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
-        engine: what searches; None for our own.
+        alignment: candidates come with alignments.
+        engine: what searches for those whose beginning is free; our own search does the rest.
 
     Raises:
         UserError: this model, or device, cannot compute in the precision of the options.
@@ -86,30 +98,41 @@ class Translator:
         device: torch.device,
         wanted: int = 1,
         warn: Callable[[str], None] = warn_on_stderr,
+        alignment: bool = False,
         engine: Engine | None = None,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
         self.options = options
-        self.search = options.search(wanted)
+        self.search = options.search(wanted, alignment)
         self.device = device
         self.warn = warn
-        self.engine = engine or self._search
+        self.engine = engine
         if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
             raise UserError(
                 f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
             )
 
-    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """A translation of each line, in their order; first ones come before the last line is read."""
+    def translate(
+        self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None
+    ) -> Iterator[Translation]:  # fmt: skip
+        """A translation of each line, in their order; first ones come before the last line is read.
+
+        Args:
+            at_hand: no line has to be waited for (see `windows`).
+            prefixes: how the translation of each line begins; empty where that is free.
+        """
+        begun = ((line, "") for line in lines) if prefixes is None else zip(lines, prefixes, strict=True)
+        at_hand = at_hand or isinstance(lines, Sequence)
         first = 1
-        for window in windows(lines, self.options.mini_batch * self.options.maxi_batch):
-            yield from self._translate_window(window, first)
+        for window in windows(begun, self.options.mini_batch * self.options.maxi_batch, at_hand):
+            yield from self.translate_window(window, first)
             first += len(window)
 
-    def _translate_window(self, lines: list[str], first: int) -> list[Translation]:
+    def translate_window(self, begun: Sequence[BegunLine], first: int = 1) -> list[Translation]:
         """The translations of lines that are numbered from ``first``."""
+        lines = [line for line, _ in begun]
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
         rows: list[tuple[int, list[int]]] = []
@@ -125,21 +148,31 @@ class Translator:
         training = self.model.training
         self.model.eval()
         try:
-            batches = list(self._batches(rows))
-            precision = self.options.precision
-            with packed(self.model, precision) if self._worth_packing(len(rows)) else nullcontext():
-                searched = self.engine([[ids for _, ids in batch] for batch in batches])
-            for batch, found in zip(batches, searched, strict=True):
-                for (index, _), hypotheses in zip(batch, found, strict=True):
-                    translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
+            for index, hypotheses in self._searched(rows, begun):
+                translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
         finally:
             self.model.train(training)
         return translations
 
-    def _worth_packing(self, lines: int) -> bool:
-        if self.engine != self._search:
-            return False
-        return self.options.precision != "float32" or lines >= WORTH_PACKING
+    def _searched(
+        self, rows: list[tuple[int, list[int]]], begun: Sequence[BegunLine]
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:  # fmt: skip
+        """The index of each row and its hypotheses, in any order."""
+        rest = rows
+        if self.engine is not None:
+            rest = []
+            for batch in self._batches(rows):
+                for row, hypotheses in zip(batch, self.engine([ids for _, ids in batch]), strict=True):
+                    if hypotheses and not begun[row[0]][1]:
+                        yield row[0], hypotheses
+                    else:
+                        rest.append(row)
+        precision = self.options.precision
+        worth_it = len(rest) >= WORTH_PACKING or precision != "float32"
+        with packed(self.model, precision) if worth_it else nullcontext():
+            for batch in self._batches(rest):
+                found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
+                yield from ((index, hypotheses) for (index, _), hypotheses in zip(batch, found, strict=True))
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return self.source_vocabulary.encode_lines(lines) if lines else []
@@ -153,17 +186,18 @@ class Translator:
             yield rows[begin:end]
             begin = end
 
-    def _search(self, batches: Sequence[Rows]) -> list[list[list[Hypothesis]]]:
-        return [search_rows(self.model, rows, self.search, self.device) for rows in batches]
+    @torch.inference_mode()
+    def _search(self, rows: list[list[int]], beginnings: list[str]) -> list[list[Hypothesis]]:
+        source, lengths = pad(rows)
+        prefixes = None
+        if any(beginnings):
+            prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
+        find = beam_search if self.search.sampling is None else sample
+        return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))
-        return Candidate(text, hypothesis.score, hypothesis.normalised)
-
-
-def n_best_lines(number: int, translation: Translation) -> list[str]:
-    """The candidates of the line ``number`` (from 0) in the form of Marian's ``--n-best``."""
-    return [
-        f"{number} ||| {candidate.text} ||| F0= {candidate.score:.6f} ||| {candidate.normalised:.6f}"
-        for candidate in translation.n_best
-    ]
+        tokens = self.target_vocabulary.pieces(hypothesis.ids)
+        return Candidate(
+            text, hypothesis.score, hypothesis.normalised, tokens, hypothesis.token_scores, hypothesis.alignment
+        )  # fmt: skip

@@ -6,6 +6,8 @@ and each part is initialised as if it were.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -111,6 +113,16 @@ class CrossAttention(nn.Module):
         attended = attend_step(split_heads(self.query(x), self.heads), key, value, mask)
         result: Tensor = self.output(merge_heads(attended))
         return result
+
+    def weights(self, x: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Where in the memory the first head looks, (batch, length, source_length): what Marian aligns by.
+
+        Args:
+            mask: additive, (batch, 1, 1, source_length).
+        """
+        query, key = split_heads(self.query(x), self.heads)[:, 0], key[:, 0]
+        scores = query @ key.transpose(1, 2) / math.sqrt(key.shape[2])
+        return torch.softmax(scores + mask[:, 0], dim=2)
 
 
 def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:

@@ -79,6 +79,7 @@ class RecurrentState(DecoderState):
 
     Attributes:
         hidden: (layers, sentences * beam, dim_rnn), the conditional layer first.
+        noting: whether `attention` is noted.
     """
 
     def __init__(self, source: ProjectedSource, hidden: Tensor) -> None:
@@ -86,6 +87,20 @@ class RecurrentState(DecoderState):
         self.hidden = hidden
         self.sentences = hidden.shape[1]
         self.beam = 1
+        self.noting = False
+        self._attention: Tensor | None = None
+
+    def note_attention(self) -> None:
+        self.noting = True
+
+    @property
+    def attention(self) -> Tensor | None:
+        """What the conditional layer's second cell read."""
+        return self._attention
+
+    def note(self, weights: Tensor) -> None:
+        """Takes the attention of a step, (sentences, beam, source_length)."""
+        self._attention = weights
 
     def reorder(self, parents: Tensor) -> None:
         first = self.beam * torch.arange(self.sentences, device=parents.device)
@@ -185,6 +200,8 @@ class ConditionalDecoder(nn.Module):
         """The output layer (rows, dim_emb) after the embedded words (rows, dim_emb); the state goes on."""
         gates, part = self._split(self.word(words))
         hidden, weight = self._advance(gates, state.hidden[0], state.source)
+        if state.noting:
+            state.note(weight)
         top = hidden
         if self.upper is None:
             state.hidden = hidden[None]

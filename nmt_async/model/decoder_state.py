@@ -34,6 +34,18 @@ class DecoderState(ABC):
         It is cheap where most of them stay at their place, as `compact` arranges it.
         """
 
+    @abstractmethod
+    def note_attention(self) -> None:
+        """From the next step on, `attention` is noted; without this, nothing is computed for it."""
+
+    @property
+    @abstractmethod
+    def attention(self) -> Tensor | None:
+        """What share of attention each source position had in the last step, (sentences, beam, source_length).
+
+        Of the hypotheses as they stood at that step; 0 at padding. None if it is not noted.
+        """
+
 
 class TranslationModel(nn.Module, ABC):
     """A model that a search can drive."""
@@ -55,6 +67,10 @@ class TranslationModel(nn.Module, ABC):
             state: of this model; it goes one position on.
             previous: (rows,), int64, the subwords that the hypotheses chose last; None at the first step.
         """
+
+    def log_probabilities(self, state: DecoderState, previous: Tensor | None) -> Tensor:
+        """As `step`, but log-probabilities: what a search sums up, and may change."""
+        return torch.log_softmax(self.step(state, previous), dim=1)
 
 
 def compact(finished: Tensor) -> Tensor:

@@ -25,14 +25,18 @@ class LayerCache:
     Attributes:
         memory_key, memory_value: of the source, (sentences, heads, source_length, d / heads).
         slots: keys and values of past subwords; the first ``used`` of (2, sentences, heads, capacity, d / heads).
+        noting: whether `attention` is to be noted.
+        attention: to the source, of the newest subwords, (sentences, beam, source_length); None if not noted.
     """
 
     def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
-        self.memory_key = memory_key
-        self.memory_value = memory_value
+        self.memory_key = memory_key.contiguous()  # else each step's products would copy them
+        self.memory_value = memory_value.contiguous()
         sentences, heads, _, width = memory_key.shape
         self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
         self.used = 0
+        self.noting = False
+        self.attention: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, shown: int) -> tuple[Tensor, Tensor]:
         """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the first ``shown`` slots."""
@@ -92,6 +96,14 @@ class TransformerState(DecoderState):
         self.memory_mask = self.memory_mask.index_select(0, kept)
         self.past = self.past.index_select(0, kept)
         self.sentences = len(kept)
+
+    def note_attention(self) -> None:
+        self.layers[-1].noting = True
+
+    @property
+    def attention(self) -> Tensor | None:
+        """The last layer's."""
+        return self.layers[-1].attention
 
     def advance(self) -> Tensor:
         """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots)."""

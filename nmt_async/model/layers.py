@@ -99,6 +99,8 @@ class DecoderLayer(nn.Module):
             return self.attention.attend_step(query, *cache.append(key, value, past.shape[3]), past)
 
         def attend_memory(inner: Tensor) -> Tensor:
+            if cache.noting:
+                cache.attention = self.cross_attention.weights(inner, cache.memory_key, memory_mask)
             return self.cross_attention.attend_step(inner, cache.memory_key, cache.memory_value, memory_mask)
 
         x = self.around_attention(x, attend)

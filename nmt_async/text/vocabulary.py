@@ -69,6 +69,14 @@ class Vocabulary:
         encoded: list[list[int]] = self._model.encode(list(lines), out_type=int, add_eos=True, num_threads=threads)
         return encoded
 
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """The subwords of these indexes, as SentencePiece writes them."""
+        return tuple(self._model.id_to_piece(list(ids)))
+
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        """The indexes of these subwords; ``<unk>``'s for one that is not in the vocabulary."""
+        return list(self._model.piece_to_id(list(pieces)))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the subwords before the first end mark."""
         text: str = self._model.decode([int(index) for index in takewhile(lambda index: index != END, ids)])

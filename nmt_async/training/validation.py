@@ -21,7 +21,7 @@ from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import corpus_scores
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
@@ -106,9 +106,9 @@ def batch_losses(model: TranslationModel, batch: Batch) -> Tensor:
     return torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens)
 
 
-def validation_translator(model: TranslationModel, data: PreparedData, beam_size: int) -> Translator:
+def validation_translator(model: TranslationModel, data: PreparedData, beam_size: int) -> LineTranslator:
     """What translates the validation set."""
-    return Translator(
+    return LineTranslator(
         model, data.source_vocabulary, data.target_vocabulary, DecodingOptions(beam_size=beam_size),
         torch.device("cpu"), warn=lambda _: None,
     )  # fmt: skip

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from nmt_async.cli import evaluate, prepare, train, translate, watch
+from nmt_async.cli import average, evaluate, prepare, score, train, translate, watch
 from nmt_async.cli.main import run
 
-COMMANDS = {"prepare": prepare, "train": train, "watch": watch, "translate": translate, "evaluate": evaluate}
+COMMANDS = {
+    "prepare": prepare, "train": train, "watch": watch, "translate": translate, "evaluate": evaluate, "score": score,
+    "average": average,
+}  # fmt: skip
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -32,7 +35,7 @@ def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> N
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train", "watch", "translate", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "watch", "translate", "evaluate", "score", "average"])
 def test_every_group_has_its_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [group for group in groups(help_of(capsys, name)) if group not in ("Arguments", "Options")]
     assert listed == [*COMMANDS[name].GROUPS, "Configuration"]

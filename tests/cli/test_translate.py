@@ -41,7 +41,10 @@ def test_every_line_of_standard_input_gives_one_line_of_standard_output(model):
     assert len(out) == len(lines) + 1
     assert out[1] == out[-1] == ""
     assert out[0] == out[5] != ""
-    assert done.stderr.decode().strip() == "nmt-async: line 5 has 601 subwords and is cut to 512."
+    assert done.stderr.decode().splitlines() == [
+        "nmt-async: line 3 of standard input is not UTF-8 (byte 1 is 0xff); what cannot be read becomes U+FFFD.",
+        "nmt-async: line 5 has 601 subwords and is cut to 512.",
+    ]
 
 
 def test_a_person_who_types_gets_an_answer_at_once_and_ctrl_c_ends_it(model):
@@ -96,7 +99,7 @@ def test_what_is_asked_for_changes_the_search(model, tmp_path):
     [
         (["{folder}/absent"], "absent does not exist"),
         (["{folder}"], "holds no model"),
-        (["{model}", "-i", "{folder}/absent"], "--input: there is no file"),
+        (["{model}", "-i", "{folder}/absent"], "--source: there is no file"),
         (["{model}", "-i", "{folder}"], "is a folder"),
         (["{model}", "-i", "{text}", "-o", "{folder}"], "--output: "),
         (["{model}", "-i", "{text}", "-o", "{folder}/absent/out"], "--output: "),

@@ -8,11 +8,11 @@ import random
 import pytest
 import torch
 
-from nmt_async.decoding.beam import Search
-from nmt_async.decoding.engine import engine_named
+from nmt_async.decoding.engine import NOT_UNDERSTOOD, engine_named
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.search import Search
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
@@ -42,7 +42,9 @@ def loaded(vocabulary, sentences, tmp_path_factory):
 def translator(loaded, engine, wanted=1, **options):
     made = DecodingOptions(**options)
     found = engine_named(engine, loaded, made.search(wanted), CPU, pytest.fail, made.precision)
-    return Translator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, made, CPU, wanted, engine=found)
+    return LineTranslator(
+        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, made, CPU, wanted, engine=found
+    )
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -76,6 +78,17 @@ def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
         assert scores == sorted(scores, reverse=True)
 
 
+def test_scores_of_subwords_come_where_they_are_asked_for(loaded, sentences):
+    options = DecodingOptions(beam_size=2)
+    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, token_scores=True)
+    rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:12]), key=len, reverse=True)
+    found = [hypotheses[0] for hypotheses in engine(rows) if hypotheses]
+    assert len(found) >= 6
+    for hypothesis in found:
+        assert len(hypothesis.token_scores) == len(hypothesis.ids) + 1
+        assert sum(hypothesis.token_scores) == pytest.approx(hypothesis.score, abs=1e-3)
+
+
 def test_int8_is_near_in_both_engines(loaded, sentences):
     exact = list(translator(loaded, "torch", beam_size=2).translate(sentences[:20]))
     for name in ("torch", "ctranslate2"):
@@ -95,11 +108,8 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert engine_named("auto", loaded, Search(), CPU, pytest.fail) is not None
     assert engine_named("torch", recurrent, Search(), CPU, pytest.fail) is None
 
-    @dataclasses.dataclass(frozen=True)
-    class LaterSearch(Search):
-        word_penalty: float = 0.0
-
-    with pytest.raises(UserError, match="--word-penalty means nothing"):
-        engine_named("ctranslate2", loaded, LaterSearch(word_penalty=1.0), CPU, pytest.fail)
+    for field, flag in NOT_UNDERSTOOD.items():
+        with pytest.raises(UserError, match=f"{flag} means nothing"):
+            engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
-        Translator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
+        LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)

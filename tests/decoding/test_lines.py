@@ -6,20 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.decoding.lines import one_line, text_lines, windows
-
-
-@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=10))
-def test_only_a_line_feed_ends_a_line(tmp_path_factory, lines):
-    path = tmp_path_factory.mktemp("lines") / "text"
-    path.write_bytes(b"".join(b"x" + line + b"\n" for line in lines))
-    assert len(list(text_lines(path, "--input"))) == len(lines)
-
-
-def test_bytes_that_are_not_utf8_are_replaced(tmp_path):
-    path = tmp_path / "text"
-    path.write_bytes(b"caf\xe9 \xff\nna\xc3\xafve")
-    assert list(text_lines(path, "--input")) == ["caf\ufffd \ufffd", "naïve"]
+from nmt_async.decoding.lines import one_line, windows
 
 
 @given(st.text())
@@ -30,10 +17,11 @@ def test_one_line_is_one_line_for_everybody(text):
 
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 7))
 def test_windows_hold_all_lines_in_order(lines, size):
-    for given_lines in (lines, iter(lines)):
-        found = list(windows(given_lines, size))
+    for given_lines, at_hand in ((lines, False), (iter(lines), False), (iter(lines), True)):
+        found = list(windows(given_lines, size, at_hand))
         assert [line for window in found for line in window] == lines
         assert all(1 <= len(window) <= size for window in found)
+        assert not at_hand or all(len(window) == size for window in found[:-1])
 
 
 def test_a_window_does_not_wait_for_lines_that_are_not_there():

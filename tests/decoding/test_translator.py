@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmt_async.decoding.formats import Printed
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator, n_best_lines
+from nmt_async.decoding.translator import LineTranslator
 
 CPU = torch.device("cpu")
 
@@ -19,7 +20,7 @@ def translator(model, vocabulary):
 
     def make(said=None, wanted=1, **options):
         warn = [].append if said is None else said.append
-        return Translator(model, vocabulary, vocabulary, DecodingOptions(**options), CPU, wanted, warn)
+        return LineTranslator(model, vocabulary, vocabulary, DecodingOptions(**options), CPU, wanted, warn)
 
     return make
 
@@ -45,7 +46,7 @@ def test_first_translations_come_before_the_last_lines_are_read(translator, sent
 @given(lines=st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=30), max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_every_line_gives_one_line(model, vocabulary, lines):
-    translator = Translator(model, vocabulary, vocabulary, DecodingOptions(), CPU)
+    translator = LineTranslator(model, vocabulary, vocabulary, DecodingOptions(), CPU)
     found = texts(translator.translate(lines))
     assert len(found) == len(lines)
     assert all(len(text.splitlines()) <= 1 for text in found)
@@ -78,8 +79,9 @@ def test_n_best_holds_the_beam_in_order_and_prints_as_marian_does(translator):
     assert scores == sorted(scores, reverse=True)
     best = found[0].n_best[0]
     assert found[0].text == best.text
-    assert n_best_lines(7, found[0])[0] == f"7 ||| {best.text} ||| F0= {best.score:.6f} ||| {best.normalised:.6f}"
-    assert n_best_lines(8, found[1]) == ["8 |||  ||| F0= 0.000000 ||| 0.000000"]
+    printed = Printed(n_best=True).lines(8, found[0])
+    assert printed[0] == f"7 ||| {best.text} ||| F0= {best.score:.6f} ||| {best.normalised:.6f}"
+    assert Printed(n_best=True).lines(9, found[1]) == ["8 |||  ||| F0= 0.000000 ||| 0.000000"]
 
 
 def test_a_model_in_training_is_searched_without_dropout_and_goes_on_training(translator, model, sentences):

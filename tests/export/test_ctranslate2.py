@@ -11,7 +11,7 @@ import torch
 
 from nmt_async.decoding.model_folder import load_model, save_model
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import Translator
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import export_ctranslate2, pieces
 from nmt_async.model.build import build_model
@@ -115,7 +115,7 @@ def test_translations_and_scores_are_the_same(make, tmp_path, norm, activation, 
     sides = ("vocabulary.model",) * 2 if tied == "all" else ("source.model", "target.model")
     source, target = (tmp_path / "exported" / name for name in sides)
     theirs = ctranslate2.Translator(str(tmp_path / "exported"), compute_type="float32")
-    translator = Translator(
+    translator = LineTranslator(
         loaded.model, loaded.source_vocabulary, loaded.target_vocabulary,
         DecodingOptions(beam_size=beam, max_length_factor=20.0), torch.device("cpu"),
     )  # fmt: skip

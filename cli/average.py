@@ -1,0 +1,74 @@
+"""``nmt-async average``: one model from several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.decoding.averaging import average_models, check_absent
+from nmt_async.decoding.model_folder import find_model
+from nmt_async.errors import UserError
+from nmt_async.options import option
+from nmt_async.training.chosen import METRICS, best_models, last_models
+
+from .declare import CommonOptions
+
+WHICH = "Which models"
+ARGUMENTS = {
+    "models": Annotated[
+        list[Path],
+        typer.Argument(help="A run, with --last or --best; or folders of checkpoints.", metavar="RUN|CHECKPOINT"),
+    ]
+}
+EXAMPLE = "nmt-async average run --last 4 --out averaged"
+GROUPS = (WHICH, "Files")
+
+
+@dataclass(frozen=True)
+class AverageOptions:
+    """The options of average."""
+
+    last: int | None = option(None, "Average the run's newest checkpoints, so many.", group=WHICH)
+    best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
+    metric: str | None = option(
+        None, "What --best goes by (default: what the run's best are chosen by).", group=WHICH, choices=tuple(METRICS)
+    )
+    out: Path | None = option(None, "Folder of the new model.", group="Files", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        for name in ("last", "best"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name}: {value} is too few; give 1 or more.")
+        if self.last is not None and self.best is not None:
+            raise UserError("--last and --best do not go together; leave one out.")
+        if self.metric is not None and self.best is None:
+            raise UserError("--metric means nothing without --best.")
+
+
+def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> None:
+    """Average the parameters of a run's last or best checkpoints, or of given ones, to one model."""
+    if options.out is None:
+        raise UserError("average needs --out DIR, a folder for the new model.")
+    check_absent(options.out)
+    folders = _chosen(options, models)
+    average_models(folders, options.out)
+    if not common.quiet:
+        for folder in folders:
+            typer.echo(f"averaged {folder}")
+        typer.echo(f"{options.out} holds their mean.")
+
+
+def _chosen(options: AverageOptions, models: list[Path]) -> list[Path]:
+    if options.last is None and options.best is None:
+        if len(models) == 1:
+            raise UserError("of one run, say which checkpoints: --last N or --best N; or give several folders.")
+        return [find_model(model) for model in models]
+    if len(models) != 1:
+        raise UserError("--last and --best choose from one run; give one, or folders without them.")
+    if options.last is not None:
+        return last_models(models[0], options.last)
+    return best_models(models[0], options.best or 1, options.metric)

@@ -1,0 +1,25 @@
+"""``nmt-async score``: how probable given translations are to a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt_async.decoding.score_files import score_files
+from nmt_async.decoding.score_options import ScoreOptions
+from nmt_async.text.progress import progress_for
+
+from .declare import CommonOptions
+
+ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+EXAMPLE = "nmt-async score run --source test.en --target test.de"
+GROUPS = ("Files", "Scores", "N-best lists", "Filtering", "Computing")
+
+
+def run(options: ScoreOptions, common: CommonOptions, model: Path) -> None:
+    """Score translations, an n-best list or a corpus with a trained model: log-probabilities, in nats."""
+    quiet = common.quiet or not sys.stderr.isatty() or (options.output is None and sys.stdout.isatty())
+    score_files(options, model, progress_for(quiet))

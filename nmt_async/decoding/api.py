@@ -1,0 +1,213 @@
+"""Translating and scoring from Python: ``from nmt_async import Translator, Scorer``.
+
+The commands ``translate`` and ``score`` do the same by the same classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from nmt_async.decoding.engine import ENGINES, engine_named
+from nmt_async.decoding.ensemble import Weights, load_models
+from nmt_async.decoding.model_folder import load_model
+from nmt_async.decoding.options import DecodingOptions, use_device
+from nmt_async.decoding.sampling_method import SamplingMethod
+from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
+from nmt_async.decoding.translator import LineTranslator, Translation, warn_on_stderr
+from nmt_async.errors import UserError
+
+ModelPath = str | os.PathLike[str]
+"""The folder of a run or of a checkpoint."""
+
+
+class SearchArguments(TypedDict, total=False):
+    """The options of ``nmt-async translate`` that may differ from call to call (see its ``--help``)."""
+
+    beam_size: int
+    normalize: float
+    word_penalty: float
+    allow_unk: bool
+    min_target_length: int
+    max_target_length: int | None
+    min_length_factor: float
+    max_length_factor: float
+    no_repeat_ngram_size: int
+    output_sampling: SamplingMethod | str | None
+    seed: int
+    max_length: int
+    precision: str
+    mini_batch: int
+    mini_batch_words: int
+    maxi_batch: int
+
+
+class ScoringArguments(TypedDict, total=False):
+    """The options of ``nmt-async score`` that may differ from call to call (see its ``--help``)."""
+
+    normalize: float
+    word_penalty: float
+    max_length: int
+    mini_batch: int
+    mini_batch_words: int
+    maxi_batch: int
+
+
+class Translator:
+    """Translates with a trained model, or with several as one.
+
+    >>> translator = Translator("run")                                     # doctest: +SKIP
+    >>> translator.translate(["A dog runs."], beam_size=5)[0].text         # doctest: +SKIP
+    'Ein Hund läuft.'
+
+    Args:
+        model: the folder of a run or of a checkpoint, or several.
+        weights: of several models' log-probabilities; None: all the same, with the sum 1.
+        device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
+        threads: CPU threads of this process from here on (else as many as torch has).
+        engine: ``torch``, ``ctranslate2`` or ``auto``; see `nmt_async.decoding.engine`.
+        warn: called with a sentence for each line that is cut; by default they go to standard error.
+
+    Raises:
+        UserError: there is no such model or device, a file is damaged, or models do not go together.
+    """
+
+    def __init__(
+        self,
+        model: ModelPath | Sequence[ModelPath],
+        *,
+        weights: Weights | Sequence[float] | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        engine: str = "torch",
+        warn: Callable[[str], None] = warn_on_stderr,
+    ) -> None:
+        if engine not in ENGINES:
+            raise UserError(f"engine {engine!r} is not known; choose one of {', '.join(ENGINES)}.")
+        self.engine = engine
+        self.options = DecodingOptions(device=device, threads=threads)
+        self.device = use_device(self.options)
+        folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
+        if weights is not None and not isinstance(weights, Weights):
+            weights = Weights.parse(" ".join(map(repr, weights)))
+        self.loaded = load_models(folders, weights)
+        self.warn = warn
+
+    def translate(
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        **options: Unpack[SearchArguments],
+    ) -> list[Translation]:
+        """A translation of each line, in their order; a line without words gives an empty one.
+
+        Args:
+            n_best: candidates for each line, at most the beam's size.
+            alignment: candidates come with alignments.
+            prefixes: how the translation of each line begins; empty where that is free.
+            options: as ``nmt-async translate`` has them; their defaults are the same.
+
+        Raises:
+            UserError: an option that makes no sense.
+        """
+        lines = list(_lines(lines))
+        return list(self.stream(lines, n_best=n_best, alignment=alignment, prefixes=prefixes, **options))
+
+    def stream(
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        at_hand: bool = False,
+        **options: Unpack[SearchArguments],
+    ) -> Iterator[Translation]:
+        """As `translate`, in constant memory: the first translations come before the last line is read.
+
+        Args:
+            at_hand: no line has to be waited for, as none of a file has; else what is there is translated at once.
+        """
+        how = options.get("output_sampling")
+        if isinstance(how, str):
+            options["output_sampling"] = SamplingMethod.parse(how)
+        changed = replace(self.options, **options)  # type: ignore[arg-type]
+        translator = self.line_translator(changed, n_best, alignment)
+        return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), prefixes)
+
+    def line_translator(
+        self, options: DecodingOptions, n_best: int = 1, alignment: bool = False, token_scores: bool = True
+    ) -> LineTranslator:
+        """What translates lines with these options (its device, threads and weights are the translator's).
+
+        Args:
+            token_scores: candidates come with them, whatever the engine.
+        """
+        model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        search = options.search(n_best, alignment)
+        engine = engine_named(
+            self.engine, self.loaded, search, self.device, self.warn, options.precision, token_scores
+        )  # fmt: skip
+        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
+
+
+class Scorer:
+    """Says how probable translations are to a trained model.
+
+    >>> Scorer("run").score(["A dog runs."], ["Ein Hund läuft."])[0].score   # doctest: +SKIP
+    -1.7
+
+    Args: as `Translator` has them.
+    """
+
+    def __init__(
+        self,
+        model: ModelPath,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        warn: Callable[[str], None] = warn_on_stderr,
+    ) -> None:
+        self.options = ScoringOptions(device=device, threads=threads)
+        self.device = use_device(self.options)
+        self.loaded = load_model(Path(model))
+        self.warn = warn
+
+    def score(
+        self, sources: Iterable[str], targets: Iterable[str], **options: Unpack[ScoringArguments]
+    ) -> list[Scored]:  # fmt: skip
+        """What the model thinks of each target as the translation of its source, in their order.
+
+        Args:
+            options: as ``nmt-async score`` has them; their defaults are the same.
+
+        Raises:
+            ValueError: there are more sources than targets, or fewer.
+            UserError: an option that makes no sense.
+        """
+        return list(self.stream(list(zip(_lines(sources), _lines(targets), strict=True)), **options))
+
+    def stream(
+        self, pairs: Iterable[Pair], *, at_hand: bool = False, **options: Unpack[ScoringArguments]
+    ) -> Iterator[Scored]:  # fmt: skip
+        """As `score`, in constant memory; ``at_hand`` as in `Translator.stream`."""
+        return self.line_scorer(replace(self.options, **options)).score(pairs, at_hand)
+
+    def line_scorer(
+        self, options: ScoringOptions, in_pieces: bool = False, sides: tuple[str, str] = ("source", "target")
+    ) -> LineScorer:  # fmt: skip
+        """What scores pairs with these options (its device and threads are the scorer's); see `LineScorer`."""
+        model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        return LineScorer(model, source, target, options, self.device, in_pieces, sides, self.warn)
+
+
+def _lines(lines: Iterable[str]) -> Iterable[str]:
+    if isinstance(lines, str):
+        raise TypeError("lines are a list or another iterable of str, not one str: give [line]")
+    return lines
