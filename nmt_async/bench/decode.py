@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nmt_async.bench.decoders import ENGINES, Decoded, Decoder, Job
 from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.text_file import text_lines
+from nmt_async.decoding.text_file import TextFile
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
 from nmt_async.model.linear import packs_model
@@ -119,7 +119,7 @@ def measure_decoding(options: DecodeBenchOptions, folder: Path, step: Callable[[
     if options.input is None:
         raise UserError("bench decode needs --input FILE, the text to translate.")
     loaded = load_model(folder)
-    lines = list(itertools.islice(text_lines(options.input, "--input"), options.sentences))
+    lines = list(itertools.islice(TextFile(options.input, "--input"), options.sentences))
     if not any(line.strip() for line in lines):
         raise UserError(f"--input: {options.input} has no words to translate.")
     engines, notes = _possible(options, loaded)

@@ -6,10 +6,9 @@ The commands ``translate`` and ``score`` do the same by the same classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypedDict, Unpack
 
 from nmt_async.decoding.engine import ENGINES, engine_named
@@ -37,10 +36,10 @@ class SearchArguments(TypedDict, total=False):
     min_length_factor: float
     max_length_factor: float
     no_repeat_ngram_size: int
-    precision: str
     output_sampling: SamplingMethod | str | None
     seed: int
     max_length: int
+    precision: str
     mini_batch: int
     mini_batch_words: int
     maxi_batch: int
@@ -69,8 +68,7 @@ class Translator:
         weights: of several models' log-probabilities; None: all the same, with the sum 1.
         device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
         threads: CPU threads of this process from here on (else as many as torch has).
-        engine: what searches: ``torch``, ``ctranslate2``, or ``auto``, which is the latter where it is installed and
-            knows the model and what is asked for. With CTranslate2 candidates have no ``token_scores``.
+        engine: ``torch``, ``ctranslate2`` or ``auto``; see `nmt_async.decoding.engine`.
         warn: called with a sentence for each line that is cut; by default they go to standard error.
 
     Raises:
@@ -87,15 +85,15 @@ class Translator:
         engine: str = "torch",
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
+        if engine not in ENGINES:
+            raise UserError(f"engine {shown(engine)} is not known; choose one of {', '.join(ENGINES)}.")
+        self.engine = engine
         self.options = DecodingOptions(device=device, threads=threads)
         self.device = use_device(self.options)
         folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
         if weights is not None and not isinstance(weights, Weights):
             weights = Weights.parse(" ".join(map(repr, weights)))
         self.loaded = load_models(folders, weights)
-        if engine not in ENGINES:
-            raise UserError(f"engine {shown(engine)} is not known; choose one of {', '.join(ENGINES)}.")
-        self.engine = engine
         self.warn = warn
 
     def translate(
@@ -140,21 +138,22 @@ class Translator:
         if isinstance(how, str):
             options["output_sampling"] = SamplingMethod.parse(how)
         changed = replace(self.options, **options)  # type: ignore[arg-type]
-        translator = self.line_translator(changed, n_best, alignment, {"prefixes": prefixes is not None})
+        translator = self.line_translator(changed, n_best, alignment)
         return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), prefixes)
 
     def line_translator(
-        self, options: DecodingOptions, n_best: int = 1, alignment: bool = False,
-        more: Mapping[str, bool] = MappingProxyType({}),
-    ) -> LineTranslator:  # fmt: skip
+        self, options: DecodingOptions, n_best: int = 1, alignment: bool = False, token_scores: bool = True
+    ) -> LineTranslator:
         """What translates lines with these options (its device, threads and weights are the translator's).
 
         Args:
-            more: what is asked for besides, by name, which our own search alone can do.
+            token_scores: candidates come with them, whatever the engine.
         """
-        search = options.search(n_best, alignment)
-        engine = engine_named(self.engine, self.loaded, search, self.device, self.warn, options.precision, more)
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        search = options.search(n_best, alignment)
+        engine = engine_named(
+            self.engine, self.loaded, search, self.device, self.warn, options.precision, token_scores
+        )  # fmt: skip
         return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
 
 

@@ -9,63 +9,66 @@ what we find: 1 % of Multi30k's test2016 at a beam of 5.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 
-from nmt_async.decoding.beam import Hypothesis, Search, beam_search
+from nmt_async.decoding.beam import Hypothesis
 from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.sampling import sample
+from nmt_async.decoding.search import Search
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, pieces, unsupported
 from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.text.batch import END, UNKNOWN, pad
+from nmt_async.text.batch import END, UNKNOWN
 
 ENGINES = ("torch", "ctranslate2", "auto")
 
 NOT_UNDERSTOOD = {
-    "word_penalty": "--word-penalty", "allow_unknown": "--allow-unk", "min_length": "--min-target-length",
-    "min_length_factor": "--min-length-factor", "no_repeat_ngram": "--no-repeat-ngram-size",
-    "sampling": "--output-sampling", "alignment": "--alignment",
+    "word_penalty": "--word-penalty", "min_length": "--min-target-length", "min_length_factor": "--min-length-factor",
+    "no_repeat_ngram": "--no-repeat-ngram-size", "sampling": "--output-sampling", "alignment": "--alignment",
 }  # fmt: skip
-"""Fields of `Search` that CTranslate2 has not, or understands otherwise: they must be as they are by default."""
+"""Fields of `Search` that CTranslate2 has not, or understands otherwise than we do, and their options."""
 
 Rows = list[list[int]]
 """Sentences as subword indexes, each with its end mark."""
 
 
 class Engine(Protocol):
-    """Searches for the translations of batches, each within what may be computed at once."""
+    """Searches for the translations of sentences, longest first, all of which may be computed at once."""
 
-    def __call__(self, batches: Sequence[Rows]) -> list[list[list[Hypothesis]]]:
-        """For each batch, for each of its sentences, its translations, best first."""
+    def __call__(self, rows: Rows) -> list[list[Hypothesis]]:
+        """For each sentence its translations, best first; nothing if our own search is to do it."""
 
 
 def engine_named(
-    name: str, loaded: LoadedModel, search: Search, device: torch.device, warn: Callable[[str], None],
-    precision: str = "float32", more: Mapping[str, bool] = MappingProxyType({}),
-) -> Engine | None:  # fmt: skip
+    name: str,
+    loaded: LoadedModel,
+    search: Search,
+    device: torch.device,
+    warn: Callable[[str], None],
+    precision: str = "float32",
+    token_scores: bool = False,
+) -> Engine | None:
     """The engine called ``name``, one of `ENGINES`; None for our own.
 
     Args:
-        more: what is asked for besides ``search``, by the name of the option.
         warn: told in a sentence if ``auto`` falls back to torch.
+        token_scores: hypotheses come with them, for which CTranslate2 has to score what it found.
 
     Raises:
         UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model or an option.
     """
     if name == "torch":
         return None
-    asked = next((f"{flag} means nothing" for flag, wanted in more.items() if wanted), None)
-    reason = asked or _unfit(loaded, search, device)
+    reason = _unfit(loaded, search, device)
     if reason is None:
-        return CTranslate2Engine(loaded, search, device, precision)
+        return CTranslate2Engine(loaded, search, device, precision, token_scores)
     if name == "ctranslate2":
         raise UserError(f"--engine ctranslate2: {reason}; give --engine torch, or auto.")
     warn(f"--engine auto: torch translates, since for CTranslate2 {reason}.")
@@ -79,9 +82,9 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
     reason = unsupported(loaded)
     if reason is not None:
         return f"{loaded.folder} does not fit: {reason}"
-    for name, flag in NOT_UNDERSTOOD.items():
-        if getattr(search, name) != getattr(Search(), name):
-            return f"{flag} means nothing"
+    for field in dataclasses.fields(search):
+        if field.name in NOT_UNDERSTOOD and getattr(search, field.name) != field.default:
+            return f"{NOT_UNDERSTOOD[field.name]} means nothing"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
     return None
@@ -93,43 +96,26 @@ class CTranslate2Engine:
     Args:
         loaded: the model.
         search: as `_unfit` allows it.
-        precision: ``float32`` or ``int8``.
+        precision, token_scores: as for `engine_named`.
     """
 
-    def __init__(self, loaded: LoadedModel, search: Search, device: torch.device, precision: str = "float32") -> None:
+    def __init__(
+        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, token_scores: bool
+    ) -> None:  # fmt: skip
         self._translator = _converted(loaded, device, precision)
-        self._model = loaded.model
         self._search = search
-        self._device = device
+        self._token_scores = token_scores
         self._source_pieces = pieces(loaded.source_vocabulary)
         self._target_ids = {piece: index for index, piece in enumerate(pieces(loaded.target_vocabulary))}
 
-    def __call__(self, batches: Sequence[Rows]) -> list[list[list[Hypothesis]]]:
-        found = [self._translate(rows) for rows in batches]
-        again = [
-            (number, place)
-            for number, batch in enumerate(found)
-            for place, hypotheses in enumerate(batch)
-            if not hypotheses
-        ]
-        at_once = max(map(len, batches), default=1)
-        for begin in range(0, len(again), at_once):
-            chosen = again[begin : begin + at_once]
-            ours = search_rows(
-                self._model, [batches[number][place] for number, place in chosen], None, self._search, self._device
-            )
-            for (number, place), hypotheses in zip(chosen, ours, strict=True):
-                found[number][place] = hypotheses
-        return found
-
-    def _translate(self, rows: Rows) -> list[list[Hypothesis]]:
-        """What CTranslate2 makes of a batch; nothing for sentences that are to be translated by our own search."""
+    def __call__(self, rows: Rows) -> list[list[Hypothesis]]:
         search = self._search
         limits = search.limits(torch.tensor([len(row) for row in rows])).tolist()
         if max(len(rows[0]), max(limits)) > LONGEST:
             return [[] for _ in rows]
+        sources = [[self._source_pieces[index] for index in row[:-1]] for row in rows]
         results = self._translator.translate_batch(
-            [[self._source_pieces[index] for index in row[:-1]] for row in rows],
+            sources,
             beam_size=search.beam_size,
             num_hypotheses=search.wanted,
             length_penalty=search.normalize,
@@ -138,17 +124,32 @@ class CTranslate2Engine:
             min_decoding_length=0,
             return_scores=True,
         )
-        return [self._hypotheses(result, limit) for result, limit in zip(results, limits, strict=True)]
+        found = [self._hypotheses(result, limit) for result, limit in zip(results, limits, strict=True)]
+        if self._token_scores:
+            self._score(sources, [result.hypotheses for result in results], found)
+        return found
 
     def _hypotheses(self, result: Any, limit: int) -> list[Hypothesis]:
         found = []
         for tokens, score in zip(result.hypotheses, result.scores, strict=True):
             ids = tuple(self._target_ids[token] for token in tokens)
-            if UNKNOWN in ids or END in ids or len(ids) >= limit:
+            if (UNKNOWN in ids and not self._search.allow_unknown) or END in ids or len(ids) >= limit:
                 return []
             length = (len(ids) + 1) ** self._search.normalize
             found.append(Hypothesis(ids, score * length, score))
         return found
+
+    def _score(self, sources: list[list[str]], tokens: list[list[list[str]]], found: list[list[Hypothesis]]) -> None:
+        """Adds the scores of their subwords to the hypotheses."""
+        places = [(number, rank) for number, hypotheses in enumerate(found) for rank in range(len(hypotheses))]
+        scored = self._translator.score_batch(
+            [sources[number] for number, _ in places],
+            [tokens[number][rank] for number, rank in places],
+            max_batch_size=len(sources),
+            max_input_length=0,
+        )
+        for (number, rank), result in zip(places, scored, strict=True):
+            found[number][rank] = dataclasses.replace(found[number][rank], token_scores=tuple(result.log_probs))
 
 
 def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any:
@@ -167,13 +168,3 @@ def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any
 
 
 _known: WeakKeyDictionary[TranslationModel, dict[tuple[str, int, int, str], Any]] = WeakKeyDictionary()
-
-
-@torch.inference_mode()
-def search_rows(
-    model: TranslationModel, rows: Rows, prefixes: Rows | None, search: Search, device: torch.device
-) -> list[list[Hypothesis]]:
-    """Our own search, for one batch; ``prefixes`` are the subwords with which translations begin."""
-    source, lengths = pad(rows)
-    find = beam_search if search.sampling is None else sample
-    return find(model, source.to(device), lengths.to(device), search, prefixes)

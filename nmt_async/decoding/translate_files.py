@@ -69,12 +69,12 @@ class TranslateOptions(DecodingOptions):
         None, "Print which source subwords each subword looked at: soft, hard, or a weight below 1 from which on.",
         group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
     )  # fmt: skip
+    workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
     engine: str = option(
         "torch", "What searches: torch, ctranslate2 (an extra: pip install 'nmt-async[ctranslate2]'), or auto: "
         "ctranslate2 where it is installed and knows the model and the options.",
         group=COMPUTING, choices=ENGINES,
     )  # fmt: skip
-    workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
     devices: str | None = option(
         None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are dealt to them in turn.",
         group=COMPUTING,
@@ -182,7 +182,6 @@ def _line_translator(
 ) -> LineTranslator:
     translator = Translator(
         models, weights=options.weights, device=device, threads=threads, engine=options.engine, warn=warn
-    )
+    )  # fmt: skip
     wanted = options.beam_size if options.n_best else 1
-    more = {"--force-decode": options.force_decode is not None, "--word-scores": options.word_scores}
-    return translator.line_translator(options, wanted, options.alignment is not None, more)
+    return translator.line_translator(options, wanted, options.alignment is not None, options.word_scores)

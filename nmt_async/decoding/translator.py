@@ -9,21 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from nmt_async.decoding.beam import Hypothesis
-from nmt_async.decoding.engine import Engine, Rows, search_rows
+from nmt_async.decoding.beam import Hypothesis, beam_search
+from nmt_async.decoding.engine import Engine
 from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.sampling import sample
 from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.linear import packed, packs_model
-from nmt_async.text.batch import END
+from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
 
 BegunLine = tuple[str, str]
 """A line and how its translation begins, which may be with nothing."""
-
-NumberedRows = list[tuple[int, list[int]]]
-"""Lines of a window: which they are, and their subwords."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class LineTranslator:
         wanted: candidates for each line, at most the beam's size.
         warn: called with a sentence for each line that is cut.
         alignment: candidates come with alignments.
-        engine: what searches, where no translation has to begin with something; None for our own search.
+        engine: what searches for those whose beginning is free; our own search does the rest.
 
     Raises:
         UserError: this model, or device, cannot compute in the precision of the options.
@@ -137,7 +135,7 @@ class LineTranslator:
         lines = [line for line, _ in begun]
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
-        rows: NumberedRows = []
+        rows: list[tuple[int, list[int]]] = []
         for index, ids in zip(worded, self._encode([lines[index] for index in worded]), strict=True):
             if len(ids) > self.options.max_length:
                 self.warn(
@@ -150,26 +148,36 @@ class LineTranslator:
         training = self.model.training
         self.model.eval()
         try:
-            batches = list(self._batches(rows))
-            precision = self.options.precision
-            with packed(self.model, precision) if self._worth_packing(len(rows)) else nullcontext():
-                searched = self._search(batches, begun)
-            for batch, found in zip(batches, searched, strict=True):
-                for (index, _), hypotheses in zip(batch, found, strict=True):
-                    translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
+            for index, hypotheses in self._searched(rows, begun):
+                translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
         finally:
             self.model.train(training)
         return translations
 
-    def _worth_packing(self, lines: int) -> bool:
+    def _searched(
+        self, rows: list[tuple[int, list[int]]], begun: Sequence[BegunLine]
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:  # fmt: skip
+        """The index of each row and its hypotheses, in any order."""
+        rest = rows
         if self.engine is not None:
-            return False
-        return self.options.precision != "float32" or lines >= WORTH_PACKING
+            rest = []
+            for batch in self._batches(rows):
+                for row, hypotheses in zip(batch, self.engine([ids for _, ids in batch]), strict=True):
+                    if hypotheses and not begun[row[0]][1]:
+                        yield row[0], hypotheses
+                    else:
+                        rest.append(row)
+        precision = self.options.precision
+        worth_it = len(rest) >= WORTH_PACKING or precision != "float32"
+        with packed(self.model, precision) if worth_it else nullcontext():
+            for batch in self._batches(rest):
+                found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
+                yield from ((index, hypotheses) for (index, _), hypotheses in zip(batch, found, strict=True))
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
         return self.source_vocabulary.encode_lines(lines) if lines else []
 
-    def _batches(self, rows: NumberedRows) -> Iterator[NumberedRows]:
+    def _batches(self, rows: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
         """Rows, longest first, in batches within the limits of sentences and padded subwords."""
         begin = 0
         while begin < len(rows):
@@ -178,17 +186,14 @@ class LineTranslator:
             yield rows[begin:end]
             begin = end
 
-    def _search(self, batches: Sequence[NumberedRows], begun: Sequence[BegunLine]) -> list[list[list[Hypothesis]]]:
-        rows = [[ids for _, ids in batch] for batch in batches]
-        if self.engine is not None:
-            return self.engine(rows)
-        prefixes = [self._prefixes([begun[index][1] for index, _ in batch]) for batch in batches]
-        return [search_rows(self.model, *batch, self.search, self.device) for batch in zip(rows, prefixes, strict=True)]
-
-    def _prefixes(self, beginnings: list[str]) -> Rows | None:
-        if not any(beginnings):
-            return None
-        return [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
+    @torch.inference_mode()
+    def _search(self, rows: list[list[int]], beginnings: list[str]) -> list[list[Hypothesis]]:
+        source, lengths = pad(rows)
+        prefixes = None
+        if any(beginnings):
+            prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
+        find = beam_search if self.search.sampling is None else sample
+        return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         text = one_line(self.target_vocabulary.decode(hypothesis.ids))

@@ -70,7 +70,8 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path, quantization: str = "f
 def unsupported(loaded: LoadedModel) -> str | None:
     """Why CTranslate2 cannot hold this model; None if it can."""
     if not isinstance(loaded.model, Transformer):
-        return f"it holds Transformers only, and this model is of type {loaded.configuration.model}"
+        kind = loaded.configuration.model
+        return f"it holds Transformers only, and this model is of type {'ensemble' if kind == 'transformer' else kind}"
     if loaded.configuration.heads > np.iinfo(np.int16).max:
         return f"it counts at most {np.iinfo(np.int16).max:,} heads"
     return None

@@ -108,7 +108,13 @@ class CrossAttention(nn.Module):
         result: Tensor = self.output(merge_heads(attended))
         return result
 
-    def weights(self, x: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    def attend_step(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """As `attend`, for the few queries of a step; the mask is additive."""
+        attended = attend_step(split_heads(self.query(x), self.heads), key, value, mask)
+        result: Tensor = self.output(merge_heads(attended))
+        return result
+
+    def weights(self, x: Tensor, key: Tensor, mask: Tensor) -> Tensor:
         """Where in the memory the first head looks, (batch, length, source_length): what Marian aligns by.
 
         Args:
@@ -116,13 +122,7 @@ class CrossAttention(nn.Module):
         """
         query, key = split_heads(self.query(x), self.heads)[:, 0], key[:, 0]
         scores = query @ key.transpose(1, 2) / math.sqrt(key.shape[2])
-        return torch.softmax(scores if mask is None else scores + mask[:, 0], dim=2)
-
-    def attend_step(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """As `attend`, for the few queries of a step; the mask is additive."""
-        attended = attend_step(split_heads(self.query(x), self.heads), key, value, mask)
-        result: Tensor = self.output(merge_heads(attended))
-        return result
+        return torch.softmax(scores + mask[:, 0], dim=2)
 
 
 def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:

@@ -3,7 +3,8 @@
 Hypotheses are the query axis of attention: a layer's keys and values of all hypotheses of a sentence lie side by
 side, and a mask says which of them are a hypothesis' own past. So reordering a beam moves a small mask where
 copying each hypothesis' past would move all keys and values, and the keys and values of the source are never
-repeated for the hypotheses.
+repeated for the hypotheses. Hypotheses soon have most of their past in common: now and then, slots that are in
+nobody's past any more are given up.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class LayerCache:
     """
 
     def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
-        self.memory_key = memory_key
-        self.memory_value = memory_value
+        self.memory_key = memory_key.contiguous()  # else each step's products would copy them
+        self.memory_value = memory_value.contiguous()
         sentences, heads, _, width = memory_key.shape
         self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
         self.used = 0
@@ -50,6 +51,15 @@ class LayerCache:
         self.slots[1, :, :, self.used : used] = value
         self.used = used
         return self.slots[0, :, :, :shown], self.slots[1, :, :, :shown]
+
+    def choose(self, chosen: Tensor) -> None:
+        """Keeps of each sentence's slots ``chosen`` (sentences, count), int64, in this order."""
+        sides, sentences, heads, capacity, width = self.slots.shape
+        rows = torch.arange(sides * sentences * heads, device=chosen.device).view(sides, sentences, heads, 1)
+        places = (rows * capacity + chosen[:, None]).view(-1)
+        self.used = chosen.shape[1]
+        taken = self.slots.reshape(-1, width).index_select(0, places)
+        self.slots[:, :, :, : self.used] = taken.view(sides, sentences, heads, self.used, width)
 
     def keep(self, kept: Tensor, moved: Tensor) -> None:
         """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
@@ -108,9 +118,23 @@ class TransformerState(DecoderState):
     def advance(self) -> Tensor:
         """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots)."""
         self.position += 1
+        if in_lanes(self.used + self.beam) > self.past.shape[2]:
+            self._tidy()
         begin, self.used = self.used, self.used + self.beam
         slots = in_lanes(self.used)
         if slots > self.past.shape[2]:
             self.past = F.pad(self.past, (0, slots - self.past.shape[2]), value=float("-inf"))
         self.past[:, :, begin : self.used].diagonal(dim1=1, dim2=2).zero_()
         return self.past[:, None]
+
+    def _tidy(self) -> None:
+        """Gives up slots that are in no hypothesis' past, if at least half of all are free then."""
+        live = (self.past == 0.0).any(dim=1)
+        needed = int(live.sum(dim=1).max()) if live.numel() else 0
+        if 2 * in_lanes(needed + self.beam) > self.past.shape[2]:
+            return
+        chosen = live.byte().argsort(dim=1, descending=True, stable=True)[:, :needed]
+        self.past = self.past.gather(2, chosen[:, None].expand(-1, self.beam, -1))
+        for layer in self.layers:
+            layer.choose(chosen)
+        self.used = needed

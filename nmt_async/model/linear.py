@@ -97,7 +97,8 @@ def packs(weight: Tensor, precision: str = "float32") -> Make | None:
 
 def packs_model(model: nn.Module, precision: str) -> bool:
     """Whether all large matrices of the model can be packed in this precision here."""
-    return isinstance(model, Packable) and packs(next(model.parameters()), precision) is not None
+    holds = any(isinstance(module, Packable) for module in model.modules())
+    return holds and packs(next(model.parameters()), precision) is not None
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 import torch
 
-from nmt_async.decoding.beam import Search
-from nmt_async.decoding.engine import engine_named
+from nmt_async.decoding.engine import NOT_UNDERSTOOD, engine_named
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.search import Search
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
@@ -77,6 +78,17 @@ def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
         assert scores == sorted(scores, reverse=True)
 
 
+def test_scores_of_subwords_come_where_they_are_asked_for(loaded, sentences):
+    options = DecodingOptions(beam_size=2)
+    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, token_scores=True)
+    rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:12]), key=len, reverse=True)
+    found = [hypotheses[0] for hypotheses in engine(rows) if hypotheses]
+    assert len(found) >= 6
+    for hypothesis in found:
+        assert len(hypothesis.token_scores) == len(hypothesis.ids) + 1
+        assert sum(hypothesis.token_scores) == pytest.approx(hypothesis.score, abs=1e-3)
+
+
 def test_int8_is_near_in_both_engines(loaded, sentences):
     exact = list(translator(loaded, "torch", beam_size=2).translate(sentences[:20]))
     for name in ("torch", "ctranslate2"):
@@ -96,7 +108,8 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert engine_named("auto", loaded, Search(), CPU, pytest.fail) is not None
     assert engine_named("torch", recurrent, Search(), CPU, pytest.fail) is None
 
-    with pytest.raises(UserError, match="--word-penalty means nothing"):
-        engine_named("ctranslate2", loaded, Search(word_penalty=1.0), CPU, pytest.fail)
+    for field, flag in NOT_UNDERSTOOD.items():
+        with pytest.raises(UserError, match=f"{flag} means nothing"):
+            engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
         LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)

@@ -54,11 +54,12 @@ def test_steps_give_the_logits_of_the_forward_pass(tiny, random_batch, changes, 
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch, kind):
+@pytest.mark.parametrize("length", [9, 70])  # so long that slots are given up several times
+def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch, kind, length):
     model = tiny(model=kind).eval()
     batch = random_batch([4, 2], [2, 2])
     generator = torch.Generator().manual_seed(5)
-    beam, length = 3, 9
+    beam = 3
     prefixes = torch.empty(2, 1, 0, dtype=torch.int64)
     with torch.no_grad():
         state = model.start(batch.source, batch.source_lengths)
@@ -123,3 +124,15 @@ def test_a_translation_may_outgrow_cache_and_position_table_and_training_goes_on
     torch.testing.assert_close(stepped[:, 0].clone(), at_once(model, batch).detach())
     logits, _ = model.train()(batch)
     logits.sum().backward()
+
+
+def test_slots_that_are_in_nobodys_past_are_given_up(tiny, random_batch):
+    model = tiny().eval()
+    batch = random_batch([4, 2], [2, 2])
+    with torch.no_grad():
+        state = model.start(batch.source, batch.source_lengths)
+        model.step(state, None)
+        for _ in range(100):
+            state.reorder(torch.zeros(2, 5, dtype=torch.int64))  # all have the same parent
+            model.step(state, torch.full((10,), 3))
+    assert state.used < 240  # of 501 that were filled
