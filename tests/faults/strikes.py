@@ -155,9 +155,11 @@ def newest_checkpoint(run: Path) -> list[Path]:
 def damage_checkpoint(how: Callable[[Path, float], None]) -> Callable[[Path, Fault], int]:
     def damage(run: Path, fault: Fault) -> int:
         for folder in newest_checkpoint(run):
-            names = [folder / name for name in ("model.json", "model.safetensors", "state.json", "state.safetensors")]
-            how(*one_of(names, fault.which), fault.lasting % 1.0)
-            return 1
+            files = [folder / name for name in ("model.json", "model.safetensors", "state.json", "state.safetensors")]
+            left = [file for file in files if file.is_file() and file.stat().st_size]  # it may be damaged already
+            for file in one_of(left, fault.which):
+                how(file, fault.lasting % 1.0)
+                return 1
         return 0
 
     return damage
