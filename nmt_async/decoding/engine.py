@@ -2,7 +2,8 @@
 
 CTranslate2 finds what we find, with two exceptions that are translated again by our own search: lines for which it
 used ``<unk>``, which we never produce (it could leave it out, but then divides its probability among the others),
-and lines whose translation reached their longest length, which it knows only for a whole batch.
+and lines whose translation reached their longest length, which it knows only for a whole batch. Greedy search needs
+no second one.
 It also ends a search as soon as enough hypotheses have ended (see `nmt_async.decoding.beam`), so it may stop short of
 what we find: 1 % of Multi30k's test2016 at a beam of 5.
 """
@@ -106,7 +107,8 @@ class CTranslate2Engine:
         self._search = search
         self._token_scores = token_scores
         self._source_pieces = pieces(loaded.source_vocabulary)
-        self._target_ids = {piece: index for index, piece in enumerate(pieces(loaded.target_vocabulary))}
+        self._target_pieces = pieces(loaded.target_vocabulary)
+        self._target_ids = {piece: index for index, piece in enumerate(self._target_pieces)}
 
     def __call__(self, rows: Rows) -> list[list[Hypothesis]]:
         search = self._search
@@ -125,8 +127,10 @@ class CTranslate2Engine:
             return_scores=True,
         )
         found = [self._hypotheses(result, limit) for result, limit in zip(results, limits, strict=True)]
+        if search.beam_size == 1:
+            self._end_greedily(sources, [result.hypotheses[0] for result in results], limits, found)
         if self._token_scores:
-            self._score(sources, [result.hypotheses for result in results], found)
+            self._score(sources, found)
         return found
 
     def _hypotheses(self, result: Any, limit: int) -> list[Hypothesis]:
@@ -139,12 +143,36 @@ class CTranslate2Engine:
             found.append(Hypothesis(ids, score * length, score))
         return found
 
-    def _score(self, sources: list[list[str]], tokens: list[list[list[str]]], found: list[list[Hypothesis]]) -> None:
+    def _end_greedily(
+        self, sources: list[list[str]], tokens: list[list[str]], limits: list[int], found: list[list[Hypothesis]]
+    ) -> None:
+        """Fills what is missing, exactly as our greedy search does it.
+
+        The best subword but ``<unk>`` is the same whoever shares its probability; at the limit, only the end is left.
+        """
+        missing = [number for number, hypotheses in enumerate(found) if not hypotheses]
+        unknown = [] if self._search.allow_unknown else [n for n in missing if "<unk>" in tokens[n][: limits[n] - 1]]
+        if unknown:
+            again = self._translator.translate_batch(
+                [sources[number] for number in unknown], beam_size=1, disable_unk=True, max_input_length=0,
+                max_decoding_length=max(limits[number] for number in unknown), min_decoding_length=0,
+            )  # fmt: skip
+            for number, result in zip(unknown, again, strict=True):
+                tokens[number] = result.hypotheses[0]
+        whole = [tokens[number][: limits[number] - 1] for number in missing]
+        if not missing:
+            return
+        scored = self._translator.score_batch([sources[number] for number in missing], whole, max_input_length=0)
+        for number, chosen, result in zip(missing, whole, scored, strict=True):
+            ids, score = tuple(self._target_ids[token] for token in chosen), sum(result.log_probs)
+            found[number].append(Hypothesis(ids, score, score / (len(ids) + 1) ** self._search.normalize))
+
+    def _score(self, sources: list[list[str]], found: list[list[Hypothesis]]) -> None:
         """Adds the scores of their subwords to the hypotheses."""
         places = [(number, rank) for number, hypotheses in enumerate(found) for rank in range(len(hypotheses))]
         scored = self._translator.score_batch(
             [sources[number] for number, _ in places],
-            [tokens[number][rank] for number, rank in places],
+            [[self._target_pieces[index] for index in found[number][rank].ids] for number, rank in places],
             max_batch_size=len(sources),
             max_input_length=0,
         )

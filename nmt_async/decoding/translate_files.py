@@ -70,14 +70,14 @@ class TranslateOptions(DecodingOptions):
         group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
     )  # fmt: skip
     workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
+    devices: str | None = option(
+        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are dealt to them in turn.",
+        group=COMPUTING,
+    )  # fmt: skip
     engine: str = option(
         "torch", "What searches: torch, ctranslate2 (an extra: pip install 'nmt-async[ctranslate2]'), or auto: "
         "ctranslate2 where it is installed and knows the model and the options.",
         group=COMPUTING, choices=ENGINES,
-    )  # fmt: skip
-    devices: str | None = option(
-        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are dealt to them in turn.",
-        group=COMPUTING,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from nmt_async.decoding.beam import beam_search
 from nmt_async.decoding.engine import NOT_UNDERSTOOD, engine_named
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
@@ -68,6 +69,18 @@ def test_what_reaches_its_limit_or_needs_unk_is_translated_by_torch(loaded, sent
     agree = sum(a.text == b.text for a, b in zip(ours, theirs, strict=True))
     assert agree >= 19
     assert "⁇" not in "".join(translation.text for translation in theirs)
+
+
+@pytest.mark.parametrize("factor", [0.01, 3.0])
+def test_greedy_search_is_the_same_without_our_own(loaded, sentences, factor):
+    options = DecodingOptions(beam_size=1, max_length_factor=factor)
+    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail)
+    rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:80]), key=len, reverse=True)
+    source, lengths = pad(rows)
+    with torch.inference_mode():
+        ours = beam_search(loaded.model, source, lengths, options.search())
+    for (a,), (b,) in zip(ours, engine(rows), strict=True):
+        assert (b.ids, b.score) == (a.ids, pytest.approx(a.score, abs=1e-3))
 
 
 def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
