@@ -39,7 +39,8 @@ def ended_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def updates(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"^epoch \d+ \| update (\d+) ", text, flags=re.MULTILINE)]
+    found = re.findall(r"^epoch [\d,]+ \| update ([\d,]+) ", text, flags=re.MULTILINE)
+    return [int(number.replace(",", "")) for number in found]
 
 
 def on_terminal(folder: Path, seen: str, then: Callable[[subprocess.Popen[bytes]], object]) -> tuple[str, int]:
