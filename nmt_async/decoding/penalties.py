@@ -40,6 +40,7 @@ class Penalties:
             length: of the shortest continuation, end mark counted.
             limits: of the longest ones, (sentences,).
         """
+        limits = limits.to(scores.dtype)
         largest = limits**self.normalize
         if not self.word_penalty:
             return scores / largest

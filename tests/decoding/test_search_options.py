@@ -10,6 +10,7 @@ from definitions import decode, random_model, random_sources
 
 from nmt_async.decoding.options import SEARCH, DecodingOptions
 from nmt_async.decoding.sampling_method import SamplingMethod
+from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.options import convert, dump_yaml, from_mapping, load_yaml
 from nmt_async.text.batch import UNKNOWN
@@ -123,6 +124,26 @@ OF_THE_SEARCH = [
 @pytest.mark.parametrize("name", OF_THE_SEARCH)
 def test_the_option_is_not_ignored(name, best):
     globals()[f"check_{name}"](best)
+
+
+def test_a_translator_draws_forces_and_aligns(model, vocabulary, sentences):
+    lines = sentences[:20]
+
+    def candidates(prefixes=None, alignment=False, **options):
+        translator = LineTranslator(
+            model, vocabulary, vocabulary, DecodingOptions(**options), torch.device("cpu"), alignment=alignment
+        )
+        return [translation.n_best[0] for translation in translator.translate(lines, prefixes=prefixes)]
+
+    def drawn(seed, **options):
+        return [each.tokens for each in candidates(output_sampling=SamplingMethod(), seed=seed, **options)]
+
+    found = [each.tokens for each in candidates()]
+    assert drawn(1) == drawn(1, mini_batch=3) != drawn(2) != found
+    for each in candidates(prefixes=["the dog", "sees"] * 10, alignment=True):
+        assert each.text.startswith(("the dog", "sees"))
+        assert len(each.alignment) == len(each.token_scores) == len(each.tokens) + 1
+    assert candidates()[0].alignment is None
 
 
 @pytest.mark.parametrize(
