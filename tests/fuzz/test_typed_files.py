@@ -13,7 +13,8 @@ from mutations import STRANGE, answered, often, yaml_files
 
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.cluster.profile import profile_for
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.score_options import ScoreOptions
+from nmt_async.decoding.translate_files import TranslateOptions
 from nmt_async.options import from_mapping, key_of, load_yaml, to_mapping
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.study.claims import read_claims
@@ -70,7 +71,9 @@ claims:
       - {quantity: final cross-entropy, compare: async, against: sync best, above: 0.05, at: 2Mt}
       - {quantity: tokens to quality, compare: async, target: 3.5, below: 2}
 """
-DECLARATIONS = [TrainOptions, PrepareOptions, DecodingOptions, BenchOptions, SimulateOptions, CompareOptions]
+DECLARATIONS = [
+    TrainOptions, PrepareOptions, TranslateOptions, ScoreOptions, BenchOptions, SimulateOptions, CompareOptions
+]  # fmt: skip
 
 
 @often
