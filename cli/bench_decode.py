@@ -30,7 +30,8 @@ def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None
         print(f"nmt-async: {note}", file=sys.stderr)
     if options.json:
         figures = [
-            dataclasses.asdict(result) | {"rate": result.rate, "ratio": result.ratio} for result in measured.results
+            dataclasses.asdict(result) | {"rate": result.rate, "ratio": result.ratio, "cpu_ratio": result.cpu_ratio}
+            for result in measured.results
         ]
         typer.echo(json.dumps(figures, indent=2))
         return
@@ -41,7 +42,8 @@ def _table(results: list[DecodeResult]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("engine", no_wrap=True)
     for title in (
-        "beam", "threads", "sentences/s", "lowest", "highest", "subwords/s", f"of\n{YARDSTICK}", "same\nlines",
+        "beam", "threads", "lines/s", "lowest", "highest", "subwords\n/s", f"of\n{YARDSTICK}", "by CPU\ntime",
+        "same\nlines",
     ):  # fmt: skip
         table.add_column(title, justify="right")
     for result in results:
@@ -50,6 +52,7 @@ def _table(results: list[DecodeResult]) -> Table:
         table.add_row(
             result.engine, str(result.beam_size), str(result.threads), *figures, f"{tokens:,.0f}",
             "" if result.ratio is None else f"{result.ratio:.3f}",
+            "" if result.cpu_ratio is None else f"{result.cpu_ratio:.3f}",
             "" if result.same is None else f"{result.same:.1%}",
         )  # fmt: skip
     return table

@@ -72,6 +72,7 @@ class DecodeResult:
         rates: sentences a second, one for each round.
         token_rates: the same in subwords of the translations, end marks counted.
         ratios: to `YARDSTICK`, in the same round; empty if that was not measured.
+        cpu_ratios: the same of processor time, which other programs' load disturbs less.
         same: share of the lines whose translation is the yardstick's; None if that was not measured.
     """
 
@@ -81,6 +82,7 @@ class DecodeResult:
     rates: list[float]
     token_rates: list[float]
     ratios: list[float]
+    cpu_ratios: list[float]
     same: float | None
 
     @property
@@ -92,6 +94,11 @@ class DecodeResult:
     def ratio(self) -> float | None:
         """The median ratio."""
         return statistics.median(self.ratios) if self.ratios else None
+
+    @property
+    def cpu_ratio(self) -> float | None:
+        """The median ratio of processor time."""
+        return statistics.median(self.cpu_ratios) if self.cpu_ratios else None
 
 
 @dataclass(frozen=True)
@@ -181,6 +188,7 @@ def _results(
                 [len(texts) / turn.seconds for turn in decoded],
                 [tokens / turn.seconds for turn in decoded],
                 [other.seconds / turn.seconds for turn, other in zip(decoded, best, strict=False)],
+                [other.cpu_seconds / turn.cpu_seconds for turn, other in zip(decoded, best, strict=False)],
                 same,
             )
         )

@@ -61,10 +61,12 @@ class Decoded:
 
     Attributes:
         seconds: for the whole text, from lines to lines.
+        cpu_seconds: of processor time.
         texts: the translations.
     """
 
     seconds: float
+    cpu_seconds: float
     texts: list[str]
 
 
@@ -127,9 +129,9 @@ def _serve(job: Job, pipe: Connection) -> None:
     pipe.send(None)
     try:
         while beam := pipe.recv():
-            begin = time.monotonic()
+            begin, worked = time.monotonic(), time.process_time()
             texts = decode(beam)
-            pipe.send(Decoded(time.monotonic() - begin, texts))
+            pipe.send(Decoded(time.monotonic() - begin, time.process_time() - worked, texts))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -41,10 +42,10 @@ Rows = list[list[int]]
 
 
 class Engine(Protocol):
-    """Searches for the translations of sentences, longest first, all of which may be computed at once."""
+    """Searches for the translations of batches, the longest sentence first, each of which may be computed at once."""
 
-    def __call__(self, rows: Rows) -> list[list[Hypothesis]]:
-        """For each sentence its translations, best first; nothing if our own search is to do it."""
+    def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
+        """For each sentence of each batch its translations, best first; nothing if our own search is to do it."""
 
 
 def engine_named(
@@ -83,12 +84,29 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
     reason = unsupported(loaded)
     if reason is not None:
         return f"{loaded.folder} does not fit: {reason}"
-    for field in dataclasses.fields(search):
-        if field.name in NOT_UNDERSTOOD and getattr(search, field.name) != field.default:
-            return f"{NOT_UNDERSTOOD[field.name]} means nothing"
+    for each in dataclasses.fields(search):
+        if each.name in NOT_UNDERSTOOD and getattr(search, each.name) != each.default:
+            return f"{NOT_UNDERSTOOD[each.name]} means nothing"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
     return None
+
+
+@dataclass
+class _Sentence:
+    """What became of a sentence.
+
+    Attributes:
+        source: its subwords.
+        limit: longest translation, end mark counted.
+        tokens: the best translation that CTranslate2 found, whatever it is; None where it was not asked.
+        found: translations as our own search would give them.
+    """
+
+    source: list[str]
+    limit: int
+    tokens: list[str] | None = None
+    found: list[Hypothesis] = field(default_factory=list)
 
 
 class CTranslate2Engine:
@@ -110,12 +128,21 @@ class CTranslate2Engine:
         self._target_pieces = pieces(loaded.target_vocabulary)
         self._target_ids = {piece: index for index, piece in enumerate(self._target_pieces)}
 
-    def __call__(self, rows: Rows) -> list[list[Hypothesis]]:
+    def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
+        sentences = [sentence for rows in batches for sentence in self._translated(rows)]
+        at_once = max(map(len, batches), default=1)
+        if self._search.beam_size == 1:
+            self._end_greedily([each for each in sentences if each.tokens is not None and not each.found], at_once)
+        if self._token_scores:
+            self._score(sentences, at_once)
+        return [sentence.found for sentence in sentences]
+
+    def _translated(self, rows: Rows) -> list[_Sentence]:
         search = self._search
         limits = search.limits(torch.tensor([len(row) for row in rows])).tolist()
-        if max(len(rows[0]), max(limits)) > LONGEST:
-            return [[] for _ in rows]
         sources = [[self._source_pieces[index] for index in row[:-1]] for row in rows]
+        if max(len(rows[0]), max(limits)) > LONGEST:
+            return [_Sentence(source, limit) for source, limit in zip(sources, limits, strict=True)]
         results = self._translator.translate_batch(
             sources,
             beam_size=search.beam_size,
@@ -126,12 +153,10 @@ class CTranslate2Engine:
             min_decoding_length=0,
             return_scores=True,
         )
-        found = [self._hypotheses(result, limit) for result, limit in zip(results, limits, strict=True)]
-        if search.beam_size == 1:
-            self._end_greedily(sources, [result.hypotheses[0] for result in results], limits, found)
-        if self._token_scores:
-            self._score(sources, found)
-        return found
+        return [
+            _Sentence(source, limit, result.hypotheses[0], self._hypotheses(result, limit))
+            for source, limit, result in zip(sources, limits, results, strict=True)
+        ]
 
     def _hypotheses(self, result: Any, limit: int) -> list[Hypothesis]:
         found = []
@@ -143,41 +168,40 @@ class CTranslate2Engine:
             found.append(Hypothesis(ids, score * length, score))
         return found
 
-    def _end_greedily(
-        self, sources: list[list[str]], tokens: list[list[str]], limits: list[int], found: list[list[Hypothesis]]
-    ) -> None:
+    def _end_greedily(self, sentences: list[_Sentence], at_once: int) -> None:
         """Fills what is missing, exactly as our greedy search does it.
 
         The best subword but ``<unk>`` is the same whoever shares its probability; at the limit, only the end is left.
         """
-        missing = [number for number, hypotheses in enumerate(found) if not hypotheses]
-        unknown = [] if self._search.allow_unknown else [n for n in missing if "<unk>" in tokens[n][: limits[n] - 1]]
-        if unknown:
+        unknown = self._target_pieces[UNKNOWN]
+        if not self._search.allow_unknown:
+            left_out = [each for each in sentences if unknown in (each.tokens or [])[: each.limit - 1]]
             again = self._translator.translate_batch(
-                [sources[number] for number in unknown], beam_size=1, disable_unk=True, max_input_length=0,
-                max_decoding_length=max(limits[number] for number in unknown), min_decoding_length=0,
+                [each.source for each in left_out], beam_size=1, disable_unk=True, max_batch_size=at_once,
+                max_input_length=0, max_decoding_length=max((each.limit for each in left_out), default=1),
+                min_decoding_length=0,
             )  # fmt: skip
-            for number, result in zip(unknown, again, strict=True):
-                tokens[number] = result.hypotheses[0]
-        whole = [tokens[number][: limits[number] - 1] for number in missing]
-        if not missing:
-            return
-        scored = self._translator.score_batch([sources[number] for number in missing], whole, max_input_length=0)
-        for number, chosen, result in zip(missing, whole, scored, strict=True):
-            ids, score = tuple(self._target_ids[token] for token in chosen), sum(result.log_probs)
-            found[number].append(Hypothesis(ids, score, score / (len(ids) + 1) ** self._search.normalize))
-
-    def _score(self, sources: list[list[str]], found: list[list[Hypothesis]]) -> None:
-        """Adds the scores of their subwords to the hypotheses."""
-        places = [(number, rank) for number, hypotheses in enumerate(found) for rank in range(len(hypotheses))]
+            for each, result in zip(left_out, again, strict=True):
+                each.tokens = result.hypotheses[0]
+        whole = [(each.tokens or [])[: each.limit - 1] for each in sentences]
         scored = self._translator.score_batch(
-            [sources[number] for number, _ in places],
-            [[self._target_pieces[index] for index in found[number][rank].ids] for number, rank in places],
-            max_batch_size=len(sources),
+            [each.source for each in sentences], whole, max_batch_size=at_once, max_input_length=0
+        )
+        for each, tokens, result in zip(sentences, whole, scored, strict=True):
+            ids, score = tuple(self._target_ids[token] for token in tokens), sum(result.log_probs)
+            each.found.append(Hypothesis(ids, score, score / (len(ids) + 1) ** self._search.normalize))
+
+    def _score(self, sentences: list[_Sentence], at_once: int) -> None:
+        """Adds the scores of their subwords to the hypotheses."""
+        places = [(each, rank) for each in sentences for rank in range(len(each.found))]
+        scored = self._translator.score_batch(
+            [each.source for each, _ in places],
+            [[self._target_pieces[index] for index in each.found[rank].ids] for each, rank in places],
+            max_batch_size=at_once,
             max_input_length=0,
         )
-        for (number, rank), result in zip(places, scored, strict=True):
-            found[number][rank] = dataclasses.replace(found[number][rank], token_scores=tuple(result.log_probs))
+        for (each, rank), result in zip(places, scored, strict=True):
+            each.found[rank] = dataclasses.replace(each.found[rank], token_scores=tuple(result.log_probs))
 
 
 def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any:

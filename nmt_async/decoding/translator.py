@@ -161,12 +161,12 @@ class LineTranslator:
         rest = rows
         if self.engine is not None:
             rest = []
-            for batch in self._batches(rows):
-                for row, hypotheses in zip(batch, self.engine([ids for _, ids in batch]), strict=True):
-                    if hypotheses and not begun[row[0]][1]:
-                        yield row[0], hypotheses
-                    else:
-                        rest.append(row)
+            batches = [[ids for _, ids in batch] for batch in self._batches(rows)]
+            for row, hypotheses in zip(rows, self.engine(batches), strict=True):
+                if hypotheses and not begun[row[0]][1]:
+                    yield row[0], hypotheses
+                else:
+                    rest.append(row)
         precision = self.options.precision
         worth_it = len(rest) >= WORTH_PACKING or precision != "float32"
         with packed(self.model, precision) if worth_it else nullcontext():
