@@ -125,9 +125,10 @@ def _filter(
 
 def _kept(options: ScoreOptions, scores: NDArray[np.float64]) -> list[bool]:
     """Which pairs are kept."""
-    if options.threshold is not None:
-        return (scores >= options.threshold).tolist()
-    return best_share(scores, options.best_share or 1).tolist()
+    share = best_share(scores, options.best_share or 1)
+    chosen = share if options.threshold is None else scores >= options.threshold
+    kept: list[bool] = chosen.tolist()
+    return kept
 
 
 def _write_kept(file: TextFile, kept: list[bool], write: WriteLine) -> None:
