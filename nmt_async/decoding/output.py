@@ -25,9 +25,11 @@ def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteL
         option: that named the path, for messages.
 
     Raises:
-        UserError: no file can be made at ``path``.
+        UserError: no file can be made at ``path``, or standard output is closed.
     """
     if path is None:
+        if sys.stdout is None:  # as a shell's >&- leaves it
+            raise UserError(f"standard output is closed; name a file with {option}.")
         try:
             yield _writer(sys.stdout.buffer)
         except BrokenPipeError:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import threading
 
+import pytest
+
 from nmt_async.decoding.output import output_lines
+from nmt_async.errors import UserError
 
 
 def test_a_pipe_is_written_to_and_stays_one(tmp_path):
@@ -30,3 +33,9 @@ def test_a_link_stays_one_and_its_file_is_replaced(tmp_path):
     assert link.is_symlink()
     assert file.read_text() == "after\n"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_closed_standard_output_is_a_mistake(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(UserError, match="standard output is closed; name a file with --output"), output_lines(None):
+        pass
