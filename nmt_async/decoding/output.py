@@ -16,7 +16,8 @@ WriteLine = Callable[[str], None]
 
 @contextmanager
 def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteLine]:
-    """A function that writes a line at once: to standard output, or to ``path``, written beside it and renamed.
+    """A function that writes a line at once: to standard output, or to ``path``, written beside it and renamed
+    (a pipe or a device, ``/dev/null``, is written to and stays what it is).
 
     When nobody reads standard output any more (``| head``), the block ends at the next line, without a word.
 
@@ -24,9 +25,11 @@ def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteL
         option: that named the path, for messages.
 
     Raises:
-        UserError: no file can be made at ``path``.
+        UserError: no file can be made at ``path``, or standard output is closed.
     """
     if path is None:
+        if sys.stdout is None:  # as a shell's >&- leaves it
+            raise UserError(f"standard output is closed; name a file with {option}.")
         try:
             yield _writer(sys.stdout.buffer)
         except BrokenPipeError:
@@ -35,7 +38,10 @@ def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteL
         return
     if path.is_dir():
         raise UserError(f"{option}: {path} is a folder; name a file.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A pipe or a device is written to as it is: a file renamed to its name would take its place.
+    special = path.exists() and not path.is_file()
+    whole = Path(os.path.realpath(path))  # a link stays one
+    beside = path if special else whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         file = beside.open("wb")
     except OSError as error:
@@ -43,9 +49,11 @@ def output_lines(path: Path | None, option: str = "--output") -> Iterator[WriteL
     try:
         with file:
             yield _writer(file)
-        beside.replace(path)
+        if not special:
+            beside.replace(whole)
     finally:
-        beside.unlink(missing_ok=True)
+        if not special:
+            beside.unlink(missing_ok=True)
 
 
 def _writer(file: BinaryIO) -> WriteLine:

@@ -6,6 +6,7 @@ as ``F0= -1.5 LM= -20.1`` and the score that the list is sorted by. Other fields
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from nmt_async.decoding.scoring import LineScorer, Pair
 from nmt_async.errors import UserError, shown
 
 SEPARATOR = " ||| "
+LONGEST_NUMBER = 18
+"""Digits of a source line's number; Python refuses to read very many."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read_entries(lines: Iterable[str], name: str) -> Iterator[Entry]:
     for count, line in enumerate(lines, 1):
         place = f"line {count:,} of {name}"
         number, *rest = line.split(SEPARATOR)
-        if len(rest) < 3 or not number.strip().isascii() or not number.strip().isdigit():
+        if len(rest) < 3 or not re.fullmatch(rf"\s*[0-9]{{1,{LONGEST_NUMBER}}}\s*", number):
             raise UserError(f"{place} is not in the form NUMBER ||| TEXT ||| FEATURES ||| SCORE of an n-best list.")
         text, *middle, features, score = rest
         entry = Entry(place, int(number), text, tuple(middle), features, score)

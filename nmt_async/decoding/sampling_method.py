@@ -78,7 +78,9 @@ class SamplingMethod:
             probabilities = torch.softmax(log_probabilities.double(), dim=1)
             outside = probabilities.cumsum(dim=1) - probabilities >= self.top_p
             log_probabilities = log_probabilities.masked_fill(outside, -math.inf)
-        cumulated = torch.softmax(log_probabilities.double() / self.temperature, dim=1).cumsum(dim=1)
+        # The likeliest at 0: a temperature near 0 would make all of them minus infinity otherwise.
+        relative = log_probabilities.double() - log_probabilities.amax(dim=1, keepdim=True)
+        cumulated = torch.softmax(relative / self.temperature, dim=1).cumsum(dim=1)
         passed = cumulated <= uniform[:, None] * cumulated[:, -1:]
         place = passed.sum(dim=1).clamp(max=cumulated.shape[1] - 1)
         return place if index is None else index.gather(1, place[:, None]).squeeze(1)

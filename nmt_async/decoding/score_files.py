@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmt_async.decoding.api import Scorer
 from nmt_async.decoding.filtering import best_share, dual_scores
@@ -100,25 +102,36 @@ def _filter(
     """
     noted = array("d")
     scores = dual_scores(pairs_of(source, target), forward, backward, source.at_hand and target.at_hand)
-    if options.filters and options.output is None:
+    with ExitStack() as stack:
+        # Kept pairs' files are opened first: hours of scoring must not end at a name that cannot be written.
+        kept_source, kept_target, write = (
+            stack.enter_context(output_lines(path, flag)) if wanted else None
+            for path, flag, wanted in (
+                (options.kept_source, "--kept-source", options.filters),
+                (options.kept_target, "--kept-target", options.filters),
+                (options.output, "--output", options.output is not None or not options.filters),
+            )
+        )
         for score in scores:
             noted.append(score.score)
-            step(target.read, len(noted))
-    else:
-        with output_lines(options.output) as write:
-            for score in scores:
-                noted.append(score.score)
+            if write is not None:
                 write(dual_line(len(noted), score, options.format))
-                step(target.read, len(noted))
-    if not options.filters:
-        return
-    values = np.frombuffer(noted) if noted else np.zeros(0)
-    kept = values >= options.threshold if options.threshold is not None else best_share(values, options.best_share or 1)
-    for path, file, flag in (
-        (options.kept_source, source, "--kept-source"),
-        (options.kept_target, target, "--kept-target"),
-    ):
-        with output_lines(path, flag) as write:
-            for line, keep in zip(file.again(), kept.tolist(), strict=True):
-                if keep:
-                    write(line)
+            step(target.read, len(noted))
+        if kept_source is not None and kept_target is not None:
+            kept = _kept(options, np.frombuffer(noted) if noted else np.zeros(0))
+            _write_kept(source, kept, kept_source)
+            _write_kept(target, kept, kept_target)
+
+
+def _kept(options: ScoreOptions, scores: NDArray[np.float64]) -> list[bool]:
+    """Which pairs are kept."""
+    share = best_share(scores, options.best_share or 1)
+    chosen = share if options.threshold is None else scores >= options.threshold
+    kept: list[bool] = chosen.tolist()
+    return kept
+
+
+def _write_kept(file: TextFile, kept: list[bool], write: WriteLine) -> None:
+    for line, keep in zip(file.again(), kept, strict=True):
+        if keep:
+            write(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class ScoreOptions(ScoringOptions):
             raise UserError(f"--threshold: {self.threshold:g} is not above 0 and at most 1, as dual scores are.")
         if self.best_share is not None and not 0.0 < self.best_share <= 1.0:
             raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
-        if not self.n_best_feature or any(sign in self.n_best_feature for sign in " =|"):
+        if self.n_best_feature.split() != [self.n_best_feature] or any(sign in self.n_best_feature for sign in "=|"):
             raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is no word without =, | and spaces.")
         self._check_what_goes_together()
 
@@ -106,6 +107,9 @@ class ScoreOptions(ScoringOptions):
             raise UserError(
                 "filtering needs --threshold or --best-share, and --kept-source and --kept-target for what is kept."
             )
+        written = [path.absolute() for path in (self.output, *kept) if path is not None]
+        if len(set(written)) < len(written):
+            raise UserError("--output, --kept-source and --kept-target name one file twice; give each its own.")
 
     @property
     def filters(self) -> bool:
@@ -124,7 +128,7 @@ class ScoreOptions(ScoringOptions):
             name, _, weight = written.rpartition("=")
             try:
                 found[name.rstrip("=")] = float(weight)
-                if not name.rstrip("="):
+                if not name.rstrip("=") or not math.isfinite(float(weight)):
                     raise ValueError
             except ValueError:
                 raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None

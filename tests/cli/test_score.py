@@ -105,6 +105,14 @@ def test_a_corpus_is_filtered(score, model, tmp_path):
     assert (tmp_path / "kept.s").read_text().splitlines() == [SOURCES.splitlines()[0], SOURCES.splitlines()[3]]
 
 
+def test_files_for_kept_pairs_are_opened_before_pairs_are_scored(score, model, tmp_path):
+    kept = ["--kept-source", str(tmp_path / "kept.s"), "--kept-target", str(tmp_path / "absent" / "kept.t")]
+    (tmp_path / "short").write_text("one\n")
+    said = score("--backward", model, *kept, "--best-share", "1", "--target", str(tmp_path / "short"), code=2)
+    assert said.startswith(f"nmt-async: --kept-target: {kept[3]} cannot be written")
+    assert not list(tmp_path.glob("*kept*"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -112,13 +120,19 @@ def test_a_corpus_is_filtered(score, model, tmp_path):
         (["--threshold", "0.5"], "--threshold means nothing without --backward"),
         (["--weights", "F0=1"], "--weights means nothing without --n-best"),
         (["--n-best", "--weights", "F0"], "'F0' is not FEATURE=WEIGHT"),
+        (["--n-best", "--weights", "F0=nan"], "'F0=nan' is not FEATURE=WEIGHT"),
         (["--n-best", "--summary", "ce-sum"], "--n-best and --summary do not go together"),
         (["--n-best", "--format", "tsv"], "--format tsv means nothing with --n-best"),
         (["--n-best"], "line 1 of "),
         (["--n-best", "--n-best-feature", "a b"], "--n-best-feature: 'a b'"),
+        (["--n-best", "--n-best-feature", "a\tb"], "--n-best-feature: 'a\\tb'"),
         (["--backward", "{model}", "--threshold", "0.5"], "--kept-source and --kept-target"),
         (["--backward", "{model}", "--threshold", "0.5", "--best-share", "0.5"], "do not go together"),
         (["--backward", "{model}", "--threshold", "2"], "--threshold: 2 is not"),
+        (
+            ["--backward", "{model}", "--threshold", "1", "--kept-source", "{folder}/k", "--kept-target", "{folder}/k"],
+            "--output, --kept-source and --kept-target name one file twice",
+        ),
         (["--backward", "{folder}"], "holds no model"),
         (["--target", "{folder}/absent"], "--target: there is no file"),
         (["--target", "{folder}/short"], "short has 1 lines and {folder}/source has more"),

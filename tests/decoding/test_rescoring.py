@@ -80,6 +80,7 @@ def test_weights_rank_the_hypotheses_of_each_line_anew():
     [
         ("no list", "line 1 of list is not in the form NUMBER |||"),
         ("-1 ||| a ||| F0= 1 ||| 1", "line 1 of list is not in the form"),
+        ("9" * 5000 + " ||| a ||| F0= 1 ||| 1", "line 1 of list is not in the form"),
         ("0 ||| a ||| F0 1 ||| 1", "'F0 1' are no features such as"),
         ("0 ||| a ||| F0= one ||| 1", "are no features such as"),
         ("0 ||| a ||| Score= 1 ||| 1", "has a feature Score already; give another --n-best-feature"),

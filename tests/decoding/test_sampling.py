@@ -61,6 +61,10 @@ def test_a_sample_depends_on_seed_and_sentence_and_on_nothing_else(seed, kind, w
         assert not fitting - {found.ids for found in few} or wanted < 3
 
 
+def test_the_coldest_temperature_draws_the_likeliest():
+    assert shares(SamplingMethod.parse("full 1e-320"), [0.1, 0.4, 0.0, 0.2, 0.3]) == [0.0, 1.0, 0.0, 0.0, 0.0]
+
+
 def test_another_seed_and_another_number_give_another_sample():
     model = random_model(3, 40)
     (source,) = random_sources(7, 40, [8])
