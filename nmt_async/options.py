@@ -99,6 +99,7 @@ def convert(field: dataclasses.Field[Any], field_type: Any, value: Any) -> Any:
     return _scalar(field, inner, value, parse, choices)
 
 
+NOUNS = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 LARGEST_WHOLE = 2**63 - 1
 """Of an option."""
 
@@ -131,7 +132,7 @@ def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
         if isinstance(converted, str | os.PathLike) and b"\0" in os.fsencode(converted):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{name}: {shown(value)} is not a {kind.__name__}.") from None
+        raise UserError(f"{name}: {shown(value)} is not {NOUNS.get(kind, kind.__name__)}.") from None
     return converted
 
 

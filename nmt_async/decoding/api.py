@@ -79,7 +79,7 @@ class Translator:
         self,
         model: ModelPath | Sequence[ModelPath],
         *,
-        weights: Weights | Sequence[float] | None = None,
+        weights: Weights | Sequence[float] | str | None = None,
         device: str = "cpu",
         threads: int | None = None,
         engine: str = "torch",
@@ -91,8 +91,10 @@ class Translator:
         self.options = DecodingOptions(device=device, threads=threads)
         self.device = use_device(self.options)
         folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
+        if not folders:
+            raise UserError("there is no model to translate with; name one or more.")
         if weights is not None and not isinstance(weights, Weights):
-            weights = Weights.parse(" ".join(map(repr, weights)))
+            weights = Weights.parse(weights if isinstance(weights, str) else " ".join(map(str, weights)))
         self.loaded = load_models(folders, weights)
         self.warn = warn
 
@@ -139,7 +141,8 @@ class Translator:
             options["output_sampling"] = SamplingMethod.parse(how)
         changed = replace(self.options, **options)  # type: ignore[arg-type]
         translator = self.line_translator(changed, n_best, alignment)
-        return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), prefixes)
+        begun = None if prefixes is None else _lines(prefixes)
+        return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), begun)
 
     def line_translator(
         self, options: DecodingOptions, n_best: int = 1, alignment: bool = False, token_scores: bool = True
@@ -150,6 +153,8 @@ class Translator:
             token_scores: candidates come with them, whatever the engine.
         """
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        if n_best < 1:
+            raise UserError(f"n_best: {n_best} is too small; give 1 or more.")
         search = options.search(n_best, alignment)
         engine = engine_named(
             self.engine, self.loaded, search, self.device, self.warn, options.precision, token_scores
@@ -208,6 +213,12 @@ class Scorer:
 
 
 def _lines(lines: Iterable[str]) -> Iterable[str]:
-    if isinstance(lines, str):
-        raise TypeError("lines are a list or another iterable of str, not one str: give [line]")
-    return lines
+    if isinstance(lines, str | bytes):
+        raise TypeError(f"lines are a list or another iterable of str, not one {type(lines).__name__}: give [line]")
+    return map(_line, lines)
+
+
+def _line(line: str) -> str:
+    if not isinstance(line, str):
+        raise TypeError(f"{shown(line)} is no line: give str, not {type(line).__name__}")
+    return line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,9 @@ from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError, shown
 from nmt_async.model.decoder_state import DecoderState, TranslationModel
 from nmt_async.text.vocabulary import Vocabulary
+
+LARGEST_WEIGHT = 1000.0
+"""With far larger ones, log-probabilities are no finite numbers any more and nothing is found."""
 
 
 class EnsembleState(DecoderState):
@@ -75,7 +77,7 @@ class Ensemble(TranslationModel):
 
 @dataclass(frozen=True)
 class Weights:
-    """As Marian's ``--weights``: one for each model."""
+    """As Marian's ``--weights``: one for each model, at most `LARGEST_WEIGHT`."""
 
     values: tuple[float, ...]
 
@@ -84,14 +86,17 @@ class Weights:
         """Numbers with commas or spaces between them.
 
         Raises:
-            UserError: they are not numbers of 0 or more, or all are 0.
+            UserError: they are not numbers from 0 to `LARGEST_WEIGHT`, or all are 0.
         """
         try:
             values = tuple(float(part) for part in re.split(r"[\s,]+", text.strip()))
         except ValueError:
             values = ()
-        if not any(values) or not all(0 <= value < math.inf for value in values):
-            raise UserError(f"{shown(text)} are no weights; give a number from 0 on for each model, such as 0.7,0.3.")
+        if not any(values) or not all(0 <= value <= LARGEST_WEIGHT for value in values):
+            raise UserError(
+                f"{shown(text)} are no weights; give a number from 0 to {LARGEST_WEIGHT:g} for each model, "
+                f"such as 0.7,0.3."
+            )
         return cls(values)
 
     def __str__(self) -> str:

@@ -17,6 +17,9 @@ SEARCH = "Search"
 COMPUTING = "Computing"
 
 
+WIDEST_BEAM = 1000
+
+
 @dataclass(frozen=True)
 class ComputingOptions:
     """With what, and how much of it at once, lines are computed.
@@ -101,11 +104,15 @@ class DecodingOptions(ComputingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.precision not in PRECISIONS:
+            raise UserError(f"--precision: {shown(self.precision)} is not known; give {' or '.join(PRECISIONS)}.")
         for name, least in {"beam_size": 1, "max_length": 2}.items():
             if getattr(self, name) < least:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
                 )
+        if self.beam_size > WIDEST_BEAM:
+            raise UserError(f"--beam-size: {self.beam_size:,} is too large; give {WIDEST_BEAM:,} or less.")
         if not 0.0 <= self.normalize <= 10.0:
             raise UserError(f"--normalize: {self.normalize:g} is not an exponent between 0 and 10.")
         self._check_search()

@@ -6,6 +6,7 @@ as ``F0= -1.5 LM= -20.1`` and the score that the list is sorted by. Other fields
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -143,7 +144,10 @@ def _weighted(entry: Entry, weights: Mapping[str, float]) -> float:
             raise UserError(
                 f"{entry.place} has no feature {shown(name)}, which --weights names; it has {_list(values)}."
             )
-    return sum(weight * values[name] for name, weight in weights.items())
+    total = sum(weight * values[name] for name, weight in weights.items())
+    if not math.isfinite(total):
+        raise UserError(f"{entry.place}: the weighted sum of {shown(entry.features)} is no finite number.")
+    return total
 
 
 def _list(names: Iterable[str]) -> str:

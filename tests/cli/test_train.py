@@ -67,7 +67,7 @@ MISTAKES = [
     (["--sync-mode", "async", "--accumulate", "2"], "async applies every push by itself"),
     (["--accumulate", "0"], "must be 1 or more"),
     (["--workers", "0"], "--workers: 0 is too few; give 1 or more."),
-    (["--workers", "two"], "--workers: 'two' is not a int."),
+    (["--workers", "two"], "--workers: 'two' is not a whole number."),
     (["--cpu-threads", "0"], "--cpu-threads: 0 is too few"),
     (["--stop-after", "soon"], "--stop-after: 'soon' is not an amount"),
     (["--stop-after", "0"], "--stop-after: 0u must be above 0."),

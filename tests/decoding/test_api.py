@@ -115,6 +115,18 @@ def test_mistakes_are_told(folder, translator, tmp_path):
         Translator([folder, folder], weights=[1.0])
     with pytest.raises(UserError, match="--beam-size: 0"):
         translator.translate(["a"], beam_size=0)
+    with pytest.raises(UserError, match=r"are no weights; give a number from 0 to 1000"):
+        Translator([folder, folder], weights="1e300 1")
+    with pytest.raises(UserError, match="there is no model to translate with"):
+        Translator([])
+    with pytest.raises(UserError, match="n_best: 0"):
+        translator.translate(["a"], n_best=0)
+    with pytest.raises(UserError, match="--precision: 'int4' is not known; give float32 or int8"):
+        translator.translate(["a"], precision="int4")
+    with pytest.raises(TypeError, match="b'a' is no line: give str, not bytes"):
+        translator.translate([b"a"])
+    with pytest.raises(TypeError, match="not one str"):
+        translator.translate(["a", "b"], prefixes="ab")
     with pytest.raises(TypeError, match="not one str"):
         translator.translate("the dog")
     with pytest.raises(TypeError, match="beam"):

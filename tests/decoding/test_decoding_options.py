@@ -11,6 +11,7 @@ from nmt_async.errors import UserError
     ("changes", "flag"),
     [
         ({"beam_size": 0}, "--beam-size"),
+        ({"beam_size": 1001}, "--beam-size"),
         ({"max_length": 1}, "--max-length"),
         ({"mini_batch": 0}, "--mini-batch"),
         ({"normalize": -0.1}, "--normalize"),

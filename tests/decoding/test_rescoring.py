@@ -98,3 +98,5 @@ def test_a_list_that_is_not_sorted_and_an_unknown_weight_are_refused():
         list(read_entries(["2 ||| a ||| F0= 1 ||| 1", "1 ||| a ||| F0= 1 ||| 1"], "list"))
     with pytest.raises(UserError, match=r"line 1 of list has no feature 'X', which --weights names; it has F0, LM"):
         list(ranked(read_entries(LIST, "list"), {"X": 1.0}))
+    with pytest.raises(UserError, match=r"line 1 of list: the weighted sum of 'F0= nan' is no finite number"):
+        list(ranked(read_entries(["0 ||| a ||| F0= nan ||| 1"], "list"), {"F0": 1.0}))
