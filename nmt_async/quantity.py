@@ -17,6 +17,7 @@ Unit = Literal["updates", "tokens", "epochs", "hours", "minutes"]
 UNITS: dict[str, Unit] = {
     "": "updates", "u": "updates", "t": "tokens", "e": "epochs", "h": "hours", "m": "minutes", "min": "minutes",
 }  # fmt: skip
+EXAMPLES: dict[Unit, str] = {"updates": "20k", "tokens": "1Gt", "epochs": "2e", "hours": "3h", "minutes": "30min"}
 FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 MOST = 1e18
 """Above it a number is a slip of the hand."""
@@ -46,9 +47,8 @@ def parse_quantity(text: str, allowed: tuple[Unit, ...] = ("updates", "tokens", 
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise UserError(
-            f"{shown(text)} is not an amount; type a number such as 20k (updates), 2e (epochs), 1Gt (tokens)."
-        )
+        examples = ", ".join(f"{EXAMPLES[unit]} ({unit})" for unit in allowed)
+        raise UserError(f"{shown(text)} is not an amount; type a number such as {examples}.")
     number, factor, suffix = match.groups()
     unit = UNITS[suffix or ""]
     if unit not in allowed:

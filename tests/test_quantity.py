@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,11 @@ def test_what_is_written_is_read_back(amount, unit):
 def test_what_is_no_amount_is_refused(typed):
     with pytest.raises(UserError, match="is not an amount"):
         parse_quantity(typed)
+
+
+def test_a_refusal_gives_an_example_of_each_unit_that_can_be_counted_here():
+    with pytest.raises(UserError, match=re.escape("such as 20k (updates), 3h (hours), 30min (minutes).")):
+        parse_quantity("40s", ("updates", "hours", "minutes"))
 
 
 def test_a_unit_that_cannot_be_counted_here_is_refused():

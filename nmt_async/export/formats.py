@@ -30,10 +30,14 @@ class ExportOptions:
         UserError: options that do not go together.
     """
 
-    format: str = option("marian", "Whose model it becomes.", group=FORMAT, choices=FORMATS)
+    format: str = option(
+        "marian", "Whose model it becomes; huggingface takes models of --norm post only.",
+        group=FORMAT, choices=FORMATS,
+    )  # fmt: skip
     quantization: str = option("float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS)
     verify: Path | None = option(
-        None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and compare.",
+        None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and compare. "
+        "CTranslate2 scores higher where <unk> was likely: it shares its probability out.",
         group=VERIFICATION, metavar="FILE",
     )  # fmt: skip
     verify_share: float = option(
