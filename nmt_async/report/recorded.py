@@ -109,7 +109,7 @@ class RecordedRun:
             self.state = self.state.validated(report)
             return
         stop = self._stop
-        share = None if stop is None else min(1.0, _amount(report, stop) / stop.amount)
+        share = min(1.0, _amount(report, stop) / stop.amount) if stop is not None and stop.amount else None
         self.state = self.state.at(report.time).progressed(share, report.update).trained(report)
 
     def _report(self, line: str) -> TrainReport | ValidReport:

@@ -154,6 +154,12 @@ def test_numbers_that_were_not_finite_can_be_shown(tmp_path: Path) -> None:
     assert state.validations[0].bleu == 31.5
 
 
+def test_a_configuration_that_no_run_can_have_is_shown_without_a_share(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", as_lines([trained(50)]))
+    (run / "config.yaml").write_text(CONFIGURATION.replace("stop-after: 1ku", "stop-after: 0"))
+    assert recorded_state(run).report is not None
+
+
 def test_a_damaged_report_is_named_by_its_line(tmp_path: Path) -> None:
     run = RecordedRun(write_run(tmp_path / "run", as_lines([trained(50)])))
     run.read()
