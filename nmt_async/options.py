@@ -102,6 +102,8 @@ def convert(field: dataclasses.Field[Any], field_type: Any, value: Any) -> Any:
 NOUNS = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 LARGEST_WHOLE = 2**63 - 1
 """Of an option."""
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes, on Linux; a path has room for the name of a file in the folder that it is."""
 
 
 def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
@@ -131,9 +133,16 @@ def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
             raise OverflowError
         if isinstance(converted, str | os.PathLike) and b"\0" in os.fsencode(converted):
             raise ValueError
+        if isinstance(converted, Path) and not _fits(converted):
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{name}: {shown(value)} is not {NOUNS.get(kind, kind.__name__)}.") from None
     return converted
+
+
+def _fits(path: Path) -> bool:
+    names = [len(os.fsencode(name)) for name in path.parts]
+    return max(names, default=0) <= LONGEST_NAME and sum(names) + len(names) <= LONGEST_PATH - LONGEST_NAME
 
 
 def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -1,4 +1,4 @@
-"""A configuration file that cannot be read is one sentence that names it."""
+"""What no option can be is refused in one sentence, which names the file or the option."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
-from nmt_async.options import load_yaml
+from nmt_async.options import from_mapping, load_yaml
+from nmt_async.training.options import TrainOptions
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,9 @@ def test_whatever_is_in_a_file_is_options_or_one_sentence(tmp_path: Path, text: 
         said = str(error)
     assert not said or str(path) in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "folder/" * 1000, "a\0b", "\ud800"])
+def test_what_no_path_can_be_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match=r"^here: --out: .* is not a path\.$"):
+        from_mapping(TrainOptions, {"out": path}, "here")

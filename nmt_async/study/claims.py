@@ -150,7 +150,7 @@ def _claims(values: Mapping[str, Any], where: str) -> tuple[Claim, ...]:
 
 def _claim(values: Any, where: str, names: Mapping[str, Choice], minimum: Minimum) -> Claim:
     if isinstance(values, dict) and isinstance(values.get("id"), str):
-        where += f" ({values['id']})"
+        where += f" ({shown(values['id'])[1:-1]})"
     _check_keys(values, where, ("id", "source", "says", "criteria"), ("minimum",))
     return Claim(
         id=_text(values["id"], where, "id"),

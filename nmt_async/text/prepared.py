@@ -26,6 +26,9 @@ FORMAT = 1
 """Version of the folder's layout, in its manifest."""
 
 MANIFEST = "manifest.json"
+MOST_LETTERS = 200
+"""Of a file's name; none in the folder comes near."""
+
 MODELS = JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
 
 
@@ -76,7 +79,7 @@ class PreparedData:
         self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if self.joint else SOURCE_MODEL))
         self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
         self.train = self._store("train")
-        self.valid = self._store("valid") if "valid" in manifest["splits"] else None
+        self.valid = self._store("valid") if manifest["splits"].get("valid") else None
 
     def _store(self, split: str) -> ParallelStore:
         store, said = ParallelStore(self.folder, split), self.manifest["splits"][split]
@@ -162,7 +165,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged or not from nmt-async prepare ({error}); run prepare again.") from None
     for name in described.files:
-        if PurePath(name).name != name:
+        if PurePath(name).name != name or not name.isprintable() or len(name) > MOST_LETTERS:
             raise UserError(f"{path} names {shown(name)}, which is not in the folder; run prepare again.")
     return values
 

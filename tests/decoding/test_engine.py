@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 def loaded(vocabulary, sentences, tmp_path_factory):
     """A small model that has learnt a little to say what it reads; ``<unk>`` is likely now and then."""
     configuration = ModelOptions(preset="tiny", dim_emb=32).configuration(vocabulary.size, vocabulary.size, True)
+    torch.manual_seed(1)
     model = Transformer(configuration)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     chance = random.Random(2)

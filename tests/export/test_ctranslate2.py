@@ -46,6 +46,7 @@ def make(vocabularies, tmp_path):
         configuration = ModelConfiguration.from_mapping(
             {"model": model, "source_vocabulary": source.size, "target_vocabulary": target.size, "tied": tied, **fields}
         )
+        torch.manual_seed(5)
         built = build_model(configuration)
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
@@ -66,7 +67,7 @@ def teach(model, source, target):
     """Lets the model learn a little to say what it reads."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
     chance = random.Random(2)
-    for _ in range(60):
+    for _ in range(150):
         lines = [" ".join(chance.choices(WORDS, k=chance.randint(1, 8))) for _ in range(32)]
         logits, words = model(Batch(*pad(source.encode_lines(lines)), *pad(target.encode_lines(lines))))
         optimizer.zero_grad()

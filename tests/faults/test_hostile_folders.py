@@ -149,6 +149,10 @@ def manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], Non
     return lambda data: edited(data / "manifest.json", change)
 
 
+def another_file(name: str) -> Callable[[Path], None]:
+    return manifest(lambda values: values["files"].update({name: {"bytes": 1, "sha256": ""}}))
+
+
 def vocabulary_of_harm(data: Path) -> None:
     (data / "vocabulary.model").write_bytes(PICKLE)
     described = {"bytes": len(PICKLE), "sha256": hashlib.sha256(PICKLE).hexdigest()}
@@ -172,10 +176,10 @@ DATA: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "'../../../etc/passwd', which is not in the folder",
     ),
-    "a file at the root": (
-        manifest(lambda values: values["files"].update({"/etc/passwd": {"bytes": 1, "sha256": ""}})),
-        "'/etc/passwd', which is not in the folder",
-    ),
+    "a file at the root": (another_file("/etc/passwd"), "'/etc/passwd', which is not in the folder"),
+    "half a letter for a file": (another_file("\ud800"), r"'\ud800', which is not in the folder"),
+    "a file of two lines": (another_file("a\nb"), r"'a\nb', which is not in the folder"),
+    "a file of too many letters": (another_file("x" * 3000), "xxx', which is not in the folder"),
     "tokens without end": (
         manifest(lambda values: values["splits"]["train"]["source"].update(tokens=10**15)),
         "of 1,000,000,000,000,000 and",

@@ -92,6 +92,7 @@ CRITERION = ("claims", 0, "criteria", 0)
         (("minimum", "seeds"), 0, "not a count of runs"),
         (("claims", 1, "id"), "async-worse", "two claims are called 'async-worse'"),
         (("claims", 1, "says"), "", r"claim 2 \(soon\): says"),
+        (("claims", 1), {"id": "x\n" * 2000}, r"claim 2 \(x\\nx[^)]{,90}\): 'source' is missing"),
         (("claims", 0, "verdict"), "holds", r"claim 1 \(async-worse\): 'verdict' means nothing here"),
         ((*CRITERION, "quantity"), "perplexity", r"\(async-worse\): quantity 'perplexity' is not known"),
         ((*CRITERION, "above"), "gone", "could not fail"),
