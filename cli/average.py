@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.averaging import average_models, check_absent
+from nmt_async.decoding.averaging import average_models
 from nmt_async.decoding.model_folder import find_model
 from nmt_async.errors import UserError
 from nmt_async.options import option
+from nmt_async.text.building import check_free
 from nmt_async.training.chosen import METRICS, best_models, last_models
 
 from .declare import CommonOptions
@@ -53,7 +54,7 @@ def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> N
     """Average the parameters of a run's last or best checkpoints, or of given ones, to one model."""
     if options.out is None:
         raise UserError("average needs --out DIR, a folder for the new model.")
-    check_absent(options.out)
+    check_free(options.out, "--out: ")
     folders = _chosen(options, models)
     average_models(folders, options.out)
     if not common.quiet:

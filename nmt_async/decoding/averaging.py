@@ -7,7 +7,6 @@ model, no slower than each of them, and mostly a little better.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from nmt_async.decoding.model_folder import LoadedModel, load_model, save_model
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
-from nmt_async.text.building import built_whole
+from nmt_async.text.building import built_whole, check_free
 
 FREE = ("dropout",)
 """What may differ: it means nothing once a model is trained."""
@@ -34,7 +33,7 @@ def average_models(folders: Sequence[Path], out: Path) -> None:
     """
     if not folders:
         raise UserError("there is no model to average.")
-    check_absent(out)
+    check_free(out, "--out: ")
     first = load_model(folders[0])
     layout = FlatLayout(first.model)
     total = layout.gather(first.model).double()
@@ -50,15 +49,6 @@ def average_models(folders: Sequence[Path], out: Path) -> None:
             )  # fmt: skip
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror or error}).") from None
-
-
-def check_absent(out: Path) -> None:
-    """Raises UserError where something lies at ``out`` already."""
-    if out.is_dir():
-        if any(out.iterdir()):
-            raise UserError(f"--out: {out} is a folder that is not empty; name a new one.")
-    elif os.path.lexists(out):
-        raise UserError(f"--out: {out} is a file; name a folder.")
 
 
 def _check_alike(one: LoadedModel, other: LoadedModel) -> None:

@@ -188,7 +188,12 @@ def model_damages(folder: Path) -> list[str]:
     try:
         return damages(folder, model_hashes(folder))
     except UserError as error:
-        return [str(error).removeprefix(f"{folder}/").removesuffix("; use another checkpoint.")]
+        return [phrase_of(error, folder)]
+
+
+def phrase_of(error: Exception, folder: Path) -> str:
+    """What is wrong with a file of ``folder``, without its place and without advice."""
+    return str(error).removeprefix(f"{folder}/").removesuffix("; use another checkpoint.")
 
 
 def model_hashes(folder: Path) -> dict[str, str]:

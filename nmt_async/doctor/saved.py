@@ -9,13 +9,14 @@ from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError, shown
 from nmt_async.reading import read_text, within
+from nmt_async.training.numbered import numbered
 from nmt_async.training.saved_state import checkpoint_damages
 
 
 def saved_findings(run: Path) -> Iterator[Finding]:
     """One for each damaged folder or pointer, and one of those that are whole."""
     folder = run / "checkpoints"
-    steps, models = _numbered(folder, "step-"), _numbered(folder, "best-")
+    steps, models = ([*numbered(folder, kind).values()] for kind in ("step", "best"))
     broken = {path: found for path in [*steps, *models] if (found := _damages(path, path in steps))}
     whole = [path for path in steps if path not in broken]
     for path, found in broken.items():
@@ -26,12 +27,6 @@ def saved_findings(run: Path) -> Iterator[Finding]:
         yield Finding("checkpoints", "fine", f"{', '.join(kept)}: all files as they were written (SHA-256 of each)")
     elif not broken:
         yield Finding("checkpoints", "note", f"{folder} holds none so far")
-
-
-def _numbered(folder: Path, prefix: str) -> list[Path]:
-    """The folders of that kind, oldest first."""
-    paths = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix(prefix)))
 
 
 def _damages(path: Path, is_checkpoint: bool) -> list[str]:

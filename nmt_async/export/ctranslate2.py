@@ -10,9 +10,7 @@ our conventions are not its own and are written out: positions, as a table, and 
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +41,20 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path, quantization: str = "f
             row (about a quarter of the size).
 
     Raises:
-        UserError: CTranslate2 is not installed or cannot hold this model, or ``folder`` is in use.
+        UserError: CTranslate2 is not installed or cannot hold this model.
     """
     reason = unsupported(loaded)
     if reason is not None:
         raise UserError(f"{loaded.folder} cannot be exported to CTranslate2: {reason}.")
     if quantization not in QUANTIZATIONS:
         raise UserError(f"quantization {quantization!r} is not known; choose one of {', '.join(QUANTIZATIONS)}.")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} exists; name a folder that does not.")
     spec = _specification(loaded)
     spec.validate()
     spec.optimize(quantization)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        spec.save(str(beside))
-        for name, vocabulary in _vocabularies(loaded).items():
-            shutil.copyfile(vocabulary.path, beside / name)
-        beside.chmod(0o777 & ~_umask())
-        beside.replace(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    spec.save(str(folder))
+    for name, vocabulary in _vocabularies(loaded).items():
+        shutil.copyfile(vocabulary.path, folder / name)
 
 
 def unsupported(loaded: LoadedModel) -> str | None:
@@ -90,12 +80,6 @@ def import_ctranslate2() -> Any:
             f"CTranslate2 cannot be used ({error}); install it: pip install 'nmt-async[ctranslate2]'."
         ) from None
     return ctranslate2
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _vocabularies(loaded: LoadedModel) -> dict[str, Vocabulary]:

@@ -11,13 +11,13 @@ from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.text_file import TextFile
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Agreement, compared
+from nmt_async.export.ctranslate2 import QUANTIZATIONS
 from nmt_async.export.programs import PROGRAMS, require
 from nmt_async.options import option
-from nmt_async.text.building import built_whole
+from nmt_async.text.building import built_whole, check_free
 
 FORMATS = ("marian", "ctranslate2", "huggingface")
 """Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""
-QUANTIZATIONS = ("float32", "int8")
 
 FORMAT, VERIFICATION = "Format", "Verification"
 
@@ -83,14 +83,6 @@ def export(options: ExportOptions, run: Path, out: Path) -> Agreement | None:
     search = DecodingOptions(beam_size=options.beam_size)
     theirs = PROGRAMS[options.format].translate(out, loaded, lines, search)
     return compared(loaded, lines, theirs, search)
-
-
-def check_free(out: Path) -> None:
-    """Raises UserError unless ``out`` is absent or an empty folder."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder to write.")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; name a folder that is, or a new one.")
 
 
 def _write(loaded: LoadedModel, folder: Path, options: ExportOptions) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.formats import check_free
 from nmt_async.export.marian import import_marian
 from nmt_async.options import option
-from nmt_async.text.building import built_whole
+from nmt_async.text.building import built_whole, check_free
 
 GROUP = "Model"
 
@@ -37,7 +36,7 @@ def import_model(options: ImportOptions, model: Path) -> LoadedModel:
         raise UserError("--vocabs SOURCE TARGET is missing: name the SentencePiece models the model was trained with.")
     if options.out is None:
         raise UserError("--out is missing: name the folder to write.")
-    check_free(options.out)
+    check_free(options.out, "--out: ")
     try:
         with built_whole(options.out) as folder:
             import_marian(model, *options.vocabs, folder)

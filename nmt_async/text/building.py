@@ -9,6 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nmt_async.errors import UserError
+
+
+def check_free(folder: Path, where: str = "") -> None:
+    """Raises UserError, which begins with ``where``, unless ``folder`` is absent or an empty folder."""
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise UserError(f"{where}{folder} is a folder that is not empty; name a new one.")
+    elif os.path.lexists(folder):
+        raise UserError(f"{where}{folder} is a file; name a folder.")
+
 
 @contextmanager
 def built_whole(folder: Path, *, replace: bool = False) -> Iterator[Path]:

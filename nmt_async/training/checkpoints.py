@@ -26,6 +26,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.text.building import flush_entry, flush_folder
 from nmt_async.training.held_folder import HeldFolder
+from nmt_async.training.numbered import numbered
 from nmt_async.training.saved_state import checkpoint_damages, read_state, write_state
 from nmt_async.writing import write_whole
 
@@ -200,8 +201,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, oldest first."""
-        names = (path.name.removeprefix("step-") for path in self.folder.glob("step-*"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return list(numbered(self.folder, "step"))
 
     def newest(self, warn: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """The state in the newest checkpoint that is whole: plain values and tensors; None if there is no checkpoint.

@@ -8,7 +8,8 @@ from typing import Any
 
 from nmt_async.decoding.model_folder import DESCRIPTION
 from nmt_async.errors import UserError
-from nmt_async.reading import json_object, open_ordinary
+from nmt_async.training.metrics import read_metrics
+from nmt_async.training.numbered import numbered
 
 METRICS = {"cross-entropy": -1, "perplexity": -1, "bleu": 1, "chrf": 1}
 """What validation measures, and whether more of it is better (1) or less (-1)."""
@@ -22,10 +23,9 @@ def models_of(run: Path) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     for kind in ("best", "step"):  # of one update both hold the same model
-        for folder in (run / "checkpoints").glob(f"{kind}-*"):
-            update = folder.name.removeprefix(f"{kind}-")
-            if update.isdigit() and (folder / DESCRIPTION).is_file():
-                found[int(update)] = folder
+        for update, folder in numbered(run / "checkpoints", kind).items():
+            if (folder / DESCRIPTION).is_file():
+                found[update] = folder
     if not found:
         raise UserError(f"{run} is not the folder of a run that has saved a checkpoint; give one, or model folders.")
     return dict(sorted(found.items()))
@@ -75,9 +75,7 @@ def _too_few(run: Path, wanted: int, there: int, what: str, option: str) -> str:
 def _validations(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     try:
-        with open_ordinary(path) as file:
-            lines = file.read().decode().splitlines()
-        records = [json_object(line) for line in lines if line]
-        return [record for record in records if record.get("kind") == "valid" and type(record.get("update")) is int]
-    except (OSError, ValueError) as error:
+        records = read_metrics(path)
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); choose models yourself, or --last.") from None
+    return [record for record in records if record.get("kind") == "valid" and type(record.get("update")) is int]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nmt_async.decoding.model_folder import load_model, model_hashes
+from nmt_async.decoding.model_folder import load_model, model_hashes, phrase_of
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
@@ -70,12 +70,8 @@ def checkpoint_damages(folder: Path, size: int | None = None) -> list[str]:
     try:
         model_hashes(folder)
     except UserError as error:
-        return [_phrase(error, folder)]
+        return [phrase_of(error, folder)]
     return _misfits(folder, size, format=FORMAT)
-
-
-def _phrase(error: Exception, folder: Path) -> str:
-    return str(error).removeprefix(f"{folder}/").removesuffix("; use another checkpoint.")
 
 
 def _misfits(folder: Path, size: int | None, format: int) -> list[str]:
@@ -120,5 +116,5 @@ def _damages_of_format_1(folder: Path, size: int | None) -> list[str]:
             return [f"the SHA-256 of {STATE} and {TENSORS} is not the one noted"]
         load_model(folder)
     except (OSError, SafetensorError, UserError) as error:
-        return [_phrase(error, folder)]
+        return [phrase_of(error, folder)]
     return []

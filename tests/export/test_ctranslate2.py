@@ -165,16 +165,10 @@ def test_a_recurrent_model_is_refused_with_the_reason(make, tmp_path):
     assert files(tmp_path) == {"model"}
 
 
-def test_nothing_is_overwritten_or_left_half_written(make, tmp_path):
-    loaded = make()
-    used = tmp_path / "used"
-    used.mkdir()
-    (used / "notes").write_text("mine")
-    with pytest.raises(UserError, match="exists; name a folder that does not"):
-        export_ctranslate2(loaded, used)
+def test_an_unknown_type_of_weights_is_refused(make, tmp_path):
     with pytest.raises(UserError, match="quantization 'int3' is not known"):
-        export_ctranslate2(loaded, tmp_path / "exported", "int3")
-    assert files(tmp_path) == {"model", "used"}
+        export_ctranslate2(make(), tmp_path / "exported", "int3")
+    assert files(tmp_path) == {"model"}
 
 
 def test_pieces_are_in_the_order_of_their_indexes(vocabularies):

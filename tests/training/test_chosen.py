@@ -58,8 +58,17 @@ def test_what_was_not_measured_cannot_choose(run):
     ):
         best_models(run, 1, "chrf")
     (run / "metrics.jsonl").write_text("not JSON\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl has no validation with the run's metric"):
+        best_models(run, 1, None)
+    (run / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read"):
         best_models(run, 1, None)
+
+
+def test_a_line_that_the_run_is_just_writing_disturbs_nobody(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "valid", "upd')
+    assert names(best_models(run, 2, None)) == ["step-40", "best-10"]
 
 
 def test_a_folder_without_checkpoints_is_no_run(tmp_path):
