@@ -21,6 +21,7 @@ from nmt_async.cluster.child import settle_in, thread_environment
 from nmt_async.decoding.engine import engine_named
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.decoding.options import DecodingOptions
+from nmt_async.decoding.search import Scores
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2, pieces
@@ -82,7 +83,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             )
             device = torch.device("cpu")
             search = options.search()
-            engine = engine_named(engine_name, loaded, search, device, print)
+            engine = engine_named(engine_name, loaded, search, device, print, options.precision, Scores.NONE)
             self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )

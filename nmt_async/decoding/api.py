@@ -17,6 +17,7 @@ from nmt_async.decoding.model_folder import load_model
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
+from nmt_async.decoding.search import Scores
 from nmt_async.decoding.translator import LineTranslator, Translation, warn_on_stderr
 from nmt_async.errors import UserError, shown
 
@@ -145,19 +146,23 @@ class Translator:
         return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), begun)
 
     def line_translator(
-        self, options: DecodingOptions, n_best: int = 1, alignment: bool = False, token_scores: bool = True
+        self,
+        options: DecodingOptions,
+        n_best: int = 1,
+        alignment: bool = False,
+        scores: Scores = Scores.OF_SUBWORDS,
     ) -> LineTranslator:
         """What translates lines with these options (its device, threads and weights are the translator's).
 
         Args:
-            token_scores: candidates come with them, whatever the engine.
+            scores: that candidates come with, whatever the engine.
         """
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
         if n_best < 1:
             raise UserError(f"n_best: {n_best} is too small; give 1 or more.")
         search = options.search(n_best, alignment)
         engine = engine_named(
-            self.engine, self.loaded, search, self.device, self.warn, options.precision, token_scores
+            self.engine, self.loaded, search, self.device, self.warn, options.precision, scores
         )  # fmt: skip
         return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
 

@@ -3,7 +3,8 @@
 CTranslate2 finds what we find, with two exceptions that are translated again by our own search: lines for which it
 used ``<unk>``, which we never produce (it could leave it out, but then divides its probability among the others),
 and lines whose translation reached their longest length, which it knows only for a whole batch. Greedy search needs
-no second one.
+no second one: the best subword but ``<unk>`` is the same whoever shares its probability, and at the limit only the
+end is left.
 It also ends a search as soon as enough hypotheses have ended (see `nmt_async.decoding.beam`), so it may stop short of
 what we find: 1 % of Multi30k's test2016 at a beam of 5.
 """
@@ -12,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -23,7 +24,7 @@ import torch
 
 from nmt_async.decoding.beam import Hypothesis
 from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.search import Search
+from nmt_async.decoding.search import Scores, Search
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, pieces, unsupported
 from nmt_async.model.decoder_state import TranslationModel
@@ -55,13 +56,13 @@ def engine_named(
     device: torch.device,
     warn: Callable[[str], None],
     precision: str = "float32",
-    token_scores: bool = False,
+    scores: Scores = Scores.OF_TRANSLATIONS,
 ) -> Engine | None:
     """The engine called ``name``, one of `ENGINES`; None for our own.
 
     Args:
         warn: told in a sentence if ``auto`` falls back to torch.
-        token_scores: hypotheses come with them, for which CTranslate2 has to score what it found.
+        scores: that hypotheses come with; those of CTranslate2 may have nan for others.
 
     Raises:
         UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model or an option.
@@ -70,7 +71,7 @@ def engine_named(
         return None
     reason = _unfit(loaded, search, device)
     if reason is None:
-        return CTranslate2Engine(loaded, search, device, precision, token_scores)
+        return CTranslate2Engine(loaded, search, device, precision, scores)
     if name == "ctranslate2":
         raise UserError(f"--engine ctranslate2: {reason}; give --engine torch, or auto.")
     warn(f"--engine auto: torch translates, since for CTranslate2 {reason}.")
@@ -92,116 +93,84 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
     return None
 
 
-@dataclass
-class _Sentence:
-    """What became of a sentence.
-
-    Attributes:
-        source: its subwords.
-        limit: longest translation, end mark counted.
-        tokens: the best translation that CTranslate2 found, whatever it is; None where it was not asked.
-        found: translations as our own search would give them.
-    """
-
-    source: list[str]
-    limit: int
-    tokens: list[str] | None = None
-    found: list[Hypothesis] = field(default_factory=list)
-
-
 class CTranslate2Engine:
     """CTranslate2 with as many CPU threads as torch has.
 
     Args:
         loaded: the model.
         search: as `_unfit` allows it.
-        precision, token_scores: as for `engine_named`.
+        precision, scores: as for `engine_named`.
     """
 
     def __init__(
-        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, token_scores: bool
+        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, scores: Scores
     ) -> None:  # fmt: skip
         self._translator = _converted(loaded, device, precision)
         self._search = search
-        self._token_scores = token_scores
+        self._scores = scores
         self._source_pieces = pieces(loaded.source_vocabulary)
         self._target_pieces = pieces(loaded.target_vocabulary)
         self._target_ids = {piece: index for index, piece in enumerate(self._target_pieces)}
 
     def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
-        sentences = [sentence for rows in batches for sentence in self._translated(rows)]
-        at_once = max(map(len, batches), default=1)
-        if self._search.beam_size == 1:
-            self._end_greedily([each for each in sentences if each.tokens is not None and not each.found], at_once)
-        if self._token_scores:
-            self._score(sentences, at_once)
-        return [sentence.found for sentence in sentences]
+        greedy = self._search.beam_size == 1
+        found = [hypotheses for rows in batches for hypotheses in self._found(rows, greedy)]
+        if self._scores is Scores.OF_SUBWORDS or (greedy and self._scores is Scores.OF_TRANSLATIONS):
+            self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1))
+        return found
 
-    def _translated(self, rows: Rows) -> list[_Sentence]:
-        search = self._search
-        limits = search.limits(torch.tensor([len(row) for row in rows])).tolist()
-        sources = [[self._source_pieces[index] for index in row[:-1]] for row in rows]
+    def _found(self, rows: Rows, greedy: bool) -> list[list[Hypothesis]]:
+        limits = self._search.limits(torch.tensor([len(row) for row in rows])).tolist()
         if max(len(rows[0]), max(limits)) > LONGEST:
-            return [_Sentence(source, limit) for source, limit in zip(sources, limits, strict=True)]
+            return [[] for _ in rows]
         results = self._translator.translate_batch(
-            sources,
-            beam_size=search.beam_size,
-            num_hypotheses=search.wanted,
-            length_penalty=search.normalize,
+            self._sources(rows),
+            beam_size=self._search.beam_size,
+            num_hypotheses=self._search.wanted,
+            length_penalty=self._search.normalize,
+            disable_unk=greedy and not self._search.allow_unknown,
             max_input_length=0,
             max_decoding_length=max(limits),
             min_decoding_length=0,
-            return_scores=True,
+            return_scores=not greedy,
         )
-        return [
-            _Sentence(source, limit, result.hypotheses[0], self._hypotheses(result, limit))
-            for source, limit, result in zip(sources, limits, results, strict=True)
-        ]
+        read = self._greedy if greedy else self._hypotheses
+        return [read(result, limit) for result, limit in zip(results, limits, strict=True)]
+
+    def _sources(self, rows: Rows) -> list[list[str]]:
+        return [[self._source_pieces[index] for index in row[:-1]] for row in rows]
+
+    def _ids(self, tokens: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self._target_ids[token] for token in tokens)
+
+    def _greedy(self, result: Any, limit: int) -> list[Hypothesis]:
+        return [Hypothesis(self._ids(result.hypotheses[0][: limit - 1]), math.nan, math.nan)]
 
     def _hypotheses(self, result: Any, limit: int) -> list[Hypothesis]:
         found = []
         for tokens, score in zip(result.hypotheses, result.scores, strict=True):
-            ids = tuple(self._target_ids[token] for token in tokens)
+            ids = self._ids(tokens)
             if (UNKNOWN in ids and not self._search.allow_unknown) or END in ids or len(ids) >= limit:
                 return []
-            length = (len(ids) + 1) ** self._search.normalize
-            found.append(Hypothesis(ids, score * length, score))
+            found.append(Hypothesis(ids, score * (len(ids) + 1) ** self._search.normalize, score))
         return found
 
-    def _end_greedily(self, sentences: list[_Sentence], at_once: int) -> None:
-        """Fills what is missing, exactly as our greedy search does it.
-
-        The best subword but ``<unk>`` is the same whoever shares its probability; at the limit, only the end is left.
-        """
-        unknown = self._target_pieces[UNKNOWN]
-        if not self._search.allow_unknown:
-            left_out = [each for each in sentences if unknown in (each.tokens or [])[: each.limit - 1]]
-            again = self._translator.translate_batch(
-                [each.source for each in left_out], beam_size=1, disable_unk=True, max_batch_size=at_once,
-                max_input_length=0, max_decoding_length=max((each.limit for each in left_out), default=1),
-                min_decoding_length=0,
-            )  # fmt: skip
-            for each, result in zip(left_out, again, strict=True):
-                each.tokens = result.hypotheses[0]
-        whole = [(each.tokens or [])[: each.limit - 1] for each in sentences]
+    def _score(self, rows: Rows, found: list[list[Hypothesis]], at_once: int) -> None:
+        """Puts hypotheses with the scores of their subwords in the place of those without."""
+        places = [(place, rank) for place, hypotheses in enumerate(found) for rank in range(len(hypotheses))]
         scored = self._translator.score_batch(
-            [each.source for each in sentences], whole, max_batch_size=at_once, max_input_length=0
-        )
-        for each, tokens, result in zip(sentences, whole, scored, strict=True):
-            ids, score = tuple(self._target_ids[token] for token in tokens), sum(result.log_probs)
-            each.found.append(Hypothesis(ids, score, score / (len(ids) + 1) ** self._search.normalize))
-
-    def _score(self, sentences: list[_Sentence], at_once: int) -> None:
-        """Adds the scores of their subwords to the hypotheses."""
-        places = [(each, rank) for each in sentences for rank in range(len(each.found))]
-        scored = self._translator.score_batch(
-            [each.source for each, _ in places],
-            [[self._target_pieces[index] for index in each.found[rank].ids] for each, rank in places],
+            self._sources([rows[place] for place, _ in places]),
+            [[self._target_pieces[index] for index in found[place][rank].ids] for place, rank in places],
             max_batch_size=at_once,
             max_input_length=0,
         )
-        for (each, rank), result in zip(places, scored, strict=True):
-            each.found[rank] = dataclasses.replace(each.found[rank], token_scores=tuple(result.log_probs))
+        for (place, rank), result in zip(places, scored, strict=True):
+            hypothesis, scores = found[place][rank], tuple(result.log_probs)
+            if math.isnan(hypothesis.score):
+                score = sum(scores)
+                normalised = score / len(scores) ** self._search.normalize
+                hypothesis = dataclasses.replace(hypothesis, score=score, normalised=normalised)
+            found[place][rank] = dataclasses.replace(hypothesis, token_scores=scores)
 
 
 def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from nmt_async.decoding.alignment import AlignmentForm, links
 from nmt_async.decoding.filtering import DualScore
 from nmt_async.decoding.scoring import Scored
+from nmt_async.decoding.search import Scores
 from nmt_async.decoding.translator import Candidate, Translation
 
 FORMATS = ("text", "tsv", "jsonl")
@@ -34,6 +35,13 @@ class Printed:
     n_best: bool = False
     words: bool = False
     alignment: AlignmentForm | None = None
+
+    @property
+    def scores(self) -> Scores:
+        """Which must be known for it."""
+        if self.words:
+            return Scores.OF_SUBWORDS
+        return Scores.NONE if self.form == "text" and not self.n_best else Scores.OF_TRANSLATIONS
 
     def lines(self, number: int, translation: Translation) -> list[str]:
         """What is printed of the line ``number``, counted from 1."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from torch import Tensor
 
 from nmt_async.decoding.penalties import Penalties
 from nmt_async.decoding.sampling_method import SamplingMethod
+
+
+class Scores(IntEnum):
+    """Which scores are wanted: ours come with the search, CTranslate2's cost time."""
+
+    NONE = 0
+    OF_TRANSLATIONS = 1
+    OF_SUBWORDS = 2
 
 
 @dataclass(frozen=True)

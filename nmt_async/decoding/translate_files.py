@@ -184,4 +184,4 @@ def _line_translator(
         models, weights=options.weights, device=device, threads=threads, engine=options.engine, warn=warn
     )  # fmt: skip
     wanted = options.beam_size if options.n_best else 1
-    return translator.line_translator(options, wanted, options.alignment is not None, options.word_scores)
+    return translator.line_translator(options, wanted, options.alignment is not None, options.printed.scores)

@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
         text: without line breaks.
-        score: summed log-probability in nats.
+        score: summed log-probability in nats; nan where nobody asked CTranslate2 for it.
         normalised: the score divided by length^alpha; what candidates are ranked by.
         tokens: its subwords.
         token_scores: log-probability of each, then of the end mark; empty where nothing was computed.
@@ -160,13 +160,12 @@ class LineTranslator:
         """The index of each row and its hypotheses, in any order."""
         rest = rows
         if self.engine is not None:
-            rest = []
-            batches = [[ids for _, ids in batch] for batch in self._batches(rows)]
-            for row, hypotheses in zip(rows, self.engine(batches), strict=True):
-                if hypotheses and not begun[row[0]][1]:
-                    yield row[0], hypotheses
-                else:
-                    rest.append(row)
+            free = [row for row in rows if not begun[row[0]][1]]
+            batches = [[ids for _, ids in batch] for batch in self._batches(free)]
+            answers = zip(free, self.engine(batches), strict=True)
+            searched = {index: hypotheses for (index, _), hypotheses in answers if hypotheses}
+            yield from searched.items()
+            rest = [row for row in rows if row[0] not in searched]
         precision = self.options.precision
         worth_it = len(rest) >= WORTH_PACKING or precision != "float32"
         with packed(self.model, precision) if worth_it else nullcontext():

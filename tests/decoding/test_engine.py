@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 
 import pytest
@@ -12,7 +13,7 @@ from nmt_async.decoding.beam import beam_search
 from nmt_async.decoding.engine import NOT_UNDERSTOOD, engine_named
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.search import Search
+from nmt_async.decoding.search import Scores, Search
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
@@ -82,6 +83,10 @@ def test_greedy_search_is_the_same_without_our_own(loaded, sentences, factor):
         ours = beam_search(loaded.model, source, lengths, options.search())
     for (a,), (b,) in zip(ours, engine([rows[:50], rows[50:]]), strict=True):
         assert (b.ids, b.score) == (a.ids, pytest.approx(a.score, abs=1e-3))
+        assert b.normalised == pytest.approx(a.normalised, abs=1e-3)
+    texts = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=Scores.NONE)
+    for (a,), (b,) in zip(ours, texts([rows[:50], rows[50:]]), strict=True):
+        assert (b.ids, math.isnan(b.score)) == (a.ids, True)
 
 
 def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
@@ -94,7 +99,7 @@ def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
 
 def test_scores_of_subwords_come_where_they_are_asked_for(loaded, sentences):
     options = DecodingOptions(beam_size=2)
-    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, token_scores=True)
+    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=Scores.OF_SUBWORDS)
     rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:12]), key=len, reverse=True)
     found = [hypotheses[0] for hypotheses in engine([rows[:5], rows[5:]]) if hypotheses]
     assert len(found) >= 6
