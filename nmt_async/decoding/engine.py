@@ -87,7 +87,7 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
         return f"{loaded.folder} does not fit: {reason}"
     for each in dataclasses.fields(search):
         if each.name in NOT_UNDERSTOOD and getattr(search, each.name) != each.default:
-            return f"{NOT_UNDERSTOOD[each.name]} means nothing"
+            return f"{NOT_UNDERSTOOD[each.name]} is unknown, or something else"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
     return None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nmt_async.errors import UserError
+
 
 @dataclass(frozen=True)
 class Penalties:
@@ -24,6 +26,13 @@ class Penalties:
 
     normalize: float
     word_penalty: float = 0.0
+
+    def check(self) -> None:
+        """Raises UserError, which names the option, where nothing finite would come of one of them."""
+        if not 0.0 <= self.normalize <= 10.0:
+            raise UserError(f"--normalize: {self.normalize:g} is not an exponent between 0 and 10.")
+        if not -1000.0 <= self.word_penalty <= 1000.0:
+            raise UserError(f"--word-penalty: {self.word_penalty:g} is not between -1000 and 1000.")
 
     def ranked(self, scores: Tensor, length: int) -> Tensor:
         """What translations of ``length`` subwords, end mark counted, with these summed scores are ranked by."""

@@ -14,7 +14,7 @@ from nmt_async.decoding.options import ComputingOptions
 from nmt_async.decoding.penalties import Penalties
 from nmt_async.decoding.translator import warn_on_stderr
 from nmt_async.errors import UserError
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.decoder_state import TranslationModel, evaluating
 from nmt_async.options import option
 from nmt_async.text.batch import END, Batch, pad
 from nmt_async.text.vocabulary import Vocabulary
@@ -53,10 +53,7 @@ class ScoringOptions(ComputingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.normalize <= 10.0:
-            raise UserError(f"--normalize: {self.normalize:g} is not an exponent between 0 and 10.")
-        if not -1000.0 <= self.word_penalty <= 1000.0:
-            raise UserError(f"--word-penalty: {self.word_penalty:g} is not between -1000 and 1000.")
+        self.penalties.check()
         if self.max_length < 2:
             raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
 
@@ -153,16 +150,12 @@ class LineScorer:
                 target = self._cut(target, LONGER_TARGET * limit, number, self.sides[1])
                 rows.append((index, self._cut(source, limit, number, self.sides[0]), target))
         rows.sort(key=lambda row: (len(row[1]), len(row[2])), reverse=True)
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             for batch in self._batches(rows):
                 sides = pad([source for _, source, _ in batch]) + pad([target for _, _, target in batch])
                 found = token_scores(self.model, Batch(*sides).to(self.device))
                 for (index, _, target), scores in zip(batch, found, strict=True):
                     scored[index] = self._scored(target, scores)
-        finally:
-            self.model.train(training)
         return scored
 
     def _encode_targets(self, targets: list[str]) -> list[list[int]]:

@@ -15,7 +15,7 @@ from nmt_async.decoding.lines import one_line, windows
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.sampling import sample
 from nmt_async.errors import UserError
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.decoder_state import TranslationModel, evaluating
 from nmt_async.model.linear import packed, packs_model
 from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
@@ -145,13 +145,9 @@ class LineTranslator:
             if len(ids) > 1:
                 rows.append((index, ids))
         rows.sort(key=lambda row: len(row[1]), reverse=True)
-        training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             for index, hypotheses in self._searched(rows, begun):
                 translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
-        finally:
-            self.model.train(training)
         return translations
 
     def _searched(

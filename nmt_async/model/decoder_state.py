@@ -8,6 +8,8 @@ exists once for each sentence, however many hypotheses it has.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +73,17 @@ class TranslationModel(nn.Module, ABC):
     def log_probabilities(self, state: DecoderState, previous: Tensor | None) -> Tensor:
         """As `step`, but log-probabilities: what a search sums up, and may change."""
         return torch.log_softmax(self.step(state, previous), dim=1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout; afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def compact(finished: Tensor) -> Tensor:
