@@ -21,7 +21,7 @@ from nmt_async.study.folder import StudyFolder, check_names
 from nmt_async.study.runner import run_all, side_by_side
 from nmt_async.study.verdicts import judge
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.options import available_cores
+from nmt_async.training.cluster_options import available_cores
 
 from .declare import CommonOptions, as_typed
 

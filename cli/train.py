@@ -11,7 +11,7 @@ import typer
 from nmt_async.report.live import display_for
 from nmt_async.training.describe import describe
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run import train
+from nmt_async.training.train import train
 
 from .declare import CommonOptions
 

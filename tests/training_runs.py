@@ -33,8 +33,8 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import with_workers
-from nmt_async.training.run import train
 from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
+from nmt_async.training.train import train
 
 PATIENCE = 60.0
 """Seconds after which a test gives up on what takes a few."""

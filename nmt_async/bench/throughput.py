@@ -23,7 +23,8 @@ from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
 from nmt_async.planning.calibration import calibrated
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.options import BatchOptions, SyncOptions, TrainOptions
+from nmt_async.training.cluster_options import SyncOptions
+from nmt_async.training.options import BatchOptions, TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 
 BOUND = "independent"

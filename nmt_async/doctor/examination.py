@@ -16,7 +16,8 @@ from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.report.watch import is_trained
 from nmt_async.text.prepared import MANIFEST, PreparedData
-from nmt_async.training.options import MissingDevice, TrainOptions
+from nmt_async.training.cluster_options import MissingDevice
+from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from nmt_async.doctor.finding import Finding, mebibytes
-from nmt_async.training.options import MissingDevice, TrainOptions, available_cores
+from nmt_async.training.cluster_options import MissingDevice, available_cores
+from nmt_async.training.options import TrainOptions
 
 DRIVER = Path("/proc/driver/nvidia/version")
 GROUPS = Path("/sys/fs/cgroup")

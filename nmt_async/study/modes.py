@@ -16,13 +16,8 @@ from nmt_async.study.folder import check_names
 from nmt_async.study.runner import side_by_side
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.options import (
-    BatchSizeOptions,
-    OptimizerOptions,
-    TrainOptions,
-    available_cores,
-    stop_quantity,
-)
+from nmt_async.training.cluster_options import available_cores
+from nmt_async.training.options import BatchSizeOptions, OptimizerOptions, TrainOptions, stop_quantity
 from nmt_async.training.parts import expected, model_configuration, training_plan
 
 GROUP = "Comparison"

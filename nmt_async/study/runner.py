@@ -26,8 +26,9 @@ from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.metrics import read_metrics
-from nmt_async.training.options import TrainOptions, available_cores, stop_quantity
+from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.writing import write_whole
 

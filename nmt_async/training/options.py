@@ -3,204 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
-from nmt_async.errors import UserError, shown
+from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.optimizer import OptimizerSettings
-from nmt_async.sync.rules import MODES, Rule, rule_for
 from nmt_async.sync.schedule import DECAYS, Schedule, Span
+from nmt_async.training.cluster_options import ClusterOptions
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
 
 
-def time_quantity(text: str) -> Quantity:
-    """Minutes or hours; 0 needs no unit.
-
-    Raises:
-        UserError: something else.
-    """
-    return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
-
-
-CLUSTERS = ("processes", "simulated")
 METRICS = ("cross-entropy", "bleu", "chrf")
-MAX_DEFAULT_WORKERS = 4
-MOST_THREADS = 4096
 MOST = 1_000_000_000
 """Above it a number is a slip of the hand."""
-
-
-class MissingDevice(UserError):
-    """A device that another machine may have, or this one when its driver works."""
-
-
-@dataclass(frozen=True)
-class SyncOptions:
-    """How gradients become updates, and where they are computed."""
-
-    sync_mode: str = option(
-        "hybrid",
-        "sync: all workers wait for each update; async: each push is an update; hybrid: N pushes from anyone are one.",
-        group="Updates",
-        choices=MODES,
-    )
-    accumulate: int | None = option(
-        None,
-        "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
-        group="Updates",
-        flags=("--accumulate", "--optimizer-delay"),
-    )
-    local_accumulate: int = option(
-        1,
-        "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
-        group="Updates",
-    )
-    workers: int | None = option(
-        None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
-    )
-    devices: str = option(
-        "cpu",
-        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are dealt to them in turn.",
-        group="Devices",
-        changeable=True,
-    )
-    cpu_threads: int | None = option(
-        None, "Threads of each worker on CPU (default: its share of the cores).", group="Devices", changeable=True
-    )
-
-    def device_list(self) -> list[str]:
-        """The device of each worker, as torch names it.
-
-        Raises:
-            UserError: a device that this machine does not have.
-        """
-        names = [name.strip() for name in self.devices.replace(" ", ",").split(",") if name.strip()]
-        devices = [f"cuda:{name}" if name.isdigit() else "cuda:0" if name == "cuda" else name for name in names]
-        for device in devices:
-            _check_device(device)
-        if not devices:
-            raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
-        if self.workers is not None and self.workers > MOST_WORKERS:
-            raise UserError(f"--workers: {self.workers} is too many; give {MOST_WORKERS:,} or fewer.")
-        return [devices[index % len(devices)] for index in range(self.workers or self._default_workers(devices))]
-
-    def _default_workers(self, devices: list[str]) -> int:
-        return min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)
-
-    def _computing_processes(self) -> int:
-        return len(self.device_list())
-
-    def rule(self) -> Rule:
-        """The rule that these options name.
-
-        Raises:
-            UserError: counts that the mode does not take.
-        """
-        workers = len(self.device_list())
-        try:
-            return rule_for(self.sync_mode, workers, self.pushes_summed)
-        except ValueError as error:
-            raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
-
-    @property
-    def pushes_summed(self) -> int:
-        """N, with its default resolved."""
-        if self.accumulate is not None:
-            return self.accumulate
-        return len(self.device_list()) if self.sync_mode == "hybrid" else 1
-
-    def threads(self) -> int:
-        """Threads of each worker on CPU."""
-        if self.cpu_threads is not None:
-            if self.cpu_threads < 1:
-                raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")
-            if self.cpu_threads > MOST_THREADS:
-                raise UserError(f"--cpu-threads: {self.cpu_threads} is too many; give {MOST_THREADS:,} or fewer.")
-            return self.cpu_threads
-        return max(1, available_cores() // self._computing_processes())
-
-
-@dataclass(frozen=True)
-class ClusterOptions(SyncOptions):
-    """Whether the workers are processes, or simulated in one."""
-
-    worker_timeout: Quantity = option(
-        Quantity(10, "minutes"),
-        "Replace a worker that has been silent for so many minutes (10min) or hours, and for 20 times the slowest "
-        "batch; 0: never.",
-        group="Devices",
-        parse=time_quantity,
-        metavar="TIME",
-        changeable=True,
-    )
-    cluster: str = option(
-        "processes",
-        "processes: real workers; simulated: virtual ones in one process, with real gradients and a virtual clock.",
-        group="Devices",
-        choices=CLUSTERS,
-    )
-    profile: str | None = option(
-        None,
-        f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
-        group="Devices",
-        metavar="PROFILE",
-    )
-
-    @property
-    def timeout_seconds(self) -> float:
-        """Of `worker_timeout`."""
-        return self.worker_timeout.amount * (3600 if self.worker_timeout.unit == "hours" else 60)
-
-    def cluster_profile(self) -> ClusterProfile:
-        """The simulated cluster's.
-
-        Raises:
-            UserError: there is no such profile, or it has fewer workers than asked for.
-        """
-        return profile_for(self.profile or "paper", self.workers)
-
-    def _default_workers(self, devices: list[str]) -> int:
-        if self.cluster == "simulated":
-            return len(self.cluster_profile().workers)
-        return super()._default_workers(devices)
-
-    def _computing_processes(self) -> int:
-        return 1 if self.cluster == "simulated" else super()._computing_processes()
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, ValueError, OverflowError):
-        kind = ""
-    if kind != "cuda":
-        raise UserError(
-            f"--devices: {shown(device)} is not a device; give cpu, or numbers of CUDA devices such as 0,1."
-        )
-    if not torch.cuda.is_available():
-        raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
-    if (torch.device(device).index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise MissingDevice(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -24,25 +23,16 @@ from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.guarded import Guarded
-from nmt_async.training.initial import initial_model
-from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import (
-    build_coordinator,
-    expected_lines,
-    model_configuration,
-    training_plan,
-    within_memory,
-)
+from nmt_async.training.parts import build_coordinator, expected_lines, model_configuration, training_plan
 from nmt_async.training.resuming import change_text
-from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, settled
+from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder
 from nmt_async.training.saving import Saving
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.training.stopping import Judge
-from nmt_async.training.tensorboard import require_tensorboard
 from nmt_async.training.validation import Scores, ValidationSettings, Validator
 from nmt_async.training.validations import Validations
 
@@ -379,41 +369,3 @@ class Run:
         self.checkpoints.close()
         self.journal.close()
         self.metrics.close()
-
-
-def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
-    """Trains as the options say.
-
-    Raises:
-        UserError: options that do not fit the data, the machine or the run that is there.
-        RunFailure: the run could not go on; what there is is saved.
-    """
-    data = PreparedData.open(data_folder)
-    if data.valid is None and options.early_stopping:
-        raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
-    options = settled(options)
-    # Mistakes that these find must not leave a run folder with them behind.
-    training_plan(options, data)
-    configuration = model_configuration(options, data)
-    with within_memory():
-        model = initial_model(options, configuration, data)
-    options.rule()
-    if options.tensorboard:
-        require_tensorboard()
-    folder = RunFolder(options.out, options, data)
-    display = LastingDisplay(display)
-    try:
-        with display:
-            with within_memory():
-                run = Run(options, data, folder, model, display)
-                del model  # its parameters are in shared memory now
-            try:
-                run.train()
-            except (Interrupted, Unsaved):
-                raise
-            except RunFailure as failure:
-                raise RunFailure(run.save_after_failure(str(failure))) from None
-            finally:
-                run.close()
-    finally:
-        folder.close()

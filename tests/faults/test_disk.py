@@ -16,9 +16,9 @@ import pytest
 from training_runs import PATIENCE, Witness, applications, events_of, small_options
 
 from nmt_async.errors import RunFailure
-from nmt_async.training.run import train
 from nmt_async.training.saved_state import checkpoint_damages
 from nmt_async.training.signals import Interrupted
+from nmt_async.training.train import train
 
 VIRTUAL = {"cluster": "simulated", "workers": 2, "save_freq": "2", "disp_freq": "1", "stop_after": "100k"}
 Step = tuple[Callable[[Witness], object], Callable[[], object]]

@@ -14,7 +14,7 @@ from training_runs import events_of, run_small, until
 
 from nmt_async.cluster import silence
 from nmt_async.sync.journal import Kind
-from nmt_async.training.options import time_quantity
+from nmt_async.training.cluster_options import time_quantity
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from training_runs import prepare_small, run_small, small_options
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.errors import UserError
 from nmt_async.training.describe import describe
-from nmt_async.training.run import train
 from nmt_async.training.run_folder import read_options
+from nmt_async.training.train import train
 
 ALONE = {"cluster": "simulated", "workers": 1, "profile": "uneven"}
 UNSAID = {"dim_emb": None, "heads": None, "dim_ffn": None, "enc_depth": None, "dec_depth": None}

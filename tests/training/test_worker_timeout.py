@@ -9,7 +9,8 @@ from training_runs import small_options
 
 from nmt_async.errors import UserError
 from nmt_async.options import dump_yaml, from_mapping, load_yaml
-from nmt_async.training.options import TrainOptions, time_quantity
+from nmt_async.training.cluster_options import time_quantity
+from nmt_async.training.options import TrainOptions
 
 
 @pytest.mark.parametrize(
