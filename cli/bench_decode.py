@@ -42,7 +42,7 @@ def _table(results: list[DecodeResult]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0)
     table.add_column("engine", no_wrap=True)
     for title in (
-        "beam", "threads", "lines/s", "lowest", "highest", "subwords\n/s", f"of\n{YARDSTICK}", "by CPU\ntime",
+        "beam", "threads", "lines/s", "lowest", "highest", "subw.\n/s", f"of\n{YARDSTICK}", "by CPU\ntime",
         "same\nlines",
     ):  # fmt: skip
         table.add_column(title, justify="right")
