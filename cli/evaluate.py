@@ -17,17 +17,20 @@ from nmt_async.text.progress import progress_for
 from .declare import CommonOptions
 
 ARGUMENTS = {
-    "model": Annotated[
-        Path | None, typer.Argument(help="Folder of a run or of a checkpoint, to translate --source.", metavar="RUN")
+    "models": Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folder of a run or of a checkpoint, to translate --source; several translate together.", metavar="RUN"
+        ),
     ]
 }
 EXAMPLE = "nmt-async evaluate run --source test.en --reference reference.de"
 GROUPS = ("Scoring", "Search", "Computing")
 
 
-def run(options: EvaluateOptions, common: CommonOptions, model: Path | None) -> None:
+def run(options: EvaluateOptions, common: CommonOptions, models: list[Path] | None) -> None:
     """Score a translation, or a model's, against a reference: BLEU, chrF and TER with 95 % confidence intervals."""
-    scores = evaluate(options, model, progress_for(common.quiet or not sys.stderr.isatty()))
+    scores = evaluate(options, models or [], progress_for(common.quiet or not sys.stderr.isatty()))
     if options.json:
         by_name = {score["name"]: score for score in map(dataclasses.asdict, scores)}
         typer.echo(json.dumps(by_name, indent=2))

@@ -14,12 +14,16 @@ from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 
-ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+ARGUMENTS = {
+    "models": Annotated[
+        list[Path], typer.Argument(help="Folder of a run or of a checkpoint; several score together.", metavar="MODEL")
+    ]
+}
 EXAMPLE = "nmt-async score run --source test.en --target test.de"
 GROUPS = ("Files", "Scores", "N-best lists", "Filtering", "Computing")
 
 
-def run(options: ScoreOptions, common: CommonOptions, model: Path) -> None:
+def run(options: ScoreOptions, common: CommonOptions, models: list[Path]) -> None:
     """Score translations, an n-best list or a corpus with a trained model: log-probabilities, in nats."""
     quiet = common.quiet or not sys.stderr.isatty() or (options.output is None and sys.stdout.isatty())
-    score_files(options, model, progress_for(quiet))
+    score_files(options, models, progress_for(quiet))

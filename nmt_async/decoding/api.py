@@ -13,7 +13,7 @@ from typing import TypedDict, Unpack
 
 from nmt_async.decoding.engine import ENGINES, engine_named
 from nmt_async.decoding.ensemble import Weights, load_models
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions, use_device
 from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
@@ -91,12 +91,7 @@ class Translator:
         self.engine = engine
         self.options = DecodingOptions(device=device, threads=threads)
         self.device = use_device(self.options)
-        folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
-        if not folders:
-            raise UserError("there is no model to translate with; name one or more.")
-        if weights is not None and not isinstance(weights, Weights):
-            weights = Weights.parse(weights if isinstance(weights, str) else " ".join(map(str, weights)))
-        self.loaded = load_models(folders, weights)
+        self.loaded = _loaded(model, weights)
         self.warn = warn
 
     def translate(
@@ -168,7 +163,7 @@ class Translator:
 
 
 class Scorer:
-    """Says how probable translations are to a trained model.
+    """Says how probable translations are to a trained model, or to several as one.
 
     >>> Scorer("run").score(["A dog runs."], ["Ein Hund läuft."])[0].score   # doctest: +SKIP
     -1.7
@@ -178,15 +173,16 @@ class Scorer:
 
     def __init__(
         self,
-        model: ModelPath,
+        model: ModelPath | Sequence[ModelPath],
         *,
+        weights: Weights | Sequence[float] | str | None = None,
         device: str = "cpu",
         threads: int | None = None,
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
         self.options = ScoringOptions(device=device, threads=threads)
         self.device = use_device(self.options)
-        self.loaded = load_model(Path(model))
+        self.loaded = _loaded(model, weights)
         self.warn = warn
 
     def score(
@@ -215,6 +211,17 @@ class Scorer:
         """What scores pairs with these options (its device and threads are the scorer's); see `LineScorer`."""
         model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
         return LineScorer(model, source, target, options, self.device, in_pieces, sides, self.warn)
+
+
+def _loaded(
+    model: ModelPath | Sequence[ModelPath], weights: Weights | Sequence[float] | str | None
+) -> LoadedModel:  # fmt: skip
+    folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
+    if not folders:
+        raise UserError("there is no model; name one or more.")
+    if weights is not None and not isinstance(weights, Weights):
+        weights = Weights.parse(weights if isinstance(weights, str) else " ".join(map(str, weights)))
+    return load_models(folders, weights)
 
 
 def _lines(lines: Iterable[str]) -> Iterable[str]:

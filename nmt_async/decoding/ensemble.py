@@ -116,7 +116,7 @@ def load_models(folders: Sequence[Path], weights: Weights | None = None) -> Load
     """
     if weights is not None and len(weights.values) != len(folders):
         raise UserError(
-            f"--weights: {len(weights.values)} weight{'s' * (len(weights.values) > 1)} for {len(folders)} "
+            f"{len(weights.values)} weight{'s were' if len(weights.values) > 1 else ' was'} given for {len(folders)} "
             f"model{'s' * (len(folders) > 1)}; give one for each."
         )
     loaded = [load_model(folder) for folder in folders]

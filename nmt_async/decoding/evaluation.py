@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,29 +41,29 @@ class EvaluateOptions(DecodingOptions):
             raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")
 
 
-def evaluate(options: EvaluateOptions, model: Path | None, progress: Progress) -> list[Score]:
-    """BLEU, chrF and TER of a file, or of what the model in a folder makes of ``options.source``.
+def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progress) -> list[Score]:
+    """BLEU, chrF and TER of a file, or of what the models in folders together make of ``options.source``.
 
     Raises:
         UserError: options that do not go together, files that cannot be read or do not fit each other.
     """
     if options.reference is None:
         raise UserError("evaluate needs --reference FILE, the correct translation.")
-    if (model is None) == (options.hypothesis is None):
-        found = "both were" if model else "neither was"
+    if bool(models) == bool(options.hypothesis):
+        found = "both were" if models else "neither was"
         raise UserError(f"evaluate scores either --hypothesis FILE or RUN with --source FILE; {found} given.")
-    if (model is None) != (options.source is None):
-        missing = "--source is read only where a RUN is given" if model is None else "with RUN, give --source FILE"
+    if bool(models) != bool(options.source):
+        missing = "--source is read only where a RUN is given" if not models else "with RUN, give --source FILE"
         raise UserError(f"{missing}; evaluate scores either --hypothesis FILE or RUN with --source FILE.")
     references = list(text_lines(options.reference, "--reference"))
     given = options.hypothesis or options.source
     assert given is not None  # checked above
-    lines = list(text_lines(given, "--hypothesis" if model is None else "--source"))
+    lines = list(text_lines(given, "--source" if models else "--hypothesis"))
     check_lines(lines, str(given), references, str(options.reference))
-    if model is None:
+    if not models:
         _refuse_decoding_options(options)
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
-    translator = Translator(model, device=options.device, threads=options.threads, weights=options.weights)
+    translator = Translator(models, device=options.device, threads=options.threads, weights=options.weights)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:
         for translation in translator.line_translator(options).translate(lines):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,15 +26,15 @@ from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.progress import Progress, Step
 
 
-def score_files(options: ScoreOptions, model: Path, progress: Progress) -> None:
-    """Scores what the options name with the model in a folder; writes scores, a list, or the pairs that are kept.
+def score_files(options: ScoreOptions, models: Sequence[Path], progress: Progress) -> None:
+    """Scores what the options name with the models in folders, as one; writes scores, a list, or kept pairs.
 
     Raises:
         UserError: options that do not go together, files that cannot be read or do not fit each other.
     """
     weights = options.feature_weights
     source, target = _files(options)
-    scorer = Scorer(model, device=options.device, threads=options.threads)
+    scorer = Scorer(models, weights=options.model_weights, device=options.device, threads=options.threads)
     line_scorer = scorer.line_scorer(options, options.target_pieces)
     with progress.stage("score", target.size) as step:
         if options.backward is not None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from nmt_async.decoding.ensemble import Weights
 from nmt_async.decoding.formats import FORMATS
 from nmt_async.decoding.scoring import SCORES, ScoringOptions
 from nmt_async.errors import UserError, shown
@@ -45,6 +46,10 @@ class ScoreOptions(ScoringOptions):
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
         group=SCORES, choices=FORMATS,
+    )  # fmt: skip
+    model_weights: Weights | None = option(
+        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
+        metavar="LIST", parse=Weights.parse,
     )  # fmt: skip
     word_scores: bool = option(
         False, "Print subwords and the log-probability of each and of the end mark.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nmt_async.decoding.ensemble import Ensemble
 from nmt_async.decoding.lines import windows
 from nmt_async.decoding.options import ComputingOptions
 from nmt_async.decoding.penalties import Penalties
@@ -90,7 +92,16 @@ NOTHING = Scored(0.0, 0.0, (), ())
 
 @torch.inference_mode()
 def token_scores(model: TranslationModel, batch: Batch) -> list[Tensor]:
-    """Of each row, the log-probabilities (target_length,) of its target subwords, in nats, float32 on the CPU."""
+    """Of each row, the log-probabilities (target_length,) of its target subwords, in nats, float32 on the CPU.
+
+    An ensemble's are the weighted sums of its models', as in its search.
+    """
+    if isinstance(model, Ensemble):
+        of_models = [token_scores(cast(TranslationModel, each), batch) for each in model.models]
+        return [
+            torch.stack([weight * scores for weight, scores in zip(model.weights, of_row, strict=True)]).sum(0)
+            for of_row in zip(*of_models, strict=True)
+        ]
     logits, targets = model(batch)
     scores = -F.cross_entropy(logits, targets, reduction="none")
     return list(torch.split(scores.float().cpu(), batch.target_lengths.tolist()))

@@ -55,6 +55,14 @@ def test_a_model_is_scored_by_what_translate_prints(files, capsys, tmp_path):
     assert of_file[0] == 0
 
 
+def test_several_models_are_scored_as_one(files, capsys):
+    source = files["folder"] + "/reference"
+    typed = ["-r", source, "--source", source, "--beam-size", "2", "--threads", "1"]
+    alone, together = (evaluate(files, capsys, *models, *typed) for models in (["{model}"], ["{model}", "{model}"]))
+    assert alone[0] == 0
+    assert together == alone
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

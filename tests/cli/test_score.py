@@ -56,6 +56,14 @@ def test_forms_say_the_same(score):
         assert len(row[4].split()) == len(values["token_scores"])
 
 
+def test_several_models_score_together(score, model):
+    alone = [float(line) for line in score()]
+    assert [float(line) for line in score(model)] == pytest.approx(alone, abs=1e-5)
+    doubled = [float(line) for line in score(model, "--model-weights", "0.5,1.5")]
+    assert doubled == pytest.approx([2 * value for value in alone], abs=1e-5)
+    assert "1 weight was given for 2 models" in score(model, "--model-weights", "2", code=2)
+
+
 def test_summaries_are_of_all_pairs(score):
     objects = [json.loads(line) for line in score("--format", "jsonl", "--word-scores")]
     total = -sum(values["score"] for values in objects)

@@ -111,13 +111,13 @@ def test_mistakes_are_told(folder, translator, tmp_path):
         Translator(tmp_path / "absent")
     with pytest.raises(UserError, match="--device"):
         Translator(folder, device="cuda:99")
-    with pytest.raises(UserError, match="--weights: 1 weight for 2 models"):
+    with pytest.raises(UserError, match="1 weight was given for 2 models"):
         Translator([folder, folder], weights=[1.0])
     with pytest.raises(UserError, match="--beam-size: 0"):
         translator.translate(["a"], beam_size=0)
     with pytest.raises(UserError, match=r"are no weights; give a number from 0 to 1000"):
         Translator([folder, folder], weights="1e300 1")
-    with pytest.raises(UserError, match="there is no model to translate with"):
+    with pytest.raises(UserError, match="there is no model; name one or more"):
         Translator([])
     with pytest.raises(UserError, match="n_best: 0"):
         translator.translate(["a"], n_best=0)

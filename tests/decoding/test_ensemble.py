@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from nmt_async.decoding.beam import Search
 from nmt_async.decoding.ensemble import Ensemble, Weights, load_models
 from nmt_async.decoding.model_folder import save_model
+from nmt_async.decoding.scoring import token_scores
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import MODELS
+from nmt_async.text.batch import END, Batch, pad
 from nmt_async.text.vocabulary import train_vocabulary
 
 SEARCH = Search(4, 0.6, 1.0, 3, wanted=4)
@@ -34,6 +36,17 @@ def test_a_model_with_itself_is_that_model(kind):
     for found, hypotheses in zip(decode(Ensemble([model] * 3, [1.0] * 3), sources, SEARCH), alone, strict=True):
         assert [hypothesis.ids for hypothesis in found] == [hypothesis.ids for hypothesis in hypotheses]
         assert [each.score / 3 for each in found] == pytest.approx([each.score for each in hypotheses])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_is_found_scores_as_it_did_in_the_search(kind):
+    models, weights = [random_model(seed, 30, 1.0, kind) for seed in (1, 2)], [0.7, 1.1]
+    sources = random_sources(7, 30, [6, 14, 1, 8])
+    ensemble = Ensemble(models, weights)
+    for source, hypotheses in zip(sources, decode(ensemble, sources, SEARCH), strict=True):
+        for hypothesis in hypotheses:
+            (scores,) = token_scores(ensemble, Batch(*pad([source.numpy()]), *pad([[*hypothesis.ids, END]])))
+            assert scores.tolist() == pytest.approx(hypothesis.token_scores, abs=1e-5)
 
 
 @given(
@@ -81,7 +94,7 @@ def test_models_of_different_vocabularies_are_refused(side, saved, vocabulary, s
 
 
 def test_as_many_weights_as_models_are_needed(saved):
-    with pytest.raises(UserError, match=r"--weights: 2 weights for 1 model; give one for each"):
+    with pytest.raises(UserError, match=r"2 weights were given for 1 model; give one for each"):
         load_models([saved("first")], Weights.parse("0.7 0.3"))
 
 
