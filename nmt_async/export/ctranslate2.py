@@ -99,7 +99,7 @@ def _umask() -> int:
 
 
 def _vocabularies(loaded: LoadedModel) -> dict[str, Vocabulary]:
-    if loaded.source_vocabulary.path.read_bytes() == loaded.target_vocabulary.path.read_bytes():
+    if loaded.source_vocabulary.path == loaded.target_vocabulary.path:
         return {JOINT_VOCABULARY: loaded.source_vocabulary}
     return {SOURCE_VOCABULARY: loaded.source_vocabulary, TARGET_VOCABULARY: loaded.target_vocabulary}
 
