@@ -19,6 +19,7 @@ from nmt_async.decoding.ensemble import load_models
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
+from nmt_async.export import marian_configuration
 from nmt_async.export.agreement import Scored
 from nmt_async.export.formats import ExportOptions, export
 from nmt_async.export.importing import ImportOptions, import_model
@@ -26,6 +27,7 @@ from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_
 from nmt_async.export.programs import NOTHING
 from nmt_async.export.word_lists import read_words
 from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.text.prepared import PreparedData
 from nmt_async.text.vocabulary import Vocabulary
 
 
@@ -104,6 +106,32 @@ def test_indexes_without_words_are_of_nothing(with_bytes):
     assert target.decode([2, len(words) + 1, 2]) == "жж"
 
 
+def test_it_is_imported_by_the_command(opus, tmp_path, capsys):
+    folder, spm, run = opus
+    typed = ["import", folder / "model.npz", "--vocabs", *[folder / "vocab.yml"] * 2, "--spm", *spm, "--out"]
+    assert run_command([*map(str, typed), str(tmp_path / "run")]) == 0, capsys.readouterr().err
+    assert (tmp_path / "run" / "SHA256SUMS").read_bytes() == (run / "SHA256SUMS").read_bytes()
+
+
+def test_the_configuration_of_an_old_model_of_opus_mt_is_known():
+    written = {
+        "bert-train-type-embeddings": True, "bert-type-vocab-size": 2, "dec-cell": "gru", "dec-cell-base-depth": 2,
+        "dec-cell-high-depth": 1, "dec-depth": 6, "dim-emb": 512, "dim-rnn": 1024, "dim-vocabs": [58101, 58101],
+        "enc-cell": "gru", "enc-cell-depth": 1, "enc-depth": 6, "enc-type": "bidirectional", "input-types": [],
+        "layer-normalization": False, "right-left": False, "skip": False, "tied-embeddings": False,
+        "tied-embeddings-all": True, "tied-embeddings-src": False, "transformer-aan-activation": "swish",
+        "transformer-aan-depth": 2, "transformer-aan-nogate": False, "transformer-decoder-autoreg": "self-attention",
+        "transformer-dim-aan": 2048, "transformer-dim-ffn": 2048, "transformer-ffn-activation": "swish",
+        "transformer-ffn-depth": 2, "transformer-guided-alignment-layer": "last", "transformer-heads": 8,
+        "transformer-no-projection": False, "transformer-postprocess": "dan", "transformer-postprocess-emb": "d",
+        "transformer-preprocess": "", "transformer-tied-layers": [], "transformer-train-position-embeddings": False,
+        "type": "transformer", "ulr": False, "ulr-dim-emb": 0, "ulr-trainable-transformation": False,
+        "version": "v1.8.2 2019-12-01",
+    }  # fmt: skip
+    found = marian_configuration.read(written)
+    assert (found.norm, found.activation, found.tied, found.target_vocabulary) == ("post", "swish", "all", 58101)
+
+
 def test_two_lists_of_unequal_sizes(trained_on_lists, models, sides, tmp_path):
     lists = "source.yml", "target.yml"
     folder = trained_on_lists("unigram", lists, **{"tied-embeddings": True, "after-batches": 10})
@@ -175,6 +203,7 @@ def test_a_run_goes_on_from_it(opus, text, tmp_path, capsys):
     data = ["--train-source", text / "train.en", "--train-target", text / "train.de", "--threads", 1]
     vocabs = ["--source-vocab", run / "source.model", "--target-vocab", run / "target.model"]
     assert run_command(["prepare", *map(str, [*data, *vocabs, "--out", tmp_path / "data"])]) == 0
+    assert PreparedData.open(tmp_path / "data").joint
     typed = ["train", tmp_path / "data", "--init-from", run, "--out", tmp_path / "run", "--stop-after", 2,
              "--cluster", "simulated", "--workers", 1, "--profile", "uneven", "--cpu-threads", 1]  # fmt: skip
     assert run_command(list(map(str, typed))) == 0, capsys.readouterr().err
