@@ -13,8 +13,8 @@ A token of the target's language, ``>>fra<<``, stands in the list and in no mode
 split already. It becomes a user-defined piece with SentencePiece's dummy space, so that ``>>fra<< Hello`` is split
 into it and what ``Hello`` is split into.
 
-In a model of BPE, an unused piece is merged after all others and taken apart again, so that text may rarely be split
-otherwise than by the model as it was.
+SentencePiece's BPE merges an unused piece too, after all others, and takes it apart again. Where a piece in use could
+be made of one, text would be split otherwise than by the model as it was.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def given_vocabularies(vocabs: Sequence[Path], spm: Sequence[Path] | None) -> li
     if not any(listed):
         if spm is not None:
             raise UserError(
-                "--spm is for vocabularies that are lists of words; these are SentencePiece models: omit it."
+                "--spm is for vocabularies that are lists of words; these are SentencePiece models; leave it out."
             )
         return [Vocabulary(path) for path in vocabs]
     if spm is None or len(spm) != len(vocabs):

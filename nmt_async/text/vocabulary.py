@@ -41,6 +41,7 @@ class Vocabulary:
     Attributes:
         path: that file.
         size: how many subwords it has indexes for, ``</s>`` and ``<unk>`` among them.
+        looks_up: it has the piece `LIST_END`.
 
     Raises:
         UserError: there is no such file, it is no SentencePiece model, or its special indexes are not Marian's.
