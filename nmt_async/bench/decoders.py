@@ -24,7 +24,7 @@ from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.search import Scores
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import RunFailure
-from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2, pieces
+from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.text.batch import END
 
 ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
@@ -102,8 +102,8 @@ def _by_hand(job: Job, loaded: LoadedModel) -> Decode:
         translator = import_ctranslate2().Translator(
             str(Path(folder) / "model"), compute_type=quantization, intra_threads=job.threads
         )
-    subwords = pieces(loaded.source_vocabulary)
-    indexes = {piece: index for index, piece in enumerate(pieces(loaded.target_vocabulary))}
+    subwords = loaded.source_vocabulary.all_pieces
+    indexes = {piece: index for index, piece in enumerate(loaded.target_vocabulary.all_pieces)}
     lengths: dict[str, Any] = {"max_decoding_length": 256}
     if job.length is not None:
         lengths = {"max_decoding_length": job.length, "min_decoding_length": job.length}

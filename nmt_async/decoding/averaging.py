@@ -61,8 +61,8 @@ def _check_alike(one: LoadedModel, other: LoadedModel) -> None:
                 f"only models of the same configuration can be averaged."
             )
     for side in ("source", "target"):
-        paths = [getattr(model, f"{side}_vocabulary").path for model in (one, other)]
-        if paths[0].read_bytes() != paths[1].read_bytes():
+        mine, its = (getattr(model, f"{side}_vocabulary") for model in (one, other))
+        if not mine.is_same_as(its):
             raise UserError(
                 f"{one.folder} and {other.folder} have different {side} vocabularies; "
                 f"only models with the same ones can be averaged."

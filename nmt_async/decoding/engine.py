@@ -26,7 +26,7 @@ from nmt_async.decoding.beam import Hypothesis
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.search import Scores, Search
 from nmt_async.errors import UserError
-from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, pieces, unsupported
+from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.text.batch import END, UNKNOWN
 
@@ -108,8 +108,8 @@ class CTranslate2Engine:
         self._translator = _converted(loaded, device, precision)
         self._search = search
         self._scores = scores
-        self._source_pieces = pieces(loaded.source_vocabulary)
-        self._target_pieces = pieces(loaded.target_vocabulary)
+        self._source_pieces = loaded.source_vocabulary.all_pieces
+        self._target_pieces = loaded.target_vocabulary.all_pieces
         self._target_ids = {piece: index for index, piece in enumerate(self._target_pieces)}
 
     def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:

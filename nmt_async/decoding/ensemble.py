@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError, shown
 from nmt_async.model.decoder_state import DecoderState, TranslationModel
-from nmt_async.text.vocabulary import Vocabulary
 
 LARGEST_WEIGHT = 1000.0
 """With far larger ones, log-probabilities are no finite numbers any more and nothing is found."""
@@ -128,14 +127,10 @@ def load_models(folders: Sequence[Path], weights: Weights | None = None) -> Load
             ("target", first.target_vocabulary, other.target_vocabulary),
             ("source", first.source_vocabulary, other.source_vocabulary),
         ):
-            if _content(mine) != _content(its):
+            if not mine.is_same_as(its):
                 raise UserError(
                     f"{first.folder} and {other.folder} have different {side} vocabularies; "
                     f"only models trained on data prepared with the same ones translate together."
                 )
     values = weights.values if weights else (1.0 / len(loaded),) * len(loaded)
     return replace(first, model=Ensemble([each.model for each in loaded], values))
-
-
-def _content(vocabulary: Vocabulary) -> bytes:
-    return vocabulary.path.read_bytes()

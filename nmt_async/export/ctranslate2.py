@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 from torch import Tensor, nn
 
 from nmt_async.decoding.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
@@ -83,15 +82,9 @@ def import_ctranslate2() -> Any:
 
 
 def _vocabularies(loaded: LoadedModel) -> dict[str, Vocabulary]:
-    if loaded.source_vocabulary.path.read_bytes() == loaded.target_vocabulary.path.read_bytes():
+    if loaded.source_vocabulary.path == loaded.target_vocabulary.path:
         return {JOINT_VOCABULARY: loaded.source_vocabulary}
     return {SOURCE_VOCABULARY: loaded.source_vocabulary, TARGET_VOCABULARY: loaded.target_vocabulary}
-
-
-def pieces(vocabulary: Vocabulary) -> list[str]:
-    """The vocabulary's subwords in the order of their indexes."""
-    model = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary.path))
-    return [model.id_to_piece(index) for index in range(vocabulary.size)]
 
 
 def _specification(loaded: LoadedModel) -> Any:
@@ -119,8 +112,8 @@ def _specification(loaded: LoadedModel) -> Any:
         _encoder_layer(written, encoder_layer)
     for written, decoder_layer in zip(spec.decoder.layer, model.decoder, strict=True):
         _decoder_layer(written, decoder_layer)
-    spec.register_source_vocabulary(pieces(loaded.source_vocabulary))
-    spec.register_target_vocabulary(pieces(loaded.target_vocabulary))
+    spec.register_source_vocabulary(list(loaded.source_vocabulary.all_pieces))
+    spec.register_target_vocabulary(list(loaded.target_vocabulary.all_pieces))
     # No piece begins a sentence; the one named here is looked up, then replaced by the zero vector.
     spec.config.bos_token = spec.config.decoder_start_token = spec.config.eos_token
     spec.config.add_source_eos = True

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from nmt_async.decoding.model_folder import LoadedModel
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.errors import UserError
+from nmt_async.export.listed_vocabularies import as_listed
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.embedding import sinusoid_positions
 from nmt_async.model.transformer import Transformer
@@ -174,7 +174,7 @@ def _generation(padding: int) -> dict[str, Any]:
 
 def _write_tokenizer(loaded: LoadedModel, folder: Path, padding: int) -> None:
     source, target = loaded.source_vocabulary, loaded.target_vocabulary
-    separate = source.path.read_bytes() != target.path.read_bytes()
+    separate = not source.is_same_as(target)
     for name, vocabulary in (("source.spm", source), ("target.spm", target)):
         shutil.copyfile(vocabulary.path, folder / name)
     _write_json(folder / "vocab.json", _indexes(source, padding))
@@ -195,8 +195,9 @@ def _write_tokenizer(loaded: LoadedModel, folder: Path, padding: int) -> None:
 
 
 def _indexes(vocabulary: Vocabulary, padding: int) -> dict[str, int]:
-    model = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary.path))
-    return {**{model.id_to_piece(index): index for index in range(vocabulary.size)}, "<pad>": padding}
+    # The tokenizer itself takes a language's token off the text before it splits it.
+    names = map(as_listed, vocabulary.all_pieces)
+    return {**{name: index for index, name in enumerate(names)}, "<pad>": padding}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

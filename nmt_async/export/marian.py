@@ -10,7 +10,7 @@ Both directions copy numbers, so what is exported and imported again is the same
 from __future__ import annotations
 
 import math
-import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from nmt_async.decoding.model_folder import LoadedModel, save_model
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.errors import UserError, shown
 from nmt_async.export import marian_configuration
+from nmt_async.export.listed_vocabularies import Given, WordList, vocabulary_files, without_unlisted
 from nmt_async.export.marian_parameters import Place, from_marian, places, to_marian
 from nmt_async.export.npz import NpzFile, opened, write_npz
 from nmt_async.model.build import build_model
@@ -54,10 +55,10 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
     write_npz(folder / MODEL, arrays)
     vocabularies = ["source.spm", "target.spm"]
     paths = [loaded.source_vocabulary.path, loaded.target_vocabulary.path]
-    if paths[0].read_bytes() == paths[1].read_bytes():
+    if paths[0] == paths[1]:
         vocabularies = ["vocab.spm", "vocab.spm"]
     for name, path in dict(zip(vocabularies, paths, strict=True)).items():
-        shutil.copyfile(path, folder / name)
+        (folder / name).write_bytes(without_unlisted(path))
     write_whole(folder / DECODER, _decoder(vocabularies, configuration))
 
 
@@ -87,13 +88,12 @@ def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
     return text
 
 
-def import_marian(model: Path, source: Path, target: Path, folder: Path) -> None:
-    """Writes a model folder into ``folder`` from a model file of Marian's and its SentencePiece vocabularies.
+def import_marian(model: Path, vocabularies: list[Given], folder: Path) -> None:
+    """Writes a model folder into ``folder`` from a model file of Marian's and its vocabularies, the source's first.
 
     Raises:
         UserError: something cannot be read, is damaged, does not fit, or cannot be computed by this toolkit.
     """
-    vocabularies = [_vocabulary(path) for path in (source, target)]
     try:
         with opened(model) as file:
             configuration, kind = _configuration(file, model)
@@ -109,21 +109,15 @@ def import_marian(model: Path, source: Path, target: Path, folder: Path) -> None
         layout = FlatLayout(build_model(configuration))
     named = layout.named(torch.zeros(layout.size))
     from_marian(expected, arrays, named)
-    save_model(folder, configuration, named, source, target)
-
-
-def _vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary, if it is SentencePiece's.
-
-    Raises:
-        UserError: it is another kind of file, or not as Marian makes them.
-    """
-    if path.suffix in (".yml", ".yaml", ".json", ".txt", ".fsv"):
-        raise UserError(
-            f"--vocabs: {path} is no SentencePiece model (.spm); models whose subwords stand in a list of words, as "
-            f"those of OPUS-MT, cannot be imported."
-        )
-    return Vocabulary(path)
+    with tempfile.TemporaryDirectory() as place:
+        sizes = configuration.source_vocabulary, configuration.target_vocabulary
+        paths = vocabulary_files(vocabularies, sizes, Path(place))
+        if configuration.tied == "all" and not Vocabulary(paths[0]).is_same_as(Vocabulary(paths[1])):
+            raise UserError(
+                f"--vocabs: the embeddings of {model} are one matrix, and {vocabularies[0].path} and "
+                f"{vocabularies[1].path} have different subwords; give the vocabularies it was trained with."
+            )
+        save_model(folder, configuration, named, *paths)
 
 
 def _configuration(file: NpzFile, model: Path) -> tuple[ModelConfiguration, str]:
@@ -142,10 +136,11 @@ def _configuration(file: NpzFile, model: Path) -> tuple[ModelConfiguration, str]
     return marian_configuration.read(values), str(values["type"])
 
 
-def _check_vocabularies(configuration: ModelConfiguration, vocabularies: list[Vocabulary], model: Path) -> None:
+def _check_vocabularies(configuration: ModelConfiguration, vocabularies: list[Given], model: Path) -> None:
     sizes = (configuration.source_vocabulary, configuration.target_vocabulary)
     for vocabulary, size in zip(vocabularies, sizes, strict=True):
-        if vocabulary.size != size:
+        padded = isinstance(vocabulary, WordList) and vocabulary.size < size
+        if vocabulary.size != size and not padded:
             raise UserError(
                 f"--vocabs: {vocabulary.path} has {vocabulary.size:,} subwords and {model} was made for {size:,}; "
                 f"give the vocabularies it was trained with, the source's first."

@@ -67,7 +67,8 @@ class PreparedData:
     Attributes:
         folder: where it lies.
         manifest: what ``manifest.json`` says.
-        source_vocabulary, target_vocabulary: the same object when joint.
+        source_vocabulary, target_vocabulary: the same object when they are one file.
+        joint: they have the same subwords, so that one matrix can embed both.
         train: the training pairs.
         valid: the validation pairs, None when there are none.
     """
@@ -75,9 +76,10 @@ class PreparedData:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.joint: bool = JOINT_MODEL in manifest["files"]
-        self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if self.joint else SOURCE_MODEL))
-        self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
+        one = JOINT_MODEL in manifest["files"]
+        self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if one else SOURCE_MODEL))
+        self.target_vocabulary = self.source_vocabulary if one else Vocabulary(folder / TARGET_MODEL)
+        self.joint = self.source_vocabulary.is_same_as(self.target_vocabulary)
         self.train = self._store("train")
         self.valid = self._store("valid") if manifest["splits"].get("valid") else None
 

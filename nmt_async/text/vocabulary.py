@@ -5,6 +5,7 @@ Unigram: Kudo 2018 (arXiv:1804.10959); BPE: Sennrich et al. 2016 (arXiv:1508.079
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import re
@@ -25,13 +26,23 @@ from nmt_async.text.batch import END, UNKNOWN
 _TRAINING_THREADS = 16
 _QUIET = 3  # glog's levels: only what ends the process
 
+LIST_END = "<end of the word list>"
+"""The control piece behind the last subword that has an index, in vocabularies made of a word list.
+
+Text is split into the pieces behind it too; each of them is ``<unk>``.
+"""
+
 
 class Vocabulary:
     """The SentencePiece model in a file.
 
+    In one with the piece `LIST_END`, splitting and looking up are two things, as where Marian reads text that is split
+    already: whatever piece SentencePiece makes, an unknown run of letters too, has the index of its name if it has one.
+
     Attributes:
         path: that file.
-        size: how many subwords it knows, ``</s>`` and ``<unk>`` among them.
+        size: how many subwords it has indexes for, ``</s>`` and ``<unk>`` among them.
+        looks_up: it has the piece `LIST_END`.
 
     Raises:
         UserError: there is no such file, it is no SentencePiece model, or its special indexes are not Marian's.
@@ -50,7 +61,9 @@ class Vocabulary:
             loaded = False
         if not loaded:
             raise UserError(f"{model_path} is not a SentencePiece model.")
-        self.size: int = self._model.vocab_size()
+        list_end = self._model.piece_to_id(LIST_END)
+        self.looks_up = list_end != self._model.unk_id()
+        self.size: int = list_end if self.looks_up else self._model.vocab_size()
         special = {"</s>": self._model.eos_id(), "<unk>": self._model.unk_id()}
         absent = {"<s>": self._model.bos_id(), "<pad>": self._model.pad_id()}
         if special != {"</s>": END, "<unk>": UNKNOWN} or any(index != -1 for index in absent.values()):
@@ -66,6 +79,9 @@ class Vocabulary:
 
     def encode_lines(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """As `encode` for each line; ``threads`` are SentencePiece's own and run outside Python's lock."""
+        if self.looks_up:
+            split = self._model.encode(list(lines), out_type=str, num_threads=threads)
+            return [[*(index or UNKNOWN for index in self.ids(pieces)), END] for pieces in split]
         encoded: list[list[int]] = self._model.encode(list(lines), out_type=int, add_eos=True, num_threads=threads)
         return encoded
 
@@ -74,8 +90,17 @@ class Vocabulary:
         return tuple(self._model.id_to_piece(list(ids)))
 
     def ids(self, pieces: Sequence[str]) -> list[int]:
-        """The indexes of these subwords; ``<unk>``'s for one that is not in the vocabulary."""
-        return list(self._model.piece_to_id(list(pieces)))
+        """The indexes of these subwords; ``<unk>``'s for one that has none."""
+        return [index if index < self.size else UNKNOWN for index in self._model.piece_to_id(list(pieces))]
+
+    @functools.cached_property
+    def all_pieces(self) -> tuple[str, ...]:
+        """The subwords in the order of their indexes."""
+        return self.pieces(range(self.size))
+
+    def is_same_as(self, other: Vocabulary) -> bool:
+        """Whether each index means the same subword in both; they may split text otherwise."""
+        return self is other or self.all_pieces == other.all_pieces
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the subwords before the first end mark."""

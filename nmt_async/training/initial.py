@@ -15,7 +15,6 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration, ModelOptions
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.options import flag_of
-from nmt_async.text.hashes import sha256_of
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 
@@ -87,14 +86,13 @@ def _loaded(folder: Path) -> LoadedModel:
 
 
 def _check_vocabularies(loaded: LoadedModel, data: PreparedData, folder: Path) -> None:
-    theirs = [vocabulary.path for vocabulary in (loaded.source_vocabulary, loaded.target_vocabulary)]
-    ours = [vocabulary.path for vocabulary in (data.source_vocabulary, data.target_vocabulary)]
-    if list(map(sha256_of, theirs)) == list(map(sha256_of, ours)):
+    source, target = loaded.source_vocabulary, loaded.target_vocabulary
+    if source.is_same_as(data.source_vocabulary) and target.is_same_as(data.target_vocabulary):
         return
-    if theirs[0] == theirs[1]:
-        flags = f"--vocab {theirs[0]}"
+    if source is target:
+        flags = f"--vocab {source.path}"
     else:
-        flags = f"--source-vocab {theirs[0]} --target-vocab {theirs[1]}"
+        flags = f"--source-vocab {source.path} --target-vocab {target.path}"
     raise UserError(
         f"--init-from {folder}: that model has other vocabularies than {data.folder}; prepare the data with the "
         f"model's: nmt-async prepare {flags}."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from exported import SIZES, SMALL, build
+from opus import imported, learnt, train, with_token
 
 from nmt_async.text import generated
 from nmt_async.text.vocabulary import train_vocabulary
@@ -58,3 +59,53 @@ def trained(vocabularies, pairs, tmp_path_factory):
         return build(tmp_path_factory.mktemp("trained") / "model", vocabularies, pairs, **{**SMALL, **sizes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sides(text):
+    """All lines of both languages, those of the source with a token."""
+    english, german = ((text / f"train.{side}").read_text().splitlines() for side in ("en", "de"))
+    return with_token(english), german
+
+
+@pytest.fixture(scope="session")
+def models(sides, tmp_path_factory):
+    """SentencePiece models of source and target, by the kind of the target's."""
+    folder = tmp_path_factory.mktemp("models")
+    english, german = [line.partition(" ")[2] for line in sides[0]], sides[1]
+    source = learnt(english, 160, folder / "source")
+    targets = {
+        kind: learnt(german, 180 + 256 * (kind == "bytes"), folder / kind, **options)
+        for kind, options in {
+            "unigram": {}, "bpe": {"model_type": "bpe"}, "bytes": {"byte_fallback": True}
+        }.items()
+    }  # fmt: skip
+    return {kind: (source, target) for kind, target in targets.items()}
+
+
+@pytest.fixture(scope="session")
+def trained_on_lists(sides, models, tmp_path_factory):
+    """Trains a model as OPUS-MT's; its folder. ``lists`` are the names of its lists, ``kind`` the target's pieces."""
+
+    def make(kind, lists, **options):
+        pytest.importorskip("pymarian")
+        folder = tmp_path_factory.mktemp("opus")
+        train(folder, sides, models[kind], lists, **options)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session", params=["unigram", "bpe"])
+def opus(request, trained_on_lists, models, tmp_path_factory):
+    """(Marian's folder, SentencePiece models, the run it was imported as), of one list for both languages."""
+    folder = trained_on_lists(request.param, ("vocab.yml", "vocab.yml"), **{"tied-embeddings-all": True})
+    run = tmp_path_factory.mktemp("imported") / "run"
+    imported(folder, models[request.param], run)
+    return folder, models[request.param], run
+
+
+@pytest.fixture
+def raw(lines):
+    """Lines to translate, some with letters that SentencePiece has not seen."""
+    return with_token([*lines, "We gave Straße the lamp.", "Здравствуй, lamp", "~~ the ~ lamp"])

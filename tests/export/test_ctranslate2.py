@@ -13,7 +13,7 @@ from nmt_async.decoding.model_folder import load_model, save_model
 from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
-from nmt_async.export.ctranslate2 import export_ctranslate2, pieces
+from nmt_async.export.ctranslate2 import export_ctranslate2
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
 from nmt_async.model.flat import FlatLayout
@@ -99,7 +99,7 @@ def test_log_probabilities_are_the_same(make, tmp_path, norm, activation, tied):
     with torch.no_grad():
         logits, words = loaded.model.eval()(batch)
     expected = logits.log_softmax(dim=1).gather(1, words[:, None]).squeeze(1).split(batch.target_lengths.tolist())
-    names = pieces(loaded.source_vocabulary), pieces(loaded.target_vocabulary)
+    names = [list(side.all_pieces) for side in (loaded.source_vocabulary, loaded.target_vocabulary)]
     given = [
         [[side[index] for index in ids[:-1]] for ids in rows]
         for side, rows in zip(names, (source, target), strict=True)
@@ -172,6 +172,6 @@ def test_an_unknown_type_of_weights_is_refused(make, tmp_path):
 
 
 def test_pieces_are_in_the_order_of_their_indexes(vocabularies):
-    names = pieces(vocabularies[0])
+    names = vocabularies[0].all_pieces
     assert (names[END], names[UNKNOWN], len(names)) == ("</s>", "<unk>", 38)
     assert vocabularies[0].decode([5, 6]) == "".join(names[5:7]).replace("▁", " ").strip()

@@ -1,4 +1,4 @@
-"""Marian's model files: parameters in numpy's archive, with a configuration in YAML among them."""
+"""Marian's model files: parameters in numpy's archive, with a configuration in YAML among them; its lists of words."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from mutations import answered, damaged, often, yaml_files
 
 from nmt_async.decoding.model_folder import load_model
 from nmt_async.export.importing import ImportOptions, import_model
+from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_files
 from nmt_async.export.marian import CONFIGURATION, export_marian
 from nmt_async.export.npz import write_npz
+from nmt_async.export.word_lists import read_words
+from nmt_async.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,49 @@ def test_any_configuration_is_read_or_refused(exported: Path, tmp_path: Path, mu
     changed = mutation.draw(yaml_files(text))
     write_npz(tmp_path / "model.npz", {**arrays, CONFIGURATION: np.frombuffer(changed + b"\0", np.int8)})
     answered(lambda: imported(tmp_path / "model.npz", exported, tmp_path / "out"))
+
+
+LIST = """\
+</s>: 0
+<unk>: 1
+\u2581the: 2
+">>deu<<": 3
+end: 4
+e: 5
+\u2581: 6
+"'": 7
+"""
+
+
+@often
+@given(mutation=st.data())
+@pytest.mark.parametrize("name", ["vocab.yml", "vocab.txt"])
+def test_a_list_of_words_is_read_or_refused(tmp_path: Path, name: str, mutation: st.DataObject) -> None:
+    written = LIST.encode() if name.endswith(".yml") else "\n".join(yaml.safe_load(LIST)).encode()
+    changes = yaml_files(written) if name.endswith(".yml") else damaged(written)
+    (tmp_path / name).write_bytes(mutation.draw(changes))
+    words = answered(lambda: read_words(tmp_path / name))
+    if words is not None:
+        assert words[:2] == ["</s>", "<unk>"]
+        assert len(set(words)) == len(words)
+
+
+@often
+@given(mutation=st.data())
+def test_a_damaged_list_or_model_makes_a_vocabulary_or_is_refused(
+    exported: Path, tmp_path: Path, mutation: st.DataObject
+) -> None:
+    listed, spm = LIST.encode(), (exported / "vocab.spm").read_bytes()
+    which = mutation.draw(st.sampled_from(["list", "spm"]))
+    (tmp_path / "vocab.yml").write_bytes(mutation.draw(yaml_files(listed)) if which == "list" else listed)
+    (tmp_path / "source.spm").write_bytes(mutation.draw(damaged(spm)) if which == "spm" else spm)
+
+    def make() -> None:
+        sides = given_vocabularies([tmp_path / "vocab.yml"] * 2, [tmp_path / "source.spm"] * 2)
+        sizes = [side.size + 3 for side in sides]
+        for path in vocabulary_files(sides, sizes, tmp_path):
+            vocabulary = Vocabulary(path)
+            assert vocabulary.size == sizes[0]
+            assert all(0 <= index < vocabulary.size for index in vocabulary.encode(">>deu<< the end \u0436 </s>"))
+
+    answered(make)

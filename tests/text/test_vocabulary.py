@@ -15,6 +15,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 from phrases import phrases
+from sentencepiece import sentencepiece_model_pb2
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
@@ -34,6 +35,25 @@ def test_a_vocabulary_has_the_size_asked_for_and_marians_indexes(tmp_path: Path,
     model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "v.model"))
     assert [model.id_to_piece(index) for index in (0, 1)] == ["</s>", "<unk>"]
     assert (model.bos_id(), model.pad_id()) == (-1, -1)
+
+
+def test_vocabularies_are_the_same_where_indexes_mean_the_same(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    model = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.path.read_bytes())
+    others = {}
+    for name in ("splits otherwise", "more", "another", "order"):
+        changed = type(model).FromString(model.SerializeToString())
+        match name:
+            case "splits otherwise":
+                changed.pieces[20].score -= 9
+            case "more":
+                changed.pieces.add(piece="more", score=0.0)
+            case "another":
+                changed.pieces[20].piece = "another"
+            case "order":
+                changed.pieces[20].piece, changed.pieces[21].piece = model.pieces[21].piece, model.pieces[20].piece
+        (tmp_path / name).write_bytes(changed.SerializeToString())
+        others[name] = Vocabulary(tmp_path / name).is_same_as(vocabulary)
+    assert others == {"splits otherwise": True, "more": False, "another": False, "order": False}
 
 
 def test_the_same_lines_give_the_same_file(tmp_path: Path, vocabulary: Vocabulary) -> None:

@@ -1,0 +1,248 @@
+"""SentencePiece vocabularies made of Marian's lists of words and of the SentencePiece models that split their text.
+
+Text is split first (``spm_encode``), then Marian looks each piece up in the list (``vocab.yml``), so the indexes are
+the list's and the splitting is the model's; in OPUS-MT (Tiedemann & Thottingal 2020) one list serves two models. Here
+list and model become one SentencePiece model a language:
+
+    </s>, <unk>, the words of the list       in the list's order; those that this side's model does not know are unused
+                                             pieces, which decode, and which no text is split into
+    `nmt_async.text.vocabulary.LIST_END`     what makes `Vocabulary` look pieces up as Marian does
+    the model's pieces that are in no list   for splitting; as in Marian each is ``<unk>``
+
+A token of the target's language, ``>>fra<<``, stands in the list and in no model, since it is put before text that is
+split already. It becomes a user-defined piece with SentencePiece's dummy space, so that ``>>fra<< Hello`` is split
+into it and what ``Hello`` is split into.
+
+SentencePiece's BPE merges an unused piece too, after all others, and takes it apart again. Where a piece in use could
+be made of one, text would be split otherwise than by the model as it was.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from nmt_async.errors import UserError, shown
+from nmt_async.export.word_lists import SPECIAL, is_word_list, read_words
+from nmt_async.reading import open_ordinary
+from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.text.vocabulary import LIST_END, Vocabulary
+
+MOST_MODEL = 64 * 2**20
+"""Bytes of a SentencePiece model; one of 32,000 pieces has 0.8 MB."""
+LANGUAGE = re.compile(r">>[^<>\s]+<<")
+SPACE = "▁"
+
+
+@dataclass(frozen=True)
+class WordList:
+    """A list of words, and the SentencePiece model that splits text before it is looked up there.
+
+    Attributes:
+        path: of the list.
+        words: in the order of their indexes.
+        spm: path of the SentencePiece model.
+        pieces: that model, as protobuf holds it.
+    """
+
+    path: Path
+    words: list[str]
+    spm: Path
+    pieces: Any
+
+    @property
+    def size(self) -> int:
+        """How many words it has."""
+        return len(self.words)
+
+
+Given = Vocabulary | WordList
+"""A vocabulary of Marian's, of one side."""
+
+
+def given_vocabularies(vocabs: Sequence[Path], spm: Sequence[Path] | None) -> list[Given]:
+    """The vocabularies of source and target.
+
+    Args:
+        vocabs: SentencePiece models, or lists of words.
+        spm: for each of them the SentencePiece model that splits text; a vocabulary that is one itself, again.
+
+    Raises:
+        UserError: something cannot be read, or is missing, or one too many.
+    """
+    listed = [is_word_list(path) for path in vocabs]
+    if not any(listed):
+        if spm is not None:
+            raise UserError(
+                "--spm is for vocabularies that are lists of words; these are SentencePiece models; leave it out."
+            )
+        return [Vocabulary(path) for path in vocabs]
+    if spm is None or len(spm) != len(vocabs):
+        raise UserError(
+            f"--vocabs: {vocabs[listed.index(True)]} is a list of words; name with --spm SOURCE TARGET the "
+            f"SentencePiece models that text is split with (source.spm and target.spm of OPUS-MT)."
+        )
+    return [_given(*side) for side in zip(vocabs, spm, listed, strict=True)]
+
+
+def _given(vocab: Path, spm: Path, listed: bool) -> Given:
+    if listed:
+        return WordList(vocab, read_words(vocab), spm, _read_model(spm))
+    if vocab != spm:
+        raise UserError(f"--spm: {vocab} is a SentencePiece model itself; give it again in the place of {spm}.")
+    return Vocabulary(vocab)
+
+
+def _read_model(path: Path) -> Any:
+    """The SentencePiece model in a file, as protobuf holds it.
+
+    Raises:
+        UserError: there is none, or one that splits otherwise than into subwords.
+    """
+    try:
+        with open_ordinary(path) as file:
+            content = file.read(MOST_MODEL + 1)
+    except OSError as error:
+        raise UserError(f"--spm: {path} cannot be read ({error.strerror}).") from None
+    if not _loads(content) or len(content) > MOST_MODEL:
+        raise UserError(f"--spm: {path} is not a SentencePiece model.")
+    model = _parsed(content)
+    if model.trainer_spec.model_type not in (model.trainer_spec.UNIGRAM, model.trainer_spec.BPE):
+        raise UserError(f"--spm: {path} is neither a unigram model nor one of BPE; others cannot be imported.")
+    return model
+
+
+def _loads(content: bytes) -> bool:
+    try:
+        return bool(content) and bool(sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(content))
+    except (RuntimeError, ValueError):
+        return False
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        kind: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto
+    except Exception as error:  # protobuf has an exception of its own for code that was made for a newer version
+        raise UserError(f"SentencePiece models cannot be changed ({error}); pip install --upgrade protobuf.") from None
+    return kind.FromString(content)
+
+
+def vocabulary_files(given: Sequence[Given], sizes: Sequence[int], folder: Path) -> list[Path]:
+    """Files of the SentencePiece vocabularies of source and target; those made of a list are written into ``folder``.
+
+    Args:
+        sizes: of the model's embeddings. A list may be shorter (Marian's ``--dim-vocabs``): the rest has no words.
+
+    Raises:
+        UserError: no SentencePiece model can be made of a list and its own.
+    """
+    # A token is one piece in all vocabularies, or they would not be the same any more.
+    known = {piece.piece for side in given if isinstance(side, WordList) for piece in side.pieces.pieces}
+    paths = []
+    for name, side, size in zip(("source.model", "target.model"), given, sizes, strict=True):
+        if isinstance(side, WordList):
+            tokens = [word for word in side.words if LANGUAGE.fullmatch(word) and word not in known]
+            content = _joined(side, tokens, size)
+            if not _loads(content):
+                raise UserError(
+                    f"{side.path} and {side.spm} make no SentencePiece model together; check that they fit."
+                )
+            (folder / name).write_bytes(content)
+            _check_tokens(Vocabulary(folder / name), side, tokens)
+            paths.append(folder / name)
+        else:
+            paths.append(side.path)
+    return paths
+
+
+def _joined(side: WordList, tokens: Sequence[str], size: int) -> bytes:
+    """The SentencePiece model of a side; see the head of this file."""
+    kinds = type(side.pieces).SentencePiece
+    usable = (kinds.NORMAL, kinds.USER_DEFINED, kinds.BYTE, kinds.UNUSED)
+    known = {piece.piece: piece for piece in side.pieces.pieces if piece.type in usable and piece.piece not in SPECIAL}
+    lowest = min((piece.score for piece in known.values()), default=0.0) - 1.0
+    model = type(side.pieces)()
+    for part in ("trainer_spec", "normalizer_spec", "denormalizer_spec"):  # not the model's tests of itself
+        if side.pieces.HasField(part):
+            getattr(model, part).CopyFrom(getattr(side.pieces, part))
+
+    def add(name: str, kind: int, score: float = 0.0) -> None:
+        model.pieces.add(piece=name, score=score, type=kind)
+
+    add(SPECIAL[END], kinds.CONTROL)
+    add(SPECIAL[UNKNOWN], kinds.UNKNOWN)
+    renamed = set(tokens)
+    for word in side.words[2:]:
+        if word in known:
+            model.pieces.append(known.pop(word))
+        elif word in renamed:
+            add(SPACE + word, kinds.USER_DEFINED)
+        else:
+            add(word, kinds.UNUSED, lowest)
+    for index in range(side.size, size):
+        add(f"<no word {index}>", kinds.CONTROL)
+    add(LIST_END, kinds.CONTROL)
+    model.pieces.extend(known.values())
+    _name_special(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _name_special(model: Any) -> None:
+    trainer = model.trainer_spec
+    trainer.eos_id, trainer.unk_id, trainer.bos_id, trainer.pad_id = END, UNKNOWN, -1, -1
+    trainer.eos_piece, trainer.unk_piece = SPECIAL
+    trainer.vocab_size = len(model.pieces)
+
+
+def _check_tokens(vocabulary: Vocabulary, side: WordList, tokens: Sequence[str]) -> None:
+    """Raises UserError unless each token before a text is its index before the text's."""
+    text = "A 1"
+    behind, indexes = vocabulary.encode(text), {word: index for index, word in enumerate(side.words)}
+    for token, ids in zip(tokens, vocabulary.encode_lines([f"{token} {text}" for token in tokens]), strict=True):
+        if ids != [indexes[token], *behind]:
+            raise UserError(
+                f"{side.path} has the token {shown(token)}, and {side.spm} makes something else of it where it "
+                f"stands before a text; models like this cannot be imported."
+            )
+
+
+def as_listed(piece: str) -> str:
+    """A piece of a vocabulary as the list of words names it: tokens of a language without a space."""
+    token = piece.removeprefix(SPACE)
+    return token if LANGUAGE.fullmatch(token) else piece
+
+
+def without_unlisted(path: Path) -> bytes:
+    """The vocabulary in a file without the pieces that have no index, as Marian needs it; others as they are.
+
+    A model of unigrams then splits text that had such a piece otherwise, where it was ``<unk>``.
+
+    Raises:
+        UserError: it cannot split text without them.
+    """
+    content = path.read_bytes()
+    vocabulary = Vocabulary(path)
+    if not vocabulary.looks_up:
+        return content
+    model = _parsed(content)
+    kinds = type(model).SentencePiece
+    unlisted = {piece.type for piece in model.pieces[vocabulary.size :]}
+    needed = kinds.BYTE in unlisted or (
+        kinds.NORMAL in unlisted and model.trainer_spec.model_type == model.trainer_spec.BPE
+    )
+    if needed:
+        raise UserError(
+            f"{path} cannot be a vocabulary of Marian's: it splits text by way of pieces for which the model has no "
+            f"index (merges of BPE, or bytes)."
+        )
+    del model.pieces[vocabulary.size :]
+    _name_special(model)
+    trimmed: bytes = model.SerializeToString()
+    return trimmed
