@@ -49,7 +49,7 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
         raise UserError(f"{loaded.folder} cannot be exported to Marian: {reason}.")
     named = {name: parameter.detach().cpu() for name, parameter in loaded.model.named_parameters()}
     text = marian_configuration.written(configuration).encode() + b"\0"  # Marian reads a string of C
-    expected = places(configuration, marian_configuration.KINDS[configuration.norm])
+    expected = places(configuration, marian_configuration.kind_of(configuration))
     arrays = {**to_marian(expected, named), CONFIGURATION: np.frombuffer(text, dtype=np.int8)}
     write_npz(folder / MODEL, arrays)
     vocabularies = ["source.spm", "target.spm"]
@@ -68,7 +68,7 @@ def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
     batch, as of 1.12.42 on a CPU, so it is given one at a time.
     """
     options = DecodingOptions()
-    one_by_one = marian_configuration.KINDS[configuration.norm] == "transformer-new"
+    one_by_one = marian_configuration.kind_of(configuration) == "transformer-new"
     values = {
         "relative-paths": True,
         "models": [MODEL],
