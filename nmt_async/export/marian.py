@@ -33,6 +33,9 @@ from nmt_async.writing import write_whole
 MODEL = "model.npz"
 DECODER = "decoder.yml"
 CONFIGURATION = "special:model.yml"
+FOR_8_BITS = "_QuantMultA"
+"""Ends the names of numbers (scripts/alphas of the browser models' Marian) by which a product in 8 bits scales what it
+multiplies; in float32 nothing is scaled."""
 MOST_CONFIGURATION = 2**20
 """Bytes of the configuration in a model file; Marian's has two thousand."""
 
@@ -169,7 +172,7 @@ def _check_arrays(file: NpzFile, expected: list[Place]) -> None:
         if array.kind not in (np.dtype("<f4"), np.dtype("<f2")):
             raise ValueError(f"{place.marian} has type {shown(str(array.kind))}, and only float32 and float16 are read")
     others = file.names() - {place.marian for place in expected} - {CONFIGURATION}
-    others = {name for name in others if not name.startswith("special:")}
+    others = {name for name in others if not name.startswith("special:") and not name.endswith(FOR_8_BITS)}
     if others:
         raise ValueError(f"it holds {shown(min(others))}, which no model of its configuration has here")
 

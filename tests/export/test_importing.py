@@ -161,6 +161,15 @@ def test_half_precision_is_read(exported, vocabularies, tmp_path):
     assert next(loaded.model.parameters()).dtype == torch.float32
 
 
+def test_what_scales_activations_in_8_bits_changes_nothing(exported, vocabularies, tmp_path):
+    alphas = {f"{name}_QuantMultA": np.array([9.5], np.float32) for name in ("encoder_l1_self_Wq", "none")}
+    write_npz(tmp_path / "model.alphas.npz", arrays_of(exported) | alphas)
+    for name, model in (("with", tmp_path / "model.alphas.npz"), ("without", exported)):
+        imported(model, tmp_path / name, *(vocabularies["joint"],) * 2)
+    vectors = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without")]
+    assert vectors[0] == vectors[1]
+
+
 def said(old: str, new: str) -> Callable[[Arrays], Arrays]:
     """Another configuration in the file."""
 
