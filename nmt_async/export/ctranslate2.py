@@ -74,7 +74,7 @@ def unsupported(loaded: LoadedModel) -> str | None:
         kind = loaded.configuration.model
         return f"it holds Transformers only, and this model is of type {'ensemble' if kind == 'transformer' else kind}"
     if loaded.configuration.decoder_autoreg != "self-attention":
-        return "its decoders have self-attention, and this model's has an SSRU"
+        return "CTranslate2's decoders have self-attention, and this model's has an SSRU"
     if loaded.configuration.heads > np.iinfo(np.int16).max:
         return f"it counts at most {np.iinfo(np.int16).max:,} heads"
     return None

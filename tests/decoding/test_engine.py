@@ -127,7 +127,7 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     with pytest.raises(UserError, match=r"--engine ctranslate2: .*this model's has an SSRU; give --engine torch"):
         engine_named("ctranslate2", simpler, Search(), CPU, pytest.fail)
     assert engine_named("auto", simpler, Search(), CPU, said.append) is None
-    assert said[1].endswith("its decoders have self-attention, and this model's has an SSRU.")
+    assert said[1].endswith("CTranslate2's decoders have self-attention, and this model's has an SSRU.")
 
     for field, flag in NOT_UNDERSTOOD.items():
         with pytest.raises(UserError, match=f"{flag} means nothing"):
