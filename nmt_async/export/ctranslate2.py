@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from nmt_async.decoding.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.model.attention import CrossAttention, SelfAttention
+from nmt_async.model.decoder_layers import AttentionDecoderLayer
 from nmt_async.model.embedding import Embedding, sinusoid_positions
-from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer, FeedForward
+from nmt_async.model.layers import NORM_EPSILON, EncoderLayer, FeedForward
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -61,6 +62,8 @@ def unsupported(loaded: LoadedModel) -> str | None:
     if not isinstance(loaded.model, Transformer):
         kind = loaded.configuration.model
         return f"it holds Transformers only, and this model is of type {'ensemble' if kind == 'transformer' else kind}"
+    if loaded.configuration.decoder_autoreg != "self-attention":
+        return "CTranslate2's decoders have self-attention, and this model's has an SSRU"
     if loaded.configuration.heads > np.iinfo(np.int16).max:
         return f"it counts at most {np.iinfo(np.int16).max:,} heads"
     return None
@@ -133,7 +136,7 @@ def _encoder_layer(written: Any, layer: nn.Module) -> None:
 
 
 def _decoder_layer(written: Any, layer: nn.Module) -> None:
-    assert isinstance(layer, DecoderLayer)
+    assert isinstance(layer, AttentionDecoderLayer)
     _self_attention(written.self_attention, layer.attention, layer.around_attention.norm)
     _cross_attention(written.attention, layer.cross_attention, layer.around_cross_attention.norm)
     _feed_forward(written.ffn, layer.feed_forward, layer.around_feed_forward.norm)

@@ -31,7 +31,7 @@ class ExportOptions:
     """
 
     format: str = option(
-        "marian", "Whose model it becomes; huggingface takes models of --norm post only.",
+        "marian", "Whose model it becomes; huggingface takes models of --norm post only, marian alone SSRUs.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
     quantization: str = option("float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS)

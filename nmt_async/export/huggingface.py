@@ -41,6 +41,8 @@ def reason_against(configuration: ModelConfiguration) -> str | None:
     """Why MarianMTModel cannot hold such a model; None if it can."""
     if configuration.model != "transformer":
         return "MarianMTModel is a Transformer, and this model is recurrent"
+    if configuration.decoder_autoreg != "self-attention":
+        return "MarianMTModel's decoder has self-attention, and this model's has an SSRU"
     if configuration.norm != "post":
         return "MarianMTModel normalises after each sub-layer, and this model before (train it with --norm post)"
     return None

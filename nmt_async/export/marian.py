@@ -34,6 +34,9 @@ from nmt_async.writing import write_whole
 MODEL = "model.npz"
 DECODER = "decoder.yml"
 CONFIGURATION = "special:model.yml"
+FOR_8_BITS = "_QuantMultA"
+"""Ends the names of numbers (scripts/alphas of the browser models' Marian) by which a product in 8 bits scales what it
+multiplies; in float32 nothing is scaled."""
 MOST_CONFIGURATION = 2**20
 """Bytes of the configuration in a model file; Marian's has two thousand."""
 
@@ -50,7 +53,7 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
         raise UserError(f"{loaded.folder} cannot be exported to Marian: {reason}.")
     named = {name: parameter.detach().cpu() for name, parameter in loaded.model.named_parameters()}
     text = marian_configuration.written(configuration).encode() + b"\0"  # Marian reads a string of C
-    expected = places(configuration, marian_configuration.KINDS[configuration.norm])
+    expected = places(configuration, marian_configuration.kind_of(configuration))
     arrays = {**to_marian(expected, named), CONFIGURATION: np.frombuffer(text, dtype=np.int8)}
     write_npz(folder / MODEL, arrays)
     vocabularies = ["source.spm", "target.spm"]
@@ -69,7 +72,7 @@ def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
     batch, as of 1.12.42 on a CPU, so it is given one at a time.
     """
     options = DecodingOptions()
-    one_by_one = marian_configuration.KINDS[configuration.norm] == "transformer-new"
+    one_by_one = marian_configuration.kind_of(configuration) == "transformer-new"
     values = {
         "relative-paths": True,
         "models": [MODEL],
@@ -164,7 +167,7 @@ def _check_arrays(file: NpzFile, expected: list[Place]) -> None:
         if array.kind not in (np.dtype("<f4"), np.dtype("<f2")):
             raise ValueError(f"{place.marian} has type {shown(str(array.kind))}, and only float32 and float16 are read")
     others = file.names() - {place.marian for place in expected} - {CONFIGURATION}
-    others = {name for name in others if not name.startswith("special:")}
+    others = {name for name in others if not name.startswith("special:") and not name.endswith(FOR_8_BITS)}
     if others:
         raise ValueError(f"it holds {shown(min(others))}, which no model of its configuration has here")
 

@@ -15,9 +15,6 @@ from nmt_async.errors import shown
 from nmt_async.export.marian_names import NAMES
 from nmt_async.model.configuration import ModelConfiguration
 
-KINDS = {"post": "transformer", "pre": "transformer-new"}
-"""Marian's ``type`` to export to; see `nmt_async.export.marian_names` for what is wrong with the other one."""
-
 ACTIVATIONS = ("relu", "swish", "gelu")
 EXACT_GELU = (1, 12, 42)
 """Of versions before it is not known whether their gelu is x * sigmoid(1.702 x)."""
@@ -34,7 +31,6 @@ FIXED: dict[str, Any] = {
     "transformer-alibi-shift": False,
     "transformer-alibi-trainable": False,
     "transformer-attention-mask": "default",
-    "transformer-decoder-autoreg": "self-attention",
     "transformer-decoder-dim-ffn": 0,
     "transformer-decoder-ffn-depth": 0,
     "transformer-depth-scaling": False,
@@ -72,12 +68,18 @@ WITHOUT_MEANING = {
 MEANT = {
     "type", "version",
     "dim-emb", "dim-vocabs", "enc-depth", "dec-depth", "tied-embeddings", "tied-embeddings-all", "tied-embeddings-src",
-    "transformer-dim-ffn", "transformer-ffn-activation", "transformer-heads", "transformer-postprocess",
-    "transformer-postprocess-top", "transformer-preprocess",
+    "transformer-decoder-autoreg", "transformer-dim-ffn", "transformer-ffn-activation", "transformer-heads",
+    "transformer-postprocess", "transformer-postprocess-top", "transformer-preprocess",
 }  # fmt: skip
 
 DROPOUT = 0.1
 """Of an imported model, for those who train it further: Marian does not save its own."""
+
+AUTOREG = {
+    "self-attention": {"transformer-decoder-autoreg": "self-attention"},
+    "ssru": {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"},
+}
+"""Of each way to read the words before."""
 
 NORMS = {"pre": ("n", "da", "n"), "post": ("", "dan", "")}
 """Of each placement of layer normalisation: preprocess, postprocess and postprocess-top."""
@@ -90,11 +92,17 @@ def reason_against(configuration: ModelConfiguration) -> str | None:
     return None
 
 
+def kind_of(configuration: ModelConfiguration) -> str:
+    """Marian's ``type`` to export to; see `nmt_async.export.marian_names` for what is wrong with the other one."""
+    self_attention = configuration.decoder_autoreg == "self-attention"
+    return "transformer-new" if configuration.norm == "pre" and self_attention else "transformer"
+
+
 def written(configuration: ModelConfiguration) -> str:
     """The configuration in Marian's words, YAML."""
     before, after, top = NORMS[configuration.norm]
     values = FIXED | {
-        "type": KINDS[configuration.norm],
+        "type": kind_of(configuration),
         "version": f"nmt-async {__version__}",
         "dim-emb": configuration.dim_emb,
         "dim-vocabs": [configuration.source_vocabulary, configuration.target_vocabulary],
@@ -110,6 +118,7 @@ def written(configuration: ModelConfiguration) -> str:
         "transformer-postprocess": after,
         "transformer-postprocess-top": top,
         "layer-normalization": False,
+        **AUTOREG[configuration.decoder_autoreg],
     }
     text: str = yaml.safe_dump(values, sort_keys=True)
     return text
@@ -137,6 +146,7 @@ def read(values: dict[str, Any]) -> ModelConfiguration:
             "source_vocabulary": sizes[0],
             "target_vocabulary": sizes[1],
             "norm": _norm(values),
+            "decoder_autoreg": _decoder_autoreg(values),
             "activation": _activation(values),
             "tied": _tied(values),
             "dropout": DROPOUT,
@@ -184,6 +194,21 @@ def _norm(values: dict[str, Any]) -> str:
             return name
     described = ", ".join(f"{key} {shown(value)}" for key, value in zip(keys, written, strict=True))
     raise ValueError(f"it has {described}; only n, da and top n, or dan alone can be computed here")
+
+
+def _decoder_autoreg(values: dict[str, Any]) -> str:
+    name = values.get("transformer-decoder-autoreg", "self-attention")
+    if name == "self-attention":
+        return "self-attention"
+    if name != "rnn":
+        raise ValueError(
+            f"transformer-decoder-autoreg is {shown(name)}, and only 'self-attention' and 'rnn' can be computed here"
+        )
+    if values.get("dec-cell") != "ssru":
+        raise ValueError(f"dec-cell is {shown(values.get('dec-cell'))}, and only 'ssru' can be computed here")
+    if values.get("layer-normalization"):
+        raise ValueError("its recurrence has a layer normalisation of its own (layer-normalization)")
+    return "ssru"
 
 
 def _tied(values: dict[str, Any]) -> str:

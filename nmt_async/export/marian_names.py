@@ -20,7 +20,7 @@ Pair = tuple[str, str]
 class Names(Protocol):
     """The names of one of them.
 
-    Sides are ``encoder`` and ``decoder``, layers count from 0, blocks are ``self``, ``context`` and ``ffn``.
+    Sides are ``encoder`` and ``decoder``, layers count from 0, blocks are ``self`` or ``rnn``, ``context`` and ``ffn``.
 
     Attributes:
         flat: biases and norms have the shape (width,) instead of (1, width).
@@ -30,6 +30,9 @@ class Names(Protocol):
 
     def projection(self, side: str, layer: int, block: str, letter: str) -> Pair:
         """Of an attention's query, key, value or output (q, k, v, o)."""
+
+    def ssru(self, layer: int) -> tuple[str, str, str]:
+        """Of W, W_f and b_f in the decoder."""
 
     def feed_forward(self, side: str, layer: int, number: int) -> Pair:
         """Of the first or the second (1, 2) of the two layers."""
@@ -54,6 +57,11 @@ class TransformerNames:
         prefix = f"{side}_l{layer + 1}_{block}"
         return f"{prefix}_W{letter}", f"{prefix}_b{letter}"
 
+    def ssru(self, layer: int) -> tuple[str, str, str]:
+        """See `Names`."""
+        prefix = f"decoder_l{layer + 1}_rnn"
+        return f"{prefix}_W", f"{prefix}_Wf", f"{prefix}_bf"
+
     def feed_forward(self, side: str, layer: int, number: int) -> Pair:
         """See `Names`."""
         prefix = f"{side}_l{layer + 1}_ffn"
@@ -61,7 +69,8 @@ class TransformerNames:
 
     def norm(self, side: str, layer: int, block: str) -> Pair:
         """See `Names`."""
-        prefix = f"{side}_l{layer + 1}_{block}_" + ("ffn" if block == "ffn" else "Wo")
+        end = {"ffn": "_ffn", "rnn": "" if self._suffix else "_ffn"}.get(block, "_Wo")
+        prefix = f"{side}_l{layer + 1}_{block}{end}"
         return f"{prefix}_ln_scale{self._suffix}", f"{prefix}_ln_bias{self._suffix}"
 
     def top(self, side: str) -> Pair:
@@ -89,6 +98,11 @@ class TransformerNewNames:
         kind = "crossAttention" if block == "context" else "selfAttention"
         return _of(f"{self._block(side, layer, block)}->{kind}->{letter}Proj")
 
+    def ssru(self, layer: int) -> tuple[str, str, str]:
+        """See `Names`."""
+        cell = f"{self._block('decoder', layer, 'rnn')}->rnn->cell"
+        return f"{cell}->iProj->weight", *_of(f"{cell}->fProj")
+
     def feed_forward(self, side: str, layer: int, number: int) -> Pair:
         """See `Names`."""
         place, kind = self._feed_forward[number]
@@ -104,7 +118,7 @@ class TransformerNewNames:
 
     def _block(self, side: str, layer: int, block: str) -> str:
         own = "selfAttentionBlock" if side == "encoder" else "autoRegressiveBlock"
-        name = {"self": own, "context": "crossAttentionBlock", "ffn": "filterBlock"}[block]
+        name = {"self": own, "rnn": own, "context": "crossAttentionBlock", "ffn": "filterBlock"}[block]
         return f"{self._stack(side)}->layers->at({layer})->as<marian::nn::{LAYERS[side]}>()->{name}"
 
     def _stack(self, side: str) -> str:

@@ -86,8 +86,14 @@ def _embeddings(configuration: ModelConfiguration) -> Iterator[Place]:
 
 def _layer(configuration: ModelConfiguration, names: Names, side: str, layer: int) -> Iterator[Place]:
     width, inner, module = configuration.dim_emb, configuration.dim_ffn, f"{side}.{layer}"
-    attentions = {"self": ("attention", {"q": ("query_key_value", 0), "k": ("query_key_value", 1),
-                                         "v": ("query_key_value", 2), "o": ("output", 0)})}  # fmt: skip
+    attentions = {}
+    if side == "decoder" and configuration.decoder_autoreg == "ssru":
+        yield from _ssru(configuration, names, layer)
+    else:
+        attentions["self"] = (
+            "attention",
+            {"q": ("query_key_value", 0), "k": ("query_key_value", 1), "v": ("query_key_value", 2), "o": ("output", 0)},
+        )
     if side == "decoder":
         attentions["context"] = (
             "cross_attention",
@@ -101,6 +107,15 @@ def _layer(configuration: ModelConfiguration, names: Names, side: str, layer: in
     yield from _linear(names, names.feed_forward(side, layer, 1), f"{module}.feed_forward.inner", (width, inner))
     yield from _linear(names, names.feed_forward(side, layer, 2), f"{module}.feed_forward.outer", (inner, width))
     yield from _norm(configuration, names, names.norm(side, layer, "ffn"), f"{module}.around_feed_forward.norm")
+
+
+def _ssru(configuration: ModelConfiguration, names: Names, layer: int) -> Iterator[Place]:
+    width, module = configuration.dim_emb, f"decoder.{layer}.ssru"
+    inputs, forget, bias = names.ssru(layer)
+    yield Place(inputs, f"{module}.input_and_forget.weight", (width, width), transposed=True)
+    yield Place(forget, f"{module}.input_and_forget.weight", (width, width), width, transposed=True)
+    yield Place(bias, f"{module}.forget_bias", _row(names, width))
+    yield from _norm(configuration, names, names.norm("decoder", layer, "rnn"), f"decoder.{layer}.around_ssru.norm")
 
 
 def _linear(names: Names, pair: Pair, module: str, shape: tuple[int, int], first: int = 0) -> Iterator[Place]:

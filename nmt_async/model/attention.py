@@ -126,6 +126,7 @@ class CrossAttention(nn.Module):
 
 
 def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:
-    """Glorot uniform for a matrix that holds ``parts`` alike beneath each other; biases zero."""
+    """Glorot uniform for a matrix that holds ``parts`` alike beneath each other; its bias, if it has one, zero."""
     glorot(linear.weight, parts, generator)
-    nn.init.zeros_(linear.bias)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)

@@ -16,8 +16,9 @@ GROUP = "Model"
 
 MODELS = ("transformer", "rnn")
 MARIANS_NAMES = {"s2s": "rnn"}
+DECODER_AUTOREG = ("self-attention", "ssru")
 OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
-                "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
+                "decoder_autoreg": "transformer", "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
 """Which of a configuration's fields mean something in one model only; in the others they are 0 or empty."""
 
 MOST = {
@@ -26,7 +27,7 @@ MOST = {
 }  # fmt: skip
 """The largest sizes; what is above is a slip of the hand, or meant to take all memory."""
 
-DEFAULTS = {"norm": "pre", "activation": "relu"}
+DEFAULTS = {"norm": "pre", "activation": "relu", "decoder_autoreg": "self-attention"}
 """Of options that no preset gives, where nobody gave them: else they could not be refused where they mean nothing."""
 
 
@@ -52,6 +53,7 @@ class ModelConfiguration:
     max_positions: int = 1024
     model: str = "transformer"
     dim_rnn: int = 0
+    decoder_autoreg: str = "self-attention"
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values for a manifest, the model's name first; without those that mean nothing in this model."""
@@ -62,7 +64,7 @@ class ModelConfiguration:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ModelConfiguration:
-        """What `as_mapping` gave; without a model's name, as before there was a second one, it is a Transformer.
+        """What `as_mapping` gave; what is not said is what it was before that could be chosen.
 
         Raises:
             TypeError: a field is missing, unknown, of another type, or another model's.
@@ -94,6 +96,8 @@ class ModelConfiguration:
             raise ValueError(f"tied is {shown(self.tied)}")
         if self.model == "transformer" and self.norm not in ("pre", "post"):
             raise ValueError(f"norm is {shown(self.norm)}")
+        if self.model == "transformer" and self.decoder_autoreg not in DECODER_AUTOREG:
+            raise ValueError(f"decoder_autoreg is {shown(self.decoder_autoreg)}")
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -175,6 +179,14 @@ class ModelOptions:
         group=GROUP,
         choices=("relu", "swish", "gelu"),
         flags=("--activation", "--transformer-ffn-activation"),
+    )
+    decoder_autoreg: str | None = option(
+        None,
+        "transformer: how the decoder reads the words before; ssru, a recurrence, makes translating cheaper "
+        "(default: self-attention; Marian: transformer-decoder-autoreg rnn, dec-cell ssru).",
+        group=GROUP,
+        choices=DECODER_AUTOREG,
+        flags=("--decoder-autoreg", "--transformer-decoder-autoreg"),
     )
     dropout: float | None = option(
         None,

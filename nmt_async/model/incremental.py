@@ -5,9 +5,14 @@ side, and a mask says which of them are a hypothesis' own past. So reordering a 
 copying each hypothesis' past would move all keys and values, and the keys and values of the source are never
 repeated for the hypotheses. Hypotheses soon have most of their past in common: now and then, slots that are in
 nobody's past any more are given up.
+
+With an SSRU in the place of self-attention (`nmt_async.model.ssru`), only those of the source are here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,11 +26,10 @@ FIRST_CAPACITY = 64
 
 
 class LayerCache:
-    """One decoder layer's keys and values.
+    """One decoder layer's keys and values of the source.
 
     Attributes:
-        memory_key, memory_value: of the source, (sentences, heads, source_length, d / heads).
-        slots: keys and values of past subwords; the first ``used`` of (2, sentences, heads, capacity, d / heads).
+        memory_key, memory_value: (sentences, heads, source_length, d / heads).
         noting: whether `attention` is to be noted.
         attention: to the source, of the newest subwords, (sentences, beam, source_length); None if not noted.
     """
@@ -33,14 +37,37 @@ class LayerCache:
     def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
         self.memory_key = memory_key.contiguous()  # else each step's products would copy them
         self.memory_value = memory_value.contiguous()
-        sentences, heads, _, width = memory_key.shape
-        self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
-        self.used = 0
         self.noting = False
         self.attention: Tensor | None = None
 
-    def append(self, key: Tensor, value: Tensor, shown: int) -> tuple[Tensor, Tensor]:
-        """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the first ``shown`` slots."""
+    def keep(self, kept: Tensor, moved: Tensor) -> None:
+        """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
+        remaining, from_where = len(kept), kept[moved]
+        self.memory_key[moved] = self.memory_key[from_where]
+        self.memory_key = self.memory_key[:remaining]
+        self.memory_value[moved] = self.memory_value[from_where]
+        self.memory_value = self.memory_value[:remaining]
+
+
+class AttentionCache(LayerCache):
+    """The same, and keys and values of past subwords.
+
+    Attributes:
+        slots: the first ``used`` of (2, sentences, heads, capacity, d / heads).
+        past: the additive mask (sentences, 1, beam, slots) of the newest subwords' own past; the state sets it.
+    """
+
+    past: Tensor
+
+    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
+        super().__init__(memory_key, memory_value)
+        sentences, heads, _, width = memory_key.shape
+        self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
+        self.used = 0
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the slots of `past`."""
+        shown = self.past.shape[3]
         used = self.used + key.shape[2]
         capacity = self.slots.shape[3]
         if shown > capacity:
@@ -62,49 +89,38 @@ class LayerCache:
         self.slots[:, :, :, : self.used] = taken.view(sides, sentences, heads, self.used, width)
 
     def keep(self, kept: Tensor, moved: Tensor) -> None:
-        """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
-        remaining, from_where = len(kept), kept[moved]
+        """See `LayerCache`."""
+        super().keep(kept, moved)
         past = self.slots[:, :, :, : self.used]
-        past[:, moved] = past[:, from_where]
-        self.slots = self.slots[:, :remaining]
-        self.memory_key[moved] = self.memory_key[from_where]
-        self.memory_key = self.memory_key[:remaining]
-        self.memory_value[moved] = self.memory_value[from_where]
-        self.memory_value = self.memory_value[:remaining]
+        past[:, moved] = past[:, kept[moved]]
+        self.slots = self.slots[:, : len(kept)]
 
 
 class TransformerState(DecoderState):
-    """The state of a Transformer's decoder.
+    """The state of a Transformer's decoder, without what its layers remember of earlier words.
 
     Attributes:
-        position: subwords so far.
         layers: a cache for each decoder layer.
+        position: subwords so far.
         memory_mask: 0 at source tokens and minus infinity at padding, (sentences, 1, 1, source_length).
-        past: 0 at a hypothesis' own past, minus infinity at that of others and where nothing is yet,
-            (sentences, beam, slots), slots a multiple of `LANES`.
-        used: slots in use.
     """
 
-    def __init__(self, layers: list[LayerCache], memory_mask: Tensor, sentences: int) -> None:
+    def __init__(self, layers: Sequence[LayerCache], memory_mask: Tensor) -> None:
         self.layers = layers
         self.memory_mask = memory_mask
-        self.sentences = sentences
+        self.sentences = len(memory_mask)
         self.beam = 1
         self.position = 0
-        self.used = 0
-        self.past = memory_mask.new_empty(sentences, 1, 0)
 
-    def reorder(self, parents: Tensor) -> None:
-        beam = parents.shape[1]
-        self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
-        self.beam = beam
+    def advance(self) -> None:
+        """Goes one position on, for the subwords that the layers are to read next."""
+        self.position += 1
 
     def keep(self, kept: Tensor) -> None:
         moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
         for layer in self.layers:
             layer.keep(kept, moved)
         self.memory_mask = self.memory_mask.index_select(0, kept)
-        self.past = self.past.index_select(0, kept)
         self.sentences = len(kept)
 
     def note_attention(self) -> None:
@@ -115,9 +131,32 @@ class TransformerState(DecoderState):
         """The last layer's."""
         return self.layers[-1].attention
 
-    def advance(self) -> Tensor:
-        """Goes one position on; the mask of the new subwords, (sentences, 1, beam, slots)."""
-        self.position += 1
+
+class AttentionState(TransformerState):
+    """The state of a decoder with self-attention.
+
+    Attributes:
+        past: 0 at a hypothesis' own past, minus infinity at that of others and where nothing is yet,
+            (sentences, beam, slots), slots a multiple of `LANES`.
+        used: slots in use.
+    """
+
+    def __init__(self, layers: Sequence[LayerCache], memory_mask: Tensor) -> None:
+        super().__init__(layers, memory_mask)
+        self.past = memory_mask.new_empty(self.sentences, 1, 0)
+        self.used = 0
+
+    def reorder(self, parents: Tensor) -> None:
+        self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
+        self.beam = parents.shape[1]
+
+    def keep(self, kept: Tensor) -> None:
+        super().keep(kept)
+        self.past = self.past.index_select(0, kept)
+
+    def advance(self) -> None:
+        """See `TransformerState`."""
+        super().advance()
         if in_lanes(self.used + self.beam) > self.past.shape[2]:
             self._tidy()
         begin, self.used = self.used, self.used + self.beam
@@ -125,7 +164,8 @@ class TransformerState(DecoderState):
         if slots > self.past.shape[2]:
             self.past = F.pad(self.past, (0, slots - self.past.shape[2]), value=float("-inf"))
         self.past[:, :, begin : self.used].diagonal(dim1=1, dim2=2).zero_()
-        return self.past[:, None]
+        for layer in self.layers:
+            cast(AttentionCache, layer).past = self.past[:, None]
 
     def _tidy(self) -> None:
         """Gives up slots that are in no hypothesis' past, if at least half of all are free then."""
@@ -136,5 +176,5 @@ class TransformerState(DecoderState):
         chosen = live.byte().argsort(dim=1, descending=True, stable=True)[:, :needed]
         self.past = self.past.gather(2, chosen[:, None].expand(-1, self.beam, -1))
         for layer in self.layers:
-            layer.choose(chosen)
+            cast(AttentionCache, layer).choose(chosen)
         self.used = needed

@@ -1,4 +1,4 @@
-"""Encoder and decoder layers, with layer normalisation before or after each sub-layer."""
+"""The encoder's layer, and what it shares with the decoder's: the feed-forward layer, and what stands around both."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.attention import CrossAttention, SelfAttention
+from nmt_async.model.attention import SelfAttention
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.incremental import LayerCache
 from nmt_async.model.linear import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "swish": F.silu, "gelu": F.gelu}
@@ -61,49 +60,5 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, source_length, d) to the same; ``mask`` as in `SelfAttention.attend`."""
         x = self.around_attention(x, lambda inner: self.attention(inner, mask))
-        result: Tensor = self.around_feed_forward(x, self.feed_forward)
-        return result
-
-
-class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder, and a feed-forward layer."""
-
-    def __init__(self, configuration: ModelConfiguration) -> None:
-        super().__init__()
-        self.attention = SelfAttention(configuration.dim_emb, configuration.heads)
-        self.cross_attention = CrossAttention(configuration.dim_emb, configuration.heads)
-        self.feed_forward = FeedForward(configuration)
-        self.around_attention = Residual(configuration)
-        self.around_cross_attention = Residual(configuration)
-        self.around_feed_forward = Residual(configuration)
-
-    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
-        """(batch, target_length, d) to the same, looking at ``memory`` (batch, source_length, d)."""
-        key, value = self.cross_attention.project_memory(memory)
-        x = self.around_attention(x, lambda inner: self.attention(inner, None, causal=True))
-        x = self.around_cross_attention(x, lambda inner: self.cross_attention.attend(inner, key, value, memory_mask))
-        result: Tensor = self.around_feed_forward(x, self.feed_forward)
-        return result
-
-    def step(self, x: Tensor, cache: LayerCache, past: Tensor, memory_mask: Tensor) -> Tensor:
-        """The newest subword of every hypothesis, (sentences, beam, d) to the same.
-
-        Args:
-            cache: this layer's; the newest keys and values are added to it.
-            past: the additive mask (sentences, 1, beam, slots) of a hypothesis' own past.
-            memory_mask: the additive mask (sentences, 1, 1, source_length) of the source.
-        """
-
-        def attend(inner: Tensor) -> Tensor:
-            query, key, value = self.attention.project(inner)
-            return self.attention.attend_step(query, *cache.append(key, value, past.shape[3]), past)
-
-        def attend_memory(inner: Tensor) -> Tensor:
-            if cache.noting:
-                cache.attention = self.cross_attention.weights(inner, cache.memory_key, memory_mask)
-            return self.cross_attention.attend_step(inner, cache.memory_key, cache.memory_value, memory_mask)
-
-        x = self.around_attention(x, attend)
-        x = self.around_cross_attention(x, attend_memory)
         result: Tensor = self.around_feed_forward(x, self.feed_forward)
         return result

@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes, initialise_parts
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
 from nmt_async.model.decoder_state import DecoderState, TranslationModel
 from nmt_async.model.embedding import Embedding, sinusoid_positions
-from nmt_async.model.incremental import LayerCache, TransformerState
+from nmt_async.model.incremental import TransformerState
 from nmt_async.model.initial import by_width
-from nmt_async.model.layers import NORM_EPSILON, DecoderLayer, EncoderLayer
+from nmt_async.model.layers import NORM_EPSILON, EncoderLayer
 from nmt_async.model.linear import Make, Product
+from nmt_async.model.ssru import SSRU
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -44,7 +46,8 @@ class Transformer(TranslationModel):
         self.output_weight = target if configuration.tied != "none" else nn.Parameter(torch.empty_like(target))
         self.output_bias = nn.Parameter(torch.empty(configuration.target_vocabulary))
         self.encoder = nn.ModuleList(EncoderLayer(configuration) for _ in range(configuration.enc_depth))
-        self.decoder = nn.ModuleList(DecoderLayer(configuration) for _ in range(configuration.dec_depth))
+        decoder_layer = DECODER_LAYERS[configuration.decoder_autoreg]
+        self.decoder = nn.ModuleList(decoder_layer(configuration) for _ in range(configuration.dec_depth))
         pre = configuration.norm == "pre"
         self.encoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
         self.decoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
@@ -57,8 +60,10 @@ class Transformer(TranslationModel):
         generator = torch.Generator().manual_seed(seed)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                parts = {"query_key_value": 3, "key_value": 2}.get(name.rpartition(".")[2], 1)
+                parts = {"query_key_value": 3, "key_value": 2, "input_and_forget": 2}.get(name.rpartition(".")[2], 1)
                 initialise_parts(module, parts, generator)
+            elif isinstance(module, SSRU):
+                module.forget_bias.zero_()
         embeddings = {id(weight): weight for weight in self._embedding_matrices()}
         for weight in embeddings.values():
             by_width(weight, generator)
@@ -117,11 +122,9 @@ class Transformer(TranslationModel):
         length = in_lanes(source.shape[1])
         memory = F.pad(memory, (0, 0, 0, length - source.shape[1]))
         real = padding_mask(source_lengths, length)
-        caches = [
-            LayerCache(*cast(DecoderLayer, layer).cross_attention.project_memory(memory)) for layer in self.decoder
-        ]
+        caches = [cast(DecoderLayer, layer).start(memory) for layer in self.decoder]
         additive = memory.new_zeros(real.shape).masked_fill_(~real, float("-inf"))[:, None, None]
-        return TransformerState(caches, additive, len(source))
+        return DECODER_LAYERS[self.configuration.decoder_autoreg].state(caches, additive)
 
     def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:
         """The next subword's logits; see `nmt_async.model.decoder_state.TranslationModel`."""
@@ -131,7 +134,7 @@ class Transformer(TranslationModel):
         else:
             x = self.target_embedding(previous.view(-1, 1), state.position)
         x = self._drop(x).view(state.sentences, state.beam, -1)
-        past = state.advance()
+        state.advance()
         for layer, cache in zip(self.decoder, state.layers, strict=True):
-            x = cast(DecoderLayer, layer).step(x, cache, past, state.memory_mask)
+            x = cast(DecoderLayer, layer).step(x, cache, state.memory_mask)
         return self.logits(self.decoder_top(x).view(state.sentences * state.beam, -1))

@@ -12,18 +12,25 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.text.batch import END, UNKNOWN, Batch, pad
 
+TRANSFORMER = {"model": "transformer", "heads": 2, "dim_ffn": 12, "norm": "pre", "activation": "relu"}
+KINDS = {
+    "transformer": TRANSFORMER,
+    "ssru": {**TRANSFORMER, "decoder_autoreg": "ssru", "dec_depth": 2},
+    "rnn": {"model": "rnn", "dim_rnn": 12},
+}
+"""Of models whose decoders remember the past in different ways."""
+
 
 def random_model(seed, vocabulary, eagerness=0.0, kind="transformer"):
     """A model whose output bias makes some subwords likely, the end by ``eagerness`` more."""
-    sizes = {"dim_rnn": 12} if kind == "rnn" else {"heads": 2, "dim_ffn": 12, "norm": "pre", "activation": "relu"}
     configuration = ModelConfiguration.from_mapping(
-        {"model": kind, "source_vocabulary": vocabulary, "target_vocabulary": vocabulary, "dim_emb": 8,
-         "enc_depth": 1, "dec_depth": 1, "dropout": 0.0, "tied": "all", **sizes}
+        {"source_vocabulary": vocabulary, "target_vocabulary": vocabulary, "dim_emb": 8, "enc_depth": 1,
+         "dec_depth": 1, "dropout": 0.0, "tied": "all", **KINDS[kind]}
     )  # fmt: skip
     model = build_model(configuration, seed).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        model.output_weight.mul_(2.0 if kind == "transformer" else 4.0)
+        model.output_weight.mul_(4.0 if kind == "rnn" else 2.0)
         model.output_bias.copy_(torch.randn(vocabulary, generator=generator))
         model.output_bias[END] += eagerness
     return model

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from definitions import decode, random_model, random_sources
+from definitions import KINDS, decode, random_model, random_sources
 
 from nmt_async.decoding.alignment import AlignmentForm, links
 from nmt_async.decoding.beam import Search
@@ -14,7 +14,6 @@ from nmt_async.decoding.ensemble import Ensemble
 from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.errors import UserError
 from nmt_async.model import conditional
-from nmt_async.model.configuration import MODELS
 from nmt_async.text.batch import END, Batch, pad
 
 SEARCH = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True)
@@ -47,13 +46,13 @@ def looked_at(monkeypatch):
     def compute(kind, model, source, ids):
         batch = Batch(*pad([source.numpy()]), *pad([[*ids, END]]))
         with torch.no_grad():
-            return {"transformer": transformers, "rnn": recurrent}[kind](model, batch)
+            return (recurrent if kind == "rnn" else transformers)(model, batch)
 
     return compute
 
 
 @pytest.mark.parametrize("sampling", [None, SamplingMethod()], ids=["search", "sample"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_alignment_is_what_the_forward_pass_looks_at(kind, sampling, looked_at):
     model = random_model(3, 60, eagerness=1.0, kind=kind)
     sources = random_sources(7, 60, [3, 9, 1, 5, 2])
@@ -65,7 +64,7 @@ def test_an_alignment_is_what_the_forward_pass_looks_at(kind, sampling, looked_a
             torch.testing.assert_close(torch.tensor(hypothesis.alignment).double(), expected)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_asking_for_alignments_changes_no_translation_and_an_ensemble_has_its_first_models(kind):
     model, other = random_model(3, 60, 1.0, kind), random_model(4, 60, 1.0, "rnn")
     sources = random_sources(7, 60, [3, 9, 1])

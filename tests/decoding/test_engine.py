@@ -127,6 +127,13 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert engine_named("auto", loaded, Search(), CPU, pytest.fail) is not None
     assert engine_named("torch", recurrent, Search(), CPU, pytest.fail) is None
 
+    configuration = ModelOptions(preset="tiny", decoder_autoreg="ssru").configuration(38, 38, True)
+    simpler = LoadedModel(build_model(configuration), vocabulary, vocabulary, configuration, tmp_path)
+    with pytest.raises(UserError, match=r"--engine ctranslate2: .*this model's has an SSRU; give --engine torch"):
+        engine_named("ctranslate2", simpler, Search(), CPU, pytest.fail)
+    assert engine_named("auto", simpler, Search(), CPU, said.append) is None
+    assert said[1].endswith("CTranslate2's decoders have self-attention, and this model's has an SSRU.")
+
     for field, flag in NOT_UNDERSTOOD.items():
         with pytest.raises(UserError, match=f"{flag} is unknown, or something else; give --engine torch"):
             engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)

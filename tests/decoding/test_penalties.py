@@ -14,7 +14,7 @@ PENALTIES = st.builds(Penalties, st.sampled_from([0.0, 0.6, 1.0, 2.5]), st.sampl
 
 @given(PENALTIES, st.floats(-50.0, 0.0), st.integers(1, 40))
 def test_the_penalty_for_each_subword_is_subtracted_before_the_length_divides(penalties, score, length):
-    (ranked,) = penalties.ranked(torch.tensor([score]).double(), length).tolist()
+    (ranked,) = penalties.ranked(torch.tensor([score], dtype=torch.float64), length).tolist()
     assert ranked == pytest.approx((score - length * penalties.word_penalty) / length**penalties.normalize)
 
 

@@ -7,14 +7,13 @@ import math
 
 import pytest
 import torch
-from definitions import CONSTRAINTS, allowed, decode, next_log_probabilities, random_model, random_sources
+from definitions import CONSTRAINTS, KINDS, allowed, decode, next_log_probabilities, random_model, random_sources
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt_async.decoding.beam import Search
 from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import MODELS
 from nmt_async.text.batch import END
 
 FULL = SamplingMethod()
@@ -46,7 +45,7 @@ def test_a_subword_is_drawn_as_often_as_its_probability_says(method, expected):
     assert shares(SamplingMethod.parse(method), [0.1, 0.4, 0.0, 0.2, 0.3]) == pytest.approx(expected, abs=1e-3)
 
 
-@given(seed=st.integers(0, 2**63 - 1), kind=st.sampled_from(MODELS), wanted=st.integers(1, 4))
+@given(seed=st.integers(0, 2**63 - 1), kind=st.sampled_from(sorted(KINDS)), wanted=st.integers(1, 4))
 @settings(max_examples=15, deadline=None)
 def test_a_sample_depends_on_seed_and_sentence_and_on_nothing_else(seed, kind, wanted):
     model = random_model(3, 40, eagerness=1.0, kind=kind)
@@ -72,7 +71,7 @@ def test_another_seed_and_another_number_give_another_sample():
     assert len({found.ids for hypotheses in drawn for found in hypotheses}) > 10
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["topk 1", "nucleus 0.000001", "full 0.0001"])
 def test_where_one_subword_can_be_drawn_sampling_is_greedy_search(method, kind):
     model = random_model(3, 40, eagerness=1.0, kind=kind)

@@ -18,23 +18,25 @@ from nmt_async.text.batch import END
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def recurrent(vocabulary):
-    """A tiny untrained recurrent model that ends soon and says something else for each line."""
-    options = ModelOptions(model="rnn", preset="tiny", dim_emb=8, dim_rnn=12, dec_depth=2)
+OTHERS = {
+    "ssru": {"decoder_autoreg": "ssru", "dim_emb": 16, "dim_ffn": 24, "heads": 2},
+    "rnn": {"model": "rnn", "dim_emb": 8, "dim_rnn": 12},
+}
+
+
+@pytest.fixture(scope="session", params=["transformer", *OTHERS])
+def either(request, model, vocabulary):
+    """Each kind of model, tiny and untrained, that ends soon and says something else for each line."""
+    if request.param == "transformer":
+        return model
+    options = ModelOptions(preset="tiny", dec_depth=2, **OTHERS[request.param])
     model = build_model(options.configuration(vocabulary.size, vocabulary.size, joint=True), seed=3)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        model.output_weight.mul_(6.0)
+        model.output_weight.mul_(6.0 if request.param == "rnn" else 2.0)
         model.output_bias.copy_(torch.randn(vocabulary.size, generator=generator))
         model.output_bias[END] += 1.0
     return model
-
-
-@pytest.fixture(params=["transformer", "rnn"])
-def either(request, model, recurrent):
-    """Each of both kinds of models."""
-    return model if request.param == "transformer" else recurrent
 
 
 @pytest.fixture

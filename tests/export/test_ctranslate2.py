@@ -39,9 +39,9 @@ def vocabularies(tmp_path_factory):
 def make(vocabularies, tmp_path):
     """Makes and loads a model whose every parameter matters: norms and biases are random, too."""
 
-    def made(norm="pre", activation="relu", tied="all", model="transformer", taught=False):
+    def made(norm="pre", activation="relu", tied="all", model="transformer", taught=False, **others):
         source, target = vocabularies if tied != "all" else vocabularies[:1] * 2
-        fields = {"norm": norm, "activation": activation, **SIZES}
+        fields = {"norm": norm, "activation": activation, **SIZES, **others}
         fields = {name: value for name, value in fields.items() if OF_ONE_MODEL.get(name, model) == model}
         configuration = ModelConfiguration.from_mapping(
             {"model": model, "source_vocabulary": source.size, "target_vocabulary": target.size, "tied": tied, **fields}
@@ -162,6 +162,8 @@ def test_an_exported_model_still_translates_the_same(make, tmp_path):
 def test_a_recurrent_model_is_refused_with_the_reason(make, tmp_path):
     with pytest.raises(UserError, match=r"holds Transformers only, and this model is of type rnn"):
         export_ctranslate2(make(model="rnn"), tmp_path / "exported")
+    with pytest.raises(UserError, match=r"have self-attention, and this model's has an SSRU"):
+        export_ctranslate2(make(decoder_autoreg="ssru"), tmp_path / "exported")
     assert files(tmp_path) == {"model"}
 
 

@@ -22,9 +22,11 @@ from nmt_async.export.importing import ImportOptions, import_model
 from nmt_async.export.marian import export_marian
 from nmt_async.export.npz import write_npz
 from nmt_async.export.programs import by_marian
+from nmt_async.model.configuration import DECODER_AUTOREG
 from nmt_async.text.batch import collate
 
 PRE = {"transformer-preprocess": "n", "transformer-postprocess": "da", "transformer-postprocess-top": "n"}
+SSRU = {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"}
 Arrays = dict[str, np.ndarray]
 
 
@@ -89,17 +91,25 @@ def marians_scores(model: Path, vocabs: tuple[Path, Path], pairs: list[tuple[str
     return [float(line) for line in out.split()]
 
 
-def test_a_model_that_marian_trained_translates_here_as_there(post, vocabularies, pairs, lines, tmp_path):
-    vocabs = (vocabularies["joint"],) * 2
-    loaded = imported(post, tmp_path / "run", *vocabs)
+@pytest.fixture(scope="session")
+def student(trained_by_marian):
+    """One of the kind that translates in browsers."""
+    return trained_by_marian(**{**SSRU, "dec-depth": 2, "after-batches": 120, "tied-embeddings-all": True,
+                                "transformer-ffn-activation": "relu"})  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["post", "student"])
+def test_a_model_that_marian_trained_translates_here_as_there(request, kind, vocabularies, pairs, lines, tmp_path):
+    model, vocabs = request.getfixturevalue(kind), (vocabularies["joint"],) * 2
+    loaded = imported(model, tmp_path / "run", *vocabs)
     export_marian(loaded, tmp_path)  # for its decoder.yml
-    same_arrays(post, tmp_path / "model.npz")
-    (tmp_path / "model.npz").write_bytes(post.read_bytes())
+    same_arrays(model, tmp_path / "model.npz")
+    (tmp_path / "model.npz").write_bytes(model.read_bytes())
     options = DecodingOptions(beam_size=1)
     found = compared(loaded, lines, by_marian(tmp_path, loaded, lines, options), options)
     assert found.share >= 0.9  # Marian's limit of length is another
     assert found.score_difference < 1e-4
-    assert our_scores(loaded, pairs) == pytest.approx(marians_scores(post, vocabs, pairs, tmp_path), abs=1e-3)
+    assert our_scores(loaded, pairs) == pytest.approx(marians_scores(model, vocabs, pairs, tmp_path), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +118,10 @@ def test_a_model_that_marian_trained_translates_here_as_there(post, vocabularies
         {**PRE, "tied-embeddings": True, "transformer-ffn-activation": "gelu"},
         {**PRE, "type": "transformer-new", "transformer-ffn-activation": "swish"},
         {"type": "transformer-new", "transformer-ffn-activation": "relu", "tied-embeddings": True},
+        {**PRE, **SSRU, "dec-depth": 2, "tied-embeddings": True},
+        {**SSRU, "type": "transformer-new", "dec-depth": 2},
     ],
-    ids=["pre", "pre-new", "post-new"],
+    ids=["pre", "pre-new", "post-new", "pre-ssru", "post-new-ssru"],
 )
 def test_other_transformers_of_marian_score_here_as_there(trained_by_marian, vocabularies, pairs, options, tmp_path):
     vocabs = vocabularies["source"], vocabularies["target"]
@@ -120,8 +132,9 @@ def test_other_transformers_of_marian_score_here_as_there(trained_by_marian, voc
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("tied", ["all", "target", "none"])
-def test_what_is_exported_and_imported_again_is_the_same_bit_for_bit(saved, norm, tied, tmp_path):
-    before = load_model(saved(norm=norm, tied=tied))
+@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
+def test_what_is_exported_and_imported_again_is_the_same_bit_for_bit(saved, norm, tied, decoder_autoreg, tmp_path):
+    before = load_model(saved(norm=norm, tied=tied, decoder_autoreg=decoder_autoreg))
     (tmp_path / "out").mkdir()
     export_marian(before, tmp_path / "out")
     names = ("vocab.spm",) * 2 if tied == "all" else ("source.spm", "target.spm")
@@ -146,6 +159,15 @@ def test_half_precision_is_read(exported, vocabularies, tmp_path):
     write_npz(tmp_path / "half.npz", arrays)
     loaded = imported(tmp_path / "half.npz", tmp_path / "run", *(vocabularies["joint"],) * 2)
     assert next(loaded.model.parameters()).dtype == torch.float32
+
+
+def test_what_scales_activations_in_8_bits_changes_nothing(exported, vocabularies, tmp_path):
+    alphas = {f"{name}_QuantMultA": np.array([9.5], np.float32) for name in ("encoder_l1_self_Wq", "none")}
+    write_npz(tmp_path / "model.alphas.npz", arrays_of(exported) | alphas)
+    for name, model in (("with", tmp_path / "model.alphas.npz"), ("without", exported)):
+        imported(model, tmp_path / name, *(vocabularies["joint"],) * 2)
+    vectors = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("with", "without")]
+    assert vectors[0] == vectors[1]
 
 
 def said(old: str, new: str) -> Callable[[Arrays], Arrays]:
@@ -175,7 +197,19 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 REFUSED: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "s2s": (said("type: transformer", "type: s2s"), "of type 's2s'"),
-    "ssru": (said("autoreg: self-attention", "autoreg: rnn"), "transformer-decoder-autoreg is 'rnn'"),
+    "average attention": (said("autoreg: self-attention", "autoreg: average-attention"), "only 'self-attention' and"),
+    "no cell": (said("autoreg: self-attention", "autoreg: rnn"), "dec-cell is None"),
+    "another cell": (said("autoreg: self-attention", "autoreg: rnn\ndec-cell: gru"), "dec-cell is 'gru', and only"),
+    "a normalised cell": (
+        lambda arrays: said("autoreg: self-attention", "autoreg: rnn\ndec-cell: ssru")(
+            said("layer-normalization: false", "layer-normalization: true")(arrays)
+        ),
+        "a layer normalisation of its own",
+    ),
+    "ssru without its parameters": (
+        said("autoreg: self-attention", "autoreg: rnn\ndec-cell: ssru"),
+        "'decoder_l1_rnn_W' is missing",
+    ),
     "tied layers": (said("tied-layers: []", "tied-layers: [1, 1]"), "transformer-tied-layers"),
     "learnt positions": (said("train-position-embeddings: false", "train-position-embeddings: true"), "position"),
     "deep filters": (said("transformer-ffn-depth: 2", "transformer-ffn-depth: 3"), "ffn-depth is 3"),

@@ -6,22 +6,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.export.marian_configuration import KINDS, read, written
+from nmt_async.export.marian_configuration import read, written
 from nmt_async.export.marian_names import NAMES
 from nmt_async.export.marian_parameters import from_marian, places, to_marian
 from nmt_async.model.build import build_model
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import DECODER_AUTOREG, ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.options import yaml_mapping
 
 configurations = st.builds(
-    lambda vocabulary, heads, width, ffn, depths, norm, activation, tied: ModelConfiguration(
+    lambda vocabulary, heads, width, ffn, depths, norm, activation, tied, autoreg: ModelConfiguration(
         vocabulary[0], vocabulary[0] if tied == "all" else vocabulary[1], 2 * heads * width, heads, ffn, *depths, norm,
-        activation, 0.1, tied,
+        activation, 0.1, tied, decoder_autoreg=autoreg,
     ),
     st.tuples(st.integers(3, 9), st.integers(3, 9)), st.integers(1, 3), st.integers(1, 2), st.integers(1, 9),
     st.tuples(st.integers(1, 3), st.integers(1, 3)), st.sampled_from(["pre", "post"]),
     st.sampled_from(["relu", "swish", "gelu"]), st.sampled_from(["all", "target", "none"]),
+    st.sampled_from(DECODER_AUTOREG),
 )  # fmt: skip
 
 
@@ -47,4 +48,5 @@ def test_every_number_goes_to_marian_once_and_comes_back_as_it_was(
 def test_marians_words_say_the_whole_configuration(configuration: ModelConfiguration) -> None:
     values = yaml_mapping(written(configuration).encode(), "here")
     assert read(values) == configuration
-    assert values["type"] == KINDS[configuration.norm]
+    pre, attends = configuration.norm == "pre", configuration.decoder_autoreg == "self-attention"
+    assert values["type"] == ("transformer-new" if pre and attends else "transformer")

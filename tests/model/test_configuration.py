@@ -46,16 +46,22 @@ def test_a_configuration_survives_its_mapping(model):
     assert ModelConfiguration.from_mapping(configuration.as_mapping()) == configuration
 
 
-def test_a_mapping_that_names_no_model_is_a_transformers():
+def test_a_mapping_that_names_no_model_and_no_recurrence_is_a_transformers_with_self_attention():
     configuration = ModelOptions(preset="tiny").configuration(100, 100, joint=True)
     values = configuration.as_mapping()
-    del values["model"]
+    assert (values.pop("model"), values.pop("decoder_autoreg")) == ("transformer", "self-attention")
     assert ModelConfiguration.from_mapping(values) == configuration
+
+
+def test_a_way_to_read_earlier_words_that_is_not_known_is_refused():
+    values = ModelOptions(preset="tiny").configuration(100, 100, joint=True).as_mapping()
+    with pytest.raises(ValueError, match="decoder_autoreg is 'sru'"):
+        ModelConfiguration.from_mapping({**values, "decoder_autoreg": "sru"})
 
 
 def test_a_mapping_holds_what_means_something_in_its_model():
     values = ModelOptions(model="rnn", preset="tiny").configuration(100, 100, joint=True).as_mapping()
-    assert values.keys().isdisjoint({"heads", "dim_ffn", "norm", "activation", "max_positions"})
+    assert values.keys().isdisjoint({"heads", "dim_ffn", "norm", "activation", "max_positions", "decoder_autoreg"})
     assert values["dim_rnn"] == 160
 
 
@@ -67,6 +73,7 @@ def test_a_mapping_holds_what_means_something_in_its_model():
         ("rnn", "norm", "pre", "transformer"),
         ("rnn", "norm", "post", "transformer"),
         ("rnn", "activation", "relu", "transformer"),
+        ("rnn", "decoder_autoreg", "ssru", "transformer"),
         ("transformer", "dim_rnn", 64, "rnn"),
     ],
 )

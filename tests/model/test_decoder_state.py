@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.model.configuration import MODELS
 from nmt_async.model.decoder_state import compact
+
+KINDS = {"transformer": {}, "ssru": {"decoder_autoreg": "ssru"}, "rnn": {"model": "rnn"}}
 
 
 def forced(model, batch, beam=1):
@@ -36,6 +37,8 @@ def at_once(model, batch):
     [
         {"norm": "pre"},
         {"norm": "post"},
+        {"decoder_autoreg": "ssru", "norm": "pre"},
+        {"decoder_autoreg": "ssru", "norm": "post"},
         {"model": "rnn"},
         {"model": "rnn", "dec_depth": 1},
         {"model": "rnn", "dec_depth": 3},
@@ -53,10 +56,10 @@ def test_steps_give_the_logits_of_the_forward_pass(tiny, random_batch, changes, 
         torch.testing.assert_close(stepped[:, hypothesis], whole)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [9, 70])  # so long that slots are given up several times
 def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch, kind, length):
-    model = tiny(model=kind).eval()
+    model = tiny(**KINDS[kind]).eval()
     batch = random_batch([4, 2], [2, 2])
     generator = torch.Generator().manual_seed(5)
     beam = 3
@@ -78,10 +81,10 @@ def test_a_reordered_hypothesis_goes_on_from_its_parents_past(tiny, random_batch
             torch.testing.assert_close(logits.view(2, beam, -1)[:, hypothesis], whole[:, -1])
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [[1, 3], [0, 1, 2], [3, 1], [2]])
 def test_forgotten_sentences_leave_the_others_as_they_were(tiny, random_batch, kind, kept):
-    model = tiny(model=kind).eval()
+    model = tiny(**KINDS[kind]).eval()
     batch = random_batch([3, 7, 2, 5], [2, 2, 2, 2])
     words = torch.tensor([[2, 3], [4, 5], [6, 7], [8, 9]])
     with torch.no_grad():

@@ -13,10 +13,12 @@ def logits(model, batch):
         return model(batch)[0]
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize(
+    "changes", [{"activation": "relu"}, {"activation": "gelu"}, {"decoder_autoreg": "ssru"}], ids=str
+)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("int8", 0.2)])
-def test_a_packed_model_computes_the_same(tiny, random_batch, activation, precision, tolerance):
-    model = tiny(activation=activation).float().eval()
+def test_a_packed_model_computes_the_same(tiny, random_batch, changes, precision, tolerance):
+    model = tiny(**changes).float().eval()
     batch = random_batch([5, 3, 8], [4, 6, 2])
     plain = logits(model, batch)
     with packed(model, precision):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.model.configuration import PRESETS, ModelOptions
+from nmt_async.model.configuration import DECODER_AUTOREG, PRESETS, ModelOptions
 from nmt_async.model.embedding import sinusoid_positions
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.transformer import Transformer
@@ -19,11 +19,12 @@ def alone(batch, row):
     return batch._rows(slice(row, row + 1))
 
 
+@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @given(lengths=LENGTHS)
 @settings(max_examples=15, deadline=None)
-def test_padding_does_not_change_a_sentences_logits(tiny, random_batch, norm, lengths):
-    model = tiny(norm=norm).eval()
+def test_padding_does_not_change_a_sentences_logits(tiny, random_batch, norm, decoder_autoreg, lengths):
+    model = tiny(norm=norm, decoder_autoreg=decoder_autoreg).eval()
     batch = random_batch([source for source, _ in lengths], [target for _, target in lengths])
     with torch.no_grad():
         together, _ = model(batch)
@@ -31,8 +32,9 @@ def test_padding_does_not_change_a_sentences_logits(tiny, random_batch, norm, le
     torch.testing.assert_close(together, one_by_one)
 
 
-def test_what_stands_in_padding_means_nothing(tiny, random_batch):
-    model = tiny().eval()
+@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
+def test_what_stands_in_padding_means_nothing(tiny, random_batch, decoder_autoreg):
+    model = tiny(decoder_autoreg=decoder_autoreg).eval()
     batch = random_batch([3, 7], [6, 2])
     with torch.no_grad():
         logits, targets = model(batch)
@@ -43,8 +45,9 @@ def test_what_stands_in_padding_means_nothing(tiny, random_batch):
     assert torch.equal(changed_targets, targets)
 
 
-def test_a_word_is_predicted_from_earlier_words_only(tiny, random_batch):
-    model = tiny().eval()
+@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
+def test_a_word_is_predicted_from_earlier_words_only(tiny, random_batch, decoder_autoreg):
+    model = tiny(decoder_autoreg=decoder_autoreg).eval()
     batch = random_batch([4], [6])
     with torch.no_grad():
         logits, _ = model(batch)

@@ -69,6 +69,7 @@ def test_an_option_that_asks_for_another_model_is_refused(first: Path, small_dat
     for changes, reason in (
         ({"dim_emb": 64}, "--dim-emb 64 does not fit .* which has 16"),
         ({"norm": "pre"}, "--norm pre does not fit"),
+        ({"decoder_autoreg": "ssru"}, "--decoder-autoreg ssru does not fit .* which has 'self-attention'"),
         ({"preset": "base"}, "--preset base does not fit"),
         ({"model": "rnn"}, "--model rnn does not fit"),
         ({"tied_embeddings": "none"}, "--tied-embeddings none does not fit"),

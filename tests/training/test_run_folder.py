@@ -76,21 +76,21 @@ def test_figures_of_a_void_future_are_taken_out(tmp_path: Path) -> None:
 RECURRENT = {"model": "rnn", "heads": None, "dim_ffn": None, "dim_rnn": 16}
 
 
-@pytest.mark.parametrize("changes", [{}, {"norm": "post"}, RECURRENT], ids=["default", "post", "rnn"])
+@pytest.mark.parametrize("changes", [{}, {"norm": "post"}, {"decoder_autoreg": "ssru"}, RECURRENT], ids=str)
 def test_a_run_goes_on_with_the_model_it_was_begun_with(
     small_data: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     for _ in range(2):
         begin(tmp_path / "run", small_data, **changes)
-    with pytest.raises(UserError, match=r"begun with --(norm|model|heads) .*; give the same"):
+    with pytest.raises(UserError, match=r"begun with --(norm|model|heads|decoder-autoreg) .*; give the same"):
         begin(tmp_path / "run", small_data, **({"norm": "post"} if changes != {"norm": "post"} else RECURRENT))
 
 
-def test_a_run_from_before_there_were_two_models_goes_on(small_data: Path, tmp_path: Path) -> None:
+def test_a_run_from_before_models_could_be_chosen_goes_on(small_data: Path, tmp_path: Path) -> None:
     begin(tmp_path / "run", small_data)
     config = tmp_path / "run" / "config.yaml"
     options = yaml.safe_load(config.read_text())
-    assert (options.pop("model"), options.pop("dim-rnn")) == ("transformer", None)
+    assert [options.pop(name) for name in ("model", "dim-rnn", "decoder-autoreg")] == ["transformer", None, None]
     config.write_text(yaml.safe_dump({**options, "norm": "pre", "activation": "relu"}))
     begin(tmp_path / "run", small_data)
     begin(tmp_path / "run", small_data)

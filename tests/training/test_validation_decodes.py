@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nmt_async.cli.main import run
@@ -14,14 +15,18 @@ from training_runs import run_small
 from nmt_async.text.prepared import PreparedData
 
 
-@pytest.fixture(scope="module", params=["transformer", "rnn"])
+@pytest.fixture(scope="module", params=["transformer", "ssru", "rnn"])
 def validated(request, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
     """A run of each kind of model whose last update was validated, and what that found."""
+    kinds: dict[str, dict[str, Any]] = {
+        "transformer": {},
+        "ssru": {"decoder_autoreg": "ssru"},
+        "rnn": {"model": "rnn", "dim_rnn": 16, "heads": None, "dim_ffn": None},
+    }
     folder = tmp_path_factory.mktemp("validated") / "run"
-    sizes = {"model": "rnn", "dim_rnn": 16, "heads": None, "dim_ffn": None} if request.param == "rnn" else {}
     run_small(
         small_data, folder, cluster="simulated", workers=1, stop_after="60", valid_freq="60", save_freq="60",
-        valid_translate=True, valid_beam_size=3, learn_rate=0.01, **sizes,
+        valid_translate=True, valid_beam_size=3, learn_rate=0.01, **kinds[request.param],
     )  # fmt: skip
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     (found,) = (record for record in records if record["kind"] == "valid" and record["update"] == 60)

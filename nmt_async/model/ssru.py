@@ -1,0 +1,81 @@
+"""The simpler simple recurrent unit, SSRU (Kim et al. 2019, section 3.1), in the place of a decoder's self-attention.
+
+With forget gates f_t = sigmoid(W_f x_t + b_f), a cell c_t = f_t c_{t-1} + (1 - f_t) W x_t starts from zero, and the
+output is relu(c_t). No matrix meets the cell, so both products are computed for all positions at once, and only
+elementwise operations go from position to position. What a translation has to remember of its past is one vector.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt_async.model.incremental import LayerCache, TransformerState
+from nmt_async.model.linear import Linear
+
+
+class SSRU(nn.Module):
+    """The unit; W and W_f lie in one matrix."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input_and_forget = Linear(width, 2 * width, bias=False)
+        self.forget_bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs (batch, length, d) after each position of ``x`` (batch, length, d)."""
+        inputs, forget = self._gated(x)
+        cell, cells = torch.zeros_like(inputs[:, 0]), []
+        for added, kept in zip(inputs.unbind(1), forget.unbind(1), strict=True):
+            cell = torch.lerp(added, cell, kept)
+            cells.append(cell)
+        return F.relu(torch.stack(cells, dim=1))
+
+    def step(self, x: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs for the newest inputs ``x`` (…, d), and the cells after them, both (…, d).
+
+        Args:
+            cell: before them, (…, d).
+        """
+        inputs, forget = self._gated(x)
+        cell = torch.lerp(inputs, cell, forget)
+        return F.relu(cell), cell
+
+    def _gated(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """W x and the forget gates, each (…, d)."""
+        inputs, forget = self.input_and_forget(x).chunk(2, dim=-1)
+        return inputs, torch.sigmoid(forget + self.forget_bias)
+
+
+class CellCache(LayerCache):
+    """What a decoder's layer with an SSRU remembers.
+
+    Attributes:
+        cell: of the hypotheses after their newest subwords, (sentences, beam, d).
+    """
+
+    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
+        super().__init__(memory_key, memory_value)
+        sentences, heads, _, width = memory_key.shape
+        self.cell = memory_key.new_zeros(sentences, 1, heads * width)
+
+    def reorder(self, parents: Tensor) -> None:
+        """See `nmt_async.model.decoder_state.DecoderState.reorder`."""
+        self.cell = self.cell.gather(1, parents[:, :, None].expand(-1, -1, self.cell.shape[2]))
+
+    def keep(self, kept: Tensor, moved: Tensor) -> None:
+        """See `LayerCache`."""
+        super().keep(kept, moved)
+        self.cell = self.cell.index_select(0, kept)
+
+
+class CellState(TransformerState):
+    """The state of a decoder with SSRUs."""
+
+    def reorder(self, parents: Tensor) -> None:
+        for layer in self.layers:
+            cast(CellCache, layer).reorder(parents)
+        self.beam = parents.shape[1]
