@@ -63,8 +63,8 @@ class Translation:
         return self.n_best[0].normalised
 
 
-WORTH_PACKING = 64
-"""Lines; packing the weights takes about as long as translating a few."""
+WORTH_PACKING = 4
+"""Lines; packing the weights takes about as long as it saves in translating one or two."""
 
 NOTHING = Translation((Candidate("", 0.0, 0.0),))
 
