@@ -100,7 +100,7 @@ def _by_hand(job: Job, loaded: LoadedModel) -> Decode:
     with tempfile.TemporaryDirectory(prefix="nmt-async-bench-") as folder:
         export_ctranslate2(loaded, Path(folder) / "model", quantization)
         translator = import_ctranslate2().Translator(
-            str(Path(folder) / "model"), compute_type=quantization, intra_threads=job.threads
+            str(Path(folder) / "model"), compute_type=quantization, inter_threads=job.threads, intra_threads=1
         )
     subwords = loaded.source_vocabulary.all_pieces
     indexes = {piece: index for index, piece in enumerate(loaded.target_vocabulary.all_pieces)}

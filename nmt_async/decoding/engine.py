@@ -94,7 +94,7 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
 
 
 class CTranslate2Engine:
-    """CTranslate2 with as many CPU threads as torch has.
+    """CTranslate2 with as many CPU threads as torch has, each with a batch of its own.
 
     Args:
         loaded: the model.
@@ -114,15 +114,18 @@ class CTranslate2Engine:
 
     def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
         greedy = self._search.beam_size == 1
-        found = [hypotheses for rows in batches for hypotheses in self._found(rows, greedy)]
+        asked = [self._asked(rows, greedy) for rows in batches]
+        read = self._greedy if greedy else self._hypotheses
+        found = [read(result.result(), limit) if result else [] for each in asked for result, limit in each]
         if self._scores is Scores.OF_SUBWORDS or (greedy and self._scores is Scores.OF_TRANSLATIONS):
             self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1))
         return found
 
-    def _found(self, rows: Rows, greedy: bool) -> list[list[Hypothesis]]:
+    def _asked(self, rows: Rows, greedy: bool) -> list[tuple[Any, int]]:
+        """What each sentence's translation will come as, None where it cannot be asked for, and its longest length."""
         limits = self._search.limits(torch.tensor([len(row) for row in rows])).tolist()
         if max(len(rows[0]), max(limits)) > LONGEST:
-            return [[] for _ in rows]
+            return [(None, limit) for limit in limits]
         results = self._translator.translate_batch(
             self._sources(rows),
             beam_size=self._search.beam_size,
@@ -133,9 +136,9 @@ class CTranslate2Engine:
             max_decoding_length=max(limits),
             min_decoding_length=0,
             return_scores=not greedy,
+            asynchronous=True,
         )
-        read = self._greedy if greedy else self._hypotheses
-        return [read(result, limit) for result, limit in zip(results, limits, strict=True)]
+        return list(zip(results, limits, strict=True))
 
     def _sources(self, rows: Rows) -> list[list[str]]:
         return [[self._source_pieces[index] for index in row[:-1]] for row in rows]
@@ -183,8 +186,9 @@ def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any
             kind, index, threads, _ = place
             known[place] = import_ctranslate2().Translator(
                 str(Path(folder) / "model"), device=kind, device_index=index, compute_type=precision,
-                intra_threads=threads,
+                inter_threads=threads if kind == "cpu" else 1, intra_threads=1,
             )  # fmt: skip
+            torch.set_num_threads(threads)  # CTranslate2 told OpenMP its own number, which torch would go by, too
     return known[place]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import random
@@ -139,3 +140,14 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
             engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
         LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
+
+
+def test_torch_keeps_its_threads_beside_ctranslate2(loaded, sentences):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fresh = dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))  # for which nothing is converted yet
+        list(translator(fresh, "ctranslate2", beam_size=2).translate(sentences[:4]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
