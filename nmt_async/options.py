@@ -133,10 +133,10 @@ def _scalar(field: Any, kind: Any, value: Any, parse: Any, choices: Any) -> Any:
             raise OverflowError
         if isinstance(converted, str | os.PathLike) and b"\0" in os.fsencode(converted):
             raise ValueError
-        if isinstance(converted, Path) and not _fits(converted):
-            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"{name}: {shown(value)} is not {NOUNS.get(kind, kind.__name__)}.") from None
+    if isinstance(converted, Path) and not _fits(converted):
+        raise UserError(f"{name}: {shown(value)} is too long for a path; choose a shorter one.")
     return converted
 
 

@@ -91,7 +91,7 @@ class Translator:
         self.engine = engine
         self.options = DecodingOptions(device=device, threads=threads)
         self.device = use_device(self.options)
-        self.loaded = _loaded(model, weights)
+        self.loaded = _loaded(model, weights, "--weights")
         self.warn = warn
 
     def translate(
@@ -182,7 +182,7 @@ class Scorer:
     ) -> None:
         self.options = ScoringOptions(device=device, threads=threads)
         self.device = use_device(self.options)
-        self.loaded = _loaded(model, weights)
+        self.loaded = _loaded(model, weights, "--model-weights")
         self.warn = warn
 
     def score(
@@ -214,14 +214,14 @@ class Scorer:
 
 
 def _loaded(
-    model: ModelPath | Sequence[ModelPath], weights: Weights | Sequence[float] | str | None
+    model: ModelPath | Sequence[ModelPath], weights: Weights | Sequence[float] | str | None, flag: str
 ) -> LoadedModel:  # fmt: skip
     folders = [Path(folder) for folder in ([model] if isinstance(model, str | os.PathLike) else model)]
     if not folders:
         raise UserError("there is no model; name one or more.")
     if weights is not None and not isinstance(weights, Weights):
         weights = Weights.parse(weights if isinstance(weights, str) else " ".join(map(str, weights)))
-    return load_models(folders, weights)
+    return load_models(folders, weights, flag)
 
 
 def _lines(lines: Iterable[str]) -> Iterable[str]:

@@ -56,7 +56,7 @@ def engine_named(
     device: torch.device,
     warn: Callable[[str], None],
     precision: str = "float32",
-    scores: Scores = Scores.OF_TRANSLATIONS,
+    scores: Scores = Scores.OF_SUBWORDS,
 ) -> Engine | None:
     """The engine called ``name``, one of `ENGINES`; None for our own.
 
@@ -87,7 +87,7 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
         return f"{loaded.folder} does not fit: {reason}"
     for each in dataclasses.fields(search):
         if each.name in NOT_UNDERSTOOD and getattr(search, each.name) != each.default:
-            return f"{NOT_UNDERSTOOD[each.name]} is unknown, or something else"
+            return f"{NOT_UNDERSTOOD[each.name]} is unknown there, or means something else"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
     return None
@@ -117,8 +117,8 @@ class CTranslate2Engine:
         asked = [self._asked(rows, greedy) for rows in batches]
         read = self._greedy if greedy else self._hypotheses
         found = [read(result.result(), limit) if result else [] for each in asked for result, limit in each]
-        if self._scores is Scores.OF_SUBWORDS or (greedy and self._scores is Scores.OF_TRANSLATIONS):
-            self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1))
+        if self._scores > (Scores.NONE if greedy else Scores.OF_TRANSLATIONS):
+            self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1), greedy)
         return found
 
     def _asked(self, rows: Rows, greedy: bool) -> list[tuple[Any, int]]:
@@ -158,8 +158,8 @@ class CTranslate2Engine:
             found.append(Hypothesis(ids, score * (len(ids) + 1) ** self._search.normalize, score))
         return found
 
-    def _score(self, rows: Rows, found: list[list[Hypothesis]], at_once: int) -> None:
-        """Puts hypotheses with the scores of their subwords in the place of those without."""
+    def _score(self, rows: Rows, found: list[list[Hypothesis]], at_once: int, wholly: bool) -> None:
+        """Gives hypotheses the scores of their subwords, and ``wholly`` their own too."""
         places = [(place, rank) for place, hypotheses in enumerate(found) for rank in range(len(hypotheses))]
         scored = self._translator.score_batch(
             self._sources([rows[place] for place, _ in places]),
@@ -169,7 +169,7 @@ class CTranslate2Engine:
         )
         for (place, rank), result in zip(places, scored, strict=True):
             hypothesis, scores = found[place][rank], tuple(result.log_probs)
-            if math.isnan(hypothesis.score):
+            if wholly:
                 score = sum(scores)
                 normalised = score / len(scores) ** self._search.normalize
                 hypothesis = dataclasses.replace(hypothesis, score=score, normalised=normalised)

@@ -102,20 +102,21 @@ class Weights:
         return ",".join(map(repr, self.values))
 
 
-def load_models(folders: Sequence[Path], weights: Weights | None = None) -> LoadedModel:
+def load_models(folders: Sequence[Path], weights: Weights | None = None, flag: str = "--weights") -> LoadedModel:
     """One model, or an ensemble of several, each as `load_model` finds it.
 
     Args:
         folders: one or more.
         weights: None gives all the same, which sum to 1. (Marian's are 1 each then: the same translations, with scores
             that are as many times ours as there are models.)
+        flag: the option that names them, for messages.
 
     Raises:
         UserError: a folder holds no model, the models' vocabularies differ, or there are not as many weights as models.
     """
     if weights is not None and len(weights.values) != len(folders):
         raise UserError(
-            f"{len(weights.values)} weight{'s were' if len(weights.values) > 1 else ' was'} given for {len(folders)} "
+            f"{flag}: {len(weights.values)} weight{'s' * (len(weights.values) > 1)} for {len(folders)} "
             f"model{'s' * (len(folders) > 1)}; give one for each."
         )
     loaded = [load_model(folder) for folder in folders]

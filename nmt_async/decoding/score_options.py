@@ -94,7 +94,8 @@ class ScoreOptions(ScoringOptions):
         }  # fmt: skip
         for name, other in needs.items():
             if getattr(self, name) not in (None, ()) and not getattr(self, other):
-                raise UserError(f"{_flag(name)} means nothing without {_flag(other)}.")
+                meant = "; weights of models are --model-weights" if name == "weights" else ""
+                raise UserError(f"{_flag(name)} means nothing without {_flag(other)}{meant}.")
         excludes = {
             "n_best": ("backward", "word_scores", "summary", "target_pieces"),
             "backward": ("word_scores", "summary", "target_pieces"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.listed_vocabularies import given_vocabularies
+from nmt_async.export.listed_vocabularies import check_fit, given_vocabularies
 from nmt_async.export.marian import import_marian
 from nmt_async.options import option
 from nmt_async.text.building import built_whole, check_free
@@ -45,6 +45,8 @@ def import_model(options: ImportOptions, model: Path) -> LoadedModel:
         raise UserError("--out is missing: name the folder to write.")
     check_free(options.out, "--out: ")
     vocabularies = given_vocabularies(options.vocabs, options.spm)
+    for side in vocabularies:
+        check_fit(side)
     try:
         with built_whole(options.out) as folder:
             import_marian(model, vocabularies, folder)

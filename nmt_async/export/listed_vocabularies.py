@@ -99,6 +99,20 @@ def _given(vocab: Path, spm: Path, listed: bool) -> Given:
     return Vocabulary(vocab)
 
 
+def check_fit(side: Given) -> None:
+    """Raises UserError where most subwords of the model are not in the list, which is made of split text."""
+    if isinstance(side, Vocabulary):
+        return
+    normal, words = type(side.pieces).SentencePiece.NORMAL, set(side.words)
+    pieces = [piece.piece for piece in side.pieces.pieces if piece.type == normal]
+    listed = sum(piece in words for piece in pieces)
+    if 2 * listed < len(pieces):
+        raise UserError(
+            f"--spm: only {listed:,} of the {len(pieces):,} subwords of {side.spm} are in {side.path}; give the model "
+            f"that text was split with before it came to Marian."
+        )
+
+
 def _read_model(path: Path) -> Any:
     """The SentencePiece model in a file, as protobuf holds it.
 

@@ -56,8 +56,8 @@ OTHERWISE_ALIKE: dict[str, tuple[Any, ...]] = {
 """Values that mean the same where nothing else is other than `FIXED`."""
 
 WITHOUT_MEANING = {
-    "bert-train-type-embeddings", "bert-type-vocab-size", "dec-cell", "dec-cell-base-depth", "dec-cell-high-depth",
-    "dim-rnn", "enc-cell", "enc-cell-depth", "enc-type", "layer-normalization", "separator-symbol", "skip",
+    "bert-train-type-embeddings", "bert-type-vocab-size", "dec-cell-base-depth", "dec-cell-high-depth",
+    "dim-rnn", "enc-cell", "enc-cell-depth", "enc-type", "separator-symbol", "skip",
     "transformer-aan-activation", "transformer-aan-depth", "transformer-aan-nogate", "transformer-dim-aan",
     "transformer-guided-alignment-layer", "ulr-dim-emb", "ulr-trainable-transformation",
     "transformer-dropout", "transformer-dropout-attention", "transformer-dropout-ffn", "max-length",
@@ -66,7 +66,7 @@ WITHOUT_MEANING = {
 """What a Transformer that is translated with does not look at."""
 
 MEANT = {
-    "type", "version",
+    "type", "version", "dec-cell", "layer-normalization",
     "dim-emb", "dim-vocabs", "enc-depth", "dec-depth", "tied-embeddings", "tied-embeddings-all", "tied-embeddings-src",
     "transformer-decoder-autoreg", "transformer-dim-ffn", "transformer-ffn-activation", "transformer-heads",
     "transformer-postprocess", "transformer-postprocess-top", "transformer-preprocess",

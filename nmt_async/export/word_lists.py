@@ -23,7 +23,7 @@ SPECIAL = ("</s>", "<unk>")
 MOST_BYTES = 32 * 2**20
 """Of a list; those of OPUS-MT have some 60,000 words and 1 MB."""
 MOST_WORDS = 1_000_000
-LETTERS_OF_MARIAN = "\x85\u2028\u2029"
+YAML_BREAKS = "\x85\u2028\u2029"
 """Line breaks of YAML that are none to yaml-cpp, with which Marian reads and writes."""
 
 
@@ -77,7 +77,7 @@ def _scalars(text: str) -> Iterator[tuple[str, str]]:
         ValueError, yaml.YAMLError: it is no such mapping.
     """
     private = (letter for letter in map(chr, range(0xF0000, 0xFFFFE)) if letter not in text)
-    there = {ord(letter): next(private, letter) for letter in LETTERS_OF_MARIAN}
+    there = {ord(letter): next(private, letter) for letter in YAML_BREAKS}
     back = {ord(letter): chr(code) for code, letter in there.items()}
     events = yaml.parse(text.translate(there), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     pending: list[str] = []

@@ -186,7 +186,6 @@ class ModelOptions:
         "(default: self-attention; Marian: transformer-decoder-autoreg rnn, dec-cell ssru).",
         group=GROUP,
         choices=DECODER_AUTOREG,
-        flags=("--decoder-autoreg", "--transformer-decoder-autoreg"),
     )
     dropout: float | None = option(
         None,

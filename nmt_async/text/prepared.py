@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nmt_async.errors import UserError, shown
+from nmt_async.options import LONGEST_NAME
 from nmt_async.reading import as_dataclass, read_object
 from nmt_async.text.batch import Batch, collate
 from nmt_async.text.hashes import sha256_of
@@ -26,9 +27,6 @@ FORMAT = 1
 """Version of the folder's layout, in its manifest."""
 
 MANIFEST = "manifest.json"
-MOST_LETTERS = 200
-"""Of a file's name; none in the folder comes near."""
-
 MODELS = JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
 
 
@@ -67,8 +65,7 @@ class PreparedData:
     Attributes:
         folder: where it lies.
         manifest: what ``manifest.json`` says.
-        source_vocabulary, target_vocabulary: the same object when they are one file.
-        joint: they have the same subwords, so that one matrix can embed both.
+        source_vocabulary, target_vocabulary: the same object when joint.
         train: the training pairs.
         valid: the validation pairs, None when there are none.
     """
@@ -76,10 +73,9 @@ class PreparedData:
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.manifest = manifest
-        one = JOINT_MODEL in manifest["files"]
-        self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if one else SOURCE_MODEL))
-        self.target_vocabulary = self.source_vocabulary if one else Vocabulary(folder / TARGET_MODEL)
-        self.joint = self.source_vocabulary.is_same_as(self.target_vocabulary)
+        self.joint: bool = JOINT_MODEL in manifest["files"]
+        self.source_vocabulary = Vocabulary(folder / (JOINT_MODEL if self.joint else SOURCE_MODEL))
+        self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
         self.train = self._store("train")
         self.valid = self._store("valid") if manifest["splits"].get("valid") else None
 
@@ -167,7 +163,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged or not from nmt-async prepare ({error}); run prepare again.") from None
     for name in described.files:
-        if PurePath(name).name != name or not name.isprintable() or len(name) > MOST_LETTERS:
+        if PurePath(name).name != name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
             raise UserError(f"{path} names {shown(name)}, which is not in the folder; run prepare again.")
     return values
 

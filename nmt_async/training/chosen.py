@@ -75,7 +75,7 @@ def _too_few(run: Path, wanted: int, there: int, what: str, option: str) -> str:
 def _validations(run: Path) -> list[dict[str, Any]]:
     path = run / "metrics.jsonl"
     try:
-        records = read_metrics(path)
-    except OSError as error:
+        records = read_metrics(path, whole=True)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); choose models yourself, or --last.") from None
     return [record for record in records if record.get("kind") == "valid" and type(record.get("update")) is int]

@@ -183,14 +183,25 @@ class MetricsFiles:
             self._events.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``metrics.jsonl``; a torn last line, as a crash leaves it, is passed over."""
+def read_metrics(path: Path, whole: bool = False) -> list[dict[str, Any]]:
+    """The objects of a ``metrics.jsonl``; lines that are none, as a crash leaves them, are passed over.
+
+    Args:
+        whole: only the last one may be none, which may just be being written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: another line is none.
+    """
     objects = []
     with open_ordinary(path) as file:
         lines = file.read().split(b"\n")
-    for line in lines:
-        with contextlib.suppress(ValueError):
+    for number, line in enumerate(lines, 1):
+        try:
             objects.append(json_object(line.decode("utf-8", errors="replace")))
+        except ValueError as error:
+            if whole and number < len(lines):
+                raise ValueError(f"line {number:,}: {error}") from None
     return objects
 
 

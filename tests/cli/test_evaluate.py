@@ -61,6 +61,8 @@ def test_several_models_are_scored_as_one(files, capsys):
     alone, together = (evaluate(files, capsys, *models, *typed) for models in (["{model}"], ["{model}", "{model}"]))
     assert alone[0] == 0
     assert together == alone
+    code, _, err = evaluate(files, capsys, "{model}", "{model}", *typed, "--weights", "1")
+    assert (code, "--weights: 1 weight for 2 models" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

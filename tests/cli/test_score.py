@@ -61,7 +61,7 @@ def test_several_models_score_together(score, model):
     assert [float(line) for line in score(model)] == pytest.approx(alone, abs=1e-5)
     doubled = [float(line) for line in score(model, "--model-weights", "0.5,1.5")]
     assert doubled == pytest.approx([2 * value for value in alone], abs=1e-5)
-    assert "1 weight was given for 2 models" in score(model, "--model-weights", "2", code=2)
+    assert "--model-weights: 1 weight for 2 models" in score(model, "--model-weights", "2", code=2)
 
 
 def test_summaries_are_of_all_pairs(score):
@@ -127,6 +127,7 @@ def test_files_for_kept_pairs_are_opened_before_pairs_are_scored(score, model, t
         (["--target", "-", "--source", "-"], "are both standard input"),
         (["--threshold", "0.5"], "--threshold means nothing without --backward"),
         (["--weights", "F0=1"], "--weights means nothing without --n-best"),
+        (["--weights", "0.5,0.5"], "weights of models are --model-weights"),
         (["--n-best", "--weights", "F0"], "'F0' is not FEATURE=WEIGHT"),
         (["--n-best", "--weights", "F0=nan"], "'F0=nan' is not FEATURE=WEIGHT"),
         (["--n-best", "--summary", "ce-sum"], "--n-best and --summary do not go together"),

@@ -193,7 +193,7 @@ def test_several_models_translate_together(model, tmp_path, capsys):
     assert run(["translate", model, model, "--weights", "0.3,0.7", "-i", source]) == 0
     assert capsys.readouterr().out == alone
     assert run(["translate", model, model, "--weights", "1", "-i", source]) == 2
-    assert "1 weight was given for 2 models" in capsys.readouterr().err
+    assert "--weights: 1 weight for 2 models" in capsys.readouterr().err
 
 
 def test_translations_begin_as_a_file_says(model, tmp_path):

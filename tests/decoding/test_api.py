@@ -111,7 +111,7 @@ def test_mistakes_are_told(folder, translator, tmp_path):
         Translator(tmp_path / "absent")
     with pytest.raises(UserError, match="--device"):
         Translator(folder, device="cuda:99")
-    with pytest.raises(UserError, match="1 weight was given for 2 models"):
+    with pytest.raises(UserError, match="--weights: 1 weight for 2 models"):
         Translator([folder, folder], weights=[1.0])
     with pytest.raises(UserError, match="--beam-size: 0"):
         translator.translate(["a"], beam_size=0)

@@ -136,7 +136,7 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert said[1].endswith("CTranslate2's decoders have self-attention, and this model's has an SSRU.")
 
     for field, flag in NOT_UNDERSTOOD.items():
-        with pytest.raises(UserError, match=f"{flag} is unknown, or something else; give --engine torch"):
+        with pytest.raises(UserError, match=f"{flag} is unknown there, or means something else; give --engine torch"):
             engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
         LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)

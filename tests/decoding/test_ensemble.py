@@ -94,7 +94,7 @@ def test_models_of_different_vocabularies_are_refused(side, saved, vocabulary, s
 
 
 def test_as_many_weights_as_models_are_needed(saved):
-    with pytest.raises(UserError, match=r"2 weights were given for 1 model; give one for each"):
+    with pytest.raises(UserError, match=r"--weights: 2 weights for 1 model; give one for each"):
         load_models([saved("first")], Weights.parse("0.7 0.3"))
 
 

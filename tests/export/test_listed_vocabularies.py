@@ -14,8 +14,8 @@ from nmt_async.cli.main import run as run_command
 from opus import GREEDY, TOKENS, TRAINED_ON, by_hand, imported, learnt, looked_up, split
 from test_importing import marians_scores, our_scores
 
+from nmt_async import Translator
 from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.ensemble import load_models
 from nmt_async.decoding.model_folder import LoadedModel, load_model
 from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
@@ -27,7 +27,6 @@ from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_
 from nmt_async.export.programs import NOTHING
 from nmt_async.export.word_lists import read_words
 from nmt_async.text.batch import END, UNKNOWN
-from nmt_async.text.prepared import PreparedData
 from nmt_async.text.vocabulary import Vocabulary
 
 
@@ -194,8 +193,9 @@ def test_it_is_exported_with_two_sentencepiece_models(opus, raw, tmp_path):
 def test_it_is_averaged_and_translates_with_others(opus, tmp_path):
     _, _, run = opus
     average_models([run, run], tmp_path / "average")
-    both = load_models([run, tmp_path / "average"])
-    assert both.target_vocabulary.is_same_as(both.source_vocabulary)
+    lines = ["the small lamp", "a teacher"]
+    alone, together = (Translator(models).translate(lines) for models in (run, [run, tmp_path / "average"]))
+    assert [each.text for each in together] == [each.text for each in alone]
 
 
 def test_a_run_goes_on_from_it(opus, text, tmp_path, capsys):
@@ -203,7 +203,6 @@ def test_a_run_goes_on_from_it(opus, text, tmp_path, capsys):
     data = ["--train-source", text / "train.en", "--train-target", text / "train.de", "--threads", 1]
     vocabs = ["--source-vocab", run / "source.model", "--target-vocab", run / "target.model"]
     assert run_command(["prepare", *map(str, [*data, *vocabs, "--out", tmp_path / "data"])]) == 0
-    assert PreparedData.open(tmp_path / "data").joint
     typed = ["train", tmp_path / "data", "--init-from", run, "--out", tmp_path / "run", "--stop-after", 2,
              "--cluster", "simulated", "--workers", 1, "--profile", "uneven", "--cpu-threads", 1]  # fmt: skip
     assert run_command(list(map(str, typed))) == 0, capsys.readouterr().err
@@ -248,6 +247,14 @@ def test_a_list_that_is_not_the_models_is_refused(opus, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     with pytest.raises(UserError, match=r"are one matrix, and .* have different subwords"):
         imported(tmp_path, spm, tmp_path / "run", ("vocab.txt", "other.txt"))
+
+
+def test_a_sentencepiece_model_of_another_language_is_refused(opus, tmp_path):
+    folder, spm, _ = opus
+    other = learnt(["девочка видит собаку", "собака видит мальчика", "мальчик читает"] * 20, 24, tmp_path / "other")
+    with pytest.raises(UserError, match=r"^--spm: only \d+ of the \d+ subwords of .*other.* are in .*vocab\.yml"):
+        imported(folder, (spm[0], other), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_token_that_would_be_split_is_refused(text, tmp_path):

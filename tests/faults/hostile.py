@@ -172,6 +172,7 @@ DATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "half a letter for a file": (another_file("\ud800"), r"'\ud800', which is not in the folder"),
     "a file of two lines": (another_file("a\nb"), r"'a\nb', which is not in the folder"),
     "a file of too many letters": (another_file("x" * 3000), "xxx', which is not in the folder"),
+    "a file of too many bytes": (another_file("ж" * 200), "жжж', which is not in the folder"),
     "tokens without end": (
         manifest(lambda values: values["splits"]["train"]["source"].update(tokens=10**15)),
         "of 1,000,000,000,000,000 and",
