@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.incremental import AttentionCache, AttentionState, LayerCache
+from nmt_async.model.incremental import AttentionCache, AttentionState, CellCache, CellState, LayerCache
 from nmt_async.model.layers import FeedForward, Residual
-from nmt_async.model.ssru import SSRU, CellCache, CellState
+from nmt_async.model.ssru import SSRU
 
 
 class DecoderLayer(nn.Module, ABC):

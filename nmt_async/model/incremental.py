@@ -6,7 +6,8 @@ copying each hypothesis' past would move all keys and values, and the keys and v
 repeated for the hypotheses. Hypotheses soon have most of their past in common: now and then, slots that are in
 nobody's past any more are given up.
 
-With an SSRU in the place of self-attention (`nmt_async.model.ssru`), only those of the source are here.
+With an SSRU in the place of self-attention (`nmt_async.model.ssru`), a layer remembers its cells beside the source's
+keys and values.
 """
 
 from __future__ import annotations
@@ -178,3 +179,34 @@ class AttentionState(TransformerState):
         for layer in self.layers:
             cast(AttentionCache, layer).choose(chosen)
         self.used = needed
+
+
+class CellCache(LayerCache):
+    """What a decoder's layer with an SSRU remembers.
+
+    Attributes:
+        cell: of the hypotheses after their newest subwords, (sentences, beam, d).
+    """
+
+    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
+        super().__init__(memory_key, memory_value)
+        sentences, heads, _, width = memory_key.shape
+        self.cell = memory_key.new_zeros(sentences, 1, heads * width)
+
+    def reorder(self, parents: Tensor) -> None:
+        """See `nmt_async.model.decoder_state.DecoderState.reorder`."""
+        self.cell = self.cell.gather(1, parents[:, :, None].expand(-1, -1, self.cell.shape[2]))
+
+    def keep(self, kept: Tensor, moved: Tensor) -> None:
+        """See `LayerCache`."""
+        super().keep(kept, moved)
+        self.cell = self.cell.index_select(0, kept)
+
+
+class CellState(TransformerState):
+    """The state of a decoder with SSRUs."""
+
+    def reorder(self, parents: Tensor) -> None:
+        for layer in self.layers:
+            cast(CellCache, layer).reorder(parents)
+        self.beam = parents.shape[1]

@@ -7,13 +7,10 @@ elementwise operations go from position to position. What a translation has to r
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.incremental import LayerCache, TransformerState
 from nmt_async.model.linear import Linear
 
 
@@ -48,34 +45,3 @@ class SSRU(nn.Module):
         """W x and the forget gates, each (…, d)."""
         inputs, forget = self.input_and_forget(x).chunk(2, dim=-1)
         return inputs, torch.sigmoid(forget + self.forget_bias)
-
-
-class CellCache(LayerCache):
-    """What a decoder's layer with an SSRU remembers.
-
-    Attributes:
-        cell: of the hypotheses after their newest subwords, (sentences, beam, d).
-    """
-
-    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
-        super().__init__(memory_key, memory_value)
-        sentences, heads, _, width = memory_key.shape
-        self.cell = memory_key.new_zeros(sentences, 1, heads * width)
-
-    def reorder(self, parents: Tensor) -> None:
-        """See `nmt_async.model.decoder_state.DecoderState.reorder`."""
-        self.cell = self.cell.gather(1, parents[:, :, None].expand(-1, -1, self.cell.shape[2]))
-
-    def keep(self, kept: Tensor, moved: Tensor) -> None:
-        """See `LayerCache`."""
-        super().keep(kept, moved)
-        self.cell = self.cell.index_select(0, kept)
-
-
-class CellState(TransformerState):
-    """The state of a decoder with SSRUs."""
-
-    def reorder(self, parents: Tensor) -> None:
-        for layer in self.layers:
-            cast(CellCache, layer).reorder(parents)
-        self.beam = parents.shape[1]
