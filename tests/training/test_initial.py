@@ -59,6 +59,21 @@ def test_it_goes_on_when_that_model_is_gone(first: Path, small_data: Path, tmp_p
         run_small(small_data, tmp_path / "another", init_from=model, **STANDING)
 
 
+def test_a_run_killed_in_its_first_save_begins_again_with_the_model(
+    first: Path, small_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run_small(small_data, run, init_from=first, **STANDING)
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.partial"))
+    shutil.rmtree(run / "checkpoints" / "best-2", ignore_errors=True)
+    for pointer in ("last", "best"):
+        (run / pointer).unlink(missing_ok=True)
+    run_small(small_data, run, init_from=first, **STANDING)
+    before, after = last_parameters(first), last_parameters(run)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_another_model_to_begin_with_is_another_run(first: Path, small_data: Path, tmp_path: Path) -> None:
     run_small(small_data, tmp_path / "run", init_from=first, **STANDING)
     with pytest.raises(UserError, match="begun with --init-from"):
