@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {"errors", "options", "quantity", "reading", "writing"}
+ANYWHERE = {"errors", "lazy", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
 MAY_IMPORT = {
     "__init__": {"decoding"},  # of the package itself, which gives Translator and Scorer their short names
-    "sync": set(),
+    "sync": {"text.plan"},  # a batch's name is that of the plan
     "text": set(),
     "model": {"text.batch"},
     "cluster": BOTTOM,

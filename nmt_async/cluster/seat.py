@@ -18,13 +18,13 @@ class Seat:
     Attributes:
         stacks: what it writes when it is asked where it is, or crashes.
         starting: it has not said yet that it is ready.
-        idle: it waits for a task.
+        tasks: that were given to this process.
         gone: its process or its pipe has ended.
         deaths: in a row.
         error: the latest exception it reported, or why it was ended.
         computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
         waiting: seconds spent waiting for a task since then.
-        tokens: target tokens of all its pushes.
+        tokens: target tokens of all its pushes that counted.
         dealt: when it was given its latest task, by the monotonic clock.
         latest: when its latest push was taken in, by the monotonic clock.
         most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
@@ -39,7 +39,7 @@ class Seat:
     pipe: Connection
     stacks: StackFile
     starting: bool = True
-    idle: bool = False
+    tasks: int = 0
     gone: bool = False
     deaths: int = 0
     error: str = ""
@@ -81,11 +81,6 @@ class Seat:
     def ending(self) -> str:
         """How it came to its end, in words."""
         return self.error or ending_of(self.process.exitcode)
-
-
-def place(task: list[int] | None) -> str:
-    """Where a worker is, in words; ``task`` is its epoch, number and version."""
-    return f"at batch {task[1]} of epoch {task[0]}" if task else "before it had a batch"
 
 
 def ending_of(code: int | None) -> str:

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from nmt_async.cluster.seat import Seat, place
+from nmt_async.cluster.seat import Seat
 from nmt_async.cluster.silence import Silence
 from nmt_async.cluster.stacks import ask, state_of
 
@@ -49,12 +49,12 @@ class Watchdog:
     def _quiet(self, seat: Seat) -> float:
         return self.silence.now - seat.heard
 
-    def look(self, seats: Sequence[Seat], held: Mapping[int, list[int]]) -> list[int]:
+    def look(self, seats: Sequence[Seat], busy: Mapping[int, str]) -> list[int]:
         """Call often, when every idle worker has been dealt what it may have.
 
         Args:
             seats: the workers.
-            held: what each is at, as `Coordinator.held` gives it.
+            busy: of each worker that does not wait for a task, where it is, in words.
 
         Returns:
             Those to be replaced, with the reason as their seat's error.
@@ -67,24 +67,24 @@ class Watchdog:
             self._take(index, seat)
         overdue = []
         for index, seat in enumerate(seats):
-            if seat.idle:
+            if index not in busy:
                 continue
             if self._quiet(seat) > self.silence.replaced_after(seat.starting):
                 seat.error = f"no sign of it for {self._quiet(seat):.0f} s"
                 overdue.append(index)
             elif self._quiet(seat) > self.silence.spoken_of_after(seat.starting) * 2**seat.spoken_of:
                 if not seat.spoken_of:
-                    self._warn(self._told(index, seat, held.get(index), any(other.idle for other in seats)))
+                    self._warn(self._told(index, seat, busy[index], awaited=len(busy) < len(seats)))
                 seat.spoken_of += 1
                 self._ask(seats)
         return overdue
 
-    def _told(self, index: int, seat: Seat, task: list[int] | None, awaited: bool) -> str:
+    def _told(self, index: int, seat: Seat, where: str, awaited: bool) -> str:
         since = datetime.datetime.now() - datetime.timedelta(seconds=self._quiet(seat))
         limit = self.silence.replaced_after(seat.starting)
         parts = [
             f"nothing has been heard of worker {index} (process {seat.pid}) for {self._quiet(seat):.0f} s, "
-            f"{place(task)} since {since:%H:%M:%S}",
+            f"{where} since {since:%H:%M:%S}",
             "others wait for it" if awaited else "",
             state_of(seat.pid),
             "it is waited for without end" if math.isinf(limit) else f"it is replaced after {limit:.0f} s",

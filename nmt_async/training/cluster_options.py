@@ -11,7 +11,7 @@ from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, pro
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
 from nmt_async.quantity import Quantity, parse_quantity
-from nmt_async.sync.rules import MODES, Rule, rule_for
+from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
@@ -37,13 +37,13 @@ class SyncOptions:
 
     sync_mode: str = option(
         "hybrid",
-        "sync: all workers wait for each update; async: each push is an update; hybrid: N pushes from anyone are one.",
+        f"{'; '.join(f'{mode}: {rule.summary}' for mode, rule in RULES.items())}.",
         group="Updates",
         choices=MODES,
     )
     accumulate: int | None = option(
         None,
-        "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
+        "N: pushes summed before an update; in sync, of each worker (default: twice the workers in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
@@ -97,16 +97,14 @@ class SyncOptions:
         """
         workers = len(self.device_list())
         try:
-            return rule_for(self.sync_mode, workers, self.pushes_summed)
+            return rule_for(self.sync_mode, workers, self.accumulate)
         except ValueError as error:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
 
     @property
     def pushes_summed(self) -> int:
         """N, with its default resolved."""
-        if self.accumulate is not None:
-            return self.accumulate
-        return len(self.device_list()) if self.sync_mode == "hybrid" else 1
+        return self.rule().accumulate
 
     def threads(self) -> int:
         """Threads of each worker on CPU."""

@@ -66,7 +66,7 @@ class Run:
         self.display = display
         self.moment = Moment()
         self.signals = StopSignals()
-        self._finite = self._refused = -1
+        self._finite = self._not_finite = -1
         self._guarded = Guarded(self._warn, self._say)
         devices = options.device_list()
         configuration = model_configuration(options, data)
@@ -134,7 +134,7 @@ class Run:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
-                self._record(Event(Kind.RESUMED, len(self.options.device_list())))
+                self.coordinator.begin_anew(len(self.options.device_list()))
             return False, None
         values, tensors = found
         with self._takes_up():
@@ -166,8 +166,8 @@ class Run:
         self.journal.record(event)
         if event.kind is Kind.ACCUMULATED:
             self._finite = max(self._finite, event.version)
-        elif event.kind is Kind.REFUSED:
-            self._refused = event.version
+        elif event.kind is Kind.NOT_FINITE:
+            self._not_finite = max(self._not_finite, event.version)
 
     def _warn(self, text: str) -> None:
         self.display.warn(text)
@@ -239,7 +239,7 @@ class Run:
     def _report(self) -> None:
         if not self.stretch.updates:
             return
-        aside = len(self.coordinator.dispatcher.set_aside)
+        aside = len(self.coordinator.ledger.set_aside)
         report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
         self._guarded("finding the run's folder", self.folder.check, lambda: VANISHED)
         self._guarded("writing the figures", lambda: self.metrics.trained(report))
@@ -290,10 +290,10 @@ class Run:
         return None
 
     def _epochs_done(self, amount: float) -> bool:
-        # Whole epochs end when each of their batches is applied, which the dispatcher knows best.
-        last = self.coordinator.dispatcher.last_epoch
-        if last is not None:
-            return self.coordinator.finished and not self.coordinator.dispatcher.accumulated
+        # Whole epochs end when each of their batches is applied, which the ledger knows best.
+        ledger = self.coordinator.ledger
+        if ledger.last_epoch is not None:
+            return ledger.finished and not ledger.accumulated
         return self.moment.epochs >= amount
 
     def _finish(self) -> None:
@@ -319,9 +319,13 @@ class Run:
         self.display.say(f"{text}; {self.folder.path} holds the run.")
 
     def _stop_cluster(self) -> None:
-        last = self.cluster.pause() if self.signals.number else self.cluster.stop()
-        if last is not None:
-            self._count(last)
+        """Ends the run's last round with a smaller update, unless the run is to go on as if nothing had been."""
+        if self._interrupted():
+            self.cluster.pause()
+        else:
+            last = self.cluster.stop()
+            if last is not None:
+                self._count(last)
         self._guarded("writing the journal", self.journal.flush)
 
     def _last_validation(self) -> None:
@@ -350,7 +354,7 @@ class Run:
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            if self.moment.updates and self._refused <= self._finite:
+            if self.moment.updates and self._not_finite <= self._finite:
                 self._write_checkpoint()
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:

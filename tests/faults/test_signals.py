@@ -11,14 +11,12 @@ import torch
 from training_runs import (
     PATIENCE,
     alive,
-    applications,
+    assert_each_batch_counted,
     children_of,
-    epochs_of,
-    events_of,
+    ledger_at_end,
     replayed,
     run_small,
     saved_state,
-    small_options,
     start_typed,
     until,
 )
@@ -52,12 +50,10 @@ def test_a_signal_saves_and_the_next_start_goes_on(
     )
     until(lambda: not any(map(alive, children)), "the children's end")
     assert sorted(os.listdir("/dev/shm")) == shared
-    epochs = 1 + max(batch[0] for batch in applications(events_of(run)))
+    epochs = 1 + ledger_at_end(run, small_data).position.epoch
     witness = run_small(small_data, run, workers=workers, stop_after=f"{epochs}e")
     assert f"going on after update {updates:,}." in witness.said
-    applied = applications(events_of(run))
-    assert set(applied.values()) == {1}
-    assert applied.keys() == epochs_of(small_data, small_options(run), epochs)
+    assert assert_each_batch_counted(run, small_data, epochs).set_aside == []
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
 
 
