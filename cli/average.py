@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.model_folder import find_model
+from nmt_async.checkpoints.averaging import average_models
+from nmt_async.checkpoints.model_folder import find_model
 from nmt_async.errors import UserError
 from nmt_async.options import option
 from nmt_async.text.building import check_free

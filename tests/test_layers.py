@@ -13,23 +13,26 @@ ANYWHERE = {"errors", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
+BELOW_TRAINING = BOTTOM | {"cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
-    "__init__": {"decoding"},  # of the package itself, which gives Translator and Scorer their short names
+    "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
     "model": {"text.batch"},
     "cluster": BOTTOM,
-    "decoding": BOTTOM | {"cluster", "export.ctranslate2"},  # one of its engines is another program
-    "export": BOTTOM | {"cluster", "decoding"},
+    "checkpoints": BOTTOM,
+    "search": BOTTOM | {"checkpoints"},
+    "translate": BOTTOM | {"cluster", "checkpoints", "search", "score", "export.ctranslate2"},
+    "score": BOTTOM | {"checkpoints", "search", "translate"},
+    "export": BOTTOM | {"checkpoints", "search", "translate"},
     "report": BOTTOM | {"cluster"},
-    "training": BOTTOM | {"cluster", "decoding", "report"},
+    "training": BELOW_TRAINING | {"report"},
     "planning": BOTTOM | {"cluster"},
-    "bench": BOTTOM | {"cluster", "training", "planning", "decoding", "export"},
-    "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
+    "bench": BELOW_TRAINING | {"training", "planning", "export"},
+    "study": BELOW_TRAINING | {"report", "training", "planning"},
     "pages": {"study", "report", "planning"},
-    "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
-    "cli": BOTTOM
-    | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    "doctor": BELOW_TRAINING | {"report", "training"},
+    "cli": BELOW_TRAINING | {"report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
@@ -118,7 +121,7 @@ def test_sync_knows_no_process_clock_file_or_device(path: Path) -> None:
         ("nmt_async/sync/server.py", "import nmt_async.text.batch"),
         ("nmt_async/sync/server.py", "from ..training import loop"),
         ("nmt_async/model/loss.py", "from nmt_async.text.corpus import read"),
-        ("nmt_async/decoding/beam.py", "from nmt_async.training import checkpoint"),
+        ("nmt_async/search/beam.py", "from nmt_async.training import checkpoint"),
         ("nmt_async/errors.py", "from nmt_async import sync"),
         ("cli/train.py", "from cli.declare import command"),
     ],

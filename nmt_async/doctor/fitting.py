@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.decoding.options import DecodingOptions
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.longest import longest_batches
 from nmt_async.doctor.room import Need, available_memory, disk_finding, memory_finding, shared_finding
@@ -21,6 +20,7 @@ from nmt_async.training.memory import vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 from nmt_async.training.validation import ValidationSettings, validation_plan
+from nmt_async.translate.options import DecodingOptions
 
 SENTENCES_AT_ONCE = DecodingOptions().mini_batch
 

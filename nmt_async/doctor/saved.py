@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
+from nmt_async.checkpoints.model_folder import DESCRIPTION, POINTERS, model_damages
+from nmt_async.checkpoints.numbered import numbered
+from nmt_async.checkpoints.training_state import checkpoint_damages
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError, shown
 from nmt_async.reading import read_text, within
-from nmt_async.training.numbered import numbered
-from nmt_async.training.saved_state import checkpoint_damages
 
 
 def saved_findings(run: Path) -> Iterator[Finding]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import LineTranslator
+from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
 
 @dataclass(frozen=True)

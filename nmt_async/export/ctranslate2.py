@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from nmt_async.decoding.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
+from nmt_async.checkpoints.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.decoder_layers import AttentionDecoderLayer

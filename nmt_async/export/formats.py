@@ -6,15 +6,15 @@ import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.text_file import TextFile
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Agreement, compared
 from nmt_async.export.ctranslate2 import QUANTIZATIONS
 from nmt_async.export.programs import PROGRAMS, require
 from nmt_async.options import option
 from nmt_async.text.building import built_whole, check_free
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.text_file import TextFile
 
 FORMATS = ("marian", "ctranslate2", "huggingface")
 """Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""

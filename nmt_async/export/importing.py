@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.listed_vocabularies import check_fit, given_vocabularies
 from nmt_async.export.marian import import_marian

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 import yaml
 
-from nmt_async.decoding.model_folder import LoadedModel, save_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel, save_model
 from nmt_async.errors import UserError, shown
 from nmt_async.export import marian_configuration
 from nmt_async.export.listed_vocabularies import Given, WordList, vocabulary_files, without_unlisted
@@ -29,6 +28,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
 from nmt_async.options import yaml_mapping
 from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import write_whole
 
 MODEL = "model.npz"

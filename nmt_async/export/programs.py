@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.decoding.lines import one_line
-from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.agreement import Scored
 from nmt_async.text.batch import END
+from nmt_async.translate.lines import one_line
+from nmt_async.translate.options import DecodingOptions
 
 NOTHING = Scored("", 0.0)
 """Of a line without words, of which programs make different things."""

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nmt_async.decoding.model_folder import DESCRIPTION
+from nmt_async.checkpoints.model_folder import DESCRIPTION
+from nmt_async.checkpoints.numbered import numbered
 from nmt_async.errors import UserError
 from nmt_async.training.metrics import read_metrics
-from nmt_async.training.numbered import numbered
 
 METRICS = {"cross-entropy": -1, "perplexity": -1, "bleu": 1, "chrf": 1}
 """What validation measures, and whether more of it is better (1) or less (-1)."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints.numbered import numbered
 from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration, ModelOptions
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.options import flag_of
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.numbered import numbered
 from nmt_async.training.options import TrainOptions
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelOptions)}

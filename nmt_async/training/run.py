@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
@@ -21,7 +22,6 @@ from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.guarded import Guarded
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import torch
 
+from nmt_async.checkpoints.held_folder import HeldFolder
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
@@ -27,7 +28,6 @@ from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
 from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.held_folder import HeldFolder
 from nmt_async.training.initial import adopted, as_begun
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nmt_async.training.checkpoints import Checkpoints
-from nmt_async.training.free_space import free_bytes
+from nmt_async.checkpoints.free_space import free_bytes
+from nmt_async.checkpoints.run_checkpoints import Checkpoints
 from nmt_async.training.guarded import Guarded
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0

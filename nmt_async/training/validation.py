@@ -19,16 +19,16 @@ from torch.nn import functional as F
 
 from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.shared_memory import SharedVectors
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.scores import corpus_scores
-from nmt_async.decoding.translator import LineTranslator
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
+from nmt_async.score.scores import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
 NICENESS = 10
 BATCH_TOKENS = 2048

@@ -6,7 +6,7 @@ import pytest
 from nmt_async.cli.main import run
 
 from nmt_async.bench.decode import DecodeBenchOptions, measure_decoding
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions

@@ -11,7 +11,7 @@ import yaml
 from nmt_async.cli.main import run
 from training_runs import prepare_small, small_options, typed
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import RunFolder, settled

@@ -12,7 +12,7 @@ import yaml
 from nmt_async.cli.main import run
 from training_runs import PATIENCE, replayed
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.recurrent import RecurrentModel
 from nmt_async.training.metrics import read_metrics

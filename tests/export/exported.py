@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.export.marian import CONFIGURATION
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration

@@ -9,12 +9,12 @@ import sentencepiece
 import yaml
 from exported import marian
 
-from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.export.agreement import Scored
 from nmt_async.export.importing import ImportOptions, import_model
 from nmt_async.export.programs import NOTHING, by_marian
 from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.translate.options import DecodingOptions
 
 TRAINED_ON = 150
 """Lines, of the 300 that the pieces are learnt from: some pieces are in no list."""

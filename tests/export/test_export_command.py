@@ -7,11 +7,11 @@ import torch
 from exported import RECURRENT, build
 from nmt_async.cli.main import run
 
-from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
 from nmt_async.export.agreement import Scored, agreement
 from nmt_async.export.formats import ExportOptions, export
 from nmt_async.export.programs import PROGRAMS, Program
+from nmt_async.translate.translator import LineTranslator
 
 CPU = torch.device("cpu")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from exported import RECURRENT, build
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
 from nmt_async.export.agreement import compared
 from nmt_async.export.huggingface import export_huggingface
 from nmt_async.export.programs import by_transformers
+from nmt_async.translate.options import DecodingOptions
 
 
 @pytest.fixture

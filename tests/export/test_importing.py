@@ -14,8 +14,7 @@ import pytest
 import torch
 from exported import SIZES, configuration_of, marian, with_configuration
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export.agreement import compared
 from nmt_async.export.importing import ImportOptions, import_model
@@ -24,6 +23,7 @@ from nmt_async.export.npz import write_npz
 from nmt_async.export.programs import by_marian
 from nmt_async.model.configuration import DECODER_AUTOREG
 from nmt_async.text.batch import collate
+from nmt_async.translate.options import DecodingOptions
 
 PRE = {"transformer-preprocess": "n", "transformer-postprocess": "da", "transformer-postprocess-top": "n"}
 SSRU = {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"}

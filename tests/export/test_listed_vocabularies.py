@@ -15,9 +15,8 @@ from opus import GREEDY, TOKENS, TRAINED_ON, by_hand, imported, learnt, looked_u
 from test_importing import marians_scores, our_scores
 
 from nmt_async import Translator
-from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.translator import LineTranslator
+from nmt_async.checkpoints.averaging import average_models
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export import marian_configuration
 from nmt_async.export.agreement import Scored
@@ -28,6 +27,7 @@ from nmt_async.export.programs import NOTHING
 from nmt_async.export.word_lists import read_words
 from nmt_async.text.batch import END, UNKNOWN
 from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.translate.translator import LineTranslator
 
 
 def translated(loaded: LoadedModel, lines: list[str]):

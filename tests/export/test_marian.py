@@ -7,12 +7,12 @@ import pytest
 import yaml
 from exported import RECURRENT, SMALL, build, marian
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
 from nmt_async.export.agreement import compared
 from nmt_async.export.marian import export_marian
 from nmt_async.export.programs import by_marian
+from nmt_async.translate.options import DecodingOptions
 
 CASES = [
     {"norm": "post", "tied": "all", "activation": "relu"},

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import answered, damaged, often, yaml_files
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.export.importing import ImportOptions, import_model
 from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_files
 from nmt_async.export.marian import CONFIGURATION, export_marian

@@ -26,8 +26,8 @@ from mutations import (
 from nmt_async.cli.main import run as run_command
 from safetensors.torch import load_file
 
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.cluster.simulated import SimulatedCluster
-from nmt_async.decoding.model_folder import load_model
 from nmt_async.errors import UserError
 from nmt_async.planning.nominal import NominalGradients
 from nmt_async.report.marian_log import read_log_line

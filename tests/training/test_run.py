@@ -21,7 +21,7 @@ from training_runs import (
     small_options,
 )
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import RunFailure
 from nmt_async.model.flat import FlatLayout
 from nmt_async.training.metrics import read_metrics

@@ -10,7 +10,7 @@ import torch
 from nmt_async.cli.main import run as command
 from training_runs import replayed, run_small, saved_state, typed
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.model.flat import FlatLayout
 from nmt_async.training.metrics import read_metrics
 
