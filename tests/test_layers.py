@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
+    "demo_corpus": set(),
     "model": {"text.batch"},
     "cluster": BOTTOM,
     "checkpoints": BOTTOM,

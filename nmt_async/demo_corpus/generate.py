@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from nmt_async.text.amounts import Pair, some
-from nmt_async.text.grammar import KINDS
+from nmt_async.demo_corpus.amounts import Pair, some
+from nmt_async.demo_corpus.grammar import KINDS
 
 SHORTEST, LONGEST = 3, 15
 """Bounds of a source sentence, in words."""
@@ -70,9 +70,9 @@ def write(folder: Path, sizes: Mapping[str, int], seed: int) -> None:
 
 
 def main() -> int:
-    """``python -m nmt_async.text.generated``: exit code 0, or 2 where the folder cannot be written."""
+    """``python -m nmt_async.demo_corpus.generate``: exit code 0, or 2 where the folder cannot be written."""
     parser = argparse.ArgumentParser(
-        prog="nmt_async.text.generated", description="Writes a generated English-German corpus."
+        prog="nmt_async.demo_corpus.generate", description="Writes a generated English-German corpus."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for train.en, train.de, valid.en and so on")
     for name, size in (("train", 20_000), ("valid", 500), ("test", 500)):

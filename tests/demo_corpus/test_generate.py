@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.text import numerals
-from nmt_async.text.generated import LONGEST, SHORTEST, generate, splits, write
-from nmt_async.text.lexicon import DECLENSIONS, SUBJECTS, VERBS
+from nmt_async.demo_corpus import numerals
+from nmt_async.demo_corpus.generate import LONGEST, SHORTEST, generate, splits, write
+from nmt_async.demo_corpus.lexicon import DECLENSIONS, SUBJECTS, VERBS
 
 SIZES = {"test": 50, "valid": 40, "train": 300}
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nmt_async.text.generated", *map(str, arguments)]
+    command = [sys.executable, "-m", "nmt_async.demo_corpus.generate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

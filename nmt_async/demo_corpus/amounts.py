@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
-from nmt_async.text import lexicon as words
-from nmt_async.text import numerals
+from nmt_async.demo_corpus import lexicon as words
+from nmt_async.demo_corpus import numerals
 
 T = TypeVar("T")
 Pair = tuple[str, str]

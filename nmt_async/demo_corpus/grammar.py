@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from nmt_async.text import lexicon as words
-from nmt_async.text.amounts import (
+from nmt_async.demo_corpus import lexicon as words
+from nmt_async.demo_corpus.amounts import (
     NUMBERS,
     Pair,
     draw_clock,
