@@ -12,8 +12,8 @@ from nmt_async.checkpoints.averaging import average_models
 from nmt_async.checkpoints.model_folder import find_model
 from nmt_async.errors import UserError
 from nmt_async.options import option
-from nmt_async.text.building import check_free
 from nmt_async.training.chosen import METRICS, best_models, last_models
+from nmt_async.writing import check_free
 
 from .declare import CommonOptions
 

@@ -14,7 +14,7 @@ from nmt_async.checkpoints.model_folder import LoadedModel, load_model, save_mod
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
-from nmt_async.text.building import built_whole, check_free
+from nmt_async.writing import built_whole, check_free
 
 FREE = ("dropout",)
 """What may differ: it means nothing once a model is trained."""

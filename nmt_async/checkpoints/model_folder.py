@@ -24,13 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nmt_async.checksums import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
 from nmt_async.reading import read_object, read_text, within
-from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.text.vocabulary import Vocabulary
 from nmt_async.writing import write_whole
 

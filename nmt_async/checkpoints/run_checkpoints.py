@@ -20,15 +20,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nmt_async.checkpoints.held_folder import HeldFolder
 from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.checkpoints.numbered import numbered
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.flat import FlatLayout
-from nmt_async.text.building import flush_entry, flush_folder
-from nmt_async.writing import write_whole
+from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
 
 
 @dataclass(frozen=True)

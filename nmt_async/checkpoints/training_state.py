@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nmt_async.checkpoints.model_folder import load_model, model_hashes, phrase_of
+from nmt_async.checksums import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
-from nmt_async.text.hashes import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.writing import write_whole
 
 STATE = "state.json"

@@ -12,9 +12,9 @@ from nmt_async.export.agreement import Agreement, compared
 from nmt_async.export.ctranslate2 import QUANTIZATIONS
 from nmt_async.export.programs import PROGRAMS, require
 from nmt_async.options import option
-from nmt_async.text.building import built_whole, check_free
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.text_file import TextFile
+from nmt_async.writing import built_whole, check_free
 
 FORMATS = ("marian", "ctranslate2", "huggingface")
 """Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""

@@ -10,7 +10,7 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.listed_vocabularies import check_fit, given_vocabularies
 from nmt_async.export.marian import import_marian
 from nmt_async.options import option
-from nmt_async.text.building import built_whole, check_free
+from nmt_async.writing import built_whole, check_free
 
 GROUP = "Model"
 

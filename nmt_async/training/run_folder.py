@@ -20,7 +20,6 @@ from typing import IO, Any
 
 import torch
 
-from nmt_async.checkpoints.held_folder import HeldFolder
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
@@ -32,7 +31,7 @@ from nmt_async.training.initial import adopted, as_begun
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
-from nmt_async.writing import write_whole
+from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
 DATA = "data.json"

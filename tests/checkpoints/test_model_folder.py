@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from nmt_async.checkpoints.model_folder import load_model, model_damages, save_model
+from nmt_async.checksums import note_hashes, noted_hashes
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, ModelOptions
 from nmt_async.model.flat import FlatLayout
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.hashes import note_hashes, noted_hashes
 from nmt_async.text.vocabulary import train_vocabulary
 
 

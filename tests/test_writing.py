@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt_async.text.building import built_whole
+from nmt_async.writing import built_whole
 
 
 def test_the_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_folder_with_something_in_it_is_not_replaced_unasked(tmp_path: Path) -
 
 def test_what_a_killed_process_left_is_removed_but_not_what_a_living_one_builds(tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom nmt_async.text.building import built_whole\n"
+        "import sys, time\nfrom pathlib import Path\nfrom nmt_async.writing import built_whole\n"
         "with built_whole(Path(sys.argv[1])) as folder:\n    print(folder.name, flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen(
