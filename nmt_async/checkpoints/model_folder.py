@@ -5,14 +5,13 @@
     vocabulary.model    SentencePiece model of both languages, or source.model and target.model
     SHA256SUMS          the SHA-256 of each of them
 
-A *run folder* is accepted wherever a model folder is: its text files ``best`` and ``last`` name one, relative to it.
+A *run folder* is accepted wherever a model folder is; see `nmt_async.checkpoints.run_models`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,13 +23,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nmt_async.checkpoints.run_models import DESCRIPTION, find_model
 from nmt_async.checksums import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
-from nmt_async.reading import read_object, read_text, within
+from nmt_async.reading import read_object
 from nmt_async.text.vocabulary import Vocabulary
 from nmt_async.writing import write_whole
 
@@ -38,14 +38,11 @@ FORMAT_VERSION = 2
 """In format 1 the hashes stood in ``model.json``, which was itself not covered; it is still read."""
 
 PARAMETERS = "model.safetensors"
-DESCRIPTION = "model.json"
 JOINT_VOCABULARY = "vocabulary.model"
 SOURCE_VOCABULARY = "source.model"
 TARGET_VOCABULARY = "target.model"
 FILES = ({PARAMETERS, JOINT_VOCABULARY}, {PARAMETERS, SOURCE_VOCABULARY, TARGET_VOCABULARY})
 """What a model is made of, besides its description."""
-
-POINTERS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -149,38 +146,6 @@ def _check_parameters(path: Path, layout: FlatLayout) -> None:
                 raise ValueError(f"{place.name} has shape {shape} instead of {place.shape}")
             if kind not in ("F32", "F16", "BF16", "F64"):
                 raise ValueError(f"{place.name} has type {kind} and not F32")
-
-
-def find_model(folder: Path) -> Path:
-    """The model folder that ``folder`` is, or that its ``best`` or else ``last`` names.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {problem}; give the folder of a run (train --out) or of one of its checkpoints.")
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    for name in POINTERS:
-        pointer = folder / name
-        if not pointer.is_file():
-            continue
-        try:
-            written = read_text(pointer).strip()
-            named = within(folder, written)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{pointer} cannot be used ({error}); give a folder of {folder}/checkpoints.") from None
-        if os.path.isfile(named / DESCRIPTION):
-            return named
-        raise UserError(
-            f"{pointer} names {shown(written)}, and there is no {DESCRIPTION} in it; "
-            f"give a folder of {folder}/checkpoints."
-        )
-    raise UserError(
-        f"{folder} holds no model: neither {DESCRIPTION} nor {' nor '.join(POINTERS)} is in it; "
-        f"give the folder of a run that has saved a checkpoint, or of the checkpoint."
-    )
 
 
 def model_damages(folder: Path) -> list[str]:

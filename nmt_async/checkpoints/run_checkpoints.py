@@ -1,6 +1,6 @@
 """Checkpoints: a model folder with the whole state of training beside it.
 
-``checkpoints/step-N`` holds what ``translate`` needs and the state that resuming needs (``saved_state``);
+``checkpoints/step-N`` holds what ``translate`` needs and the state that resuming needs (``training_state``);
 ``checkpoints/best-N`` holds a model only. A folder is written under another name, flushed to the disk and renamed;
 ``last`` and ``best`` name the newest and the best.
 """
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nmt_async.checkpoints.model_folder import save_model
-from nmt_async.checkpoints.numbered import numbered
+from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
@@ -199,7 +199,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, oldest first."""
-        return list(numbered(self.folder, "step"))
+        return list(folders_by_update(self.folder, "step"))
 
     def newest(self, warn: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """The state in the newest checkpoint that is whole: plain values and tensors; None if there is no checkpoint.

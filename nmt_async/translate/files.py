@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.checkpoints.model_folder import find_model
+from nmt_async.checkpoints.run_models import find_model
 from nmt_async.errors import UserError
 from nmt_async.options import option
 from nmt_async.text.corpus import STANDARD_INPUT

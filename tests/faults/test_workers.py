@@ -15,10 +15,10 @@ import torch
 from training_runs import events_of, kill_child, prepare_small, run_small, saved_state, small_options
 
 from nmt_async.errors import RunFailure
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Kind
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.parts import training_plan
 
 ONE = {"workers": 1, "accumulate": 1}
@@ -45,7 +45,7 @@ def test_a_batch_at_which_workers_die_is_set_aside_by_name(tmp_path: Path) -> No
     (aside,) = [warning for warning in witness.warnings if "is set aside after 3 tries" in warning]
     assert f"sentence pairs {sentences[0] + 1}, {sentences[1] + 1}, " in aside
     assert [event.batch for event in events_of(tmp_path / "run") if event.kind is Kind.SET_ASIDE] == [(1, 4)]
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
+    assert read_json_lines(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -87,7 +87,7 @@ def test_a_killed_validation_costs_that_validation_only(small_data: Path, tmp_pa
     acts = {5: lambda: kill_child("validation")}
     witness = run_small(small_data, tmp_path / "run", acts, **ONE, valid_freq="4", stop_after="8")
     assert "the validation of update 4 failed (its process was killed; out of memory?)" in "\n".join(witness.warnings)
-    validations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
+    validations = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
     assert [line["update"] for line in validations] == [8]
 
 

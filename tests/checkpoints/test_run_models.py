@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from nmt_async.checkpoints.run_models import best_models, last_models, models_of
 from nmt_async.errors import UserError
-from nmt_async.training.chosen import best_models, last_models, models_of
 
 VALIDATIONS = [
     {"kind": "valid", "update": 10, "cross_entropy": 3.0, "bleu": 30.0, "chrf": None, "metric": "bleu"},
