@@ -23,7 +23,7 @@ from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
 from nmt_async.demo_corpus import generate
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import parse_quantity
 from nmt_async.report.console import PlainDisplay
 from nmt_async.sync.journal import Event, Kind, effective

@@ -25,7 +25,7 @@ from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
 
 

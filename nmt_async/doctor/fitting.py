@@ -14,7 +14,7 @@ from nmt_async.doctor.room import Need, available_memory, disk_finding, memory_f
 from nmt_async.doctor.trial import Tried, try_training, try_validation
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.memory import vectors
 from nmt_async.training.options import TrainOptions

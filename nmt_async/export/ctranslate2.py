@@ -21,8 +21,7 @@ from nmt_async.checkpoints.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULA
 from nmt_async.errors import UserError
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.decoder_layers import AttentionDecoderLayer
-from nmt_async.model.embedding import Embedding, sinusoid_positions
-from nmt_async.model.layers import NORM_EPSILON, EncoderLayer, FeedForward
+from nmt_async.model.layers import NORM_EPSILON, Embedding, EncoderLayer, FeedForward, sinusoid_positions
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import Vocabulary
 

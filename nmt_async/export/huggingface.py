@@ -26,7 +26,7 @@ from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.listed_vocabularies import as_listed
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.embedding import sinusoid_positions
+from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.batch import END, UNKNOWN
 from nmt_async.text.vocabulary import Vocabulary

@@ -25,7 +25,7 @@ from nmt_async.export.marian_parameters import Place, from_marian, places, to_ma
 from nmt_async.export.npz import NpzFile, opened, write_npz
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import yaml_mapping
 from nmt_async.text.vocabulary import Vocabulary
 from nmt_async.translate.options import DecodingOptions

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.errors import UserError
-from nmt_async.model.decoder_state import TranslationModel, evaluating
+from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.options import option
 from nmt_async.search.ensemble import Ensemble
 from nmt_async.search.penalties import Penalties

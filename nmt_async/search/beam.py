@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nmt_async.model.decoder_state import TranslationModel, compact
+from nmt_async.model.translation_model import TranslationModel, compact
 from nmt_async.search.candidates import best_continuations
 from nmt_async.search.constraints import Constraints
 from nmt_async.search.options import Search

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError, shown
-from nmt_async.model.decoder_state import DecoderState, TranslationModel
+from nmt_async.model.translation_model import DecoderState, TranslationModel
 
 LARGEST_WEIGHT = 1000.0
 """With far larger ones, log-probabilities are no finite numbers any more and nothing is found."""
@@ -57,7 +57,7 @@ class Ensemble(TranslationModel):
         self.weights = tuple(weights)
 
     def start(self, source: Tensor, source_lengths: Tensor) -> EnsembleState:
-        """The models' states; see `nmt_async.model.decoder_state.TranslationModel`."""
+        """The models' states; see `nmt_async.model.translation_model.TranslationModel`."""
         return EnsembleState([cast(TranslationModel, model).start(source, source_lengths) for model in self.models])
 
     def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmt_async.model.decoder_state import TranslationModel, compact
+from nmt_async.model.translation_model import TranslationModel, compact
 from nmt_async.search.constraints import Constraints
 from nmt_async.search.options import Search
 from nmt_async.search.trace import Hypothesis, Step, best_hypotheses

@@ -14,7 +14,7 @@ from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration, ModelOptions
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.options import flag_of
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions

@@ -14,8 +14,8 @@ from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.reading import as_dataclass
 from nmt_async.report.console import Display
 from nmt_async.report.records import RunTitle, ValidReport, worker_places

@@ -21,8 +21,8 @@ from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.score.scores import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan

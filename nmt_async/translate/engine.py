@@ -25,7 +25,7 @@ import torch
 from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.search.beam import Hypothesis
 from nmt_async.search.options import Scores, Search
 from nmt_async.text.batch import END, UNKNOWN

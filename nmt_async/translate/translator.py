@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from nmt_async.errors import UserError
-from nmt_async.model.decoder_state import TranslationModel, evaluating
 from nmt_async.model.linear import packed, packs_model
+from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.search.beam import Hypothesis, beam_search
 from nmt_async.search.sampling import sample
 from nmt_async.text.batch import END, pad

@@ -14,7 +14,7 @@ from nmt_async.checksums import note_hashes, noted_hashes
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration, ModelOptions
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import train_vocabulary
 

@@ -13,7 +13,7 @@ from nmt_async.cli.main import run
 from training_runs import PATIENCE, replayed
 
 from nmt_async.checkpoints.model_folder import load_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.recurrent import RecurrentModel
 from nmt_async.reading import read_json_lines
 

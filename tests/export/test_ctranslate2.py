@@ -14,7 +14,7 @@ from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import export_ctranslate2
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.batch import END, UNKNOWN, Batch, pad
 from nmt_async.text.vocabulary import train_vocabulary
 from nmt_async.translate.options import DecodingOptions

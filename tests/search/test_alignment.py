@@ -9,7 +9,7 @@ import torch
 from definitions import KINDS, decode, random_model, random_sources
 
 from nmt_async.errors import UserError
-from nmt_async.model import conditional
+from nmt_async.model import recurrent
 from nmt_async.search.beam import Search
 from nmt_async.search.ensemble import Ensemble
 from nmt_async.search.sampling_method import SamplingMethod
@@ -23,7 +23,7 @@ SEARCH = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True)
 def looked_at(monkeypatch):
     """Attention (target_length, source_length) of the forward pass over one pair, as it was computed there."""
 
-    def transformers(model, batch):
+    def of_transformer(model, batch):
         attention, seen = model.decoder[-1].cross_attention, {}
         hooks = [
             module.register_forward_hook(lambda _, __, result, name=name: seen.update({name: result}))
@@ -36,17 +36,17 @@ def looked_at(monkeypatch):
         query, key = seen["query"][0, :, :width], seen["key_value"][0, :, :width]  # of the first head
         return torch.softmax(query @ key.t() / math.sqrt(width), dim=1)
 
-    def recurrent(model, batch):
-        seen, compute = [], conditional.additive_attention
+    def of_recurrent(model, batch):
+        seen, compute = [], recurrent.additive_attention
         with monkeypatch.context() as patch:
-            patch.setattr(conditional, "additive_attention", lambda *x: seen.append(compute(*x)) or seen[-1])
+            patch.setattr(recurrent, "additive_attention", lambda *x: seen.append(compute(*x)) or seen[-1])
             model(batch)
         return torch.cat(seen, dim=1)[0]
 
     def compute(kind, model, source, ids):
         batch = Batch(*pad([source.numpy()]), *pad([[*ids, END]]))
         with torch.no_grad():
-            return (recurrent if kind == "rnn" else transformers)(model, batch)
+            return (of_recurrent if kind == "rnn" else of_transformer)(model, batch)
 
     return compute
 

@@ -23,7 +23,7 @@ from training_runs import (
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import RunFailure
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.reading import read_json_lines
 
 ONE = {"workers": 1, "accumulate": 2}

@@ -11,7 +11,7 @@ from nmt_async.cli.main import run as command
 from training_runs import replayed, run_small, saved_state, typed
 
 from nmt_async.checkpoints.model_folder import load_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.reading import read_json_lines
 
 SSRU: dict[str, Any] = {"decoder_autoreg": "ssru", "dec_depth": 2, "learn_rate": 0.01, "lr_warmup": "5"}

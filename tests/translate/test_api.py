@@ -11,7 +11,7 @@ import torch
 import nmt_async
 from nmt_async import Scorer, Translator, UserError
 from nmt_async.checkpoints.model_folder import save_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.score.scoring import ScoringOptions
 from nmt_async.search.sampling_method import SamplingMethod
 from nmt_async.translate.api import ScoringArguments, SearchArguments

@@ -6,7 +6,7 @@ copying each hypothesis' past would move all keys and values, and the keys and v
 repeated for the hypotheses. Hypotheses soon have most of their past in common: now and then, slots that are in
 nobody's past any more are given up.
 
-With an SSRU in the place of self-attention (`nmt_async.model.ssru`), a layer remembers its cells beside the source's
+With an SSRU in the place of self-attention (`nmt_async.model.layers`), a layer remembers its cells beside the source's
 keys and values.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes
-from nmt_async.model.decoder_state import DecoderState
+from nmt_async.model.translation_model import DecoderState
 
 FIRST_CAPACITY = 64
 """Slots of a cache when it is made; it doubles when they are used up."""
@@ -194,7 +194,7 @@ class CellCache(LayerCache):
         self.cell = memory_key.new_zeros(sentences, 1, heads * width)
 
     def reorder(self, parents: Tensor) -> None:
-        """See `nmt_async.model.decoder_state.DecoderState.reorder`."""
+        """See `nmt_async.model.translation_model.DecoderState.reorder`."""
         self.cell = self.cell.gather(1, parents[:, :, None].expand(-1, -1, self.cell.shape[2]))
 
     def keep(self, kept: Tensor, moved: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.model.decoder_state import compact
+from nmt_async.model.translation_model import compact
 
 KINDS = {"transformer": {}, "ssru": {"decoder_autoreg": "ssru"}, "rnn": {"model": "rnn"}}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nmt_async.model.configuration import MODELS
-from nmt_async.model.flat import ALIGNMENT, FlatLayout
+from nmt_async.model.parameters import ALIGNMENT, FlatLayout
 
 
 @pytest.mark.parametrize("kind", MODELS)
