@@ -12,8 +12,7 @@ from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.formats import ExportOptions
-from nmt_async.export.importing import ImportOptions
+from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.report.watch import WatchOptions
 from nmt_async.score.evaluation import EvaluateOptions

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import UserError
-from nmt_async.export.listed_vocabularies import as_listed
+from nmt_async.export.marian_vocabularies import as_listed
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.transformer import Transformer

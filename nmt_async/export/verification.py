@@ -1,4 +1,4 @@
-"""The programs that load what was exported, each driven as its users drive it, to compare translations."""
+"""Whether the program that loads what was exported translates the same with it, each driven as its users drive it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,59 @@ from torch import Tensor
 
 from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.agreement import Scored
 from nmt_async.text.batch import END
 from nmt_async.translate.lines import one_line
 from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
-NOTHING = Scored("", 0.0)
+
+@dataclass(frozen=True)
+class Translated:
+    """A translation of a line, and its summed log-probability divided by length^alpha."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Of two sides over the same lines.
+
+    Attributes:
+        lines: that were translated.
+        identical: of them, those whose translations are the same text.
+        score_difference: the largest between scores of the same text, in nats divided by length^alpha.
+    """
+
+    lines: int
+    identical: int
+    score_difference: float
+
+    @property
+    def share(self) -> float:
+        """Of identical lines."""
+        return self.identical / self.lines
+
+
+def verified(
+    loaded: LoadedModel, lines: Sequence[str], theirs: Sequence[Translated], options: DecodingOptions
+) -> Verification:
+    """How our translations of ``lines`` agree with another side's."""
+    translator = LineTranslator(
+        loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, torch.device("cpu")
+    )
+    ours = [Translated(translation.text, translation.score) for translation in translator.translate(lines)]
+    return compared(ours, theirs)
+
+
+def compared(ours: Sequence[Translated], theirs: Sequence[Translated]) -> Verification:
+    """Of two sides, line by line; space at the ends of lines does not count."""
+    pairs = zip(ours, theirs, strict=True)
+    same = [abs(one.score - other.score) for one, other in pairs if one.text.strip() == other.text.strip()]
+    return Verification(len(ours), len(same), max(same, default=0.0))
+
+
+NOTHING = Translated("", 0.0)
 """Of a line without words, of which programs make different things."""
 
 SENTENCES = 32
@@ -41,7 +88,7 @@ class Program:
 
     module: str
     install: str
-    translate: Callable[[Path, LoadedModel, Sequence[str], DecodingOptions], list[Scored]]
+    translate: Callable[[Path, LoadedModel, Sequence[str], DecodingOptions], list[Translated]]
 
 
 def require(name: str) -> None:
@@ -53,7 +100,7 @@ def require(name: str) -> None:
 
 def by_marian(
     folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions  # noqa: ARG001
-) -> list[Scored]:  # fmt: skip
+) -> list[Translated]:  # fmt: skip
     """In a process of its own, since Marian ends its process when something is wrong.
 
     Raises:
@@ -75,9 +122,9 @@ def by_marian(
             said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
             raise RunFailure(f"Marian could not translate with {folder} ({said[0] if said else done.returncode}).")
         found = target.read_text(encoding="utf-8")
-    best: dict[int, Scored] = {}
+    best: dict[int, Translated] = {}
     for number, text, score in filter(None, map(_n_best, found.split("\n"))):
-        best.setdefault(number, Scored(text, score))
+        best.setdefault(number, Translated(text, score))
     return [best.get(number, NOTHING) if line.strip() else NOTHING for number, line in enumerate(lines)]
 
 
@@ -92,7 +139,7 @@ def _n_best(line: str) -> tuple[int, str, float] | None:
 
 def by_transformers(
     folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions  # noqa: ARG001
-) -> list[Scored]:  # fmt: skip
+) -> list[Translated]:  # fmt: skip
     """With MarianMTModel and its tokenizer, in this process."""
     import transformers
 
@@ -112,7 +159,7 @@ def by_transformers(
         texts = tokenizer.batch_decode(made.sequences, skip_special_tokens=True)
         scores = made.sequences_scores if options.beam_size > 1 else _greedy_scores(made, options.normalize)
         for number, text, score in zip(numbers, texts, scores.tolist(), strict=True):
-            found[number] = Scored(text, score)
+            found[number] = Translated(text, score)
     return found
 
 
@@ -126,7 +173,9 @@ def _greedy_scores(made: Any, normalize: float) -> Tensor:
     return total
 
 
-def by_ctranslate2(folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions) -> list[Scored]:
+def by_ctranslate2(
+    folder: Path, loaded: LoadedModel, lines: Sequence[str], options: DecodingOptions
+) -> list[Translated]:
     """With its translator and SentencePiece, in this process."""
     import ctranslate2
     import sentencepiece
@@ -145,7 +194,7 @@ def by_ctranslate2(folder: Path, loaded: LoadedModel, lines: Sequence[str], opti
             return_scores=True, disable_unk=True, max_input_length=0,
         )  # fmt: skip
         for number, result in zip(numbers, results, strict=True):
-            found[number] = Scored(target.decode(result.hypotheses[0]), result.scores[0])
+            found[number] = Translated(target.decode(result.hypotheses[0]), result.scores[0])
     return found
 
 

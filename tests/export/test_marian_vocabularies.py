@@ -19,12 +19,10 @@ from nmt_async.checkpoints.averaging import average_models
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export import marian_configuration
-from nmt_async.export.agreement import Scored
-from nmt_async.export.formats import ExportOptions, export
-from nmt_async.export.importing import ImportOptions, import_model
-from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_files
-from nmt_async.export.programs import NOTHING
-from nmt_async.export.word_lists import read_words
+from nmt_async.export.conversion import export, import_model
+from nmt_async.export.marian_vocabularies import given_vocabularies, read_words, vocabulary_files
+from nmt_async.export.options import ExportOptions, ImportOptions
+from nmt_async.export.verification import NOTHING, Translated
 from nmt_async.text.batch import END, UNKNOWN
 from nmt_async.text.vocabulary import Vocabulary
 from nmt_async.translate.translator import LineTranslator
@@ -35,7 +33,7 @@ def translated(loaded: LoadedModel, lines: list[str]):
     return LineTranslator(loaded.model, *vocabularies, GREEDY, torch.device("cpu")).translate(lines)
 
 
-def check_translations(loaded: LoadedModel, lines: list[str], theirs: list[Scored]) -> None:
+def check_translations(loaded: LoadedModel, lines: list[str], theirs: list[Translated]) -> None:
     ended = 0
     for ours, their in zip(translated(loaded, lines), theirs, strict=True):
         if ours.text == their.text and their is not NOTHING:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nmt_async.errors import UserError
-from nmt_async.export.word_lists import read_words
+from nmt_async.export.marian_vocabularies import read_words
 from nmt_async.text.vocabulary import LIST_END
 
 LIST = "</s>: 0\n<unk>: 1\na: 2\n"
