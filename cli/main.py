@@ -13,12 +13,12 @@ from nmt_async.bench.throughput import BenchOptions
 from nmt_async.decoding.evaluation import EvaluateOptions
 from nmt_async.decoding.score_options import ScoreOptions
 from nmt_async.decoding.translate_files import TranslateOptions
+from nmt_async.display.watch import WatchOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.formats import ExportOptions
 from nmt_async.export.importing import ImportOptions
 from nmt_async.planning.options import SimulateOptions
-from nmt_async.report.watch import WatchOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.preparation import PrepareOptions
 from nmt_async.training.options import TrainOptions

@@ -10,9 +10,9 @@ import typer
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
-from nmt_async.pages.canvas import require_matplotlib
-from nmt_async.pages.one_study import words_of
-from nmt_async.pages.write import write_report
+from nmt_async.report.canvas import require_matplotlib
+from nmt_async.report.one_study import words_of
+from nmt_async.report.write import write_report
 from nmt_async.study.claims import read_claims
 from nmt_async.study.conditions import by_condition
 from nmt_async.study.declaration import read_declaration

@@ -21,15 +21,15 @@ MAY_IMPORT = {
     "cluster": BOTTOM,
     "decoding": BOTTOM | {"cluster", "export.ctranslate2"},  # one of its engines is another program
     "export": BOTTOM | {"cluster", "decoding"},
-    "report": BOTTOM | {"cluster"},
-    "training": BOTTOM | {"cluster", "decoding", "report"},
+    "display": BOTTOM | {"cluster"},
+    "training": BOTTOM | {"cluster", "decoding", "display"},
     "planning": BOTTOM | {"cluster"},
     "bench": BOTTOM | {"cluster", "training", "planning", "decoding", "export"},
-    "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
-    "pages": {"study", "report", "planning"},
-    "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "study": BOTTOM | {"cluster", "decoding", "display", "training", "planning"},
+    "report": {"study", "display", "planning"},
+    "doctor": BOTTOM | {"cluster", "decoding", "display", "training"},
     "cli": BOTTOM
-    | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    | {"cluster", "decoding", "display", "training", "planning", "bench", "study", "report", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
@@ -131,7 +131,7 @@ def test_an_upward_import_is_found(path: str, line: str) -> None:
     ("path", "line"),
     [
         ("nmt_async/model/loss.py", "from nmt_async.text.batch import Batch"),
-        ("nmt_async/training/loop.py", "from nmt_async.report.console import Console"),
+        ("nmt_async/training/loop.py", "from nmt_async.display.console import Console"),
         ("nmt_async/sync/server.py", "from .rules import Rule"),
         ("nmt_async/sync/server.py", "from nmt_async.errors import UserError"),
         ("cli/train.py", "from .declare import command"),

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
+from nmt_async.display.recorded import read_reports, saved_parameters
+from nmt_async.display.records import TrainReport, ValidReport
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
 from nmt_async.planning.modes import mode_name
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
-from nmt_async.report.recorded import read_reports, saved_parameters
-from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch
 from nmt_async.study.setting import Setting

@@ -44,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of training that ends at an update; fields as in `nmt_async.report.records.TrainReport`."""
+    """A stretch of training that ends at an update; fields as in `nmt_async.display.records.TrainReport`."""
 
     update: int
     tokens: int

@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.display.console import Display
+from nmt_async.display.records import RunTitle, ValidReport, worker_places
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.flat import FlatLayout
 from nmt_async.reading import as_dataclass
-from nmt_async.report.console import Display
-from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData

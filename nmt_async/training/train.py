@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nmt_async.display.console import Display
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.report.console import Display
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay

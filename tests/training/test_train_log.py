@@ -10,8 +10,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import PATIENCE, run_small
 
-from nmt_async.report.marian_log import VALIDATION_NAMES, valid_lines
-from nmt_async.report.records import ValidReport
+from nmt_async.display.marian_log import VALIDATION_NAMES, valid_lines
+from nmt_async.display.records import ValidReport
 from nmt_async.training.metrics import read_metrics
 
 TRAINING = {
