@@ -21,15 +21,21 @@ def words_of(result: Result, name: str, command: str) -> Words:
         title=f"Run {name}",
         question=f"How a run of {result.setting.mode} updates with {result.workers} "
         f"worker{'' if result.workers == 1 else 's'} went.",
-        verdicts=(Verdict("It could not go on" if result.diverged else "", _story(result)),),
+        verdicts=(Verdict(_heading(result), _story(result)),),
         verdicts_heading="In short",
         command=command,
     )
 
 
+def _heading(result: Result) -> str:
+    if result.diverged:
+        return "It diverged"
+    return "It could not go on" if result.failed else ""
+
+
 def _story(result: Result) -> str:
     """How far it came, and its best and last validation."""
-    parts = [result.diverged] if result.diverged else []
+    parts = [why] if (why := result.diverged or result.failed) else []
     parts.append(
         f"{result.updates:,} updates on {short_count(result.tokens)} target tokens in {duration(result.seconds)}: "
         f"{result.tokens_per_second:,.0f} target tokens a second, {result.effective_batch:,.0f} in an update, pushes "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from nmt_async.display.records import short_count
 from nmt_async.errors import UserError
 from nmt_async.report.beside import beside_table, costs_table, times_to_quality, verdict_of
@@ -86,6 +84,6 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "runs": f"{len(results)}",
         "target tokens a run": few if few == many else f"{few} to {many}",
         "workers": "; ".join(clusters),
-        "computed in": duration(float(np.sum([result.processor_seconds for result in results]))),
+        "computed in": duration(sum(result.wall_seconds or 0.0 for result in results)),
         "data": results[0].data[:12],
     }

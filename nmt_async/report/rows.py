@@ -19,7 +19,7 @@ COLUMNS = {
     "parameters": "of the model",
     "data": "fingerprint of the prepared data",
     "folder": "of the run, relative to the study's folder",
-    "diverged": "why the run could not go on, empty if it reached its end",
+    "diverged": "in what way parameters or gradients were not finite any more, empty if they were to the end",
     "update": "of training, when the validated version was made",
     "tokens": "target tokens trained on until then",
     "epochs": "gone by until then",

@@ -137,7 +137,7 @@ def runs_table(results: Sequence[Result]) -> Table:
             f"{result.tokens:,}",
             f"{result.updates:,}",
             duration(result.seconds),
-            duration(result.processor_seconds),
+            NONE if result.wall_seconds is None else duration(result.wall_seconds),
         )
         for result in results
     )

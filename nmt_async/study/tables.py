@@ -133,7 +133,7 @@ def commands_list(shown: Sequence[Condition], conditions: Conditions) -> str:  #
 def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
     """How many runs the document rests on, what they took and where."""
     results = [result for condition in shown for result in condition.results]
-    hours = sum(result.processor_seconds for result in results) / 3600
+    hours = sum(result.wall_seconds or 0.0 for result in results) / 3600
     tokens = [result.tokens for result in results]
     seeds = sorted({result.setting.seed for result in results})
     where = sorted({_machine(result.environment) for result in results})

@@ -70,7 +70,7 @@ def result(condition: str = "sync", seed: int = 1, points: int = 12, **changes: 
         workers=4, parameters=1_906_432,
         environment={"torch": "2.13.0+cpu", "machine": "x86_64", "cpu": "AVX512", "threads": 1, "nmt-async": "0.1.0"},
         updates=validations[-1].update if validations else 0, tokens=5_000_000, seconds=5e6 / rate,
-        processor_seconds=1210.5, effective_batch=batch, tokens_per_second=rate, staleness=staleness, waiting=waiting,
+        wall_seconds=1210.5, effective_batch=batch, tokens_per_second=rate, staleness=staleness, waiting=waiting,
         points=tuple(validations), stretches=tuple(stretches),
     )  # fmt: skip
     return replace(made, **changes)

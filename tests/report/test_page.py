@@ -148,7 +148,7 @@ def test_markdown_means_nothing_in_names():
 def test_a_run_that_could_not_go_on_says_so_in_its_condition_and_its_details():
     broken = result("async", 2, points=3, diverged="the parameters are not finite after update 12.")
     page = page_of(result("async", 1), broken, result("sync"))
-    assert "It could not go on: the parameters are not finite after update 12." in page.text
+    assert "It diverged: the parameters are not finite after update 12." in page.text
     table = next(rows for name, rows in page.tables.items() if name.startswith("At the end"))
     assert dict(zip(table[0], table[1], strict=True))["diverged"] == "1"
 
