@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nmt_async.errors import UserError
+from nmt_async.quantity import Quantity
 from nmt_async.report.content import Verdict
-from nmt_async.study.batches import Unscaled, unscaled
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition
+from nmt_async.study.rescaling import Unscaled, unscaled_runs
 from nmt_async.study.wording import amount, basis, interval, number, times
 
 MOST_APART = 3
@@ -41,7 +42,7 @@ def beside_verdict(condition: Condition, baseline: Condition) -> Verdict:
 
 def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Warnings: schedules that take no account of their batches, other numbers of workers, conditions of one seed."""
-    found = [(pair, different) for pair in pairs if pair.against and (different := unscaled(*pair.conditions))]
+    found = [(pair, different) for pair in pairs if pair.against and (different := unscaled_runs(*pair.conditions))]
     notes: list[str] = []
     if len(found) > MOST_APART:
         several = ", ".join(f"{pair.compared.name} ({different.times:.2f} times)" for pair, different in found)
@@ -51,7 +52,9 @@ def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
             f"at rescaled learning rates too."
         )
     else:
-        notes += [_batch_note(pair, different) for pair, different in found]
+        notes += [
+            batch_note(pair.compared.name, pair.against.name, different) for pair, different in found if pair.against
+        ]
     notes += [note for pair in pairs if (note := _workers_note(pair))]
     single = dict.fromkeys(each.name for pair in pairs for each in pair.conditions if len(each.results) == 1)
     if single:
@@ -62,10 +65,9 @@ def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _batch_note(pair: Pair, different: Unscaled) -> str:
-    assert pair.against is not None
-    names = pair.compared.name, pair.against.name
-    parts = [f"An update of {names[0]} holds {different.times:.2f} times the target tokens of one of {names[1]}."]
+def batch_note(condition: str, baseline: str, different: Unscaled) -> str:
+    """What the reader must know of two conditions whose schedule takes no account of their batches."""
+    parts = [f"An update of {condition} holds {different.times:.2f} times the target tokens of one of {baseline}."]
     if different.rate is not None:
         root, linear = different.rate * math.sqrt(different.times), different.rate * different.times
         parts.append(
@@ -76,7 +78,7 @@ def _batch_note(pair: Pair, different: Unscaled) -> str:
     if different.warmup is not None:
         parts.append(
             f"Both warm up over {different.warmup.amount:,.0f} updates, which are {different.times:.2f} times the "
-            f"tokens; give --lr-warmup in tokens to have the same."
+            f"tokens; --lr-warmup {Quantity(float(f'{different.warmup_tokens:.2g}'), 'tokens')} is the same for both."
         )
     return " ".join(parts)
 

@@ -16,7 +16,7 @@ Options are those of ``train``, by their keys in a configuration file; null leav
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,14 @@ def read_declaration(path: Path) -> Declaration:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a size says beside its budget."""
+    """What a size says."""
 
+    budget: str
     validations: int
     seeds: tuple[int, ...]
     conditions: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,25 +110,29 @@ def _check_options(path: Path, condition: str, given: Mapping[str, Any]) -> None
 
 def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Size:
     where = f"{path}, size {shown(name)}"
+    known = [field.name for field in fields(_Asked)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: no key is called {shown(key)}; there are {', '.join(known)}.")
     try:
-        budget = parse_quantity(str(values["budget"]), ("updates", "tokens", "epochs", "hours", "minutes"))
-        asked = as_dataclass(_Asked, dict(values), others=True)
-    except (LookupError, TypeError, ValueError) as error:
+        asked = as_dataclass(_Asked, {**values, **({"budget": str(values["budget"])} if "budget" in values else {})})
+    except (TypeError, ValueError) as error:
         raise UserError(f"{where}: it needs budget, validations, seeds and conditions ({error}).") from None
-    validations, seeds, chosen = asked.validations, asked.seeds, asked.conditions
+    budget = parse_quantity(asked.budget, ("updates", "tokens", "epochs", "hours", "minutes"))
     names = []
-    for pattern in chosen:
+    for pattern in asked.conditions:
         matching = [condition for condition in options if fnmatchcase(condition, pattern)]
         if not matching:
             raise UserError(f"{where}: no condition is called {shown(pattern)}.")
         names += [condition for condition in matching if condition not in names]
-    given = _mapping(path, f"{where}, options", values.get("options", {}))
-    _check_options(path, f"size {shown(name)}", given)
-    own = {**given, **often(budget, validations)}
-    settings = tuple(Setting(condition, seed, {**options[condition], **own}) for seed in seeds for condition in names)
+    _check_options(path, f"size {shown(name)}", asked.options)
+    own = {**asked.options, **often(budget, asked.validations)}
+    settings = tuple(
+        Setting(condition, seed, {**options[condition], **own}) for seed in asked.seeds for condition in names
+    )
     for condition in names:
         from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {shown(condition)}")
-    return Size(name, settings, str(values.get("note", "")).strip())
+    return Size(name, settings, asked.note.strip())
 
 
 def often(budget: Quantity, validations: int) -> dict[str, Any]:
