@@ -36,6 +36,7 @@ def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
     display = study_display(len(settings), common.quiet)
     results = run_all(folder, "compare", prepared, settings, options.side_by_side(), display)
     question = f"What do {options.modes} cost on {data}, at {options.budget} of each run?"
-    words = words_of("Ways of updating compared", question, results, baseline=options.base_name(), command=as_typed())
-    page = write_report(options.out, words, results)
+    against = {mode: options.base_name() for mode in options.mode_list() if mode != options.base_name()}
+    words = words_of("Ways of updating compared", question, results, against=against, command=as_typed())
+    page = write_report(options.out, words, results, against)
     typer.echo(page)

@@ -1,6 +1,6 @@
 """How conditions look in plots: each is told from the others without colour too.
 
-Too many conditions for one plot are shown by families, which differ in nothing but how they update.
+Too many conditions for one plot are shown by families: those that are set beside one baseline, and that one.
 
 The colours of the first three differ for readers with protanopia and deuteranopia as well (distances in CIELAB of
 the colours as Machado et al. 2009 simulate them); of each there is one for a light page and one for a dark one.
@@ -8,13 +8,11 @@ the colours as Machado et al. 2009 simulate them); of each there is one for a li
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nmt_async.study.conditions import Condition, by_condition
+from nmt_async.study.conditions import Condition, Conditions, by_condition, own_words, shared_words
 from nmt_async.study.result import Result
-from nmt_async.study.tables import WAY
 
 SERIES = (
     ("#0b5fb0", "#6cb2ff"), ("#d4660a", "#ff9d5c"), ("#6b2346", "#d2809b"), ("#2a8f9c", "#a5e0ea"),
@@ -56,47 +54,55 @@ def look(number: int) -> Look:
     return Look(number % len(SERIES), DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shown(Condition):
     """A condition with its look.
 
     Attributes:
-        family: of those that differ in nothing but how they update, as people read it: "post @0.001"; empty where all
-            conditions are shown together.
+        label: in plots, where there is little room; those of a family need not say what they share.
+        family: what those set beside one baseline share, as people read it: "post @0.001"; empty where all conditions
+            are shown together.
     """
 
     look: Look
+    label: str
     family: str = ""
 
-    @property
-    def label(self) -> str:
-        """In plots, where there is little room, and where those of a family need not say what they share."""
-        way = WAY.search(self.name) if self.family not in ("", FURTHER) else None
-        return short_name(way.group() if way else self.name)
 
-
-def shown_conditions(results: Sequence[Result]) -> tuple[Shown, ...]:
+def shown_conditions(results: Sequence[Result], against: Mapping[str, str] | None = None) -> tuple[Shown, ...]:
     """The conditions of the results, in the order in which they first come.
+
+    Args:
+        against: of each condition that is set beside another, that one.
 
     Raises:
         UserError: results on different data, or two of one condition and seed.
     """
-    conditions = by_condition(results)
-    sizes = Counter(map(_family, conditions))
-    together = len(conditions) <= MOST_TOGETHER or len(sizes) == 1 or max(sizes.values()) == 1
-    ways: dict[str, int] = {}  # each looks the same in every family
+    conditions = by_condition(results, against)
+    families = _families(conditions) if len(conditions) > MOST_TOGETHER else {}
+    if sum(map(len, families.values())) == len(conditions) and len(families) == 1:
+        families = {}
+    family_of = {name: baseline for baseline, members in families.items() for name in members}
+    places: dict[str, int] = {}  # what has the same label looks the same in every family
     shown = []
-    for condition in conditions.values():
-        family = "" if together else _family(condition.name)
-        family = FURTHER if sizes[family] == 1 else family
-        way = WAY.search(condition.name) if family not in ("", FURTHER) else None
-        number = ways.setdefault(way.group() if way else condition.name, len(ways))
-        shown.append(Shown(condition.name, condition.results, look(number), family))
+    for name, condition in conditions.items():
+        family, label = FURTHER if families else "", name
+        if name in family_of:
+            members = families[family_of[name]]
+            family, label = shared_words(members) or family_of[name], own_words(name, members) or name
+        style = look(places.setdefault(label, len(places)))
+        shown.append(
+            Shown(name, condition.results, condition.against, look=style, label=short_name(label), family=family)
+        )
     return tuple(shown)
 
 
-def _family(name: str) -> str:
-    return " ".join(WAY.sub("", name, count=1).split()) or "Nothing but the way of updating"
+def _families(conditions: Conditions) -> dict[str, list[str]]:
+    """Each baseline with itself and the conditions that are set beside it."""
+    families: dict[str, list[str]] = {}
+    for name, condition in conditions.items():
+        families.setdefault(condition.against if condition.against in conditions else name, []).append(name)
+    return {baseline: members for baseline, members in families.items() if len(members) > 1}
 
 
 def short_name(condition: str) -> str:

@@ -11,9 +11,8 @@ from nmt_async.report.comparison import beside_verdict, notes_on
 from nmt_async.report.content import Table, TimeToQuality, Words
 from nmt_async.report.tables import duration
 from nmt_async.study.comparison import Pair
-from nmt_async.study.conditions import Condition, by_condition
+from nmt_async.study.conditions import Condition, Conditions, beside, by_condition
 from nmt_async.study.result import Result
-from nmt_async.study.tables import baseline_of
 from nmt_async.study.verdicts import Verdict as Judged
 
 QUALITIES = 3
@@ -25,7 +24,7 @@ def words_of(
     question: str,
     results: Sequence[Result],
     *,
-    baseline: str = "",
+    against: Mapping[str, str] | None = None,
     judged: Sequence[Judged] = (),
     notes: Sequence[str] = (),
     command: str = "",
@@ -33,24 +32,23 @@ def words_of(
     """Words for the page of a study.
 
     Args:
-        baseline: the condition that the others are set beside; empty: the sync that differs from each in nothing else,
-            where there is one.
+        against: of each condition that is set beside another, that one.
         judged: claims' verdicts; where there are none, the conditions beside their baselines are the verdict.
         notes: what the reader must know, as which settings are not finished.
         command: that makes the page.
 
     Raises:
-        UserError: results that cannot be compared, or none of the baseline.
+        UserError: results that cannot be compared.
     """
-    conditions = by_condition(results)
-    groups = _groups(conditions, baseline)
-    pairs = [Pair(condition, against) for against, others in groups for condition in others]
+    conditions = by_condition(results, against)
+    groups = _groups(conditions)
+    pairs = [Pair(condition, baseline) for baseline, others in groups for condition in others]
     tables: list[Table] = []
     times: list[TimeToQuality] = []
-    for against, others in groups:
-        tables += [table for make in (beside_table, costs_table) if (table := make(others, against))]
+    for baseline, others in groups:
+        tables += [table for make in (beside_table, costs_table) if (table := make(others, baseline))]
         try:
-            times += times_to_quality(others, against, QUALITIES if len(groups) == 1 else 1)
+            times += times_to_quality(others, baseline, QUALITIES if len(groups) == 1 else 1)
         except UserError:  # their seconds are by different clocks, or a run made no validation
             continue
     verdicts = tuple(map(verdict_of, judged)) or tuple(beside_verdict(*pair.conditions) for pair in pairs)
@@ -60,17 +58,11 @@ def words_of(
     )  # fmt: skip
 
 
-def _groups(conditions: Mapping[str, Condition], baseline: str) -> list[tuple[Condition, list[Condition]]]:
+def _groups(conditions: Conditions) -> list[tuple[Condition, list[Condition]]]:
     """Each baseline with the conditions that are set beside it."""
-    if baseline:
-        if baseline not in conditions:
-            raise UserError(f"There is no result of {baseline}, which the others are to be set beside.")
-        against = conditions[baseline]
-        return [(against, [condition for condition in conditions.values() if condition.name != baseline])]
     groups: dict[str, list[Condition]] = {}
-    for condition in conditions.values():
-        if own := baseline_of(condition, conditions):
-            groups.setdefault(own.name, []).append(condition)
+    for condition, baseline in beside(conditions.values(), conditions):
+        groups.setdefault(baseline.name, []).append(condition)
     return [(conditions[name], others) for name, others in groups.items()]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nmt_async.errors import UserError
@@ -18,17 +18,22 @@ from nmt_async.writing import write_whole
 PAGE = "report.html"
 
 
-def write_report(folder: Path, words: Words, results: Sequence[Result]) -> Path:
+def write_report(
+    folder: Path, words: Words, results: Sequence[Result], against: Mapping[str, str] | None = None
+) -> Path:
     """Writes all pages into ``folder``, made if absent; the path of ``report.html``.
 
     Conditions come in the order in which ``results`` first has them. No file is ever seen half written.
+
+    Args:
+        against: of each condition that is set beside another, that one.
 
     Raises:
         UserError: matplotlib is not installed, there are no results, or the folder cannot be made.
     """
     if not results:
         raise UserError(f"{folder}: there are no results yet, so nothing to report.")
-    conditions = shown_conditions(results)
+    conditions = shown_conditions(results, against)
     plots = all_plots(conditions, words.times)
     texts = {
         PAGE: html_page(words, conditions, plots),

@@ -96,7 +96,11 @@ def test_plots_are_the_same_each_time():
 def test_more_conditions_than_one_plot_can_show_are_parted_by_what_else_they_are():
     ways = ("sync", "async", "hybrid:4")
     names = [f"{norm} {way} @{rate}" for norm in ("pre", "post") for rate in (0.001, 0.002) for way in ways]
-    shown = shown_conditions([replace(result(name, points=2), stretches=()) for name in names])
+    against = {
+        f"{norm} {way} @{rate}": f"{norm} sync @{rate}"
+        for norm in ("pre", "post") for rate in (0.001, 0.002) for way in ways[1:]
+    }  # fmt: skip
+    shown = shown_conditions([replace(result(name, points=2), stretches=()) for name in names], against)
     assert [condition.family for condition in shown[::3]] == ["pre @0.001", "pre @0.002", "post @0.001", "post @0.002"]
     assert len({condition.look for condition in shown}) == len(ways)
     plots = all_plots(shown)
@@ -106,10 +110,12 @@ def test_more_conditions_than_one_plot_can_show_are_parted_by_what_else_they_are
         assert all(f">{way}<" in plot.svg for way in ways)
         assert not any(f">{name}<" in plot.svg for name in names)
     alone = [replace(result(name, points=0), stretches=()) for name in (*names, "post async @0.1")]
-    assert shown_conditions(alone)[-1].family == "Further conditions"
-    assert shown_conditions(alone)[-1].label == "post async @0.1"
-    of_one_rate = shown_conditions([replace(result(f"hybrid:{n}"), points=(), stretches=()) for n in range(1, 9)])
-    assert {condition.family for condition in of_one_rate} == {""}
+    assert shown_conditions(alone, against)[-1].family == "Further conditions"
+    assert shown_conditions(alone, against)[-1].label == "post async @0.1"
+    several = [replace(result(f"hybrid:{n}"), points=(), stretches=()) for n in range(1, 9)]
+    beside_one = {f"hybrid:{n}": "hybrid:1" for n in range(2, 9)}
+    for named in ({}, beside_one):
+        assert {condition.family for condition in shown_conditions(several, named)} == {""}
 
 
 def test_more_conditions_than_fit_beside_their_lines_are_named_below():

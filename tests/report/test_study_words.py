@@ -9,7 +9,6 @@ import pytest
 from reading import Page
 from synthetic import result, study
 
-from nmt_async.errors import UserError
 from nmt_async.report.beside import beside_table, costs_table, interval_words, times_to_quality, verdict_of
 from nmt_async.report.comparison import beside_verdict, notes_on
 from nmt_async.report.looks import shown_conditions
@@ -72,7 +71,12 @@ def test_quantities_by_different_clocks_are_left_out():
     titles = [column.title for column in table.columns]
     assert "tokens to it" in titles
     assert not {"time to it", "tokens/s"} & set(titles)
-    assert words_of("A", "B?", [*conditions["sync"].results, *conditions["async"].results], baseline="sync").times == ()
+    assert (
+        words_of(
+            "A", "B?", [*conditions["sync"].results, *conditions["async"].results], against={"async": "sync"}
+        ).times
+        == ()
+    )
 
 
 def test_times_are_the_comparisons_and_none_where_a_quality_is_not_reached():
@@ -228,7 +232,7 @@ def test_what_qualities_cost_is_what_the_comparison_found():
     assert costs_table([], conditions["sync"]) is None
 
 
-def test_without_a_baseline_each_condition_stands_beside_the_sync_of_its_kind():
+def test_each_condition_stands_beside_its_baseline_if_there_are_runs_of_that():
     names = {
         "pre async": "async",
         "pre sync": "sync",
@@ -241,7 +245,8 @@ def test_without_a_baseline_each_condition_stands_beside_the_sync_of_its_kind():
         for name, mode in names.items()
         for run in (result(mode, 1), result(mode, 2))
     ]
-    words = words_of("Modes", "Which?", runs)
+    against = {"pre async": "pre sync", "post hybrid:4": "post sync", "rnn async": "rnn sync"}
+    words = words_of("Modes", "Which?", runs, against=against)
     assert [verdict.heading for verdict in words.verdicts] == [
         "pre async beside pre sync",
         "post hybrid:4 beside post sync",
@@ -251,7 +256,12 @@ def test_without_a_baseline_each_condition_stands_beside_the_sync_of_its_kind():
 
 def test_a_studys_words_have_a_verdict_for_each_condition_and_its_facts():
     words = words_of(
-        "Modes", "Which?", study(), baseline="sync", notes=("one is missing",), command="nmt-async compare"
+        "Modes",
+        "Which?",
+        study(),
+        against=dict.fromkeys(("async", "hybrid:4", "local:4"), "sync"),
+        notes=("one is missing",),
+        command="nmt-async compare",
     )
     assert [verdict.heading for verdict in words.verdicts] == [
         "async beside sync", "hybrid:4 beside sync", "local:4 beside sync",
@@ -275,8 +285,3 @@ def test_claims_take_the_place_of_the_conditions_beside_the_baseline():
     assert words.verdicts[0].text.endswith("Runs: async.seed1, async.seed2, sync.seed1, sync.seed2.")
     unfinished = judge([Claim("worse", "the paper", "Async ends worse.", (criterion,))], {})
     assert verdict_of(unfinished[0]).text.endswith("No run of it is finished.")
-
-
-def test_a_baseline_without_results_is_refused():
-    with pytest.raises(UserError, match="no result of hybrid:9"):
-        words_of("Modes", "Which?", study(seeds=1), baseline="hybrid:9")
