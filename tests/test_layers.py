@@ -26,14 +26,14 @@ MAY_IMPORT = {
     "translate": BOTTOM | {"cluster", "checkpoints", "search", "score", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
-    "report": BOTTOM | {"cluster"},
-    "training": BELOW_TRAINING | {"report"},
+    "display": BOTTOM | {"cluster"},
+    "training": BELOW_TRAINING | {"display"},
     "planning": BOTTOM | {"cluster"},
     "bench": BELOW_TRAINING | {"training", "planning", "export"},
-    "study": BELOW_TRAINING | {"report", "training", "planning"},
-    "pages": {"study", "report", "planning"},
-    "doctor": BELOW_TRAINING | {"report", "training"},
-    "cli": BELOW_TRAINING | {"report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    "study": BELOW_TRAINING | {"display", "training", "planning"},
+    "report": {"study", "display", "planning"},
+    "doctor": BELOW_TRAINING | {"display", "training"},
+    "cli": BELOW_TRAINING | {"display", "training", "planning", "bench", "study", "report", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
@@ -135,7 +135,7 @@ def test_an_upward_import_is_found(path: str, line: str) -> None:
     ("path", "line"),
     [
         ("nmt_async/model/loss.py", "from nmt_async.text.batch import Batch"),
-        ("nmt_async/training/loop.py", "from nmt_async.report.console import Console"),
+        ("nmt_async/training/loop.py", "from nmt_async.display.console import Console"),
         ("nmt_async/sync/server.py", "from .rules import Rule"),
         ("nmt_async/sync/server.py", "from nmt_async.errors import UserError"),
         ("cli/train.py", "from .declare import command"),

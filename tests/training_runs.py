@@ -22,10 +22,10 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
 from nmt_async.demo_corpus import generate
+from nmt_async.display.console import PlainDisplay
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import parse_quantity
-from nmt_async.report.console import PlainDisplay
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.push import BatchKey
 from nmt_async.text.preparation import PrepareOptions, prepare
