@@ -13,23 +13,26 @@ ANYWHERE = {"errors", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
+PROCESSES = {"process", "cluster"}
 MAY_IMPORT = {
     "__init__": {"decoding"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
     "model": {"text.batch"},
-    "cluster": BOTTOM,
-    "decoding": BOTTOM | {"cluster", "export.ctranslate2"},  # one of its engines is another program
+    "process": set(),
+    "cluster": BOTTOM | {"process"},
+    "decoding": BOTTOM | {"process", "export.ctranslate2"},  # one of its engines is another program
     "export": BOTTOM | {"cluster", "decoding"},
     "report": BOTTOM | {"cluster"},
-    "training": BOTTOM | {"cluster", "decoding", "report"},
+    "training": BOTTOM | PROCESSES | {"decoding", "report"},
     "planning": BOTTOM | {"cluster"},
-    "bench": BOTTOM | {"cluster", "training", "planning", "decoding", "export"},
-    "study": BOTTOM | {"cluster", "decoding", "report", "training", "planning"},
+    "bench": BOTTOM | PROCESSES | {"training", "planning", "decoding", "export"},
+    "study": BOTTOM | PROCESSES | {"decoding", "report", "training", "planning"},
     "pages": {"study", "report", "planning"},
-    "doctor": BOTTOM | {"cluster", "decoding", "report", "training"},
+    "doctor": BOTTOM | PROCESSES | {"decoding", "report", "training"},
     "cli": BOTTOM
-    | {"cluster", "decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    | PROCESSES
+    | {"decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
