@@ -13,17 +13,18 @@ ANYWHERE = {"checksums", "errors", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
-BELOW_TRAINING = BOTTOM | {"cluster", "checkpoints", "search", "translate", "score"}
+BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
     "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
     "demo_corpus": set(),
     "model": {"text.batch"},
-    "cluster": BOTTOM,
+    "process": set(),
+    "cluster": BOTTOM | {"process"},
     "checkpoints": BOTTOM,
     "search": BOTTOM | {"checkpoints"},
-    "translate": BOTTOM | {"cluster", "checkpoints", "search", "score", "export.ctranslate2"},
+    "translate": BOTTOM | {"process", "checkpoints", "search", "score", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
     "display": BOTTOM | {"cluster"},

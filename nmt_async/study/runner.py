@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmt_async.cluster.child import die_with_parent, thread_environment
 from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import flags_of
+from nmt_async.process.child import thread_environment
+from nmt_async.process.fork_server import die_with_parent
 from nmt_async.reading import read_json_lines, read_text
 from nmt_async.study.collect import collect
 from nmt_async.study.folder import StudyFolder

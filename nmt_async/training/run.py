@@ -109,7 +109,7 @@ class Run:
             self.data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
-        return self.setup.validator(settings, self._warn)
+        return self.setup.validator(settings, Tell(self._warn, lambda text: self.metrics.note(text)))
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options

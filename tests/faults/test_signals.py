@@ -12,9 +12,9 @@ from training_runs import (
     PATIENCE,
     alive,
     applications,
-    children_of,
     epochs_of,
     events_of,
+    family,
     replayed,
     run_small,
     saved_state,
@@ -41,7 +41,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(
     run, shared = tmp_path / "run", sorted(os.listdir("/dev/shm"))
     with start_typed(small_data, run, **ENDLESS, workers=workers) as process:
         until(lambda: reports(run) >= 2, "two reports")
-        children = children_of(process.pid)
+        children = family(process.pid) - {process.pid}
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import shutil
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import events_of, kill_child, prepare_small, run_small, saved_state, small_options
+from training_runs import children_named, events_of, kill_child, prepare_small, run_small, saved_state, small_options
 
 from nmt_async.errors import Diverged, RunFailure
 from nmt_async.reading import read_json_lines
@@ -61,7 +60,7 @@ def test_an_exception_at_every_batch_stops_the_run_with_its_text(tmp_path: Path)
     assert str(failed.value).endswith("Nothing is saved.")
     assert not isinstance(failed.value, Diverged)
     assert read_outcome(tmp_path / "run") == ("failed", str(failed.value))
-    assert multiprocessing.active_children() == []
+    assert children_named("worker") == []
 
 
 def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: Path, tmp_path: Path) -> None:
@@ -69,9 +68,8 @@ def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: 
 
     def kill_all() -> None:
         while not enough.wait(0.02):
-            for child in multiprocessing.active_children():
-                if child.name.startswith("worker"):
-                    child.kill()
+            for child in children_named("worker"):
+                child.kill()
 
     killer = threading.Thread(target=kill_all)
     try:

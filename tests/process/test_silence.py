@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.cluster import silence
-from nmt_async.cluster.silence import REMEMBERED, Silence
+from nmt_async.process import watchdog
+from nmt_async.process.watchdog import REMEMBERED, Silence
 
 
 def test_a_suspended_job_has_not_been_silent() -> None:
     watch = Silence(600)
     for clock in (1000.0, 1000.5, 1001.0, 9000.0, 9000.5):
         watch.look(clock)
-    assert watch.now == pytest.approx(1.5 + silence.LONGEST_STEP)
+    assert watch.now == pytest.approx(1.5 + watchdog.LONGEST_STEP)
 
 
 @given(timeout=st.floats(0.1, 1e5), seconds=st.lists(st.floats(0.001, 1e4), max_size=9), starting=st.booleans())
@@ -28,7 +28,7 @@ def test_it_is_spoken_of_before_it_is_too_long(timeout: float, seconds: list[flo
     assert watch.replaced_after(starting) >= max(timeout, 20 * slowest)
     assert watch.replaced_after(False) == max(timeout, 20 * slowest)
     assert watch.spoken_of_after(False) <= watch.replaced_after(False) / 2
-    assert watch.spoken_of_after(starting) >= min(timeout / 2, silence.LEAST_SECONDS)
+    assert watch.spoken_of_after(starting) >= min(timeout / 2, watchdog.LEAST_SECONDS)
     assert watch.spoken_of_after(starting) >= 5 * slowest
 
 
@@ -36,7 +36,7 @@ def test_no_timeout_means_that_nobody_is_replaced_and_silence_is_still_spoken_of
     watch = Silence(0)
     assert math.isinf(watch.replaced_after(False))
     assert math.isinf(watch.replaced_after(True))
-    assert watch.spoken_of_after(False) == silence.LEAST_SECONDS
+    assert watch.spoken_of_after(False) == watchdog.LEAST_SECONDS
 
 
 def test_one_slow_batch_is_forgotten_in_time() -> None:

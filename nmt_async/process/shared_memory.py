@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmt_async.process.fork_server import Descriptor
+
 
 class SharedVectors:
     """A float32 matrix (rows, size) that children see as well; hand it to a process as one of its arguments.
@@ -34,14 +36,11 @@ class SharedVectors:
         self.tensor: Tensor = torch.frombuffer(self._memory, dtype=torch.float32).view(self.rows, self.size)
 
     def __getstate__(self) -> dict[str, Any]:
-        # DupFd passes the descriptor on to the process that is being spawned, and works only then.
-        from multiprocessing.reduction import DupFd
-
-        return {"rows": self.rows, "size": self.size, "descriptor": DupFd(self._descriptor)}
+        return {"rows": self.rows, "size": self.size, "descriptor": Descriptor(self._descriptor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.rows, self.size = state["rows"], state["size"]
-        self._map(state["descriptor"].detach())
+        self._map(state["descriptor"].number)
 
     def close(self) -> None:
         """Gives the descriptor back; the pages go when the last tensor on them does."""
