@@ -145,25 +145,38 @@ def _fits(path: Path) -> bool:
     return max(names, default=0) <= LONGEST_NAME and sum(names) + len(names) <= LONGEST_PATH - LONGEST_NAME
 
 
-def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
-    """The options from keys as in a configuration file; what is absent keeps its default.
+def converted(declaration: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a configuration file by the names of their fields, each checked by itself.
+
+    What options must fulfil together is not checked: others may be typed beside the file.
 
     Raises:
         UserError: a key that no option has, or a value that cannot be used; ``where`` names the file.
     """
     hints = typing.get_type_hints(declaration)
-    fields = {key_of(field): field for field in dataclasses.fields(declaration)}  # type: ignore[arg-type]
-    unknown = [key for key in values if key.replace("_", "-") not in fields]
-    if unknown:
-        raise UserError(f"{where}: no option is called {shown(unknown[0])}; see --dump-config for those there are.")
-    arguments = {}
+    fields = {key_of(field): field for field in dataclasses.fields(declaration)}
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        field = fields[key.replace("_", "-")]
+        field = fields.get(key.replace("_", "-"))
+        if field is None:
+            raise UserError(f"{where}: no option is called {shown(key)}; see --dump-config for those there are.")
+        if field.name in found:
+            raise UserError(f"{where}: {key_of(field)} is given twice; leave one out.")
         try:
-            arguments[field.name] = convert(field, hints[field.name], value)
+            found[field.name] = convert(field, hints[field.name], value)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-    return declaration(**arguments)
+    return found
+
+
+def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
+    """The options from keys as in a configuration file; what is absent keeps its default.
+
+    Raises:
+        UserError: a key that no option has, or a value that cannot be used, in which case ``where`` names the file;
+            or options that do not go together.
+    """
+    return declaration(**converted(declaration, values, where))
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
@@ -187,8 +200,27 @@ MOST_BITS = 4096
 """Of a whole number; Python cannot print any length."""
 
 
+class _Twice(yaml.YAMLError):
+    """A mapping has a key twice. PyYAML would take the last one without a word."""
+
+    def __init__(self, key: str, first: int, second: int) -> None:
+        where = f"twice in line {first}" if first == second else f"in line {first} and again in line {second}"
+        super().__init__(f"{shown(key)} stands {where}; leave one out")
+
+
 class _Loader(yaml.SafeLoader):
     """Makes no objects, and no more of a file than it holds: a few aliases of aliases stand for billions of values."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise _Twice(key.value, lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+        return node
 
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
@@ -249,6 +281,8 @@ def yaml_mapping(content: bytes, where: str) -> dict[str, Any]:
         loaded = yaml.load(content.decode(), _Loader)
     except RecursionError:
         raise UserError(f"{where} is not YAML (it is nested too deeply).") from None
+    except _Twice as error:
+        raise UserError(f"{where}: {error}.") from None
     # A date that does not exist is a ValueError; an empty !!int an IndexError, and more of the kind.
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         line = " ".join(str(error).split())
