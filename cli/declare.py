@@ -16,7 +16,17 @@ import typer
 from rich.markup import escape
 
 from nmt_async.errors import UserError
-from nmt_async.options import convert, converted, dump_yaml, flag_of, key_of, load_yaml, option, value_type
+from nmt_async.options import (
+    check_together,
+    convert,
+    converted,
+    dump_yaml,
+    flag_of,
+    key_of,
+    load_yaml,
+    option,
+    value_type,
+)
 
 T = TypeVar("T")
 
@@ -176,7 +186,9 @@ def _collect(declaration: type[T], typed: Mapping[str, Any], config: Path | None
     written = converted(declaration, load_yaml(config), str(config)) if config else {}
     values = _values(declaration, typed)
     try:
-        return declaration(**{**written, **values})
+        options = declaration(**{**written, **values})
+        check_together(options)
+        return options
     except UserError as error:
         if not config:
             raise

@@ -7,11 +7,12 @@ read the same frozen dataclass, so an option is written down once.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,6 +21,16 @@ import yaml
 from nmt_async.errors import UserError, shown
 
 T = TypeVar("T")
+
+
+class _Presence(enum.Enum):
+    GIVEN = "another value than the default"
+    NOT_GIVEN = "the default"
+
+
+GIVEN, NOT_GIVEN = _Presence.GIVEN, _Presence.NOT_GIVEN
+Situation = Mapping[str, Any]
+"""Fields by name, and what they must be; what a command has no option for does not matter in it."""
 
 
 def option(
@@ -32,6 +43,8 @@ def option(
     choices: Sequence[str] | None = None,
     parse: Callable[[str], Any] | None = None,
     changeable: bool = False,
+    only_with: Situation | Sequence[Situation] = (),
+    hint: str = "",
 ) -> Any:
     """A dataclass field that is also a command-line option and a key of the configuration file.
 
@@ -44,10 +57,15 @@ def option(
         parse: turns the typed text into the value, for types beyond str, int, float, bool and Path;
             its value's ``str()`` must give text that it parses again.
         changeable: a run may be resumed with another value of it.
+        only_with: the situation, or situations, in which the option means something: what each of the other fields
+            named must be, a value, a tuple of values, `GIVEN` or `NOT_GIVEN`. Elsewhere `check_together` refuses it,
+        hint: and says this, too: what else may have been meant.
     """
+    situations = (only_with,) if isinstance(only_with, Mapping) else tuple(only_with)
     metadata = {
         "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
         "choices": tuple(choices) if choices else None, "parse": parse, "changeable": changeable,
+        "only_with": situations, "hint": hint,
     }  # fmt: skip
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -145,6 +163,77 @@ def _fits(path: Path) -> bool:
     return max(names, default=0) <= LONGEST_NAME and sum(names) + len(names) <= LONGEST_PATH - LONGEST_NAME
 
 
+def is_given(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether it has another value than the default. Who typed it is not asked: a dumped file names all options."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(value != default)
+
+
+def meaningless(options: Any) -> Iterator[tuple[dataclasses.Field[Any], str]]:
+    """Each option that was given and means nothing beside the others (its ``only_with``), with a sentence about it."""
+    for field in dataclasses.fields(options):
+        obstacles = _obstacles(options, field)
+        if obstacles and is_given(field, getattr(options, field.name)):
+            reasons, remedies = (list(filter(None, dict.fromkeys(each))) for each in zip(*obstacles, strict=True))
+            advice = ", or give ".join([field.metadata["hint"] or "leave it out", *remedies])
+            named = _as_typed(field, getattr(options, field.name), with_value=False)
+            yield field, f"{named} means nothing {' and '.join(reasons)}; {advice}."
+
+
+def matters(options: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether the option means something beside the others, whatever its value is."""
+    return not _obstacles(options, field)
+
+
+def _obstacles(options: Any, field: dataclasses.Field[Any]) -> list[tuple[str, str]]:
+    """What keeps the options out of each situation in which ``field`` means something; empty if they are in one."""
+    found = [_obstacle(options, situation) for situation in field.metadata.get("only_with", ())]
+    return [] if None in found else list(filter(None, found))
+
+
+def _obstacle(options: Any, situation: Situation) -> tuple[str, str] | None:
+    """What keeps the options from being in the situation, and what would mend it; None if they are in it."""
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    for name, wanted in situation.items():
+        if name not in fields:  # of another command
+            continue
+        field, value = fields[name], getattr(options, name)
+        if isinstance(wanted, _Presence):
+            if wanted is GIVEN and not is_given(field, value):
+                return f"without {flag_of(field)}", ""
+            if wanted is NOT_GIVEN and is_given(field, value):
+                return f"with {_as_typed(field, value, with_value=False)}", ""
+        else:
+            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+            if value not in allowed:
+                return f"with {_as_typed(field, value)}", _as_typed(field, " or ".join(map(str, allowed)))
+    return None
+
+
+def _as_typed(field: dataclasses.Field[Any], value: Any, with_value: bool = True) -> str:
+    """``--metric bleu``, ``--json``, ``--no-trial``."""
+    flag = flag_of(field)
+    if value is False:
+        return f"--no-{key_of(field)}"
+    return f"{flag} {value}" if with_value and value is not True else flag
+
+
+def check_together(options: Any) -> None:
+    """Refuses what was given and would be ignored.
+
+    Raises:
+        UserError: an option means nothing beside the others.
+    """
+    for _, sentence in meaningless(options):
+        raise UserError(sentence)
+
+
+def without_meaningless(options: T) -> T:
+    """The same options, with the default in the place of what means nothing beside the others."""
+    ignored: Any = options
+    return dataclasses.replace(ignored, **{field.name: field.default for field, _ in meaningless(ignored)})  # type: ignore[no-any-return]
+
+
 def converted(declaration: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The values of a configuration file by the names of their fields, each checked by itself.
 
@@ -173,10 +262,16 @@ def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) ->
     """The options from keys as in a configuration file; what is absent keeps its default.
 
     Raises:
-        UserError: a key that no option has, or a value that cannot be used, in which case ``where`` names the file;
-            or options that do not go together.
+        UserError: a key that no option has, a value that cannot be used, or options that do not go together; ``where``
+            names the file.
     """
-    return declaration(**converted(declaration, values, where))
+    arguments = converted(declaration, values, where)
+    try:
+        options = declaration(**arguments)
+        check_together(options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return options
 
 
 def to_mapping(options: Any) -> dict[str, Any]:

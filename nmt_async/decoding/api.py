@@ -20,6 +20,7 @@ from nmt_async.decoding.scoring import LineScorer, Pair, Scored, ScoringOptions
 from nmt_async.decoding.search import Scores
 from nmt_async.decoding.translator import LineTranslator, Translation, warn_on_stderr
 from nmt_async.errors import UserError, shown
+from nmt_async.options import check_together
 
 ModelPath = str | os.PathLike[str]
 """The folder of a run or of a checkpoint."""
@@ -136,6 +137,7 @@ class Translator:
         if isinstance(how, str):
             options["output_sampling"] = SamplingMethod.parse(how)
         changed = replace(self.options, **options)  # type: ignore[arg-type]
+        check_together(changed)
         translator = self.line_translator(changed, n_best, alignment)
         begun = None if prefixes is None else _lines(prefixes)
         return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), begun)
