@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.model_folder import find_model
+from nmt_async.checkpoints.averaging import average_models
+from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
 from nmt_async.options import option
-from nmt_async.text.building import check_free
-from nmt_async.training.chosen import METRICS, best_models, last_models
+from nmt_async.writing import check_free
 
 from .declare import CommonOptions
 
@@ -35,7 +34,10 @@ class AverageOptions:
     last: int | None = option(None, "Average the run's newest checkpoints, so many.", group=WHICH)
     best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
     metric: str | None = option(
-        None, "What --best goes by (default: what the run's best are chosen by).", group=WHICH, choices=tuple(METRICS)
+        None,
+        "What --best goes by (default: what the run's best are chosen by).",
+        group=WHICH,
+        choices=tuple(VALIDATION_METRICS),
     )
     out: Path | None = option(None, "Folder of the new model.", group="Files", metavar="DIR")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.options import option, to_mapping
-from nmt_async.text.building import built_whole
 from nmt_async.text.cleaning import RATIO_APPLIES_FROM, Rules
 from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
 from nmt_async.text.encoding import encode_split
@@ -33,6 +32,7 @@ from nmt_async.text.prepared import (
 from nmt_async.text.progress import Progress, SilentProgress
 from nmt_async.text.spool import Spool, spool_training, spool_validation
 from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
+from nmt_async.writing import built_whole
 
 TEXT, VOCABULARY, CLEANING, RUN = "Text", "Vocabulary", "Cleaning of the training text", "Run"
 
