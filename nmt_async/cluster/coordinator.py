@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.cluster.task import Computed, Task
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.ledger import Ledger, of_dispatcher
 from nmt_async.sync.push import Answer, Push, Update, Verdict
@@ -33,6 +33,10 @@ SET_ASIDE_SHARE = 0.01
 
 class TooManySetAside(RunFailure):
     """The model or the data is at fault, not a single batch."""
+
+
+class TooManyNotFinite(TooManySetAside, Diverged):
+    """Batches were set aside because their gradients are not finite."""
 
 
 class Coordinator:
@@ -139,7 +143,7 @@ class Coordinator:
         )
         aside = sum(1 for other in self.ledger.set_aside if other.epoch == batch.epoch)
         if aside > max(1, SET_ASIDE_SHARE * len(self.plan.epoch(batch.epoch))):
-            raise TooManySetAside(
+            raise (TooManyNotFinite if how is Kind.NOT_FINITE else TooManySetAside)(
                 f"{aside} batches of epoch {batch.epoch} had to be set aside, the last because {what}: more than "
                 f"{SET_ASIDE_SHARE:.0%} of the epoch; look at the pairs named above, and if gradients are not finite, "
                 f"lower the learning rate."

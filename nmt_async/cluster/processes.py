@@ -6,7 +6,6 @@ end at once, so that a death is an event like a push: the batch goes back and a 
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,18 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.cluster import everybody_waits
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.seat import Seat
-from nmt_async.cluster.shared_memory import SharedVectors
-from nmt_async.cluster.stacks import StackFile
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.waiting import take_waiting_shares
-from nmt_async.cluster.watchdog import Watchdog
 from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
+from nmt_async.process.child import Child
+from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.process.watchdog import Watchdog
 from nmt_async.sync.push import Update, Verdict
 
 DEATHS_IN_A_ROW = 5
@@ -86,7 +84,6 @@ class ProcessCluster:
         self.log = log
         self.observe = observe
         self.watchdog = Watchdog(timeout, warn, log)
-        self._context = multiprocessing.get_context("spawn")
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
@@ -100,22 +97,14 @@ class ProcessCluster:
             raise
 
     def _spawn(self, index: int, device: str, most: int = 0) -> Seat:
-        ours, theirs = self._context.Pipe()
-        stacks = StackFile()
-        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, stacks, theirs, most)
-        process = self._context.Process(target=run_worker, args=arguments, name=f"worker {index}", daemon=True)
+        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, most)
         try:
-            with thread_environment(self.settings.threads), signals_later():
-                process.start()
+            process = Child(f"worker {index}", run_worker, arguments, self.settings.threads)
         except OSError as error:
-            ours.close()
-            stacks.close()
             raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
-        finally:
-            theirs.close()
         self.log(f"[worker] {index} is process {process.pid}")
-        seat = Seat(device, process, ours, stacks, most=most)
-        self.watchdog.heard(index, seat)
+        seat = Seat(process, device=device, most=most)
+        self.watchdog.heard(seat)
         return seat
 
     @property
@@ -182,11 +171,10 @@ class ProcessCluster:
                 continue
             task = self.coordinator.next_task(index)
             if task is not None:
-                seat.tasks += 1
                 seat.dealt = time.monotonic()
                 if self._begin is None:
                     self._begin = seat.dealt
-                self.watchdog.heard(index, seat)
+                self.watchdog.heard(seat)
                 seat.tell(task)
 
     def _receive(self) -> Iterator[Update]:
@@ -224,10 +212,10 @@ class ProcessCluster:
         begun = self.coordinator.ledger.out.get(index)
         if begun is not None:
             return f"at batch {begun.batch.number} of epoch {begun.batch.epoch}"
-        return "while it waited for a batch" if self._seats[index].tasks else "before it had a batch"
+        return "before it had a batch" if self._seats[index].dealt is None else "while it waited for a batch"
 
     def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
-        self.watchdog.heard(index, seat)
+        self.watchdog.heard(seat)
         if isinstance(message, Failed):
             seat.error = message.error
             self.log(message.trace)
@@ -252,6 +240,7 @@ class ProcessCluster:
         if answer.verdict is Verdict.ACCEPTED:
             seat.tokens += message.tokens
         if self.observe is not None:
+            assert seat.dealt is not None
             self.observe(Handled(index, message, seat.dealt, heard, seat.latest, answer.update is not None))
         return answer.update
 
@@ -260,11 +249,10 @@ class ProcessCluster:
 
     def _replace(self, index: int, seat: Seat) -> Update | None:
         """A worker has ended: its batch goes back, a new one takes its seat. Returns an update that waited for it."""
-        seat.process.kill()  # It may live on without its pipe, and then is of no use.
-        seat.process.join()
-        self.watchdog.ended(index, seat)
-        seat.close()
+        seat.process.end()  # It may live on without its pipe, and then is of no use.
+        self.watchdog.ended(seat)
         how, where = seat.ending, self._place(index)
+        seat.process.close()
         deaths = seat.deaths + 1
         try:
             update = self.coordinator.died(index)
@@ -287,7 +275,7 @@ class ProcessCluster:
         """Ends the workers; what they compute is lost. Safe to call twice."""
         for seat in self._seats:
             seat.process.kill()
-        for index, seat in enumerate(self._seats):
-            seat.process.join()
-            self.watchdog.ended(index, seat)
-            seat.close()
+        for seat in self._seats:
+            seat.process.end()
+            self.watchdog.ended(seat)
+            seat.process.close()

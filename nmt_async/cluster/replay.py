@@ -20,7 +20,7 @@ from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import pieces_of
 from nmt_async.errors import RunFailure
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId

@@ -20,20 +20,19 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.study.claims import Claim, read_claims
-from nmt_async.study.conditions import Condition, by_condition
+from nmt_async.study.conditions import Condition, Conditions, by_condition
 from nmt_async.study.declaration import read_declaration
 from nmt_async.study.grids import isolation_table, rates_table
 from nmt_async.study.outcomes import OUTCOMES, claims_that, unfinished_list, verdicts_list
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.study.tables import (
-    Conditions,
     commands_list,
     course_table,
     final_table,
@@ -64,18 +63,20 @@ _MARKER = re.compile(r"<!-- (generated: [^\n]*?|end) -->")
 
 
 def regenerated(
-    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
-) -> str:
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = (),
+    against: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """The document with its regions made anew.
 
     Args:
         asked: the runs that the study asks for, whose conditions come in this order.
+        against: of each condition that is set beside another, that one.
 
     Raises:
         UserError: a marker without its counterpart or of an unknown region, or results that cannot be compared.
     """
     _check_markers(document)
-    conditions = by_condition(_in_order(results, asked))
+    conditions = by_condition(_in_order(results, asked), against)
     verdicts = judge(claims, conditions)
 
     def made(region: re.Match[str]) -> str:
@@ -85,10 +86,11 @@ def regenerated(
 
 
 def is_current(
-    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
-) -> bool:
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = (),
+    against: Mapping[str, str] | None = None,
+) -> bool:  # fmt: skip
     """Whether making the document's regions anew would change nothing; raises as `regenerated` does."""
-    return regenerated(document, results, claims, asked) == document
+    return regenerated(document, results, claims, asked, against) == document
 
 
 def study_results(folder: Path, asked: Sequence[Setting]) -> list[Result]:
@@ -177,13 +179,13 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True, help="the folder of its results")
     typed = parser.parse_args()
     try:
-        sizes = read_declaration(typed.study).sizes
-        if typed.size not in sizes:
-            raise UserError(f"--size: {shown(typed.size)} is not one of {', '.join(sizes)}.")
-        asked = sizes[typed.size].settings
+        study = read_declaration(typed.study)
+        if typed.size not in study.sizes:
+            raise UserError(f"--size: {shown(typed.size)} is not one of {', '.join(study.sizes)}.")
+        asked = study.sizes[typed.size].settings
         results = study_results(typed.results, asked)
         text = typed.document.read_text(encoding="utf-8")
-        write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked))
+        write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked, study.against))
     except OSError as error:
         print(f"{error.filename or typed.document}: {error.strerror}.", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ spool, and the spool encoded. Memory depends on the vocabulary's sample only, no
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,7 @@ from pathlib import Path
 
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.options import option, to_mapping
-from nmt_async.text.building import built_whole
+from nmt_async.options import NOT_GIVEN, key_of, matters, option, to_mapping
 from nmt_async.text.cleaning import RATIO_APPLIES_FROM, Rules
 from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
 from nmt_async.text.encoding import encode_split
@@ -33,6 +33,10 @@ from nmt_async.text.prepared import (
 from nmt_async.text.progress import Progress, SilentProgress
 from nmt_async.text.spool import Spool, spool_training, spool_validation
 from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
+from nmt_async.writing import built_whole
+
+LEARNT = ({"vocab": NOT_GIVEN, "source_vocab": NOT_GIVEN}, {"vocab": NOT_GIVEN, "target_vocab": NOT_GIVEN})
+"""Where a vocabulary is learnt, or both are."""
 
 TEXT, VOCABULARY, CLEANING, RUN = "Text", "Vocabulary", "Cleaning of the training text", "Run"
 
@@ -57,7 +61,9 @@ class PrepareOptions:
     valid_tsv: tuple[Path, ...] = option((), "Both in one file, source<TAB>target.", group=TEXT, metavar="FILE")
 
     vocab_size: int = option(8000, "Subwords to learn, for each vocabulary.", group=VOCABULARY)
-    vocab_type: str = option("unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"))
+    vocab_type: str = option(
+        "unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"), only_with=LEARNT
+    )
     separate_vocabs: bool = option(
         False, "One vocabulary for each language instead of a joint one.", group=VOCABULARY,
         flags=("--separate-vocabs",),
@@ -70,13 +76,13 @@ class PrepareOptions:
     vocab_sample: int = option(
         1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory, "
         "at about 25 bytes a character.",
-        group=VOCABULARY,
+        group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
     character_coverage: float = option(
         0.9995, "Share of the text's characters that the vocabulary must know; the rarest become <unk>.",
-        group=VOCABULARY,
+        group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
-    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY)
+    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY, only_with=LEARNT)
 
     max_length: int = option(
         256, "Remove pairs with a side of more subwords than this, end mark included; 0 = keep.", group=CLEANING
@@ -280,8 +286,9 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
     except UserError as error:
         raise UserError(f"--out: {error} To write there, move it away first, or choose another --out.") from None
     wanted, there = to_mapping(options), manifest["options"]
+    ignored = {key_of(field) for field in dataclasses.fields(options) if not matters(options, field)}
     for key, value in wanted.items():
-        if key not in _WITHOUT_EFFECT and there.get(key) != value:
+        if key not in _WITHOUT_EFFECT | ignored and there.get(key) != value:
             raise UserError(f"--out: {out} was prepared with --{key} {there.get(key)}, not {value}; {otherwise}.")
     if [file.option for file in inputs] != [file["option"] for file in manifest["inputs"]]:
         raise UserError(f"--out: {out} was prepared from other files; {otherwise}.")

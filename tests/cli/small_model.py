@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.batch import END
 from nmt_async.text.vocabulary import train_vocabulary

@@ -27,7 +27,7 @@ from nmt_async.cluster.worker import Worker
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync import Event, Kind, ParameterServer, Rule, effective, ledger_of
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import model_configuration, training_plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from training_runs import (
     Witness,
     assert_each_batch_counted,
+    children_named,
     replayed,
     saved_state,
 )
@@ -18,8 +18,7 @@ from training_runs import (
 
 def pid_of(worker: int) -> int | None:
     """The process id of this process's worker, None when it has just ended."""
-    pids = {child.name: child.pid for child in multiprocessing.active_children()}
-    return pids.get(f"worker {worker}")
+    return next((child.pid for child in children_named(f"worker {worker}")), None)
 
 
 def send(worker: int, number: signal.Signals) -> int | None:

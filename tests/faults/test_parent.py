@@ -16,9 +16,9 @@ from training_runs import (
 )
 from watched import WatchedRun
 
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import RECORD_BYTES
 from nmt_async.sync.ledger import ledger_of
-from nmt_async.training.metrics import read_metrics
 
 DETERMINED = [
     {"sync_mode": "sync", "workers": 2}, {"sync_mode": "sync", "workers": 1, "accumulate": 2},
@@ -54,5 +54,5 @@ def test_a_run_killed_at_a_random_moment_leaves_nothing_and_goes_on_bit_equal(sm
     assert_same_state(straight, killed)
     assert torch.equal(replayed(killed, small_data), saved_state(killed)["parameters"])
     assert assert_each_batch_counted(killed, small_data, epochs).set_aside == []
-    updates = [line["update"] for line in read_metrics(killed / "metrics.jsonl") if line["kind"] == "train"]
+    updates = [line["update"] for line in read_json_lines(killed / "metrics.jsonl") if line["kind"] == "train"]
     assert updates == sorted(set(updates))
