@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, behind, fenced, first_cells
-
 from nmt_async.pages.rows import COLUMNS
 from nmt_async.report.records import TrainReport, ValidReport
+
 from nmt_async.training.metrics import read_metrics
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
