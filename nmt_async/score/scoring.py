@@ -15,8 +15,8 @@ from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.options import NOT_GIVEN, option
 from nmt_async.search.ensemble import Ensemble
 from nmt_async.search.penalties import Penalties
-from nmt_async.text.batch import END, Batch, pad
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.lines import windows
 from nmt_async.translate.options import ComputingOptions
 from nmt_async.translate.translator import warn_on_stderr

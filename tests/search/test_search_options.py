@@ -11,7 +11,7 @@ from definitions import decode, random_model, random_sources
 from nmt_async.errors import UserError
 from nmt_async.options import convert, dump_yaml, from_mapping, load_yaml
 from nmt_async.search.sampling_method import SamplingMethod
-from nmt_async.text.batch import UNKNOWN
+from nmt_async.text.vocabulary import UNKNOWN
 from nmt_async.translate.options import SEARCH, DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
