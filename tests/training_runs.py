@@ -28,7 +28,7 @@ from nmt_async.quantity import parse_quantity
 from nmt_async.sync.journal import Event, effective
 from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.text.options import PrepareOptions
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
