@@ -40,7 +40,7 @@ group = typer.Typer(
 
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns, "turns") as step:
         measured = measure(options, data, lambda done: step(done, done))
     if options.profile_out is not None and measured.profile is not None:
         measured.profile.save(options.profile_out)

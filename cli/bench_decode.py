@@ -24,7 +24,7 @@ EXAMPLE = "nmt-async bench decode run --input test.en --beam-size 5 --threads 1"
 
 def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None:
     """Measure how fast a model translates here, in alternation with CTranslate2."""
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None, "turns") as step:
         measured = measure_decoding(options, model, lambda done, _: step(done, done))
     for note in measured.notes:
         print(f"nmt-async: {note}", file=sys.stderr)

@@ -20,6 +20,7 @@ from nmt_async.score.options import ScoreOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
+from nmt_async.training.replay import ReplayOptions
 from nmt_async.translate.files import TranslateOptions
 
 from . import (
@@ -32,6 +33,7 @@ from . import (
     export,
     import_,
     prepare,
+    replay,
     report,
     score,
     simulate,
@@ -77,6 +79,7 @@ COMMANDS = {
     doctor: DoctorOptions,
     train: TrainOptions,
     watch: WatchOptions,
+    replay: ReplayOptions,
     translate: TranslateOptions,
     evaluate: EvaluateOptions,
     score: ScoreOptions,

@@ -25,7 +25,9 @@ GROUPS = ("Cluster", "Batches and model", "Result")
 def run(options: SimulateOptions, common: CommonOptions) -> None:
     """Predict throughput, waiting, staleness and effective batch for many workers, without computing gradients."""
     modes, counts = options.mode_list(), options.worker_counts()
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("simulations", len(modes) * len(counts)) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage(
+        "simulations", len(modes) * len(counts), "simulations"
+    ) as step:
         done = 0
 
         def count(_: Prediction) -> None:

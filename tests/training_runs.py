@@ -30,10 +30,11 @@ from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.text.options import PrepareOptions
 from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import JOURNAL, read_journal
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import with_workers
-from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
+from nmt_async.training.run_folder import read_options
 from nmt_async.training.train import train
 
 PATIENCE = 60.0

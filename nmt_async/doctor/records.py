@@ -10,7 +10,7 @@ from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError
 from nmt_async.sync.journal import effective
 from nmt_async.sync.ledger import ledger_of
-from nmt_async.training.run_folder import JOURNAL, environment, read_journal
+from nmt_async.training.journal_file import JOURNAL, environment, read_journal
 
 
 def record_findings(run: Path) -> Iterator[Finding]:

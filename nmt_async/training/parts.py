@@ -69,11 +69,18 @@ def build_coordinator(
     buffers: Tensor,
     record: Callable[[Event], None],
     warn: Callable[[str], None],
+    endless: bool = False,
 ) -> Coordinator:
-    """Server and plan as the options say; ``buffers[0]`` holds the initial parameters."""
+    """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
+
+    Args:
+        endless: whenever the options say that the stream ends.
+    """
     server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
+    if endless:
+        last_epoch = None
     return Coordinator(server, plan, record, warn, last_epoch)
 
 

@@ -23,12 +23,13 @@ from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.guarded import Guarded
+from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, expected_lines, model_configuration, training_plan
 from nmt_async.training.resuming import change_text
-from nmt_async.training.run_folder import JOURNAL, Ending, JournalFile, RunFolder
+from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
@@ -75,6 +76,7 @@ class Run:
         self.setup.buffers[0].copy_(self.layout.gather(model))
         self.stretch = Stretch(self.moment)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
+        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
         self.plan = training_plan(options, data)
         self.coordinator = build_coordinator(options, self.plan, self.setup.buffers, self._record, self._warn)
         self.checkpoints = Checkpoints(
@@ -134,7 +136,7 @@ class Run:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
-                self.coordinator.begin_anew(len(self.options.device_list()))
+                self.coordinator.begin_anew(len(self.options.device_list()), self.sitting.number)
             return False, None
         values, tensors = found
         with self._takes_up():
@@ -156,7 +158,7 @@ class Run:
             ) from None
 
     def _take_up(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
+        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()), self.sitting.number)
         self.moment = as_dataclass(Moment, values["moment"])
         self.validations.restore(values)
         if "stretch" in values:  # earlier versions did not keep it

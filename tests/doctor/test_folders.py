@@ -13,7 +13,7 @@ from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.records import counted, record_findings
 from nmt_async.doctor.saved import saved_findings
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, encode
-from nmt_async.training.run_folder import JournalFile
+from nmt_async.training.journal_file import JournalFile
 
 
 def flip(path: Path) -> None:

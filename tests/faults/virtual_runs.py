@@ -31,7 +31,7 @@ from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
-from nmt_async.training.run_folder import JournalFile, read_journal
+from nmt_async.training.journal_file import JournalFile, read_journal
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
 WORKERS = (1, 2, 3, 4, 8)

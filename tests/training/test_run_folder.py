@@ -16,8 +16,9 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import JournalFile, read_journal
 from nmt_async.training.metrics import MetricsFiles
-from nmt_async.training.run_folder import JournalFile, RunFolder, read_journal, read_options, settled
+from nmt_async.training.run_folder import RunFolder, read_options, settled
 
 EVENT = Event(Kind.STARTED, 1, (2, 3), 4)
 
