@@ -10,18 +10,17 @@ import typer
 from nmt_async import __version__
 from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
-from nmt_async.decoding.evaluation import EvaluateOptions
-from nmt_async.decoding.score_options import ScoreOptions
-from nmt_async.decoding.translate_files import TranslateOptions
 from nmt_async.display.watch import WatchOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.formats import ExportOptions
-from nmt_async.export.importing import ImportOptions
+from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.planning.options import SimulateOptions
+from nmt_async.score.evaluation import EvaluateOptions
+from nmt_async.score.options import ScoreOptions
 from nmt_async.study.modes import CompareOptions
-from nmt_async.text.preparation import PrepareOptions
+from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
+from nmt_async.translate.files import TranslateOptions
 
 from . import (
     average,

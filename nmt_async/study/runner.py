@@ -17,17 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmt_async.cluster.child import die_with_parent, thread_environment
 from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import flags_of
-from nmt_async.reading import read_text
+from nmt_async.process.child import thread_environment
+from nmt_async.process.fork_server import die_with_parent
+from nmt_async.reading import read_json_lines, read_text
 from nmt_async.study.collect import collect
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.writing import write_whole
@@ -163,7 +163,7 @@ class Runner:
 
     def _share(self, setting: Setting) -> float:
         try:
-            values = read_metrics(self.folder.run(setting) / "metrics.jsonl")[-1]
+            values = read_json_lines(self.folder.run(setting) / "metrics.jsonl")[-1]
         except (OSError, IndexError):
             return 0.0
         budget = stop_quantity(str(setting.options["stop-after"]))

@@ -10,18 +10,18 @@ from typing import Any
 
 from torch import Tensor
 
+from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.display.console import Display
 from nmt_async.display.records import RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.guarded import Guarded
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
@@ -109,7 +109,7 @@ class Run:
             self.data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
-        return self.setup.validator(settings, self._warn)
+        return self.setup.validator(settings, Tell(self._warn, lambda text: self.metrics.note(text)))
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import shutil
 import threading
@@ -12,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import events_of, kill_child, prepare_small, run_small, saved_state, small_options
+from training_runs import children_named, events_of, kill_child, prepare_small, run_small, saved_state, small_options
 
 from nmt_async.errors import Diverged, RunFailure
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Kind
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.parts import training_plan
 from nmt_async.training.run_folder import read_outcome
 
@@ -46,7 +45,7 @@ def test_a_batch_at_which_workers_die_is_set_aside_by_name(tmp_path: Path) -> No
     (aside,) = [warning for warning in witness.warnings if "is set aside after 3 tries" in warning]
     assert f"sentence pairs {sentences[0] + 1}, {sentences[1] + 1}, " in aside
     assert [event.batch for event in events_of(tmp_path / "run") if event.kind is Kind.SET_ASIDE] == [(1, 4)]
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
+    assert read_json_lines(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -61,7 +60,7 @@ def test_an_exception_at_every_batch_stops_the_run_with_its_text(tmp_path: Path)
     assert str(failed.value).endswith("Nothing is saved.")
     assert not isinstance(failed.value, Diverged)
     assert read_outcome(tmp_path / "run") == ("failed", str(failed.value))
-    assert multiprocessing.active_children() == []
+    assert children_named("worker") == []
 
 
 def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: Path, tmp_path: Path) -> None:
@@ -69,9 +68,8 @@ def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: 
 
     def kill_all() -> None:
         while not enough.wait(0.02):
-            for child in multiprocessing.active_children():
-                if child.name.startswith("worker"):
-                    child.kill()
+            for child in children_named("worker"):
+                child.kill()
 
     killer = threading.Thread(target=kill_all)
     try:
@@ -90,7 +88,7 @@ def test_a_killed_validation_costs_that_validation_only(small_data: Path, tmp_pa
     acts = {5: lambda: kill_child("validation")}
     witness = run_small(small_data, tmp_path / "run", acts, **ONE, valid_freq="4", stop_after="8")
     assert "the validation of update 4 failed (its process was killed; out of memory?)" in "\n".join(witness.warnings)
-    validations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
+    validations = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
     assert [line["update"] for line in validations] == [8]
 
 

@@ -13,7 +13,7 @@ from nmt_async.cli.main import run
 from training_runs import run_small
 
 from nmt_async.errors import UserError
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.options import load_yaml
 from nmt_async.study.collect import collect, waiting_of
