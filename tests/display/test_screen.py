@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from records import midway, title, trained
 from rich.console import Console
 
-from nmt_async.display.screen import clock, render
+from nmt_async.display.screen import render
 from nmt_async.display.state import DisplayState
+from nmt_async.formatting import clock
 
 
 def drawn(state: DisplayState, width: int = 80, height: int = 24) -> list[str]:
