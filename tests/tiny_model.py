@@ -9,8 +9,7 @@ import torch
 
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.batch import END
-from nmt_async.text.vocabulary import train_vocabulary
+from nmt_async.text.vocabulary import END, train_vocabulary
 
 WORDS = "the a dog cat bird sees hears runs house garden in on small big red and or never"
 

@@ -28,7 +28,8 @@ from nmt_async.process.child import Child, children
 from nmt_async.quantity import parse_quantity
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.push import BatchKey
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.options import PrepareOptions
+from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan

@@ -21,7 +21,7 @@ from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.process.child import Child
 from nmt_async.search.options import Scores
-from nmt_async.text.batch import END
+from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator

@@ -28,8 +28,7 @@ from nmt_async.export.marian_vocabularies import as_listed
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.batch import END, UNKNOWN
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text.vocabulary import END, UNKNOWN, Vocabulary
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import write_whole
 

@@ -34,8 +34,7 @@ import yaml
 
 from nmt_async.errors import UserError, shown
 from nmt_async.reading import open_ordinary, read_text
-from nmt_async.text.batch import END, UNKNOWN
-from nmt_async.text.vocabulary import LIST_END, Vocabulary
+from nmt_async.text.vocabulary import END, LIST_END, UNKNOWN, Vocabulary
 
 YAML_LISTS, TEXT_LISTS = (".yml", ".yaml", ".json"), (".txt",)
 SPECIAL = ("</s>", "<unk>")

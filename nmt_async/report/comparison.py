@@ -138,7 +138,9 @@ def _cost_words(time: Ratio | None, tokens: Ratio, pair: Pair) -> str:
     if time is None:
         return f"{name} reaches {reached} with {in_tokens}. Their seconds are by different clocks and not compared."
     said = f"{name} reaches {reached} in {_times_words(time, f'the time of {other}')}, with {in_tokens}."
-    if _side(time, 1.0) == 0:
+    if time.over == "sentences only":
+        said += " One seed does not decide whether it comes sooner."
+    elif _side(time, 1.0) == 0:
         why = "there is no interval" if time.over == "nothing" else "the interval holds 1"
         said += f" Whether it comes sooner is not decided: {why}."
     return said
@@ -162,6 +164,8 @@ def _end_words(final: Difference, baseline: str) -> str:
     if math.isinf(final.value):
         return f"A run of {'it' if final.value > 0 else baseline} diverged, so it ends worse."
     words = {-1: "It ends better", 1: "It ends worse", 0: "Neither is shown to end better"}[_side(final, 0.0)]
+    if final.over == "sentences only" and _side(final, 0.0):
+        words += " with the one seed that was run"
     at = f" at {amount(final.tokens)} tokens" if final.tokens else ""
     return f"{words}:{at} its cross-entropy is {_above(final, 3)} that of {baseline}."
 

@@ -23,7 +23,7 @@ from nmt_async.search.candidates import best_continuations
 from nmt_async.search.constraints import Constraints
 from nmt_async.search.options import Search
 from nmt_async.search.trace import Hypothesis, Step, best_hypotheses
-from nmt_async.text.batch import END
+from nmt_async.text.vocabulary import END
 
 __all__ = ["Hypothesis", "Search", "beam_search"]
 

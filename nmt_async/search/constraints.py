@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from nmt_async.search.options import Search
-from nmt_async.text.batch import END, UNKNOWN, pad
+from nmt_async.text.batch import pad
+from nmt_async.text.vocabulary import END, UNKNOWN
 
 
 class Constraints:

@@ -17,7 +17,7 @@ from nmt_async.model.translation_model import TranslationModel, compact
 from nmt_async.search.constraints import Constraints
 from nmt_async.search.options import Search
 from nmt_async.search.trace import Hypothesis, Step, best_hypotheses
-from nmt_async.text.batch import END
+from nmt_async.text.vocabulary import END
 
 
 def sample(

@@ -5,8 +5,9 @@
     <!-- end -->
 
 makes the table ``final`` of the conditions that the patterns name, in their order; without patterns, of all. `TABLES`
-says which tables there are. ``verdicts`` makes the claims with their verdicts, ``holds``, ``fails`` and ``undecided`` a
-line for each claim of that outcome; patterns behind these name claims. ``unfinished`` says which runs there are not.
+says which tables there are. ``verdicts`` makes the claims with their verdicts, ``short`` a line for each, ``holds``,
+``fails`` and ``undecided`` one with the figures for each claim of that outcome; patterns behind these name claims.
+``unfinished`` says which runs there are not.
 The same results and claims make the same text.
 
     python -m nmt_async.study.document docs/reproduction.md --study examples/reproduction/study.yaml \\
@@ -29,7 +30,7 @@ from nmt_async.study.claims import Claim, read_claims
 from nmt_async.study.conditions import Condition, Conditions, by_condition
 from nmt_async.study.declaration import read_declaration
 from nmt_async.study.grids import isolation_table, rates_table
-from nmt_async.study.outcomes import OUTCOMES, claims_that, unfinished_list, verdicts_list
+from nmt_async.study.outcomes import OUTCOMES, claims_in_short, claims_that, unfinished_list, verdicts_list
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.study.tables import (
@@ -57,7 +58,7 @@ TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "winning": winning_table,
     "commands": commands_list,
 }
-OTHERS = ("verdicts", *OUTCOMES, "unfinished")
+OTHERS = ("verdicts", "short", *OUTCOMES, "unfinished")
 _REGION = re.compile(r"(?P<start><!-- generated: (?P<what>[^\n]*?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- (generated: [^\n]*?|end) -->")
 
@@ -125,7 +126,9 @@ def _region(what: str, conditions: Conditions, verdicts: Sequence[Verdict], aske
         return unfinished_list(asked, conditions)
     if kind in OTHERS:
         named = [verdict for verdict in verdicts if _named(verdict.claim.id, patterns)]
-        return verdicts_list(named) if kind == "verdicts" else claims_that(OUTCOMES[kind], named)
+        if kind in OUTCOMES:
+            return claims_that(OUTCOMES[kind], named)
+        return verdicts_list(named) if kind == "verdicts" else claims_in_short(named)
     if kind not in TABLES:
         raise UserError(
             f"The document asks for {shown(kind)} between markers; there are {', '.join([*TABLES, *OTHERS])}."

@@ -73,7 +73,10 @@ def _predicted(mode: str, profile: ClusterProfile, tokens: int, parameters: int)
 
 
 def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
-    """How many times sooner than by the baseline a quality comes, by the slowest worker's speed; bold where sooner."""
+    """How many times sooner than by the baseline a quality comes, by the slowest worker's speed.
+
+    In bold where the whole interval says sooner and covers seeds too: of one seed nothing is decided.
+    """
     rows = []
     for condition, baseline in beside(shown, conditions):
         price = compare("tokens to quality", Pair(condition, baseline))
@@ -93,4 +96,4 @@ def _cell(price: Ratio, faster: float) -> str:
     if not math.isfinite(price.value) or not price.value:  # one of the two never came to the other's quality
         return times(price.value)
     sooner = _times_sooner(price, faster)
-    return f"**{figure(sooner)}**" if sooner.low > 1 else figure(sooner)
+    return f"**{figure(sooner)}**" if sooner.low > 1 and sooner.over.startswith("seeds") else figure(sooner)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nmt_async.display.console import Display
 from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.options import check_together
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay
@@ -25,6 +26,7 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
         Diverged: parameters or gradients are not finite; the last good checkpoint is kept.
         RunFailure: the run could not go on; what there is is saved.
     """
+    check_together(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")

@@ -28,7 +28,7 @@ from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctr
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.search.beam import Hypothesis
 from nmt_async.search.options import Scores, Search
-from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.text.vocabulary import END, UNKNOWN
 
 ENGINES = ("torch", "ctranslate2", "auto")
 

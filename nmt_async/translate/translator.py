@@ -14,8 +14,8 @@ from nmt_async.model.linear import packed, packs_model
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.search.beam import Hypothesis, beam_search
 from nmt_async.search.sampling import sample
-from nmt_async.text.batch import END, pad
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text.batch import pad
+from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine
 from nmt_async.translate.lines import one_line, windows
 from nmt_async.translate.options import DecodingOptions

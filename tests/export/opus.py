@@ -13,7 +13,7 @@ from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.export.conversion import import_model
 from nmt_async.export.options import ImportOptions
 from nmt_async.export.verification import NOTHING, Translated, by_marian
-from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.text.vocabulary import END, UNKNOWN
 from nmt_async.translate.options import DecodingOptions
 
 TRAINED_ON = 150

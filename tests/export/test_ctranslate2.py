@@ -15,8 +15,8 @@ from nmt_async.export.ctranslate2 import export_ctranslate2
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.text.batch import END, UNKNOWN, Batch, pad
-from nmt_async.text.vocabulary import train_vocabulary
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END, UNKNOWN, train_vocabulary
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 

@@ -23,8 +23,7 @@ from nmt_async.export.conversion import export, import_model
 from nmt_async.export.marian_vocabularies import given_vocabularies, read_words, vocabulary_files
 from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.export.verification import NOTHING, Translated
-from nmt_async.text.batch import END, UNKNOWN
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text.vocabulary import END, UNKNOWN, Vocabulary
 from nmt_async.translate.translator import LineTranslator
 
 

@@ -113,6 +113,12 @@ def test_a_condition_that_ends_worse_and_comes_later_is_told_so():
     assert verdict.text.endswith("3 seeds each, interval over seeds and sentences.")
 
 
+def test_a_single_seed_that_ends_worse_is_told_of_as_that_seed():
+    conditions = by_condition([result("async"), result("sync")])
+    verdict = beside_verdict(conditions["async"], conditions["sync"])
+    assert "It ends worse with the one seed that was run: at 5.00 million tokens" in verdict.text
+
+
 def test_the_same_learning_in_half_of_the_time_is_told_by_its_figures():
     sync = [result("sync", seed) for seed in (1, 2)]
     baseline, condition = of_runs(*sync, *map(at_twice_the_speed, sync))
@@ -130,6 +136,7 @@ def test_one_seed_is_no_more_than_these_runs():
     baseline, condition = of_runs(sync, at_twice_the_speed(sync))
     verdict = beside_verdict(condition, baseline)
     assert verdict.outcome == "sooner, one seed"
+    assert "One seed does not decide whether it comes sooner." in verdict.text
     assert verdict.text.endswith("1 seed each, interval over sentences only.")
     (note,) = notes_on([Pair(condition, baseline)])
     assert note.startswith("Of hybrid:4, sync there is one seed")

@@ -11,7 +11,7 @@ from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.score.scoring import LineScorer, Scored, ScoringOptions
-from nmt_async.text.batch import END
+from nmt_async.text.vocabulary import END
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 

@@ -10,7 +10,8 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.search.beam import Hypothesis, beam_search
 from nmt_async.search.sampling import sample
-from nmt_async.text.batch import END, UNKNOWN, Batch, pad
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END, UNKNOWN
 
 TRANSFORMER = {"model": "transformer", "heads": 2, "dim_ffn": 12, "norm": "pre", "activation": "relu"}
 KINDS = {

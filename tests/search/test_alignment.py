@@ -13,7 +13,8 @@ from nmt_async.model import recurrent
 from nmt_async.search.beam import Search
 from nmt_async.search.ensemble import Ensemble
 from nmt_async.search.sampling_method import SamplingMethod
-from nmt_async.text.batch import END, Batch, pad
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END
 from nmt_async.translate.alignment import AlignmentForm, links
 
 SEARCH = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True)

@@ -24,7 +24,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from nmt_async.search.beam import Search
-from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.text.vocabulary import END, UNKNOWN
 
 FINITE = st.integers(1, 6).flatmap(
     lambda beam_size: st.builds(

@@ -20,8 +20,8 @@ from nmt_async.errors import UserError
 from nmt_async.score.scoring import token_scores
 from nmt_async.search.beam import Search
 from nmt_async.search.ensemble import Ensemble, Weights, load_models
-from nmt_async.text.batch import END, Batch, pad
-from nmt_async.text.vocabulary import train_vocabulary
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END, train_vocabulary
 
 SEARCH = Search(4, 0.6, 1.0, 3, wanted=4)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nmt_async.errors import UserError
 from nmt_async.search.beam import Search
 from nmt_async.search.sampling_method import SamplingMethod
-from nmt_async.text.batch import END
+from nmt_async.text.vocabulary import END
 
 FULL = SamplingMethod()
 SHORT = Search(beam_size=3, max_length_factor=1.0, extra_length=4, wanted=3, sampling=FULL)

@@ -63,6 +63,10 @@ def test_what_it_costs_in_tokens_is_taken_off_what_it_gains_in_speed(profile: Pa
     expected = [(WORKERS - 1 + speed) / WORKERS / speed / price for speed in SPEEDS]
     assert sooner == pytest.approx(expected, rel=0.03)
     assert [cell.startswith("**") for cell in row[2:]] == [False, False, False, True, True]
+    one = [replace(each, results=each.results[:1]) for each in (sync, hybrid)]
+    table = winning_table(one, {each.name: each for each in one})
+    assert "95 %" in table
+    assert "**" not in table, "one seed decides nothing"
 
 
 def test_where_one_never_comes_to_the_quality_there_is_no_ratio(profile: Path) -> None:

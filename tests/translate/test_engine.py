@@ -17,7 +17,8 @@ from nmt_async.model.configuration import ModelOptions
 from nmt_async.model.transformer import Transformer
 from nmt_async.search.beam import beam_search
 from nmt_async.search.options import Scores, Search
-from nmt_async.text.batch import UNKNOWN, Batch, pad
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import UNKNOWN
 from nmt_async.translate.engine import NOT_UNDERSTOOD, engine_named
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
