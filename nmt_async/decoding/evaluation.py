@@ -12,7 +12,7 @@ from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.scores import Score, check_lines, corpus_scores
 from nmt_async.decoding.text_file import text_lines
 from nmt_async.errors import UserError
-from nmt_async.options import NOT_GIVEN, flag_of, is_given, option
+from nmt_async.options import flag_of, is_given, option
 from nmt_async.text.progress import Progress
 
 SCORING = "Scoring"
@@ -29,7 +29,7 @@ class EvaluateOptions(DecodingOptions):
     )  # fmt: skip
     hypothesis: Path | None = option(
         None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
-        only_with={field.name: NOT_GIVEN for field in dataclasses.fields(DecodingOptions)},
+        excludes=[field.name for field in dataclasses.fields(DecodingOptions)],
     )  # fmt: skip
     source: Path | None = option(
         None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"

@@ -45,7 +45,10 @@ class ScoreOptions(ScoringOptions):
     )  # fmt: skip
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
-        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
+        group=SCORES, choices=FORMATS, only_with=(
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "kept_source": NOT_GIVEN},
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "output": GIVEN},
+        ),
     )  # fmt: skip
     model_weights: Weights | None = option(
         None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
