@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.model_folder import find_model
+from nmt_async.checkpoints.averaging import average_models
+from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
 from nmt_async.options import GIVEN, NOT_GIVEN, option
-from nmt_async.text.building import check_free
-from nmt_async.training.chosen import METRICS, best_models, last_models
+from nmt_async.writing import check_free
 
 from .declare import CommonOptions
 
@@ -40,7 +39,7 @@ class AverageOptions:
         None,
         "What --best goes by (default: what the run's best are chosen by).",
         group=WHICH,
-        choices=tuple(METRICS),
+        choices=tuple(VALIDATION_METRICS),
         only_with={"best": GIVEN},
     )
     out: Path | None = option(None, "Folder of the new model.", group="Files", metavar="DIR")

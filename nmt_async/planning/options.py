@@ -18,7 +18,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import GIVEN, option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
 from nmt_async.planning.nominal import even_plan

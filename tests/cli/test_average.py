@@ -9,7 +9,7 @@ import torch
 from nmt_async.cli.main import run
 from small_model import save_small_model
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 
 
 @pytest.fixture
