@@ -11,7 +11,7 @@ import typer
 from nmt_async.checkpoints.averaging import average_models
 from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
-from nmt_async.options import option
+from nmt_async.options import GIVEN, NOT_GIVEN, option
 from nmt_async.writing import check_free
 
 from .declare import CommonOptions
@@ -31,13 +31,16 @@ GROUPS = (WHICH, "Files")
 class AverageOptions:
     """The options of average."""
 
-    last: int | None = option(None, "Average the run's newest checkpoints, so many.", group=WHICH)
+    last: int | None = option(
+        None, "Average the run's newest checkpoints, so many.", group=WHICH, only_with={"best": NOT_GIVEN}
+    )
     best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
     metric: str | None = option(
         None,
         "What --best goes by (default: what the run's best are chosen by).",
         group=WHICH,
         choices=tuple(VALIDATION_METRICS),
+        only_with={"best": GIVEN},
     )
     out: Path | None = option(None, "Folder of the new model.", group="Files", metavar="DIR")
 
@@ -46,10 +49,6 @@ class AverageOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name}: {value} is too few; give 1 or more.")
-        if self.last is not None and self.best is not None:
-            raise UserError("--last and --best do not go together; leave one out.")
-        if self.metric is not None and self.best is None:
-            raise UserError("--metric means nothing without --best.")
 
 
 def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> None:

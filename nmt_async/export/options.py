@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError
-from nmt_async.options import option
+from nmt_async.options import GIVEN, option
 
 FORMATS = ("marian", "ctranslate2", "huggingface")
 """Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""
@@ -29,23 +29,25 @@ class ExportOptions:
         "marian", "Whose model it becomes; huggingface takes models of --norm post only, marian alone SSRUs.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
-    quantization: str = option("float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS)
+    quantization: str = option(
+        "float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS,
+        only_with={"format": "ctranslate2"},
+    )  # fmt: skip
     verify: Path | None = option(
         None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and compare. "
         "CTranslate2 scores higher where <unk> was likely: it shares its probability out.",
         group=VERIFICATION, metavar="FILE",
     )  # fmt: skip
     verify_share: float = option(
-        0.98, "Share of lines that must be translated the same, else the exit code is 1.", group=VERIFICATION
-    )
+        0.98, "Share of lines that must be translated the same, else the exit code is 1.", group=VERIFICATION,
+        only_with={"verify": GIVEN},
+    )  # fmt: skip
     beam_size: int = option(
         1, "Hypotheses of both sides; with more than one, programs differ in when a search ends.",
-        group=VERIFICATION, flags=("--beam-size", "-b"),
+        group=VERIFICATION, flags=("--beam-size", "-b"), only_with={"verify": GIVEN},
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.quantization != "float32" and self.format != "ctranslate2":
-            raise UserError(f"--quantization {self.quantization} is for --format ctranslate2; leave it out.")
         if not 1 <= self.beam_size <= 1000:
             raise UserError(f"--beam-size: {self.beam_size} is not from 1 to 1000.")
         if not 0.0 <= self.verify_share <= 1.0:

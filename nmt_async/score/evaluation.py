@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError
-from nmt_async.options import flag_of, option
+from nmt_async.options import NOT_GIVEN, flag_of, is_given, option
 from nmt_async.score.scores import Score, check_lines, corpus_scores
 from nmt_async.text.progress import Progress
 from nmt_async.translate.api import Translator
@@ -16,6 +16,7 @@ from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.text_file import text_lines
 
 SCORING = "Scoring"
+RANKING = ("beam_size", "normalize", "word_penalty")
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class EvaluateOptions(DecodingOptions):
         metavar="FILE",
     )  # fmt: skip
     hypothesis: Path | None = option(
-        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE"
-    )
+        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
+        only_with={field.name: NOT_GIVEN for field in dataclasses.fields(DecodingOptions)},
+    )  # fmt: skip
     source: Path | None = option(
         None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
     )
@@ -37,6 +39,10 @@ class EvaluateOptions(DecodingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output_sampling is not None:  # one sample of each line, which nothing ranks
+            for field in dataclasses.fields(self):
+                if field.name in RANKING and is_given(field, getattr(self, field.name)):
+                    raise UserError(f"{flag_of(field)} means nothing with --output-sampling; leave it out.")
         if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
             raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")
 
@@ -61,7 +67,6 @@ def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progres
     lines = list(text_lines(given, "--source" if models else "--hypothesis"))
     check_lines(lines, str(given), references, str(options.reference))
     if not models:
-        _refuse_decoding_options(options)
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
     translator = Translator(models, device=options.device, threads=options.threads, weights=options.weights)
     hypotheses = []
@@ -70,10 +75,3 @@ def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progres
             hypotheses.append(translation.text)
             step(len(hypotheses), len(hypotheses))
     return corpus_scores(hypotheses, references, bootstrap=options.bootstrap)
-
-
-def _refuse_decoding_options(options: EvaluateOptions) -> None:
-    """Options about translating mean nothing where nothing is translated."""
-    for field in dataclasses.fields(DecodingOptions):
-        if getattr(options, field.name) != field.default:
-            raise UserError(f"{flag_of(field)} has no meaning with --hypothesis: nothing is translated; leave it out.")

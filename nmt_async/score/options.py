@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import option
+from nmt_async.options import GIVEN, NOT_GIVEN, check_together, option
 from nmt_async.score.scoring import SCORES, ScoringOptions
 from nmt_async.search.ensemble import Weights
 from nmt_async.translate.formats import FORMATS
@@ -41,11 +41,11 @@ class ScoreOptions(ScoringOptions):
     )  # fmt: skip
     target_pieces: bool = option(
         False, "The target's lines are subwords, with spaces between, as translate --word-scores gives them.",
-        group=FILES, flags=("--target-pieces",),
+        group=FILES, flags=("--target-pieces",), only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
     )  # fmt: skip
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
-        group=SCORES, choices=FORMATS,
+        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
     )  # fmt: skip
     model_weights: Weights | None = option(
         None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
@@ -54,30 +54,44 @@ class ScoreOptions(ScoringOptions):
     word_scores: bool = option(
         False, "Print subwords and the log-probability of each and of the end mark.",
         group=SCORES, flags=("--word-scores",),
+        only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN, "summary": NOT_GIVEN},
     )  # fmt: skip
     summary: str | None = option(
         None, "Print one figure for all pairs instead, in nats but for perplexity.",
-        group=SCORES, choices=SUMMARY_NAMES,
+        group=SCORES, choices=SUMMARY_NAMES, only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
     )  # fmt: skip
     n_best: bool = option(
         False, "Score the hypotheses of an n-best list in Marian's form, NUMBER ||| TEXT ||| FEATURES ||| SCORE.",
-        group=N_BEST, flags=("--n-best",),
+        group=N_BEST, flags=("--n-best",), only_with={"backward": NOT_GIVEN},
     )  # fmt: skip
-    n_best_feature: str = option("Score", "Name of the feature that is added to the list.", group=N_BEST)
+    n_best_feature: str = option(
+        "Score", "Name of the feature that is added to the list.", group=N_BEST, only_with={"n_best": GIVEN}
+    )
     weights: tuple[str, ...] = option(
         (), "Rank hypotheses anew by the sum of these features, FEATURE=WEIGHT, each with an option of its own.",
-        group=N_BEST, flags=("--weights",), metavar="FEATURE=WEIGHT",
+        group=N_BEST, flags=("--weights",), metavar="FEATURE=WEIGHT", only_with={"n_best": GIVEN},
+        hint="weights of models are --model-weights",
     )  # fmt: skip
     backward: Path | None = option(
         None, "Model from target to source: scores are dual conditional cross-entropy (Junczys-Dowmunt 2018), 0 to 1.",
         group=FILTER, metavar="RUN",
     )  # fmt: skip
-    threshold: float | None = option(None, "Keep pairs with at least this dual score.", group=FILTER)
-    best_share: float | None = option(None, "Keep this share of the pairs, 0.5 for the better half.", group=FILTER)
-    kept_source: Path | None = option(None, "Where the sources of kept pairs go.", group=FILTER, metavar="FILE")
-    kept_target: Path | None = option(None, "Where their targets go.", group=FILTER, metavar="FILE")
+    threshold: float | None = option(
+        None, "Keep pairs with at least this dual score.", group=FILTER,
+        only_with={"backward": GIVEN, "best_share": NOT_GIVEN},
+    )  # fmt: skip
+    best_share: float | None = option(
+        None, "Keep this share of the pairs, 0.5 for the better half.", group=FILTER, only_with={"backward": GIVEN}
+    )
+    kept_source: Path | None = option(
+        None, "Where the sources of kept pairs go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+    )
+    kept_target: Path | None = option(
+        None, "Where their targets go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+    )
 
     def __post_init__(self) -> None:
+        check_together(self)
         super().__post_init__()
         if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
             raise UserError(f"--threshold: {self.threshold:g} is not above 0 and at most 1, as dual scores are.")
@@ -85,29 +99,6 @@ class ScoreOptions(ScoringOptions):
             raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
         if self.n_best_feature.split() != [self.n_best_feature] or any(sign in self.n_best_feature for sign in "=|"):
             raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is no word without =, | and spaces.")
-        self._check_what_goes_together()
-
-    def _check_what_goes_together(self) -> None:
-        needs = {
-            "weights": "n_best", "threshold": "backward", "best_share": "backward", "kept_source": "backward",
-            "kept_target": "backward",
-        }  # fmt: skip
-        for name, other in needs.items():
-            if getattr(self, name) not in (None, ()) and not getattr(self, other):
-                meant = "; weights of models are --model-weights" if name == "weights" else ""
-                raise UserError(f"{_flag(name)} means nothing without {_flag(other)}{meant}.")
-        excludes = {
-            "n_best": ("backward", "word_scores", "summary", "target_pieces"),
-            "backward": ("word_scores", "summary", "target_pieces"),
-            "summary": ("word_scores",),
-            "threshold": ("best_share",),
-        }
-        for name, others in excludes.items():
-            for other in others:
-                if getattr(self, name) not in (None, False) and getattr(self, other) not in (None, False):
-                    raise UserError(f"{_flag(name)} and {_flag(other)} do not go together; leave one out.")
-        if self.n_best and self.format != "text":
-            raise UserError(f"--format {self.format} means nothing with --n-best; the list keeps its form.")
         kept = [self.kept_source, self.kept_target]
         if (self.filters and None in kept) or (not self.filters and kept != [None, None]):
             raise UserError(
@@ -139,7 +130,3 @@ class ScoreOptions(ScoringOptions):
             except ValueError:
                 raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None
         return found
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

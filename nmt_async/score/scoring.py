@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nmt_async.errors import UserError
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.options import option
+from nmt_async.options import NOT_GIVEN, option
 from nmt_async.search.ensemble import Ensemble
 from nmt_async.search.penalties import Penalties
 from nmt_async.text.batch import Batch, pad
@@ -24,6 +24,9 @@ from nmt_async.translate.translator import warn_on_stderr
 SCORES = "Scores"
 LONGER_TARGET = 4
 """Times its `max_length` that a translation may have subwords; a search's are never as long."""
+
+OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
+"""Where scores are printed with their penalties; all else goes by log-probabilities."""
 
 Pair = tuple[str, str]
 """A line and a translation of it."""
@@ -39,11 +42,12 @@ class ScoringOptions(ComputingOptions):
 
     normalize: float = option(
         0.0, "Exponent of the length by which the normalised score is divided; 0 for none.",
-        group=SCORES, flags=("--normalize", "-n"),
+        group=SCORES, flags=("--normalize", "-n"), only_with=OF_EACH_PAIR,
     )  # fmt: skip
     word_penalty: float = option(
-        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES
-    )
+        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES,
+        only_with=OF_EACH_PAIR,
+    )  # fmt: skip
     max_length: int = option(
         512, "Longest source in subwords, end mark counted, and a fourth of the longest target; a longer one is cut "
         "there, with a warning.", group=SCORES,

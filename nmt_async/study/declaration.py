@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import from_mapping, load_yaml
+from nmt_async.options import converted, from_mapping, load_yaml
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.reading import as_dataclass
 from nmt_async.study.setting import Setting
@@ -72,7 +72,7 @@ def read_declaration(path: Path) -> Declaration:
     options = {name: _given({**base, **_mapping(path, f"conditions, {name}", own)}) for name, own in conditions.items()}
     for name, given in options.items():
         _check_options(path, f"condition {shown(name)}", given)
-        from_mapping(TrainOptions, given, f"{path}, condition {shown(name)}")
+        converted(TrainOptions, given, f"{path}, condition {shown(name)}")  # a size may give what is missing here
     sizes = _mapping(path, "sizes", values.get("sizes"))
     return Declaration(
         str(values.get("title", path.stem)), str(values.get("question", "")).strip(),

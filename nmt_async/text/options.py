@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.options import option
+from nmt_async.options import NOT_GIVEN, option
 from nmt_async.text.cleaning import RATIO_APPLIES_FROM, Rules
+
+LEARNT = ({"vocab": NOT_GIVEN, "source_vocab": NOT_GIVEN}, {"vocab": NOT_GIVEN, "target_vocab": NOT_GIVEN})
+"""Where a vocabulary is learnt, or both are."""
 
 TEXT, VOCABULARY, CLEANING, RUN = "Text", "Vocabulary", "Cleaning of the training text", "Run"
 
@@ -31,7 +34,9 @@ class PrepareOptions:
     valid_tsv: tuple[Path, ...] = option((), "Both in one file, source<TAB>target.", group=TEXT, metavar="FILE")
 
     vocab_size: int = option(8000, "Subwords to learn, for each vocabulary.", group=VOCABULARY)
-    vocab_type: str = option("unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"))
+    vocab_type: str = option(
+        "unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"), only_with=LEARNT
+    )
     separate_vocabs: bool = option(
         False, "One vocabulary for each language instead of a joint one.", group=VOCABULARY,
         flags=("--separate-vocabs",),
@@ -44,13 +49,13 @@ class PrepareOptions:
     vocab_sample: int = option(
         1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory, "
         "at about 25 bytes a character.",
-        group=VOCABULARY,
+        group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
     character_coverage: float = option(
         0.9995, "Share of the text's characters that the vocabulary must know; the rarest become <unk>.",
-        group=VOCABULARY,
+        group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
-    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY)
+    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY, only_with=LEARNT)
 
     max_length: int = option(
         256, "Remove pairs with a side of more subwords than this, end mark included; 0 = keep.", group=CLEANING

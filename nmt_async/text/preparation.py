@@ -10,6 +10,7 @@ and cannot be orphaned.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ import numpy as np
 
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.options import to_mapping
+from nmt_async.options import key_of, matters, to_mapping
 from nmt_async.text.cleaning import REASONS, Rules, judge_lengths
 from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
 from nmt_async.text.options import PrepareOptions
@@ -275,8 +276,9 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
     except UserError as error:
         raise UserError(f"--out: {error} To write there, move it away first, or choose another --out.") from None
     wanted, there = to_mapping(options), manifest["options"]
+    ignored = {key_of(field) for field in dataclasses.fields(options) if not matters(options, field)}
     for key, value in wanted.items():
-        if key not in _WITHOUT_EFFECT and there.get(key) != value:
+        if key not in _WITHOUT_EFFECT | ignored and there.get(key) != value:
             raise UserError(f"--out: {out} was prepared with --{key} {there.get(key)}, not {value}; {otherwise}.")
     if [file.option for file in inputs] != [file["option"] for file in manifest["inputs"]]:
         raise UserError(f"--out: {out} was prepared from other files; {otherwise}.")

@@ -23,12 +23,12 @@ import torch
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
-from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
+from nmt_async.options import dump_yaml, flag_of, load_yaml
 from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import adopted, as_begun
-from nmt_async.training.options import TrainOptions
+from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
 from nmt_async.writing import HeldFolder, write_whole
@@ -199,7 +199,7 @@ def read_options(path: Path) -> TrainOptions:
     try:
         if not (path / CONFIG).is_file():
             raise UserError(f"{path / CONFIG} is no file")
-        return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
+        return options_of_run(load_yaml(path / CONFIG), str(path / CONFIG))
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")
         raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None

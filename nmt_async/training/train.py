@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.options import check_together
 from nmt_async.report.console import Display
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
@@ -24,6 +25,7 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
         UserError: options that do not fit the data, the machine or the run that is there.
         RunFailure: the run could not go on; what there is is saved.
     """
+    check_together(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")

@@ -13,6 +13,7 @@ from typing import TypedDict, Unpack
 
 from nmt_async.checkpoints.model_folder import LoadedModel
 from nmt_async.errors import UserError, shown
+from nmt_async.options import check_together
 from nmt_async.score.scoring import LineScorer, Pair, Scored, ScoringOptions
 from nmt_async.search.ensemble import Weights, load_models
 from nmt_async.search.options import Scores
@@ -136,6 +137,7 @@ class Translator:
         if isinstance(how, str):
             options["output_sampling"] = SamplingMethod.parse(how)
         changed = replace(self.options, **options)  # type: ignore[arg-type]
+        check_together(changed)
         translator = self.line_translator(changed, n_best, alignment)
         begun = None if prefixes is None else _lines(prefixes)
         return translator.translate(_lines(lines), at_hand or isinstance(lines, Sequence), begun)

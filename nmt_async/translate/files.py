@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nmt_async.checkpoints.run_models import find_model
 from nmt_async.errors import UserError
-from nmt_async.options import option
+from nmt_async.options import NOT_GIVEN, option
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.progress import Progress
 from nmt_async.translate.alignment import AlignmentForm
@@ -72,7 +72,7 @@ class TranslateOptions(DecodingOptions):
     workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
     devices: str | None = option(
         None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are dealt to them in turn.",
-        group=COMPUTING,
+        group=COMPUTING, only_with={"device": NOT_GIVEN},
     )  # fmt: skip
     engine: str = option(
         "torch", "What searches: torch, ctranslate2 (an extra: pip install 'nmt-async[ctranslate2]'), or auto: "
@@ -84,8 +84,6 @@ class TranslateOptions(DecodingOptions):
         super().__post_init__()
         if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
             raise UserError(f"--workers: {self.workers} is not a number of processes from 1 to {MOST_WORKERS}.")
-        if self.devices is not None and self.device != "cpu":
-            raise UserError("--device and --devices do not go together; leave one out.")
 
     @property
     def printed(self) -> Printed:

@@ -8,7 +8,7 @@ import torch
 
 from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import PRECISIONS
-from nmt_async.options import option
+from nmt_async.options import GIVEN, NOT_GIVEN, option
 from nmt_async.search.ensemble import Weights
 from nmt_async.search.options import Search
 from nmt_async.search.penalties import Penalties
@@ -19,6 +19,8 @@ COMPUTING = "Computing"
 
 
 WIDEST_BEAM = 1000
+WITH_RANKS = ({"output_sampling": NOT_GIVEN}, {"n_best": GIVEN}, {"format": ("tsv", "jsonl")})
+"""Where hypotheses are ranked, or what they are ranked by is printed."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,17 @@ class DecodingOptions(ComputingOptions):
     """
 
     beam_size: int = option(
-        5, "Hypotheses followed for each sentence; 1 is greedy search.", group=SEARCH, flags=("--beam-size", "-b")
-    )
+        5, "Hypotheses followed for each sentence; 1 is greedy search.", group=SEARCH, flags=("--beam-size", "-b"),
+        only_with=({"output_sampling": NOT_GIVEN}, {"n_best": GIVEN}),
+    )  # fmt: skip
     normalize: float = option(
         0.6, "Exponent of the length by which a hypothesis' score is divided; 0 for none.",
-        group=SEARCH, flags=("--normalize", "-n"),
+        group=SEARCH, flags=("--normalize", "-n"), only_with=WITH_RANKS,
     )  # fmt: skip
     word_penalty: float = option(
-        0.0, "Subtracted from a hypothesis' score for each subword, before --normalize divides it.", group=SEARCH
-    )
+        0.0, "Subtracted from a hypothesis' score for each subword, before --normalize divides it.", group=SEARCH,
+        only_with=WITH_RANKS,
+    )  # fmt: skip
     allow_unk: bool = option(
         False, "Let translations hold <unk>, the mark of an unknown subword.", group=SEARCH, flags=("--allow-unk",)
     )
@@ -89,7 +93,7 @@ class DecodingOptions(ComputingOptions):
     )  # fmt: skip
     seed: int = option(
         1, "Of --output-sampling: with the same seed a line gets the same translation, wherever it stands.",
-        group=SEARCH,
+        group=SEARCH, only_with={"output_sampling": GIVEN},
     )  # fmt: skip
     max_length: int = option(
         512, "Longest source in subwords, end mark counted; a longer one is cut there, with a warning.", group=SEARCH
@@ -137,8 +141,6 @@ class DecodingOptions(ComputingOptions):
             )
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
-        if self.seed != 1 and self.output_sampling is None:
-            raise UserError("--seed has no meaning without --output-sampling: a search draws nothing; leave it out.")
 
     def search(self, wanted: int = 1, alignment: bool = False) -> Search:
         """The part that a search needs, to return ``wanted`` hypotheses a sentence, with alignments if asked for."""

@@ -11,6 +11,7 @@ from nmt_async.errors import UserError
 from nmt_async.export.conversion import export
 from nmt_async.export.options import ExportOptions
 from nmt_async.export.verification import PROGRAMS, Program, Translated, compared
+from nmt_async.options import check_together
 from nmt_async.translate.translator import LineTranslator
 
 CPU = torch.device("cpu")
@@ -44,8 +45,8 @@ def test_a_program_that_is_missing_is_named_before_anything_is_written(saved, tm
 
 
 def test_options_that_mean_nothing_are_refused():
-    with pytest.raises(UserError, match="is for --format ctranslate2"):
-        ExportOptions(quantization="int8")
+    with pytest.raises(UserError, match="--quantization means nothing with --format marian"):
+        check_together(ExportOptions(quantization="int8"))
     with pytest.raises(UserError, match="not a share"):
         ExportOptions(verify_share=1.5)
 

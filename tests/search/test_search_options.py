@@ -156,7 +156,6 @@ def test_a_translator_draws_forces_and_aligns(model, vocabulary, sentences):
         ({"min_length_factor": 3.5}, r"--min-length-factor: 3.5 is not from 0 to --max-length-factor \(3\)"),
         ({"min_target_length": 8, "max_target_length": 7}, r"--min-target-length: 8 is more than .* \(7\)"),
         ({"seed": -1, "output_sampling": SamplingMethod()}, "--seed: -1 is not from 0"),
-        ({"seed": 2}, "--seed has no meaning without --output-sampling"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, sentence):

@@ -48,6 +48,11 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
     assert everything.settings[0].options["valid-freq"] == "1e"
 
 
+def test_a_condition_may_need_what_its_size_gives(tmp_path: Path) -> None:
+    text = STUDY.replace("one sync: {", "one sync: {lr-decay: linear, ")
+    assert read_declaration(written(tmp_path, text)).sizes["small"].settings[0].options["lr-decay"] == "linear"
+
+
 def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
     text = STUDY.replace("one sync: {", "one sync: {preset: null, workers: null, ")
     settings = {

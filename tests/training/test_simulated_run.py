@@ -76,7 +76,7 @@ def test_the_journal_of_a_simulated_run_replays(small_data: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"profile": "paper"}, "--profile describes a simulated cluster"),
+        ({"profile": "paper"}, "--profile means nothing with --cluster processes"),
         ({"cluster": "simulated", "profile": "fast"}, "neither a file nor one of paper, uneven"),
         ({"cluster": "simulated", "local_accumulate": 0}, "--local-accumulate: 0 is too small"),
     ],
