@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "cluster": BOTTOM,
     "checkpoints": BOTTOM,
     "search": BOTTOM | {"checkpoints"},
-    "translate": BOTTOM | {"cluster", "checkpoints", "search", "score", "export.ctranslate2"},
+    # One of its engines is another program.
+    "translate": BOTTOM | {"cluster", "checkpoints", "search", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
     "report": BOTTOM | {"cluster"},
