@@ -13,28 +13,29 @@ ANYWHERE = {"checksums", "errors", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
-BELOW_TRAINING = BOTTOM | {"cluster", "checkpoints", "search", "translate", "score"}
+BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
     "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
     "demo_corpus": set(),
     "model": {"text.batch"},
-    "cluster": BOTTOM,
+    "process": set(),
+    "cluster": BOTTOM | {"process"},
     "checkpoints": BOTTOM,
     "search": BOTTOM | {"checkpoints"},
     # One of its engines is another program.
-    "translate": BOTTOM | {"cluster", "checkpoints", "search", "export.ctranslate2"},
+    "translate": BOTTOM | {"process", "checkpoints", "search", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
-    "report": BOTTOM | {"cluster"},
-    "training": BELOW_TRAINING | {"report"},
+    "display": BOTTOM | {"cluster"},
+    "training": BELOW_TRAINING | {"display"},
     "planning": BOTTOM | {"cluster"},
     "bench": BELOW_TRAINING | {"training", "planning", "export"},
-    "study": BELOW_TRAINING | {"report", "training", "planning"},
-    "pages": {"study", "report", "planning"},
-    "doctor": BELOW_TRAINING | {"report", "training"},
-    "cli": BELOW_TRAINING | {"report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    "study": BELOW_TRAINING | {"display", "training", "planning"},
+    "report": {"study", "display", "planning"},
+    "doctor": BELOW_TRAINING | {"display", "training"},
+    "cli": BELOW_TRAINING | {"display", "training", "planning", "bench", "study", "report", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
@@ -136,7 +137,7 @@ def test_an_upward_import_is_found(path: str, line: str) -> None:
     ("path", "line"),
     [
         ("nmt_async/model/loss.py", "from nmt_async.text.batch import Batch"),
-        ("nmt_async/training/loop.py", "from nmt_async.report.console import Console"),
+        ("nmt_async/training/loop.py", "from nmt_async.display.console import Console"),
         ("nmt_async/sync/server.py", "from .rules import Rule"),
         ("nmt_async/sync/server.py", "from nmt_async.errors import UserError"),
         ("cli/train.py", "from .declare import command"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,10 +21,11 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
 from nmt_async.demo_corpus import generate
+from nmt_async.display.console import PlainDisplay
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.process.child import Child, children
 from nmt_async.quantity import parse_quantity
-from nmt_async.report.console import PlainDisplay
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.push import BatchKey
 from nmt_async.text.options import PrepareOptions
@@ -118,22 +118,48 @@ def run_small(data: Path, out: Path, acts: Mapping[int, Callable[[], object]] | 
     return witness
 
 
+def parents() -> dict[int, int]:
+    """The parent of every process there is."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                found[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue  # it ended meanwhile
+    return found
+
+
+def family(pid: int) -> set[int]:
+    """The process and all that it and its children have started."""
+    of, members = parents(), {pid}
+    while more := {child for child, parent in of.items() if parent in members} - members:
+        members |= more
+    return members
+
+
+def name_of(pid: int) -> str:
+    """The name by which ps knows a process, of which it shows 15 letters; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
+def children_named(name: str) -> list[Child]:
+    """This process's running children whose name begins so."""
+    return [child for child in children() if child.name.startswith(name) and child.exitcode is None]
+
+
 def kill_child(name: str) -> None:
     """Kills this process's child of that name: "worker 0", "validation"."""
-    (child,) = (child for child in multiprocessing.active_children() if child.name == name)
+    (child,) = children_named(name)
     child.kill()
 
 
 def children_of(pid: int) -> list[int]:
     """Ids of the processes that process ``pid`` has started."""
-    children = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                children.append(int(entry.name))
-        except (OSError, IndexError):
-            continue  # it ended meanwhile
-    return children
+    return [child for child, parent in parents().items() if parent == pid]
 
 
 def alive(pid: int) -> bool:

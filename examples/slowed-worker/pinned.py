@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from nmt_async.cluster.child import die_with_parent
+from nmt_async.process.fork_server import die_with_parent
 
 TICK = 0.5
 """Seconds between two looks at the logs."""

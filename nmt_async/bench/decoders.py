@@ -6,7 +6,6 @@ process would wait for work on the same cores.
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from typing import Any
 import torch
 
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
-from nmt_async.cluster.child import settle_in, thread_environment
 from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
+from nmt_async.process.child import Child
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
 from nmt_async.translate.formats import Scores
@@ -121,7 +120,6 @@ def _by_hand(job: Job, loaded: LoadedModel) -> Decode:
 
 def _serve(job: Job, pipe: Connection) -> None:
     """The body of a process: decodes once whenever it is told a beam's size, and says how long it took."""
-    settle_in(job.threads)
     loaded = load_model(job.folder)
     if job.length is not None:
         with torch.no_grad():
@@ -145,28 +143,21 @@ class Decoder:
     """
 
     def __init__(self, job: Job) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(job, theirs), name=job.engine, daemon=True)
-        with thread_environment(job.threads):
-            self._process.start()
-        theirs.close()
+        self._process = Child(job.engine, _serve, (job,), job.threads)
         self._hear()
 
     def turn(self, beam: int) -> Decoded:
         """The whole text once."""
-        self._pipe.send(beam)
+        self._process.pipe.send(beam)
         decoded: Decoded = self._hear()
         return decoded
 
     def _hear(self) -> Any:
         try:
-            return self._pipe.recv()
+            return self._process.pipe.recv()
         except EOFError:
             raise RunFailure("a process that is measured ended; out of memory?") from None
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
-        self._process.join()
-        self._pipe.close()
+        self._process.close()

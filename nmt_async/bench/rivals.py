@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -15,12 +13,12 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from nmt_async.cluster.child import settle_in, thread_environment
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
 from nmt_async.model.loss import smoothed_cross_entropy
+from nmt_async.process.child import Child
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.text.prepared import PreparedData
 
@@ -90,7 +88,6 @@ class PlainLoop:
 
 def run_rival(place: Place, make: Callable[[Place], Loop], pipe: Connection) -> None:
     """The body of a rival's process: runs so many batches whenever it is told to, and says how long they took."""
-    settle_in(place.settings.threads)
     loop = make(place)
     pipe.send(None)
     try:
@@ -140,38 +137,28 @@ class Rival:
     ) -> None:
         self._folder = TemporaryDirectory(prefix="nmt-async-bench-")
         meeting = str(Path(self._folder.name) / "meeting") if group else None
-        context = multiprocessing.get_context("spawn")
-        self._processes: list[SpawnProcess] = []
-        self._pipes: list[Connection] = []
+        self._processes: list[Child] = []
         for rank in range(ranks):
-            ours, theirs = context.Pipe()
-            arguments = (Place(settings, plan, rank, ranks, meeting), make, theirs)
-            process = context.Process(target=run_rival, args=arguments, name=f"rival {rank}", daemon=True)
-            with thread_environment(settings.threads):
-                process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes.append(ours)
+            arguments = (Place(settings, plan, rank, ranks, meeting), make)
+            self._processes.append(Child(f"rival {rank}", run_rival, arguments, settings.threads))
         self._hear()
 
     def turn(self, batches: int) -> Turn:
         """``batches`` batches of each process."""
-        for pipe in self._pipes:
-            pipe.send(batches)
+        for process in self._processes:
+            process.pipe.send(batches)
         heard = self._hear()
         tokens, worked = sum(one[0] for one in heard), sum(one[2] for one in heard)
         return Turn(sum(one[0] / one[1] for one in heard), tokens / worked if worked else None)
 
     def _hear(self) -> list[tuple[int, float, float]]:
         try:
-            return [pipe.recv() for pipe in self._pipes]
+            return [process.pipe.recv() for process in self._processes]
         except EOFError:
             raise RunFailure("a process that is measured ended; out of memory?") from None
 
     def close(self) -> None:
         """Ends the processes."""
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
-            process.kill()
-            process.join()
-            pipe.close()
+        for process in self._processes:
+            process.close()
         self._folder.cleanup()

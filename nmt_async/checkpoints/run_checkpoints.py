@@ -23,7 +23,7 @@ from torch import Tensor
 from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import Diverged, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
@@ -89,7 +89,7 @@ class Checkpoints:
 
         Returns:
             Is done when the checkpoint is on the disk; its result is an OSError if it could not be written, and a
-            RunFailure if the state is not finite, and so not worth it.
+            Diverged if the state is not finite, and so not worth it.
         """
         self._wait_for_copies()
         copies = {name: self._copied(name, tensor) for name, tensor in tensors.items()}
@@ -147,7 +147,7 @@ class Checkpoints:
         first: Callable[[], object],
     ) -> None:  # fmt: skip
         if not all(map(_is_finite, tensors.values())):
-            raise RunFailure(f"the parameters are not finite after update {step:,}.")
+            raise Diverged(f"the parameters are not finite after update {step:,}.")
 
         def fill(folder: Path) -> None:
             self.model.save(folder, decodes)

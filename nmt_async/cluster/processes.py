@@ -6,7 +6,6 @@ end at once, so that a death is an event like a push: the batch goes back and a 
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,17 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.child import signals_later, thread_environment
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
-from nmt_async.cluster.seat import Seat, place
-from nmt_async.cluster.shared_memory import SharedVectors
-from nmt_async.cluster.stacks import StackFile
+from nmt_async.cluster.seat import Seat
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.waiting import take_waiting_shares
-from nmt_async.cluster.watchdog import Watchdog
 from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
+from nmt_async.process.child import Child
+from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.process.watchdog import Watchdog
 from nmt_async.sync.push import Update
 
 DEATHS_IN_A_ROW = 5
@@ -85,7 +83,6 @@ class ProcessCluster:
         self.log = log
         self.observe = observe
         self.watchdog = Watchdog(timeout, warn, log)
-        self._context = multiprocessing.get_context("spawn")
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
@@ -99,22 +96,14 @@ class ProcessCluster:
             raise
 
     def _spawn(self, index: int, device: str, most: int = 0) -> Seat:
-        ours, theirs = self._context.Pipe()
-        stacks = StackFile()
-        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, stacks, theirs, most)
-        process = self._context.Process(target=run_worker, args=arguments, name=f"worker {index}", daemon=True)
+        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, most)
         try:
-            with thread_environment(self.settings.threads), signals_later():
-                process.start()
+            process = Child(f"worker {index}", run_worker, arguments, self.settings.threads)
         except OSError as error:
-            ours.close()
-            stacks.close()
             raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
-        finally:
-            theirs.close()
         self.log(f"[worker] {index} is process {process.pid}")
-        seat = Seat(device, process, ours, stacks, most=most)
-        self.watchdog.heard(index, seat)
+        seat = Seat(process, device=device, most=most)
+        self.watchdog.heard(seat)
         return seat
 
     @property
@@ -183,12 +172,13 @@ class ProcessCluster:
                 seat.dealt = time.monotonic()
                 if self._begin is None:
                     self._begin = seat.dealt
-                self.watchdog.heard(index, seat)
+                self.watchdog.heard(seat)
                 seat.tell(task)
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
-        for index in self.watchdog.look(self._seats, self.coordinator.held()):
+        held = self.coordinator.held()
+        for index in self.watchdog.look(self._seats, lambda index: self._seats[index].place(held.get(index))):
             self._replace(index, self._seats[index])
         sources: dict[Connection | int, int] = {}
         for index, seat in enumerate(self._seats):
@@ -207,7 +197,7 @@ class ProcessCluster:
                 self._replace(index, seat)
 
     def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
-        self.watchdog.heard(index, seat)
+        self.watchdog.heard(seat)
         if isinstance(message, Failed):
             seat.error = message.error
             self.log(message.trace)
@@ -232,6 +222,7 @@ class ProcessCluster:
         update = self.coordinator.push(index, message, self._slot(index))
         seat.latest = time.monotonic()
         if self.observe is not None:
+            assert seat.dealt is not None
             self.observe(Handled(index, message, seat.dealt, heard, seat.latest, update is not None))
         return update
 
@@ -240,11 +231,10 @@ class ProcessCluster:
 
     def _replace(self, index: int, seat: Seat) -> None:
         """A worker has ended: its batch goes back, a new one takes its seat."""
-        seat.process.kill()  # It may live on without its pipe, and then is of no use.
-        seat.process.join()
-        self.watchdog.ended(index, seat)
-        seat.close()
-        how, where = seat.ending, place(self.coordinator.held().get(index))
+        seat.process.end()  # It may live on without its pipe, and then is of no use.
+        self.watchdog.ended(seat)
+        how, where = seat.ending, seat.place(self.coordinator.held().get(index))
+        seat.process.close()
         deaths = seat.deaths + 1
         try:
             self.coordinator.died(index)
@@ -266,7 +256,7 @@ class ProcessCluster:
         """Ends the workers; what they compute is lost. Safe to call twice."""
         for seat in self._seats:
             seat.process.kill()
-        for index, seat in enumerate(self._seats):
-            seat.process.join()
-            self.watchdog.ended(index, seat)
-            seat.close()
+        for seat in self._seats:
+            seat.process.end()
+            self.watchdog.ended(seat)
+            seat.process.close()

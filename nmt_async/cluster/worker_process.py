@@ -10,13 +10,11 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.cluster.child import settle_in
-from nmt_async.cluster.shared_memory import SharedVectors
-from nmt_async.cluster.stacks import StackFile
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.text.prepared import PreparedData
 
 LONGEST_ERROR, LONGEST_TRACE = 500, 3000
@@ -72,17 +70,14 @@ def run_worker(
     device: str,
     ring: SharedVectors,
     slots: SharedVectors,
-    stacks: StackFile,
-    pipe: Connection,
     most: int,
+    pipe: Connection,
 ) -> None:
     """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only.
 
     Args:
         most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
     """
-    stacks.answer()
-    settle_in(settings.threads)
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt_async.cluster.child import settle_in, signals_later, thread_environment
 from nmt_async.cluster.worker_process import WorkerSettings, build_worker
 from nmt_async.model.build import build_model
+from nmt_async.process.child import Child
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.memory import VECTOR_BYTES
 from nmt_async.training.validation import NICENESS, ValidationSettings, batch_losses, validation_translator
@@ -56,39 +55,29 @@ def try_validation(settings: ValidationSettings, losses: list[np.ndarray], trans
         translate: lines of one batch, none where nothing is translated. New parameters end no translation before the
             limit, so that this is the longest that can be.
     """
-    return _in_child(_validate, (settings, losses, translate, seed), 1, "trial of validation")
+    return _in_child(_validate, (settings, losses, translate, seed), 1, "trial of validation", NICENESS)
 
 
-def _in_child(body: Callable[..., None], arguments: tuple[Any, ...], threads: int, name: str) -> Tried:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=body, args=(*arguments, theirs), name=name, daemon=True)
+def _in_child(
+    body: Callable[..., None], arguments: tuple[Any, ...], threads: int, name: str, niceness: int = 0
+) -> Tried:
     try:
-        with thread_environment(threads), signals_later():
-            process.start()
-        theirs.close()
-        try:
-            tried: Tried = ours.recv()
-        except EOFError:
-            process.join()
-            code = process.exitcode or 0
-            tried = Tried(
-                f"killed by signal {-code}; out of memory?" if code < 0 else f"it ended with exit code {code}"
-            )
+        child = Child(name, body, arguments, threads, niceness)
     except OSError as error:
-        tried = Tried(f"its process could not be started ({error.strerror or error})")
+        return Tried(f"its process could not be started ({error.strerror or error})")
+    try:
+        tried: Tried = child.pipe.recv()
+    except EOFError:
+        child.end()
+        tried = Tried(child.ending)
     finally:
-        if process.pid is not None:
-            process.kill()
-            process.join()
-        ours.close()
+        child.close()
     return tried
 
 
 def _train(
     settings: WorkerSettings, device: str, batches: list[np.ndarray], parts: int, seed: int, pipe: Connection
 ) -> None:
-    settle_in(settings.threads)
     try:
         worker = build_worker(settings, torch.device(device))
         data = PreparedData.open(settings.data).train
@@ -112,7 +101,6 @@ def _train(
 def _validate(
     settings: ValidationSettings, losses: list[np.ndarray], translate: list[str], seed: int, pipe: Connection
 ) -> None:
-    settle_in(threads=1, niceness=NICENESS)
     try:
         data = PreparedData.open(settings.data)
         assert data.valid is not None

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
+from nmt_async.display.marian_log import opening_lines, stamp, train_line, valid_lines
+from nmt_async.display.records import TrainReport, ValidReport
 from nmt_async.reading import as_dataclass, read_json_lines
-from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
-from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment
 from nmt_async.training.tensorboard import TensorBoardFile

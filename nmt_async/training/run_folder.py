@@ -2,7 +2,7 @@
 
 ``config.yaml`` all options as resolved; ``data.json`` what it was trained on, ``source.model`` and ``target.model`` its
 vocabularies; ``journal`` the record of batches and updates; ``metrics.jsonl`` and ``train.log`` the figures;
-``checkpoints/`` and the pointers ``best`` and ``last``.
+``checkpoints/`` and the pointers ``best`` and ``last``; ``outcome.json``, once training has ended, how it did.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, get_args
 
 import torch
 
@@ -36,9 +36,14 @@ from nmt_async.writing import HeldFolder, write_whole
 CONFIG = "config.yaml"
 DATA = "data.json"
 JOURNAL = "journal"
+OUTCOME = "outcome.json"
 JOURNAL_FORMAT = 1
 LONGEST_HEADER = 4096
 """Bytes of a journal's first line."""
+
+Ending = Literal["finished", "interrupted", "failed", "diverged"]
+"""How training can end: as it was asked to, by a signal, because something failed, or because parameters or gradients
+are not finite."""
 
 
 class RunFolder:
@@ -86,6 +91,7 @@ class RunFolder:
 
     def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
         path = self.path
+        (path / OUTCOME).unlink(missing_ok=True)  # of the sitting before; this one has not ended
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
             _copied(data.source_vocabulary.path, path / "source.model"),
@@ -102,10 +108,34 @@ class RunFolder:
         """
         self._held.check()
 
+    def ended(self, ending: Ending, reason: str) -> None:
+        """Notes how training ended, for programs to read.
+
+        Args:
+            reason: in a sentence, for people.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        write_whole(self.path / OUTCOME, json.dumps({"ending": ending, "reason": reason}))
+
     def close(self) -> None:
         """Lets others have it."""
         self._held.close()
         self._lock.close()
+
+
+def read_outcome(run: Path) -> tuple[Ending | None, str]:
+    """How the training of the run in this folder ended, and why.
+
+    None and no reason where that is not known: it has not ended, was killed, or an earlier version trained it.
+    """
+    try:
+        values = read_object(run / OUTCOME)
+        ending, reason = values["ending"], values["reason"]
+    except (OSError, ValueError, LookupError):
+        return None, ""
+    return (ending, reason) if ending in get_args(Ending) and isinstance(reason, str) else (None, "")
 
 
 def _locked(file: IO[str]) -> bool:

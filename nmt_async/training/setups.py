@@ -32,7 +32,7 @@ class Setup(Protocol):
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
         """The workers, begun."""
 
-    def validator(self, settings: ValidationSettings, warn: Callable[[str], None]) -> Validator:
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """What scores the parameters."""
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class Tell:
 
     Attributes:
         warn: takes one sentence.
-        log: takes a traceback.
+        log: takes a traceback, or stacks.
     """
 
     warn: Callable[[str], None]
@@ -67,9 +67,9 @@ class ProcessSetup:
             coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout
         )
 
-    def validator(self, settings: ValidationSettings, warn: Callable[[str], None]) -> Validator:
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """Validation while training goes on."""
-        return ProcessValidator(settings, self.buffers.shape[1], warn)
+        return ProcessValidator(settings, self.buffers.shape[1], tell.warn, tell.log, self.timeout)
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -90,7 +90,7 @@ class SimulatedSetup:
         gradients = WorkerGradients(worker, PreparedData.open(settings.data).train)
         return SimulatedCluster(coordinator, gradients, self.options.cluster_profile(), settings.seed)
 
-    def validator(self, settings: ValidationSettings, warn: Callable[[str], None]) -> Validator:  # noqa: ARG002
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:  # noqa: ARG002
         """Validation before training goes on."""
         return InlineValidator(settings, self.buffers.shape[1])
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt_async.cluster.child import settle_in, signals_later, thread_environment
-from nmt_async.cluster.shared_memory import SharedVectors
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
+from nmt_async.process.child import Child
+from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.process.watchdog import LONGEST_STEP, Watchdog, Watched
 from nmt_async.score.evaluation import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
@@ -82,14 +81,28 @@ class Unscored:
     error: str
 
 
+@dataclass(frozen=True)
+class BatchScored:
+    """A validation goes on: one more batch's losses or translations are computed, which took so many seconds."""
+
+    seconds: float
+
+
 @torch.inference_mode()
-def sentence_losses(model: TranslationModel, data: ParallelStore) -> np.ndarray:
-    """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,)."""
+def sentence_losses(
+    model: TranslationModel, data: ParallelStore, computed: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,).
+
+    Args:
+        computed: called after each batch.
+    """
     model.eval()
     plan = validation_plan(data)
     losses = np.zeros(len(data))
     for number in range(len(plan)):
         losses[plan[number]] = batch_losses(model, data.batch(plan[number])).numpy()
+        computed()
     return losses
 
 
@@ -106,24 +119,39 @@ def batch_losses(model: TranslationModel, batch: Batch) -> Tensor:
     return torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens)
 
 
-def validation_translator(model: TranslationModel, data: PreparedData, beam_size: int) -> LineTranslator:
-    """What translates the validation set."""
+def validation_translator(
+    model: TranslationModel, data: PreparedData, beam_size: int, computed: Callable[[], None] = lambda: None
+) -> LineTranslator:
+    """What translates the validation set; ``computed`` is called after each batch."""
     return LineTranslator(
         model, data.source_vocabulary, data.target_vocabulary, DecodingOptions(beam_size=beam_size),
-        torch.device("cpu"), warn=lambda _: None,
+        torch.device("cpu"), warn=lambda _: None, computed=computed,
     )  # fmt: skip
 
 
-def score(model: TranslationModel, data: PreparedData, settings: ValidationSettings) -> Scores:
-    """All scores of the model on the validation set of ``data``."""
+def score(
+    model: TranslationModel,
+    data: PreparedData,
+    settings: ValidationSettings,
+    tell: Callable[[BatchScored], None] = lambda _: None,
+) -> Scores:
+    """All scores of the model on the validation set of ``data``; ``tell`` is called after each batch."""
     assert data.valid is not None
     begin = time.monotonic()
-    losses = sentence_losses(model, data.valid)
+    latest = begin
+
+    def computed() -> None:
+        nonlocal latest
+        now = time.monotonic()
+        tell(BatchScored(now - latest))
+        latest = now
+
+    losses = sentence_losses(model, data.valid, computed)
     bleu_score = chrf_score = None
     if settings.translate and math.isfinite(losses.sum()):
         sources, references = data.valid_lines()
         count = settings.sentences or len(sources)
-        translator = validation_translator(model, data, settings.beam_size)
+        translator = validation_translator(model, data, settings.beam_size, computed)
         hypotheses = [translation.text for translation in translator.translate(sources[:count])]
         found = corpus_scores(hypotheses, references[:count], metrics=("BLEU", "chrF"))
         bleu_score, chrf_score = found[0].score, found[1].score
@@ -133,13 +161,12 @@ def score(model: TranslationModel, data: PreparedData, settings: ValidationSetti
 
 def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Connection) -> None:
     """The body of the validation process: scores what stands in ``frozen`` whenever it is told to."""
-    settle_in(threads=1, niceness=NICENESS)
     try:
         data = PreparedData.open(settings.data)
         model = build_model(settings.configuration)
         FlatLayout(model).bind(model, frozen.tensor[0])
         while pipe.recv():
-            pipe.send(score(model, data, settings))
+            pipe.send(score(model, data, settings, pipe.send))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
@@ -164,7 +191,7 @@ class Validator(Protocol):
     def begin(self, step: int, parameters: Tensor) -> None:
         """Begins to score ``parameters`` (size,), which are copied, as those of ``step``."""
 
-    def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:
+    def result(self, timeout: float = 0.0) -> tuple[int, Scores] | None:
         """The step and scores of a finished validation, None if there is none within ``timeout`` seconds."""
 
     def close(self) -> None:
@@ -194,7 +221,7 @@ class InlineValidator:
         self._scores = score(self._model, self._data, self.settings)
         self.step = step
 
-    def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:  # noqa: ARG002
+    def result(self, timeout: float = 0.0) -> tuple[int, Scores] | None:  # noqa: ARG002
         """The step and scores of a validation not yet taken."""
         if self.step is None or self._scores is None:
             return None
@@ -206,22 +233,30 @@ class InlineValidator:
 
 
 class ProcessValidator:
-    """Scores in a process of its own.
+    """Scores in a process of its own, which is under the law of silence that workers are under.
 
     Args:
         size: of the parameter vector.
-        warn: takes a sentence about a validation that failed; training goes on.
+        warn: takes a sentence about a validation that failed, or of which nothing is heard; training goes on.
+        log: takes the stacks of one of which nothing is heard.
+        timeout: seconds of silence after which a validation is given up; 0: never. See `Silence`.
     """
 
-    def __init__(self, settings: ValidationSettings, size: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: ValidationSettings,
+        size: int,
+        warn: Callable[[str], None],
+        log: Callable[[str], None],
+        timeout: float,
+    ) -> None:
         self.settings = settings
         self.warn = warn
+        self.watchdog = Watchdog(timeout, warn, log)
         self._shared = SharedVectors(1, size)
         self.frozen = self._shared.tensor[0]
         self.step: int | None = None
-        self._context = multiprocessing.get_context("spawn")
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
+        self._scorer: Watched | None = None
 
     @property
     def busy(self) -> bool:
@@ -236,43 +271,52 @@ class ProcessValidator:
         """
         assert not self.busy
         self.frozen.copy_(parameters)
-        if self._process is None or not self._process.is_alive():
-            self._start()
-        assert self._pipe is not None
+        scorer = self._scorer
+        if scorer is None or scorer.process.exitcode is not None:
+            scorer = self._start()
         try:
-            self._pipe.send(True)
+            scorer.process.pipe.send(True)
         except OSError:  # it was killed this very moment
-            self._start()
-            self._pipe.send(True)
+            scorer = self._start()
+            scorer.process.pipe.send(True)
+        self.watchdog.heard(scorer)
         self.step = step
 
-    def _start(self) -> None:
+    def _start(self) -> Watched:
         self._end()
-        self._pipe, theirs = self._context.Pipe()
-        arguments = (self.settings, self._shared, theirs)
-        self._process = self._context.Process(target=run_validator, args=arguments, name="validation", daemon=True)
-        try:
-            with thread_environment(1), signals_later():
-                self._process.start()
-        except OSError:
-            self._process = None
-            raise
-        finally:
-            theirs.close()
+        child = Child("validation", run_validator, (self.settings, self._shared), threads=1, niceness=NICENESS)
+        self._scorer = Watched(child)
+        return self._scorer
 
-    def result(self, timeout: float | None = 0.0) -> tuple[int, Scores] | None:
+    def result(self, timeout: float = 0.0) -> tuple[int, Scores] | None:
         """The step and scores of a finished validation, None if there is none within ``timeout`` seconds."""
-        if self.step is None or self._pipe is None or not self._pipe.poll(timeout):
+        step, scorer = self.step, self._scorer
+        if step is None or scorer is None:
             return None
-        step, self.step = self.step, None
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, OSError):
-            answer = Unscored("its process was killed; out of memory?")
-        if isinstance(answer, Scores):
-            return step, answer
+        limit = time.monotonic() + timeout
+        while True:
+            if self.watchdog.look([scorer], lambda _: f"at the validation of update {step:,}"):
+                break
+            if not scorer.process.pipe.poll(min(max(0.0, limit - time.monotonic()), LONGEST_STEP / 2)):
+                if time.monotonic() >= limit:
+                    return None
+                continue
+            try:
+                answer = scorer.process.pipe.recv()
+            except (EOFError, OSError):
+                scorer.error = "its process was killed; out of memory?"
+                break
+            self.watchdog.heard(scorer)
+            if isinstance(answer, Scores):
+                self.step = None
+                return step, answer
+            if isinstance(answer, Unscored):
+                scorer.error = answer.error
+                break
+            scorer.starting = False
+            self.watchdog.silence.computed(answer.seconds)
         self._end()  # the next validation gets a process of its own
-        self.warn(f"the validation of update {step} failed ({answer.error}); training goes on.")
+        self.warn(f"the validation of update {step} failed ({scorer.error}); training goes on.")
         return None
 
     def close(self) -> None:
@@ -281,11 +325,9 @@ class ProcessValidator:
         self._shared.close()
 
     def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
+        if self._scorer is not None:
+            self._scorer.process.end()
+            self.watchdog.ended(self._scorer)
+            self._scorer.process.close()
+            self._scorer = None
         self.step = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nmt_async.report.records import ValidReport
+from nmt_async.display.records import ValidReport
 from nmt_async.training.moment import Moment
 from nmt_async.training.stopping import Judge
 from nmt_async.training.validation import Scores, Validator
@@ -63,7 +63,7 @@ class Validations:
         """Whether the latest to begin was that of ``step``."""
         return self._begun == step
 
-    def hear(self, timeout: float | None = 0.0) -> None:
+    def hear(self, timeout: float = 0.0) -> None:
         """Takes what has been scored, if it has within ``timeout`` seconds."""
         if self.validator is None or self.validator.step is None:
             return

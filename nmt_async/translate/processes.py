@@ -15,12 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, Protocol, TypeVar
 
-from nmt_async.cluster.child import settle_in, signals_later, thread_environment
-from nmt_async.cluster.seat import ending_of
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.process.child import Child
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,17 +74,19 @@ class _Window:
 class _Seat:
     """A process and what it is at: a window, or none while it starts and while it waits."""
 
-    process: SpawnProcess
-    pipe: Connection
+    process: Child
     device: str
     idle: bool = False
     window: _Window | None = None
     deaths: int = 0
 
+    @property
+    def pipe(self) -> Connection:
+        return self.process.pipe
 
-def run_process(build: Builder, device: str, threads: int, pipe: Connection) -> None:
+
+def run_process(build: Builder, device: str, pipe: Connection) -> None:
     """The body of one process."""
-    settle_in(threads)
     warnings: list[str] = []
     try:
         work = build(device, warnings.append)
@@ -117,7 +117,6 @@ class Processes(Generic[T, R]):
         self._build = build
         self._threads = threads
         self._warn = warn
-        self._context = multiprocessing.get_context("spawn")
         self._seats: list[_Seat] = []
         try:
             for device in devices:
@@ -127,23 +126,16 @@ class Processes(Generic[T, R]):
             raise
 
     def _start(self, device: str) -> _Seat:
-        ours, theirs = self._context.Pipe()
-        arguments = (self._build, device, self._threads, theirs)
-        process = self._context.Process(target=run_process, args=arguments, daemon=True)
         try:
-            with thread_environment(self._threads), signals_later():
-                process.start()
+            process = Child("translation", run_process, (self._build, device), self._threads)
         except OSError as error:
-            ours.close()
             raise RunFailure(f"a process could not be started ({error.strerror or error}).") from None
-        finally:
-            theirs.close()
-        return _Seat(process, ours, device)
+        return _Seat(process, device)
 
     @property
     def pids(self) -> list[int]:
         """Their process ids."""
-        return [seat.process.pid or 0 for seat in self._seats]
+        return [seat.process.pid for seat in self._seats]
 
     def results(self, windows: Iterable[list[T]]) -> Iterator[R]:
         """A result for each line, in their order.
@@ -208,16 +200,15 @@ class Processes(Generic[T, R]):
 
     def _replace(self, seat: _Seat, waiting: deque[_Window]) -> _Seat:
         """The process has ended: its window goes back, and a new one takes its place."""
-        seat.process.kill()
-        seat.process.join()
-        seat.pipe.close()
+        seat.process.end()
+        how = seat.process.ending
+        seat.process.close()
         deaths = seat.deaths + 1
         at = "as it started"
         if seat.window is not None:
             seat.window.deaths += 1
             deaths, at = seat.window.deaths, f"at {seat.window.place}"
             waiting.appendleft(seat.window)
-        how = ending_of(seat.process.exitcode)
         if deaths >= MOST_DEATHS:
             raise RunFailure(f"processes died {deaths} times {at}, the last one {how}; try fewer --workers.")
         self._warn(f"a process died {at} ({how}); a new one takes its place.")
@@ -230,8 +221,7 @@ class Processes(Generic[T, R]):
         for seat in self._seats:
             seat.process.kill()
         for seat in self._seats:
-            seat.process.join()
-            seat.pipe.close()
+            seat.process.close()
         self._seats = []
 
     def __enter__(self) -> Processes[T, R]:

@@ -89,6 +89,7 @@ class LineTranslator:
         warn: called with a sentence for each line that is cut.
         alignment: candidates come with alignments.
         engine: what searches for those whose beginning is free; our own search does the rest.
+        computed: called after each batch of our own search.
 
     Raises:
         UserError: this model, or device, cannot compute in the precision of the options.
@@ -105,6 +106,7 @@ class LineTranslator:
         warn: Callable[[str], None] = warn_on_stderr,
         alignment: bool = False,
         engine: Engine | None = None,
+        computed: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model.to(device)
         self.source_vocabulary = source_vocabulary
@@ -114,6 +116,7 @@ class LineTranslator:
         self.device = device
         self.warn = warn
         self.engine = engine
+        self.computed = computed
         if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
             raise UserError(
                 f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
@@ -172,6 +175,7 @@ class LineTranslator:
         with packed(self.model, precision) if worth_it else nullcontext():
             for batch in self._batches(rest):
                 found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
+                self.computed()
                 yield from ((index, hypotheses) for (index, _), hypotheses in zip(batch, found, strict=True))
 
     def _encode(self, lines: list[str]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from checkpoint_writer import CheckpointWriter
 from safetensors.torch import load_file
 
 from nmt_async.checkpoints.model_folder import load_model
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import Diverged, UserError
 
 
 @pytest.fixture
@@ -140,6 +140,6 @@ def test_what_is_not_finite_is_not_saved(writer: CheckpointWriter, number: float
     writer.save(1)
     broken = writer.vector(2)
     broken[3] = number
-    with pytest.raises(RunFailure, match="not finite after update 2"):
+    with pytest.raises(Diverged, match="not finite after update 2"):
         writer.checkpoints.save(2, {}, {"parameters": broken}, broken, []).result()
     assert writer.names == ["step-1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import resource
 import subprocess
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import PATIENCE, kill_child, small_options, until
+from training_runs import PATIENCE, children_named, kill_child, small_options, until
 
 from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.fitting import plan_findings
@@ -114,7 +113,7 @@ def test_a_child_that_is_killed_is_wrong(small_data: Path, tmp_path: Path, check
     name = check.replace("longest", "trial of").removesuffix(" batch")
 
     def kill() -> None:
-        until(lambda: any(child.name == name for child in multiprocessing.active_children()), name)
+        until(lambda: children_named(name), name)
         kill_child(name)
 
     killer = threading.Thread(target=kill)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_runs import alive
-from watched import WatchedRun, family
+from training_runs import family, name_of
+from watched import WatchedRun
 
 from nmt_async.sync.journal import RECORD_BYTES
 from nmt_async.training.run_folder import JOURNAL
@@ -80,8 +80,7 @@ def starve_worker(run: WatchedRun, fault: Fault) -> int:
 
 
 def kill_validation(run: WatchedRun, _: Fault) -> int:
-    others = family(run.pid) - {run.pid, *run.workers()}
-    chosen = [pid for pid in others if b"spawn_main" in command_of(pid) and alive(pid)]
+    chosen = [pid for pid in family(run.pid) if name_of(pid) == "validation"]
     for pid in chosen:
         run.send(signal.SIGKILL, pid)
     return len(chosen)
@@ -119,13 +118,6 @@ def address_space(pid: int) -> int:
         return 0
 
 
-def command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 ENDING = {
     "run SIGKILL": signal.SIGKILL,
     "run SIGTERM": signal.SIGTERM,
@@ -134,7 +126,7 @@ ENDING = {
 STRIKES: dict[str, Callable[[WatchedRun, Fault], int]] = {
     "worker SIGKILL": signal_worker(signal.SIGKILL),
     "worker SIGSEGV": signal_worker(signal.SIGSEGV),
-    "worker exception": signal_worker(signal.SIGUSR1),
+    "worker exception": signal_worker(signal.SIGUSR2),
     "all workers SIGKILL": kill_all_workers,
     "worker SIGSTOP": stop_worker,
     "worker without memory": starve_worker,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from training_runs import (
     Witness,
     applications,
+    children_named,
     epochs_of,
     events_of,
     replayed,
@@ -23,8 +23,7 @@ from nmt_async.training.run_folder import read_options
 
 def pid_of(worker: int) -> int | None:
     """The process id of this process's worker, None when it has just ended."""
-    pids = {child.name: child.pid for child in multiprocessing.active_children()}
-    return pids.get(f"worker {worker}")
+    return next((child.pid for child in children_named(f"worker {worker}")), None)
 
 
 def send(worker: int, number: signal.Signals) -> int | None:

@@ -40,8 +40,8 @@ def test_workers_killed_at_random_moments_lose_no_batch(training_data: Path, tmp
         timer.join()
     assert len(timers) == 3
     assert_whole(tmp_path / "run", training_data, 2)
-    found = [re.match(r"worker (\d) died (?:at batch \d+ of epoch \d|before it had a batch) \(killed by signal (\d+)",
-                      death) for death in deaths(witness)]  # fmt: skip
+    where = r"(?:at batch \d+ of epoch \d|before it had a batch|while it waited for a batch)"
+    found = [re.match(rf"worker (\d) died {where} \(killed by signal (\d+)", death) for death in deaths(witness)]
     told = sorted((int(match[1]), int(match[2])) for match in found if match)
     assert [worker for worker, _ in told] == sorted(worker for worker, _ in struck.values())
     assert all(

@@ -8,16 +8,16 @@ import re
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import active_children
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
 from moments import random_moments
-from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
+from training_runs import children_named, epochs_of, events_of, replayed, run_small, saved_state, small_options
 from watched import INJECTED
 
+from nmt_async.process import fork_server
 from nmt_async.sync.accounting import account
 
 MODES = [
@@ -28,7 +28,7 @@ EPOCHS = 3
 
 
 def worker_ids() -> list[int]:
-    return [child.pid for child in active_children() if child.name.startswith("worker") and child.pid is not None]
+    return [child.pid for child in children_named("worker")]
 
 
 def strike(random: Random, number: signal.Signals, everyone: bool) -> Callable[[], None]:
@@ -47,18 +47,22 @@ def test_random_kills_of_real_workers_lose_no_batch_and_double_none(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random, run = random_moments(), tmp_path / "run"
-    monkeypatch.setenv("PYTHONPATH", str(INJECTED))  # where SIGUSR1 becomes an exception
+    monkeypatch.setenv("PYTHONPATH", str(INJECTED))  # where SIGUSR2 becomes an exception
+    fork_server.close()  # the next one reads that
     mode = random.choice(MODES)
-    ways = [(signal.SIGKILL, True), (signal.SIGKILL, False), (random.choice((signal.SIGSEGV, signal.SIGUSR1)), False)]
+    ways = [(signal.SIGKILL, True), (signal.SIGKILL, False), (random.choice((signal.SIGSEGV, signal.SIGUSR2)), False)]
     updates = random.sample(range(1, 8), len(ways))
     acts = {update: strike(random, *way) for update, way in zip(updates, ways, strict=True)}
-    witness = run_small(small_data, run, acts, **mode, stop_after=f"{EPOCHS}e")
+    try:
+        witness = run_small(small_data, run, acts, **mode, stop_after=f"{EPOCHS}e")
+    finally:
+        fork_server.close()
     deaths = [warning for warning in witness.warnings if "a new one takes its place" in warning]
     assert len(deaths) >= 2
     for death in deaths:
         assert re.match(
-            r"worker \d died (at batch \d+ of epoch \d|before it had a batch) "
-            r"\((killed by signal (9; out of memory\?|11, SIGSEGV|10, SIGUSR1)|"
+            r"worker \d died (at batch \d+ of epoch \d|before it had a batch|while it waited for a batch) "
+            r"\((killed by signal (9; out of memory\?|11, SIGSEGV|12, SIGUSR2)|"
             r"RuntimeError: injected from outside|exit code 1)\)", death
         )  # fmt: skip
     found = account(events_of(run))

@@ -12,9 +12,9 @@ from training_runs import (
     PATIENCE,
     alive,
     applications,
-    children_of,
     epochs_of,
     events_of,
+    family,
     replayed,
     run_small,
     saved_state,
@@ -24,6 +24,7 @@ from training_runs import (
 )
 
 from nmt_async.reading import read_json_lines
+from nmt_async.training.run_folder import read_outcome
 
 ENDLESS = {"stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
 
@@ -40,7 +41,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(
     run, shared = tmp_path / "run", sorted(os.listdir("/dev/shm"))
     with start_typed(small_data, run, **ENDLESS, workers=workers) as process:
         until(lambda: reports(run) >= 2, "two reports")
-        children = children_of(process.pid)
+        children = family(process.pid) - {process.pid}
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
@@ -78,8 +79,10 @@ def test_a_signal_during_the_last_validation_leaves_it_for_the_next_start(small_
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     assert [line["kind"] for line in read_json_lines(run / "metrics.jsonl")] == ["train"]
+    assert read_outcome(run)[0] == "interrupted"
     run_small(small_data, run, workers=1, stop_after="4")
     assert [(line["kind"], line["update"]) for line in read_json_lines(run / "metrics.jsonl")] == [
         ("train", 4),
         ("valid", 4),
     ]
+    assert read_outcome(run)[0] == "finished"

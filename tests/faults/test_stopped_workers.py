@@ -12,7 +12,7 @@ import pytest
 from striking import assert_whole, deaths, send, silences
 from training_runs import events_of, run_small, until
 
-from nmt_async.cluster import silence
+from nmt_async.process import watchdog
 from nmt_async.sync.journal import Kind
 from nmt_async.training.cluster_options import time_quantity
 
@@ -20,7 +20,7 @@ from nmt_async.training.cluster_options import time_quantity
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is spoken of after seconds, not after a minute."""
-    monkeypatch.setattr(silence, "LEAST_SECONDS", 3.0)
+    monkeypatch.setattr(watchdog, "LEAST_SECONDS", 3.0)
 
 
 class Stop:
@@ -72,7 +72,7 @@ def test_one_that_stays_silent_is_replaced_and_the_run_reaches_its_end(training_
     assert re.fullmatch(
         rf"nothing has been heard of worker 0 \(process {stop.pid}\) for \d+ s, at batch \d+ of epoch \d since "
         rf"\d\d:\d\d:\d\d; (others wait for it; )?its process is stopped, kill -CONT {stop.pid} lets it go on; "
-        rf"it is replaced after \d+ s; the log has the workers' stacks\.",
+        rf"it is replaced after \d+ s; train\.log has the stacks\.",
         told,
     )
     batch = re.findall(r"at batch \d+ of epoch \d", told)[0]

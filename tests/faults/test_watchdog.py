@@ -13,7 +13,7 @@ import pytest
 from striking import assert_whole, deaths, pid_of, send, silences
 from training_runs import prepare_small, run_small, until
 
-from nmt_async.cluster import silence
+from nmt_async.process import watchdog
 from nmt_async.text.prepared import MANIFEST, TARGET_MODEL
 
 
@@ -21,7 +21,7 @@ def test_a_worker_that_hangs_in_its_data_tells_where_and_goes_on_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A FIFO in place of a file stands for a disk that does not answer for a while; sync waits for the worker."""
-    monkeypatch.setattr(silence, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(watchdog, "LEAST_SECONDS", 1.0)
     data, run = (
         prepare_small(tmp_path, vocab_size=300, separate_vocabs=True, valid_source=(), valid_target=()),
         tmp_path / "run",

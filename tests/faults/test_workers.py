@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import shutil
 import threading
@@ -12,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_runs import events_of, kill_child, prepare_small, run_small, saved_state, small_options
+from training_runs import children_named, events_of, kill_child, prepare_small, run_small, saved_state, small_options
 
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Kind
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import training_plan
+from nmt_async.training.run_folder import read_outcome
 
 ONE = {"workers": 1, "accumulate": 1}
 
@@ -58,7 +58,9 @@ def test_an_exception_at_every_batch_stops_the_run_with_its_text(tmp_path: Path)
         r"worker 0 died 5 times in a row, the last time at batch 1 of epoch 1: IndexError", str(failed.value)
     )
     assert str(failed.value).endswith("Nothing is saved.")
-    assert multiprocessing.active_children() == []
+    assert not isinstance(failed.value, Diverged)
+    assert read_outcome(tmp_path / "run") == ("failed", str(failed.value))
+    assert children_named("worker") == []
 
 
 def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: Path, tmp_path: Path) -> None:
@@ -66,9 +68,8 @@ def test_workers_that_are_killed_again_and_again_stop_the_run_saved(small_data: 
 
     def kill_all() -> None:
         while not enough.wait(0.02):
-            for child in multiprocessing.active_children():
-                if child.name.startswith("worker"):
-                    child.kill()
+            for child in children_named("worker"):
+                child.kill()
 
     killer = threading.Thread(target=kill_all)
     try:
@@ -104,8 +105,10 @@ def test_an_absurd_learning_rate_stops_the_run_and_leaves_the_last_good_checkpoi
     small_data: Path, tmp_path: Path
 ) -> None:
     settings = {**ONE, "lr_warmup": "0", "learn_rate": 1e30, "save_freq": "1", "stop_after": "9"}
-    with pytest.raises(RunFailure) as failed:
+    with pytest.raises(Diverged) as failed:
         run_small(small_data, tmp_path / "run", **settings)
+    assert failed.value.exit_code == 3
+    assert read_outcome(tmp_path / "run") == ("diverged", str(failed.value))
     assert "its gradient is not finite" in str(failed.value)
     assert str(failed.value).endswith("is the last good checkpoint.")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved_state(tmp_path / "run").values())

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_runs import COMMAND, alive, typed
+from training_runs import COMMAND, alive, family, parents, typed
 
 HANG = 10.0
 """Seconds in which nothing is computed and nothing comes that are a hang."""
@@ -30,26 +30,6 @@ _WORKER = re.compile(r"\[worker\] (\d+) is process (\d+)")
 
 class Hang(AssertionError):
     """Nothing came of a run for too long."""
-
-
-def parents() -> dict[int, int]:
-    """The parent of every process there is."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                found[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue  # it ended meanwhile
-    return found
-
-
-def family(pid: int) -> set[int]:
-    """The process and all that it and its children have started."""
-    of, members = parents(), {pid}
-    while more := {child for child, parent in of.items() if parent in members} - members:
-        members |= more
-    return members
 
 
 def wants_processor(pid: int) -> bool:

@@ -28,11 +28,11 @@ from safetensors.torch import load_file
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.display.marian_log import read_log_line
+from nmt_async.display.recorded import recorded_state, saved_parameters
 from nmt_async.errors import UserError
 from nmt_async.planning.nominal import NominalGradients
 from nmt_async.reading import read_json_lines
-from nmt_async.report.marian_log import read_log_line
-from nmt_async.report.recorded import recorded_state, saved_parameters
 from nmt_async.study.collect import collect
 from nmt_async.study.result import Result
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective, encode

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nmt_async.display.recorded import recorded_state
 from nmt_async.errors import UserError
-from nmt_async.report.recorded import recorded_state
 from tests.training_runs import replayed, run_small
 
 SIMULATED = {

@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import PATIENCE, run_small
 
+from nmt_async.display.marian_log import VALIDATION_NAMES, valid_lines
+from nmt_async.display.records import ValidReport
 from nmt_async.reading import read_json_lines
-from nmt_async.report.marian_log import VALIDATION_NAMES, valid_lines
-from nmt_async.report.records import ValidReport
 
 TRAINING = {
     "train/Cost": "loss",

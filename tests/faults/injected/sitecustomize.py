@@ -1,4 +1,4 @@
-"""Python imports this at its start where the folder is on its path: SIGUSR1 becomes an exception, wherever it is."""
+"""Python imports this at its start where the folder is on its path: SIGUSR2 becomes an exception, wherever it is."""
 
 import signal
 
@@ -7,4 +7,4 @@ def _fail(*_):
     raise RuntimeError("injected from outside")
 
 
-signal.signal(signal.SIGUSR1, _fail)
+signal.signal(signal.SIGUSR2, _fail)
