@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "cluster": BOTTOM | {"process"},
     "checkpoints": BOTTOM,
     "search": BOTTOM | {"checkpoints"},
-    "translate": BOTTOM | {"process", "checkpoints", "search", "score", "export.ctranslate2"},
+    # One of its engines is another program.
+    "translate": BOTTOM | {"process", "checkpoints", "search", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
     "display": BOTTOM | {"cluster"},
