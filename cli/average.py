@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.averaging import average_models
-from nmt_async.decoding.model_folder import find_model
+from nmt_async.checkpoints.averaging import average_models
+from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
-from nmt_async.options import option
-from nmt_async.text.building import check_free
-from nmt_async.training.chosen import METRICS, best_models, last_models
+from nmt_async.options import GIVEN, NOT_GIVEN, option
+from nmt_async.writing import check_free
 
 from .declare import CommonOptions
 
@@ -32,10 +31,16 @@ GROUPS = (WHICH, "Files")
 class AverageOptions:
     """The options of average."""
 
-    last: int | None = option(None, "Average the run's newest checkpoints, so many.", group=WHICH)
+    last: int | None = option(
+        None, "Average the run's newest checkpoints, so many.", group=WHICH, only_with={"best": NOT_GIVEN}
+    )
     best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
     metric: str | None = option(
-        None, "What --best goes by (default: what the run's best are chosen by).", group=WHICH, choices=tuple(METRICS)
+        None,
+        "What --best goes by (default: what the run's best are chosen by).",
+        group=WHICH,
+        choices=tuple(VALIDATION_METRICS),
+        only_with={"best": GIVEN},
     )
     out: Path | None = option(None, "Folder of the new model.", group="Files", metavar="DIR")
 
@@ -44,10 +49,6 @@ class AverageOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name}: {value} is too few; give 1 or more.")
-        if self.last is not None and self.best is not None:
-            raise UserError("--last and --best do not go together; leave one out.")
-        if self.metric is not None and self.best is None:
-            raise UserError("--metric means nothing without --best.")
 
 
 def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> None:

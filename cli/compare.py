@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.pages.canvas import require_matplotlib
-from nmt_async.pages.one_study import words_of
-from nmt_async.pages.write import write_report
+from nmt_async.report.canvas import require_matplotlib
+from nmt_async.report.comparison import batch_note
+from nmt_async.report.one_study import words_of
+from nmt_async.report.write import write_report
 from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.modes import CompareOptions, settings_of
-from nmt_async.study.rescaling import unscaled
+from nmt_async.study.rescaling import unscaled_settings
 from nmt_async.study.runner import run_all
 from nmt_async.text.prepared import PreparedData
 
@@ -29,12 +30,13 @@ def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
     require_matplotlib()
     prepared = PreparedData.open(data)
     settings = settings_of(options, prepared)
-    for sentence in unscaled(settings, options.base_name(), prepared):
-        typer.echo(f"warning: {sentence}", err=True)
+    for condition, different in unscaled_settings(settings, options.base_name(), prepared).items():
+        typer.echo(f"warning: {batch_note(condition, options.base_name(), different)}", err=True)
     folder = StudyFolder(options.out, options.out / "results")
     display = study_display(len(settings), common.quiet)
     results = run_all(folder, "compare", prepared, settings, options.side_by_side(), display)
     question = f"What do {options.modes} cost on {data}, at {options.budget} of each run?"
-    words = words_of("Ways of updating compared", question, results, baseline=options.base_name(), command=as_typed())
-    page = write_report(options.out, words, results)
+    against = {mode: options.base_name() for mode in options.mode_list() if mode != options.base_name()}
+    words = words_of("Ways of updating compared", question, results, against=against, command=as_typed())
+    page = write_report(options.out, words, results, against)
     typer.echo(page)

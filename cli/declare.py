@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import shlex
 import sys
 import typing
@@ -14,7 +15,18 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import typer
 from rich.markup import escape
 
-from nmt_async.options import convert, dump_yaml, from_mapping, key_of, load_yaml, option, value_type
+from nmt_async.errors import UserError
+from nmt_async.options import (
+    check_together,
+    convert,
+    converted,
+    dump_yaml,
+    flag_of,
+    key_of,
+    load_yaml,
+    option,
+    value_type,
+)
 
 T = TypeVar("T")
 
@@ -144,11 +156,8 @@ def command(
 
     def body(**typed: Any) -> None:
         given = {key: typed.pop(key) for key in list(arguments or {})}
-        common = _collect(CommonOptions, typed, {})
-        written = load_yaml(common.config) if common.config else {}
-        if written:
-            from_mapping(declaration, written, str(common.config))
-        options = _collect(declaration, typed, written)
+        common = CommonOptions(**_values(CommonOptions, typed))
+        options = _collect(declaration, typed, common.config)
         if common.dump_config:
             typer.echo(dump_yaml(options), nl=False)
         else:
@@ -161,16 +170,32 @@ def command(
     app.command(name=name, no_args_is_help=False, epilog=f"Example: {example}")(body)
 
 
-def _collect(declaration: type[T], typed: Mapping[str, Any], written: Mapping[str, Any]) -> T:
-    """What was typed, over what the configuration file says, over the defaults."""
+def _values(declaration: type, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed of a declaration's options, by the names of their fields."""
     hints = typing.get_type_hints(declaration)
-    from_file = {key.replace("-", "_"): value for key, value in written.items()}
-    values = {}
-    for field in dataclasses.fields(declaration):  # type: ignore[arg-type]
-        value = _typed(typed, field)
-        if value is None:
-            if field.name not in from_file:
-                continue
-            value = from_file[field.name]
-        values[field.name] = convert(field, hints[field.name], value)
-    return declaration(**values)
+    found = {field: _typed(typed, field) for field in dataclasses.fields(declaration)}
+    return {field.name: convert(field, hints[field.name], value) for field, value in found.items() if value is not None}
+
+
+def _collect(declaration: type[T], typed: Mapping[str, Any], config: Path | None) -> T:
+    """What was typed, over what the configuration file says, over the defaults.
+
+    Raises:
+        UserError: a key or a value of the file cannot be used by itself, or the options, both together, do not fit.
+    """
+    written = converted(declaration, load_yaml(config), str(config)) if config else {}
+    values = _values(declaration, typed)
+    try:
+        options = declaration(**{**written, **values})
+        check_together(options)
+        return options
+    except UserError as error:
+        if not config:
+            raise
+        named = [
+            key_of(field)
+            for field in dataclasses.fields(declaration)  # type: ignore[arg-type]
+            if field.name in written.keys() - values.keys() and re.search(rf"{flag_of(field)}(?![\w-])", str(error))
+        ]
+        told = f"sets {' and '.join(named)}" if named else "was read, too"
+        raise UserError(f"{str(error).removesuffix('.')} ({config} {told}).") from None

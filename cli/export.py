@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from nmt_async.errors import RunFailure
-from nmt_async.export.formats import FORMAT, VERIFICATION, ExportOptions, export
+from nmt_async.export.conversion import export
+from nmt_async.export.options import FORMAT, VERIFICATION, ExportOptions
 
 from .declare import CommonOptions
 

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.export.importing import GROUP, ImportOptions, import_model
+from nmt_async.export.conversion import import_model
+from nmt_async.export.options import IMPORTED, ImportOptions
 
 from .declare import CommonOptions
 
 ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Marian's model file (.npz).", metavar="MODEL")]}
 EXAMPLE = "nmt-async import model.npz --vocabs source.spm target.spm --out run"
-GROUPS = (GROUP,)
+GROUPS = (IMPORTED,)
 
 
 def run(options: ImportOptions, common: CommonOptions, model: Path) -> None:

@@ -10,18 +10,17 @@ import typer
 from nmt_async import __version__
 from nmt_async.bench.decode import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
-from nmt_async.decoding.evaluation import EvaluateOptions
-from nmt_async.decoding.score_options import ScoreOptions
-from nmt_async.decoding.translate_files import TranslateOptions
+from nmt_async.display.watch import WatchOptions
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.formats import ExportOptions
-from nmt_async.export.importing import ImportOptions
+from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.planning.options import SimulateOptions
-from nmt_async.report.watch import WatchOptions
+from nmt_async.score.evaluation import EvaluateOptions
+from nmt_async.score.options import ScoreOptions
 from nmt_async.study.modes import CompareOptions
-from nmt_async.text.preparation import PrepareOptions
+from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
+from nmt_async.translate.files import TranslateOptions
 
 from . import (
     average,
@@ -46,10 +45,14 @@ from .declare import command
 INTERRUPTED = 130
 """The exit code that shells give for SIGINT."""
 
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 3 diverged."
+
 app = typer.Typer(
     name="nmt-async",
     help="Trains Transformer translation models with synchronous, asynchronous and hybrid updates.",
-    epilog="\n".join(["From text to scores:", *(part.EXAMPLE for part in (prepare, train, translate, evaluate))]),
+    epilog="\n".join(
+        ["From text to scores:", *(part.EXAMPLE for part in (prepare, train, translate, evaluate)), "", EXIT_CODES]
+    ),
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -105,7 +108,7 @@ command(
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """The exit code of the command line ``arguments`` (by default those typed): 0 done, 1 failed, 2 user's mistake."""
+    """The exit code of the command line ``arguments`` (by default those typed), as `EXIT_CODES` says."""
     try:
         result = app(args=sys.argv[1:] or ["--help"] if arguments is None else arguments, standalone_mode=False)
     except typer.TyperException as error:

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from nmt_async.options import option
-from nmt_async.pages.one_run import words_of
-from nmt_async.pages.write import write_report
+from nmt_async.report.one_run import words_of
+from nmt_async.report.write import write_report
 from nmt_async.study.collect import collect
 
 from .declare import CommonOptions

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.score_files import score_files
-from nmt_async.decoding.score_options import ScoreOptions
+from nmt_async.score.files import score_files
+from nmt_async.score.options import ScoreOptions
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions

@@ -11,9 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nmt_async.pages.planning import write_predictions
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.planning.simulation import Prediction, predictions
+from nmt_async.report.planning import write_predictions
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions

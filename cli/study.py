@@ -10,9 +10,9 @@ import typer
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
-from nmt_async.pages.canvas import require_matplotlib
-from nmt_async.pages.one_study import words_of
-from nmt_async.pages.write import write_report
+from nmt_async.report.canvas import require_matplotlib
+from nmt_async.report.one_study import words_of
+from nmt_async.report.write import write_report
 from nmt_async.study.claims import read_claims
 from nmt_async.study.conditions import by_condition
 from nmt_async.study.declaration import read_declaration
@@ -44,7 +44,7 @@ class StudyOptions:
     )
     claims: Path | None = option(
         None,
-        "Judge the claims in this file; without it, conditions are set beside the first.",
+        "Judge the claims in this file; without it, conditions are set beside each other as the study's file says.",
         group="Study",
         metavar="FILE",
     )
@@ -71,10 +71,12 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
     results = run_all(folder, f"{declaration.stem} {size.name}", prepared, size.settings, jobs, display)
     named = {setting.condition for setting in size.settings}
     judged = judge([claim for claim in claims if named.issuperset(claim.conditions)], by_condition(results))
+    first, *others = dict.fromkeys(setting.condition for setting in size.settings)
+    against = study.against or dict.fromkeys(others, first)
     words = words_of(
-        study.title, study.question, results, baseline="" if judged else size.settings[0].condition, judged=judged,
+        study.title, study.question, results, against=against, judged=judged,
         notes=[size.note] if size.note else [], command=as_typed(),
     )  # fmt: skip
     for verdict in judged:
         typer.echo(f"{verdict.outcome}: {verdict.claim.says}")
-    typer.echo(write_report(options.out, words, results))
+    typer.echo(write_report(options.out, words, results, against))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.report.live import display_for
+from nmt_async.display.live import display_for
 from nmt_async.training.describe import describe
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.train import train

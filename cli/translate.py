@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.decoding.translate_files import FILES, PRINTED, TranslateOptions, translate_files
 from nmt_async.text.progress import progress_for
+from nmt_async.translate.files import FILES, PRINTED, TranslateOptions, translate_files
 
 from .declare import CommonOptions
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.report.watch import WatchOptions, watch
+from nmt_async.display.watch import WatchOptions, watch
 
 from .declare import CommonOptions
 

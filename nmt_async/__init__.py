@@ -14,19 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nmt_async.decoding.api import Scorer, Translator
-    from nmt_async.decoding.scoring import Scored
-    from nmt_async.decoding.translator import Candidate, Translation
     from nmt_async.errors import RunFailure, UserError
+    from nmt_async.score.scoring import Scored
+    from nmt_async.translate.api import Scorer, Translator
+    from nmt_async.translate.translator import Candidate, Translation
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Translator": "decoding.api",
-    "Scorer": "decoding.api",
-    "Translation": "decoding.translator",
-    "Candidate": "decoding.translator",
-    "Scored": "decoding.scoring",
+    "Translator": "translate.api",
+    "Scorer": "translate.api",
+    "Translation": "translate.translator",
+    "Candidate": "translate.translator",
+    "Scored": "score.scoring",
     "UserError": "errors",
     "RunFailure": "errors",
 }

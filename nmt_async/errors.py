@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, each one clear sentence and an exit code."""
+"""The ways a command can end badly, each one clear sentence and an exit code of its own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ class RunFailure(Exception):
     """Something failed that the command line could not foresee (a full disk, dying workers): exit code 1."""
 
     exit_code = 1
+
+
+class Diverged(RunFailure):
+    """Training stopped because parameters or gradients are no finite numbers any more: exit code 3.
+
+    Another learning rate may help; trying again does not.
+    """
+
+    exit_code = 3
 
 
 def shown(value: Any) -> str:

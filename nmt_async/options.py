@@ -7,11 +7,12 @@ read the same frozen dataclass, so an option is written down once.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,6 +21,16 @@ import yaml
 from nmt_async.errors import UserError, shown
 
 T = TypeVar("T")
+
+
+class _Presence(enum.Enum):
+    GIVEN = "another value than the default"
+    NOT_GIVEN = "the default"
+
+
+GIVEN, NOT_GIVEN = _Presence.GIVEN, _Presence.NOT_GIVEN
+Situation = Mapping[str, Any]
+"""Fields by name, and what they must be; what a command has no option for does not matter in it."""
 
 
 def option(
@@ -32,6 +43,8 @@ def option(
     choices: Sequence[str] | None = None,
     parse: Callable[[str], Any] | None = None,
     changeable: bool = False,
+    only_with: Situation | Sequence[Situation] = (),
+    hint: str = "",
 ) -> Any:
     """A dataclass field that is also a command-line option and a key of the configuration file.
 
@@ -44,10 +57,15 @@ def option(
         parse: turns the typed text into the value, for types beyond str, int, float, bool and Path;
             its value's ``str()`` must give text that it parses again.
         changeable: a run may be resumed with another value of it.
+        only_with: the situation, or situations, in which the option means something: what each of the other fields
+            named must be, a value, a tuple of values, `GIVEN` or `NOT_GIVEN`. Elsewhere `check_together` refuses it,
+        hint: and says this, too: what else may have been meant.
     """
+    situations = (only_with,) if isinstance(only_with, Mapping) else tuple(only_with)
     metadata = {
         "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
         "choices": tuple(choices) if choices else None, "parse": parse, "changeable": changeable,
+        "only_with": situations, "hint": hint,
     }  # fmt: skip
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -145,25 +163,115 @@ def _fits(path: Path) -> bool:
     return max(names, default=0) <= LONGEST_NAME and sum(names) + len(names) <= LONGEST_PATH - LONGEST_NAME
 
 
-def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
-    """The options from keys as in a configuration file; what is absent keeps its default.
+def is_given(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether it has another value than the default. Who typed it is not asked: a dumped file names all options."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(value != default)
+
+
+def meaningless(options: Any) -> Iterator[tuple[dataclasses.Field[Any], str]]:
+    """Each option that was given and means nothing beside the others (its ``only_with``), with a sentence about it."""
+    for field in dataclasses.fields(options):
+        obstacles = _obstacles(options, field)
+        if obstacles and is_given(field, getattr(options, field.name)):
+            reasons, remedies = (list(filter(None, dict.fromkeys(each))) for each in zip(*obstacles, strict=True))
+            advice = ", or give ".join([field.metadata["hint"] or "leave it out", *remedies])
+            named = _as_typed(field, getattr(options, field.name), with_value=False)
+            yield field, f"{named} means nothing {' and '.join(reasons)}; {advice}."
+
+
+def matters(options: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether the option means something beside the others, whatever its value is."""
+    return not _obstacles(options, field)
+
+
+def _obstacles(options: Any, field: dataclasses.Field[Any]) -> list[tuple[str, str]]:
+    """What keeps the options out of each situation in which ``field`` means something; empty if they are in one."""
+    found = [_obstacle(options, situation) for situation in field.metadata.get("only_with", ())]
+    return [] if None in found else list(filter(None, found))
+
+
+def _obstacle(options: Any, situation: Situation) -> tuple[str, str] | None:
+    """What keeps the options from being in the situation, and what would mend it; None if they are in it."""
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    for name, wanted in situation.items():
+        if name not in fields:  # of another command
+            continue
+        field, value = fields[name], getattr(options, name)
+        if isinstance(wanted, _Presence):
+            if wanted is GIVEN and not is_given(field, value):
+                return f"without {flag_of(field)}", ""
+            if wanted is NOT_GIVEN and is_given(field, value):
+                return f"with {_as_typed(field, value, with_value=False)}", ""
+        else:
+            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+            if value not in allowed:
+                return f"with {_as_typed(field, value)}", _as_typed(field, " or ".join(map(str, allowed)))
+    return None
+
+
+def _as_typed(field: dataclasses.Field[Any], value: Any, with_value: bool = True) -> str:
+    """``--metric bleu``, ``--json``, ``--no-trial``."""
+    flag = flag_of(field)
+    if value is False:
+        return f"--no-{key_of(field)}"
+    return f"{flag} {value}" if with_value and value is not True else flag
+
+
+def check_together(options: Any) -> None:
+    """Refuses what was given and would be ignored.
+
+    Raises:
+        UserError: an option means nothing beside the others.
+    """
+    for _, sentence in meaningless(options):
+        raise UserError(sentence)
+
+
+def without_meaningless(options: T) -> T:
+    """The same options, with the default in the place of what means nothing beside the others."""
+    ignored: Any = options
+    return dataclasses.replace(ignored, **{field.name: field.default for field, _ in meaningless(ignored)})  # type: ignore[no-any-return]
+
+
+def converted(declaration: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a configuration file by the names of their fields, each checked by itself.
+
+    What options must fulfil together is not checked: others may be typed beside the file.
 
     Raises:
         UserError: a key that no option has, or a value that cannot be used; ``where`` names the file.
     """
     hints = typing.get_type_hints(declaration)
-    fields = {key_of(field): field for field in dataclasses.fields(declaration)}  # type: ignore[arg-type]
-    unknown = [key for key in values if key.replace("_", "-") not in fields]
-    if unknown:
-        raise UserError(f"{where}: no option is called {shown(unknown[0])}; see --dump-config for those there are.")
-    arguments = {}
+    fields = {key_of(field): field for field in dataclasses.fields(declaration)}
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        field = fields[key.replace("_", "-")]
+        field = fields.get(key.replace("_", "-"))
+        if field is None:
+            raise UserError(f"{where}: no option is called {shown(key)}; see --dump-config for those there are.")
+        if field.name in found:
+            raise UserError(f"{where}: {key_of(field)} is given twice; leave one out.")
         try:
-            arguments[field.name] = convert(field, hints[field.name], value)
+            found[field.name] = convert(field, hints[field.name], value)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-    return declaration(**arguments)
+    return found
+
+
+def from_mapping(declaration: type[T], values: Mapping[str, Any], where: str) -> T:
+    """The options from keys as in a configuration file; what is absent keeps its default.
+
+    Raises:
+        UserError: a key that no option has, a value that cannot be used, or options that do not go together; ``where``
+            names the file.
+    """
+    arguments = converted(declaration, values, where)
+    try:
+        options = declaration(**arguments)
+        check_together(options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return options
 
 
 def to_mapping(options: Any) -> dict[str, Any]:
@@ -187,8 +295,27 @@ MOST_BITS = 4096
 """Of a whole number; Python cannot print any length."""
 
 
+class _Twice(yaml.YAMLError):
+    """A mapping has a key twice. PyYAML would take the last one without a word."""
+
+    def __init__(self, key: str, first: int, second: int) -> None:
+        where = f"twice in line {first}" if first == second else f"in line {first} and again in line {second}"
+        super().__init__(f"{shown(key)} stands {where}; leave one out")
+
+
 class _Loader(yaml.SafeLoader):
     """Makes no objects, and no more of a file than it holds: a few aliases of aliases stand for billions of values."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise _Twice(key.value, lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+        return node
 
     def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
@@ -249,6 +376,8 @@ def yaml_mapping(content: bytes, where: str) -> dict[str, Any]:
         loaded = yaml.load(content.decode(), _Loader)
     except RecursionError:
         raise UserError(f"{where} is not YAML (it is nested too deeply).") from None
+    except _Twice as error:
+        raise UserError(f"{where}: {error}.") from None
     # A date that does not exist is a ValueError; an empty !!int an IndexError, and more of the kind.
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
         line = " ".join(str(error).split())

@@ -63,6 +63,28 @@ def json_object(text: str) -> dict[str, Any]:
     return values
 
 
+def read_json_lines(path: Path, whole: bool = False) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; lines that are none, as a crash leaves them, are passed over.
+
+    Args:
+        whole: only the last one may be none, which may just be being written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: another line is none.
+    """
+    objects = []
+    with open_ordinary(path) as file:
+        lines = file.read().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            objects.append(json_object(line.decode("utf-8", errors="replace")))
+        except ValueError as error:
+            if whole and number < len(lines):
+                raise ValueError(f"line {number:,}: {error}") from None
+    return objects
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises as `read_text` and `json_object` do."""
     return json_object(read_text(path))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from training_runs import small_options
 
+from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.parts import model_configuration
 
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("untimed")
 
-pytest_plugins = ("training_runs",)
+pytest_plugins = ("tiny_model", "training_runs")
 
 # A shell that starts the tests in the background has SIGINT ignored, in all that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,30 +9,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {"errors", "options", "quantity", "reading", "writing"}
+ANYWHERE = {"checksums", "errors", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
-PROCESSES = {"process", "cluster"}
+BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
-    "__init__": {"decoding"},  # of the package itself, which gives Translator and Scorer their short names
+    "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
     "sync": set(),
     "text": set(),
+    "demo_corpus": set(),
     "model": {"text.batch"},
     "process": set(),
     "cluster": BOTTOM | {"process"},
-    "decoding": BOTTOM | {"process", "export.ctranslate2"},  # one of its engines is another program
-    "export": BOTTOM | {"cluster", "decoding"},
-    "report": BOTTOM | {"cluster"},
-    "training": BOTTOM | PROCESSES | {"decoding", "report"},
+    "checkpoints": BOTTOM,
+    "search": BOTTOM | {"checkpoints"},
+    "translate": BOTTOM | {"process", "checkpoints", "search", "score", "export.ctranslate2"},
+    "score": BOTTOM | {"checkpoints", "search", "translate"},
+    "export": BOTTOM | {"checkpoints", "search", "translate"},
+    "display": BOTTOM | {"cluster"},
+    "training": BELOW_TRAINING | {"display"},
     "planning": BOTTOM | {"cluster"},
-    "bench": BOTTOM | PROCESSES | {"training", "planning", "decoding", "export"},
-    "study": BOTTOM | PROCESSES | {"decoding", "report", "training", "planning"},
-    "pages": {"study", "report", "planning"},
-    "doctor": BOTTOM | PROCESSES | {"decoding", "report", "training"},
-    "cli": BOTTOM
-    | PROCESSES
-    | {"decoding", "report", "training", "planning", "bench", "study", "pages", "doctor", "export"},
+    "bench": BELOW_TRAINING | {"training", "planning", "export"},
+    "study": BELOW_TRAINING | {"display", "training", "planning"},
+    "report": {"study", "display", "planning"},
+    "doctor": BELOW_TRAINING | {"display", "training"},
+    "cli": BELOW_TRAINING | {"display", "training", "planning", "bench", "study", "report", "doctor", "export"},
 }
 IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
 
@@ -121,7 +123,7 @@ def test_sync_knows_no_process_clock_file_or_device(path: Path) -> None:
         ("nmt_async/sync/server.py", "import nmt_async.text.batch"),
         ("nmt_async/sync/server.py", "from ..training import loop"),
         ("nmt_async/model/loss.py", "from nmt_async.text.corpus import read"),
-        ("nmt_async/decoding/beam.py", "from nmt_async.training import checkpoint"),
+        ("nmt_async/search/beam.py", "from nmt_async.training import checkpoint"),
         ("nmt_async/errors.py", "from nmt_async import sync"),
         ("cli/train.py", "from cli.declare import command"),
     ],
@@ -134,7 +136,7 @@ def test_an_upward_import_is_found(path: str, line: str) -> None:
     ("path", "line"),
     [
         ("nmt_async/model/loss.py", "from nmt_async.text.batch import Batch"),
-        ("nmt_async/training/loop.py", "from nmt_async.report.console import Console"),
+        ("nmt_async/training/loop.py", "from nmt_async.display.console import Console"),
         ("nmt_async/sync/server.py", "from .rules import Rule"),
         ("nmt_async/sync/server.py", "from nmt_async.errors import UserError"),
         ("cli/train.py", "from .declare import command"),

@@ -29,6 +29,30 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
         load_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 1\npreset: tiny\nseed: 2\n", "'seed' stands in line 1 and again in line 3; leave one out."),
+        ("a: {b: 1, b: 2}\n", "'b' stands twice in line 1; leave one out."),
+        ("conditions:\n  x: {}\n  y: {}\n  'x': {}\n", "'x' stands in line 2 and again in line 4; leave one out."),
+        ("- - a: 1\n    a: 1\n", "'a' stands in line 1 and again in line 2; leave one out."),
+    ],
+    ids=["at the top", "in one line", "deeper", "in lists"],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_yaml(path)
+    assert str(refused.value) == f"{path}: {said}"
+
+
+def test_a_key_may_stand_beside_what_is_merged_in(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("base: &b {seed: 1, preset: tiny}\nmine: {<<: *b, seed: 2}\n", encoding="utf-8")
+    assert load_yaml(path)["mine"] == {"seed": 2, "preset": "tiny"}
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "options.yaml"
     path.write_bytes(b"\xff\xfe\x00")

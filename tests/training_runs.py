@@ -20,15 +20,16 @@ from torch import Tensor
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker
+from nmt_async.demo_corpus import generate
+from nmt_async.display.console import PlainDisplay
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child, children
 from nmt_async.quantity import parse_quantity
-from nmt_async.report.console import PlainDisplay
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.push import BatchKey
-from nmt_async.text import generated
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.options import PrepareOptions
+from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
@@ -62,7 +63,7 @@ def typed(out: Path, **changes: Any) -> list[str]:
 
 def prepare_small(folder: Path, **changes: Any) -> Path:
     """Prepares a generated corpus of 600 training and 24 validation pairs in ``folder``."""
-    generated.write(folder / "text", {"train": 600, "valid": 24}, seed=1)
+    generate.write(folder / "text", {"train": 600, "valid": 24}, seed=1)
     sides = {f"{part}_{side}": (folder / "text" / f"{part}.{suffix}",) for part in ("train", "valid")
              for side, suffix in (("source", "en"), ("target", "de"))}  # fmt: skip
     values: dict[str, Any] = {"vocab_size": 400, "out": folder / "data", "threads": 1, **sides, **changes}

@@ -7,7 +7,7 @@ set -euo pipefail
 corpus_is_current() {
     [[ -f demo/train.de ]] || return 1
     local maker
-    for maker in examples/demo/run.sh nmt_async/text/*.py; do
+    for maker in examples/demo/run.sh nmt_async/demo_corpus/*.py; do
         [[ "$maker" -nt demo/train.de ]] && return 1
     done
     return 0
@@ -15,7 +15,7 @@ corpus_is_current() {
 
 if ! corpus_is_current; then
     rm -rf demo/data demo/run
-    run "python -m nmt_async.text.generated --out demo --train 20000 --valid 500 --test 500 --seed 1"
+    run "python -m nmt_async.demo_corpus.generate --out demo --train 20000 --valid 500 --test 500 --seed 1"
 fi
 
 if [[ ! -d demo/data ]]; then

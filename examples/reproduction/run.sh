@@ -21,7 +21,7 @@ case "$corpus" in
     generated)
         made=runs/generated
         vocabulary=1000
-        [[ -f $made/text/train.de ]] || run "python -m nmt_async.text.generated --out $made/text --seed 1"
+        [[ -f $made/text/train.de ]] || run "python -m nmt_async.demo_corpus.generate --out $made/text --seed 1"
         ;;
     *)
         echo "run.sh: DATA='$corpus' is not known; leave it out for Multi30k, or give DATA=generated." >&2

@@ -14,7 +14,7 @@ from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, shared_memory

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.bench.decoders import ENGINES, Decoded, Decoder, Job
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.text_file import TextFile
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
 from nmt_async.model.linear import packs_model
 from nmt_async.options import option
+from nmt_async.translate.text_file import TextFile
 
 GROUP = "Measurement"
 YARDSTICK = "by-hand"

@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from nmt_async.decoding.engine import engine_named
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.search import Scores
-from nmt_async.decoding.translator import LineTranslator
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.process.child import Child
-from nmt_async.text.batch import END
+from nmt_async.search.options import Scores
+from nmt_async.text.vocabulary import END
+from nmt_async.translate.engine import engine_named
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
 ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
 """What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own

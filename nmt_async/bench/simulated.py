@@ -11,7 +11,7 @@ from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker_process import build_worker
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.cluster.task import Computed, Task
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.server import ParameterServer
@@ -25,6 +25,10 @@ SET_ASIDE_SHARE = 0.01
 
 class TooManySetAside(RunFailure):
     """The model or the data is at fault, not a single batch."""
+
+
+class TooManyNotFinite(TooManySetAside, Diverged):
+    """Batches were set aside because their gradients are not finite."""
 
 
 class Coordinator:
@@ -135,7 +139,7 @@ class Coordinator:
         )
         aside = sum(1 for other in self.dispatcher.set_aside if other.epoch == batch.epoch)
         if aside > max(1, SET_ASIDE_SHARE * len(self.dispatcher.plan.epoch(batch.epoch))):
-            raise TooManySetAside(
+            raise (TooManyNotFinite if reason == "not finite" else TooManySetAside)(
                 f"{aside} batches of epoch {batch.epoch} had to be set aside, the last because {what}: more than "
                 f"{SET_ASIDE_SHARE:.0%} of the epoch; look at the pairs named above, and if gradients are not finite, "
                 f"lower the learning rate."

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from nmt_async.cluster.task import Computed
-from nmt_async.model.flat import FlatLayout
 from nmt_async.model.loss import smoothed_cross_entropy
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.push import BatchKey
 from nmt_async.text.batch import Batch
 

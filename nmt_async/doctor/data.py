@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from nmt_async.checksums import damages
 from nmt_async.doctor.finding import Finding, mebibytes
-from nmt_async.text.hashes import damages
 from nmt_async.text.prepared import MANIFEST, read_manifest
 
 CHECK = "data"

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import torch
 
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.decoding.options import DecodingOptions
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.longest import longest_batches
 from nmt_async.doctor.room import Need, available_memory, disk_finding, memory_finding, shared_finding
 from nmt_async.doctor.trial import Tried, try_training, try_validation
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.memory import vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 from nmt_async.training.validation import ValidationSettings, validation_plan
+from nmt_async.translate.options import DecodingOptions
 
 SENTENCES_AT_ONCE = DecodingOptions().mini_batch
 

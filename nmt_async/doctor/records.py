@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from nmt_async.display.recorded import read_reports
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError
-from nmt_async.report.recorded import read_reports
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.push import BatchKey
 from nmt_async.training.run_folder import JOURNAL, environment, read_journal

@@ -10,9 +10,9 @@ from pathlib import Path
 from nmt_async.cluster.processes import Memory
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import GROUPS, shared_space
-from nmt_async.training.free_space import free_bytes
 from nmt_async.training.memory import VECTOR_BYTES, Vectors
 from nmt_async.training.options import TrainOptions
+from nmt_async.writing import free_bytes
 
 PROC = Path("/proc")
 

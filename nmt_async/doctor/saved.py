@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import DESCRIPTION, POINTERS, model_damages
+from nmt_async.checkpoints.model_folder import model_damages
+from nmt_async.checkpoints.run_models import DESCRIPTION, POINTERS, folders_by_update
+from nmt_async.checkpoints.training_state import checkpoint_damages
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError, shown
 from nmt_async.reading import read_text, within
-from nmt_async.training.numbered import numbered
-from nmt_async.training.saved_state import checkpoint_damages
 
 
 def saved_findings(run: Path) -> Iterator[Finding]:
     """One for each damaged folder or pointer, and one of those that are whole."""
     folder = run / "checkpoints"
-    steps, models = ([*numbered(folder, kind).values()] for kind in ("step", "best"))
+    steps, models = ([*folders_by_update(folder, kind).values()] for kind in ("step", "best"))
     broken = {path: found for path in [*steps, *models] if (found := _damages(path, path in steps))}
     whole = [path for path in steps if path not in broken]
     for path, found in broken.items():

@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from nmt_async.decoding.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
+from nmt_async.checkpoints.model_folder import JOINT_VOCABULARY, SOURCE_VOCABULARY, TARGET_VOCABULARY, LoadedModel
 from nmt_async.errors import UserError
+from nmt_async.export.options import QUANTIZATIONS
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.decoder_layers import AttentionDecoderLayer
-from nmt_async.model.embedding import Embedding, sinusoid_positions
-from nmt_async.model.layers import NORM_EPSILON, EncoderLayer, FeedForward
+from nmt_async.model.layers import NORM_EPSILON, Embedding, EncoderLayer, FeedForward, sinusoid_positions
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import Vocabulary
-
-QUANTIZATIONS = ("float32", "int8")
 
 LONGEST = 4096
 """Positions in the table, or the model's own number if that is more: CTranslate2 computes none beyond it."""

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 import yaml
 
-from nmt_async.decoding.model_folder import LoadedModel, save_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel, save_model
 from nmt_async.errors import UserError, shown
 from nmt_async.export import marian_configuration
-from nmt_async.export.listed_vocabularies import Given, WordList, vocabulary_files, without_unlisted
 from nmt_async.export.marian_parameters import Place, from_marian, places, to_marian
+from nmt_async.export.marian_vocabularies import Given, WordList, vocabulary_files, without_unlisted
 from nmt_async.export.npz import NpzFile, opened, write_npz
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import yaml_mapping
 from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import write_whole
 
 MODEL = "model.npz"
@@ -68,7 +68,7 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
 def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
     """How `translate` searches when nobody says otherwise, in Marian's words.
 
-    Marian's ``transformer-new`` (see `marian_names`) looks at the source of one sentence for all sentences of a
+    Marian's ``transformer-new`` (see `marian_parameters`) looks at the source of one sentence for all sentences of a
     batch, as of 1.12.42 on a CPU, so it is given one at a time.
     """
     options = DecodingOptions()

@@ -12,7 +12,7 @@ import yaml
 
 from nmt_async import __version__
 from nmt_async.errors import shown
-from nmt_async.export.marian_names import NAMES
+from nmt_async.export.marian_parameters import NAMES
 from nmt_async.model.configuration import ModelConfiguration
 
 ACTIVATIONS = ("relu", "swish", "gelu")
@@ -93,7 +93,7 @@ def reason_against(configuration: ModelConfiguration) -> str | None:
 
 
 def kind_of(configuration: ModelConfiguration) -> str:
-    """Marian's ``type`` to export to; see `nmt_async.export.marian_names` for what is wrong with the other one."""
+    """Marian's ``type`` to export to; see `nmt_async.export.marian_parameters` for what is wrong with the other one."""
     self_attention = configuration.decoder_autoreg == "self-attention"
     return "transformer-new" if configuration.norm == "pre" and self_attention else "transformer"
 

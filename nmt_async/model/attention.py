@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.initial import glorot
 from nmt_async.model.linear import Linear
+from nmt_async.model.parameters import glorot
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

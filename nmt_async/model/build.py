@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.decoder_state import TranslationModel
 from nmt_async.model.recurrent import RecurrentModel
 from nmt_async.model.transformer import Transformer
+from nmt_async.model.translation_model import TranslationModel
 
 MODELS: dict[str, type[Transformer] | type[RecurrentModel]] = {"transformer": Transformer, "rnn": RecurrentModel}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import flag_of, option
+from nmt_async.options import check_together, option
 from nmt_async.reading import as_dataclass
 
 GROUP = "Model"
@@ -151,17 +151,21 @@ class ModelOptions:
     dim_emb: int | None = option(
         None, "Width of embeddings, and of a Transformer's layers (else the preset's).", group=GROUP
     )
-    dim_rnn: int | None = option(None, "rnn: width of recurrent states (else the preset's).", group=GROUP)
+    dim_rnn: int | None = option(
+        None, "rnn: width of recurrent states (else the preset's).", group=GROUP, only_with={"model": "rnn"}
+    )
     heads: int | None = option(
         None,
         "transformer: attention heads; they divide the width.",
         group=GROUP,
+        only_with={"model": "transformer"},
         flags=("--heads", "--transformer-heads"),
     )
     dim_ffn: int | None = option(
         None,
         "transformer: width inside feed-forward layers.",
         group=GROUP,
+        only_with={"model": "transformer"},
         flags=("--dim-ffn", "--transformer-dim-ffn"),
     )
     enc_depth: int | None = option(None, "Encoder layers.", group=GROUP)
@@ -171,12 +175,14 @@ class ModelOptions:
         "transformer: layer normalisation before each sub-layer (the default; Marian: preprocess n, postprocess da) "
         "or after (postprocess dan).",
         group=GROUP,
+        only_with={"model": "transformer"},
         choices=("pre", "post"),
     )
     activation: str | None = option(
         None,
         "transformer: non-linearity of feed-forward layers (default: relu).",
         group=GROUP,
+        only_with={"model": "transformer"},
         choices=("relu", "swish", "gelu"),
         flags=("--activation", "--transformer-ffn-activation"),
     )
@@ -185,6 +191,7 @@ class ModelOptions:
         "transformer: how the decoder reads the words before; ssru, a recurrence, makes translating cheaper "
         "(default: self-attention; Marian: transformer-decoder-autoreg rnn, dec-cell ssru).",
         group=GROUP,
+        only_with={"model": "transformer"},
         choices=DECODER_AUTOREG,
     )
     dropout: float | None = option(
@@ -208,7 +215,7 @@ class ModelOptions:
         Raises:
             UserError: sizes that do not fit together.
         """
-        self._check_model()
+        check_together(self)
         sizes = dict(PRESETS[self.model][self.preset])
         for name in sizes:
             value = getattr(self, name)
@@ -242,12 +249,3 @@ class ModelOptions:
                 **words,
             }
         )
-
-    def _check_model(self) -> None:
-        """Refuses options that mean nothing in this model."""
-        for field in dataclasses.fields(ModelOptions):
-            belongs = OF_ONE_MODEL.get(field.name, self.model)
-            if belongs != self.model and getattr(self, field.name) is not None:
-                raise UserError(
-                    f"{flag_of(field)} means nothing to --model {self.model}; leave it out, or give --model {belongs}."
-                )

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.incremental import AttentionCache, AttentionState, CellCache, CellState, LayerCache
-from nmt_async.model.layers import FeedForward, Residual
-from nmt_async.model.ssru import SSRU
+from nmt_async.model.decoder_cache import AttentionCache, AttentionState, CellCache, CellState, LayerCache
+from nmt_async.model.layers import SSRU, FeedForward, Residual
 
 
 class DecoderLayer(nn.Module, ABC):

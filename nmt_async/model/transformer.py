@@ -14,14 +14,12 @@ from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes, initialise_parts
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.decoder_cache import TransformerState
 from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
-from nmt_async.model.decoder_state import DecoderState, TranslationModel
-from nmt_async.model.embedding import Embedding, sinusoid_positions
-from nmt_async.model.incremental import TransformerState
-from nmt_async.model.initial import by_width
-from nmt_async.model.layers import NORM_EPSILON, EncoderLayer
+from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
-from nmt_async.model.ssru import SSRU
+from nmt_async.model.parameters import by_width
+from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -117,7 +115,7 @@ class Transformer(TranslationModel):
         return self.logits(self.decoder_top(x[real])), batch.target[real]
 
     def start(self, source: Tensor, source_lengths: Tensor) -> TransformerState:
-        """The decoder's state before the first subword; see `nmt_async.model.decoder_state.TranslationModel`."""
+        """The decoder's state before the first subword; see `nmt_async.model.translation_model.TranslationModel`."""
         memory, _ = self.encode(source, source_lengths)
         length = in_lanes(source.shape[1])
         memory = F.pad(memory, (0, 0, 0, length - source.shape[1]))
@@ -127,7 +125,7 @@ class Transformer(TranslationModel):
         return DECODER_LAYERS[self.configuration.decoder_autoreg].state(caches, additive)
 
     def step(self, state: DecoderState, previous: Tensor | None) -> Tensor:
-        """The next subword's logits; see `nmt_async.model.decoder_state.TranslationModel`."""
+        """The next subword's logits; see `nmt_async.model.translation_model.TranslationModel`."""
         state = cast(TransformerState, state)
         if previous is None:
             x = self.target_embedding.first_input(state.sentences)

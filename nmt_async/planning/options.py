@@ -18,8 +18,8 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.flat import FlatLayout
-from nmt_async.options import option
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.options import GIVEN, option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
 from nmt_async.planning.nominal import even_plan
 from nmt_async.quantity import FACTORS
@@ -60,8 +60,9 @@ class SimulateOptions:
     )  # fmt: skip
     mini_batch_words: int = option(2048, "Target tokens in a batch.", group=BATCHES)
     max_length: int | None = option(
-        None, "With --data: leave out pairs with more subwords on either side (else 256).", group=BATCHES
-    )
+        None, "With --data: leave out pairs with more subwords on either side (else 256).", group=BATCHES,
+        only_with={"data": GIVEN},
+    )  # fmt: skip
     model_size: str = option(
         "base",
         f"Parameters that cross the link, such as 60M, or the model's preset: {', '.join(MODELS['transformer'])}.",
@@ -81,8 +82,6 @@ class SimulateOptions:
                 raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
-        if self.max_length is not None and self.data is None:
-            raise UserError("--max-length leaves out pairs of --data; give that too.")
         if self.repeat and self.profile in PRESETS:
             raise UserError(f"--repeat is for a profile's file; {self.profile} has as many workers as asked for.")
         self.mode_list()

@@ -1,1 +1,1 @@
-"""What a run looks like: the console display and its pictures."""
+"""What a study or a run came to, as pages for people: HTML, Markdown, tables and plots."""

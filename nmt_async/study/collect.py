@@ -7,23 +7,25 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nmt_async import __version__
+from nmt_async.display.marian_log import LogLine, read_log_line
+from nmt_async.display.recorded import read_reports, saved_parameters
+from nmt_async.display.records import TrainReport, ValidReport
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
 from nmt_async.planning.modes import mode_name
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
-from nmt_async.report.recorded import read_reports, saved_parameters
-from nmt_async.report.records import TrainReport, ValidReport
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch
 from nmt_async.study.setting import Setting
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL
+from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL, Ending, read_outcome
 
 METRICS, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
 NOT_OF_A_SETTING = ("seed", "out", "dry-run")
@@ -55,6 +57,7 @@ def collect(run: Path) -> Result:
     resampled = _resampled(run / SENTENCES)
     try:
         options, waiting = given_options(config), waiting_of(trained)
+        ending, reason = _ending(run)
         return Result(
             setting=Setting(mode_name(config), int(config["seed"]), options),
             command=command_of(data.folder, config),
@@ -68,14 +71,15 @@ def collect(run: Path) -> Result:
             updates=last.update,
             tokens=last.target_tokens,
             seconds=last.time,
-            processor_seconds=last.time,
+            wall_seconds=_wall_seconds(run / LOG),
             effective_batch=last.target_tokens / last.update,
             tokens_per_second=last.target_tokens / last.time,
             staleness=dict(sorted(staleness.items())),
             waiting=waiting,
             points=points_of(validated, trained, resampled),
             stretches=tuple(map(stretch_of, trained)),
-            diverged=_failure(run / LOG),
+            diverged=reason if ending == "diverged" else "",
+            failed=reason if ending == "failed" else "",
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {METRICS} is damaged ({error}).") from None
@@ -198,11 +202,34 @@ def _environment(run: Path) -> dict[str, Any]:
     return {**known, "nmt-async": __version__}
 
 
-def _failure(log: Path) -> str:
-    """Why the run could not go on, if that is the last that its log says."""
+def _ending(run: Path) -> tuple[Ending | None, str]:
+    """How the run ended and why.
+
+    Runs of earlier versions only say in their log that they could not go on: they count as failed.
+    """
+    ending, reason = read_outcome(run)
+    if ending is None and (lines := _log_lines(run / LOG)) and lines[-1].kind == "error":
+        return "failed", lines[-1].text
+    return ending, reason
+
+
+def _wall_seconds(log: Path) -> float | None:
+    """From the first line to the last of each sitting in the log, to the second; None without a log."""
+    lines = _log_lines(log)
+    starts = [
+        number for number, line in enumerate(lines) if line.kind == "nmt-async" and line.text.startswith("Running")
+    ]
+    sittings = [lines[start:end] for start, end in pairwise([*starts, len(lines)])]
+    if not sittings:
+        return None
+    return sum(max(0.0, (sitting[-1].time - sitting[0].time).total_seconds()) for sitting in sittings)
+
+
+def _log_lines(log: Path) -> list[LogLine]:
+    """All lines of ours; none if there is no log."""
     try:
         with open_ordinary(log) as file:
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
-        return ""
-    return lines[-1].partition("[error] ")[2] if lines else ""
+        return []
+    return [line for line in map(read_log_line, text.splitlines()) if line is not None]

@@ -35,7 +35,6 @@ OF_RUN: dict[str, Callable[[Result], float]] = {
 RATES: dict[str, Callable[[Result], float]] = {
     "tokens per second": lambda result: result.tokens_per_second,
     "effective batch": lambda result: result.effective_batch,
-    "processor seconds per token": lambda result: result.processor_seconds / max(1, result.tokens),
 }
 """Compared as ratios."""
 

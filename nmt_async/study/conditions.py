@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,12 @@ class Condition:
     Attributes:
         name: of the condition.
         results: by seed.
+        against: the name of the one that it is set beside, empty for none.
     """
 
     name: str
     results: tuple[Result, ...]
+    against: str = ""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -35,8 +37,15 @@ class Condition:
         return sum(is_diverged(result) for result in self.results)
 
 
-def by_condition(results: Iterable[Result]) -> dict[str, Condition]:
+Conditions = Mapping[str, Condition]
+"""By name."""
+
+
+def by_condition(results: Iterable[Result], against: Mapping[str, str] | None = None) -> dict[str, Condition]:
     """The results by condition, in the order in which the conditions first come.
+
+    Args:
+        against: of each condition that is set beside another, that one.
 
     Raises:
         UserError: results on different data, or two of one condition and seed.
@@ -54,7 +63,28 @@ def by_condition(results: Iterable[Result]) -> dict[str, Condition]:
         if result.setting.seed in seeds:
             raise UserError(f"There are two results of {result.setting.name}; keep one.")
         seeds[result.setting.seed] = result
-    return {name: Condition(name, tuple(seeds[seed] for seed in sorted(seeds))) for name, seeds in grouped.items()}
+    return {
+        name: Condition(name, tuple(seeds[seed] for seed in sorted(seeds)), (against or {}).get(name, ""))
+        for name, seeds in grouped.items()
+    }
+
+
+def beside(shown: Iterable[Condition], conditions: Conditions) -> Iterator[tuple[Condition, Condition]]:
+    """Each condition that is set beside another of which there are runs, with that one."""
+    for condition in shown:
+        if condition.against in conditions:
+            yield condition, conditions[condition.against]
+
+
+def shared_words(names: Sequence[str]) -> str:
+    """The words that all the names have, in the order of the first."""
+    return " ".join(word for word in names[0].split() if all(word in name.split() for name in names))
+
+
+def own_words(name: str, names: Sequence[str]) -> str:
+    """The words of a name that not all the names have."""
+    shared = shared_words(names).split()
+    return " ".join(word for word in name.split() if word not in shared)
 
 
 def check_clocks(quantity: str, conditions: Sequence[Condition]) -> None:

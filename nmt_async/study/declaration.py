@@ -6,23 +6,27 @@
     conditions:
       post sync @0.001: {sync-mode: sync, learn-rate: 0.001}
       post async @0.001: {sync-mode: async, learn-rate: 0.001}
+    against:
+      post sync @0.001: [post * @0.001]
     sizes:
       quick: {budget: 300kt, validations: 4, seeds: [1], conditions: [post *], note: It decides nothing.}
       full: {budget: 3Mt, validations: 12, seeds: [1, 2], conditions: ["*"]}
 
-Options are those of ``train``, by their keys in a configuration file; null leaves out what ``base`` gives.
+Options are those of ``train``, by their keys in a configuration file; null leaves out what ``base`` gives. ``against``
+names conditions, each with the patterns of those that are set beside it; where it is left out, nothing is compared but
+what claims name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import from_mapping, load_yaml
+from nmt_async.options import converted, from_mapping, load_yaml
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.reading import as_dataclass
 from nmt_async.study.setting import Setting
@@ -48,11 +52,18 @@ class Size:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A study."""
+    """A study.
+
+    Attributes:
+        title, question: for people.
+        sizes: by name.
+        against: of each condition that is set beside another, that one.
+    """
 
     title: str
     question: str
     sizes: Mapping[str, Size]
+    against: Mapping[str, str]
 
 
 def read_declaration(path: Path) -> Declaration:
@@ -62,7 +73,7 @@ def read_declaration(path: Path) -> Declaration:
         UserError: it is not one; the sentence names the key.
     """
     values = load_yaml(path)
-    unknown = set(values) - {"title", "question", "base", "conditions", "sizes"}
+    unknown = set(values) - {"title", "question", "base", "conditions", "against", "sizes"}
     if unknown:
         raise UserError(
             f"{path}: no key is called {shown(sorted(unknown)[0])}; see the top of nmt_async/study/declaration.py."
@@ -72,21 +83,25 @@ def read_declaration(path: Path) -> Declaration:
     options = {name: _given({**base, **_mapping(path, f"conditions, {name}", own)}) for name, own in conditions.items()}
     for name, given in options.items():
         _check_options(path, f"condition {shown(name)}", given)
-        from_mapping(TrainOptions, given, f"{path}, condition {shown(name)}")
+        converted(TrainOptions, given, f"{path}, condition {shown(name)}")  # a size may give what is missing here
     sizes = _mapping(path, "sizes", values.get("sizes"))
     return Declaration(
         str(values.get("title", path.stem)), str(values.get("question", "")).strip(),
         {name: _size(path, name, _mapping(path, f"sizes, {name}", size), options) for name, size in sizes.items()},
+        _against(path, _mapping(path, "against", values.get("against", {})), options),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a size says beside its budget."""
+    """What a size says."""
 
+    budget: str
     validations: int
     seeds: tuple[int, ...]
     conditions: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +114,35 @@ def _mapping(path: Path, what: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _against(path: Path, values: Mapping[str, Any], conditions: Collection[str]) -> dict[str, str]:
+    """Of each condition that is set beside another, that one."""
+    found: dict[str, str] = {}
+    for baseline, patterns in values.items():
+        where = f"{path}, against {shown(baseline)}"
+        if baseline not in conditions:
+            raise UserError(f"{where}: no condition is called so.")
+        if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise UserError(f"{where}: it must be a list of conditions or of patterns such as 'post *'.")
+        for condition in _named(patterns, conditions, where):
+            if condition == baseline:
+                continue
+            if condition in found:
+                raise UserError(f"{where}: {shown(condition)} is set beside {shown(found[condition])} too; keep one.")
+            found[condition] = baseline
+    return found
+
+
+def _named(patterns: Sequence[str], conditions: Collection[str], where: str) -> list[str]:
+    """The conditions that match, in the order of the patterns, each once."""
+    names: dict[str, None] = {}
+    for pattern in patterns:
+        matching = [condition for condition in conditions if fnmatchcase(condition, pattern)]
+        if not matching:
+            raise UserError(f"{where}: no condition is called {shown(pattern)}.")
+        names |= dict.fromkeys(matching)
+    return list(names)
+
+
 def _check_options(path: Path, condition: str, given: Mapping[str, Any]) -> None:
     for key in RESERVED:
         if key in given:
@@ -107,25 +151,24 @@ def _check_options(path: Path, condition: str, given: Mapping[str, Any]) -> None
 
 def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> Size:
     where = f"{path}, size {shown(name)}"
+    known = [field.name for field in fields(_Asked)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: no key is called {shown(key)}; there are {', '.join(known)}.")
     try:
-        budget = parse_quantity(str(values["budget"]), ("updates", "tokens", "epochs", "hours", "minutes"))
-        asked = as_dataclass(_Asked, dict(values), others=True)
-    except (LookupError, TypeError, ValueError) as error:
+        asked = as_dataclass(_Asked, {**values, **({"budget": str(values["budget"])} if "budget" in values else {})})
+    except (TypeError, ValueError) as error:
         raise UserError(f"{where}: it needs budget, validations, seeds and conditions ({error}).") from None
-    validations, seeds, chosen = asked.validations, asked.seeds, asked.conditions
-    names = []
-    for pattern in chosen:
-        matching = [condition for condition in options if fnmatchcase(condition, pattern)]
-        if not matching:
-            raise UserError(f"{where}: no condition is called {shown(pattern)}.")
-        names += [condition for condition in matching if condition not in names]
-    given = _mapping(path, f"{where}, options", values.get("options", {}))
-    _check_options(path, f"size {shown(name)}", given)
-    own = {**given, **often(budget, validations)}
-    settings = tuple(Setting(condition, seed, {**options[condition], **own}) for seed in seeds for condition in names)
+    budget = parse_quantity(asked.budget, ("updates", "tokens", "epochs", "hours", "minutes"))
+    names = _named(asked.conditions, options, where)
+    _check_options(path, f"size {shown(name)}", asked.options)
+    own = {**asked.options, **often(budget, asked.validations)}
+    settings = tuple(
+        Setting(condition, seed, {**options[condition], **own}) for seed in asked.seeds for condition in names
+    )
     for condition in names:
         from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {shown(condition)}")
-    return Size(name, settings, str(values.get("note", "")).strip())
+    return Size(name, settings, asked.note.strip())
 
 
 def often(budget: Quantity, validations: int) -> dict[str, Any]:

@@ -19,10 +19,10 @@ def sentence(setting: Setting, result: Result) -> str:
     scores = "" if last is None else f" | cross-entropy {last.cross_entropy:.3f}"
     if last is not None and last.bleu is not None:
         scores += f" | BLEU {last.bleu:.1f}"
-    ended = f" | could not go on: {result.diverged}" if result.diverged else ""
+    ended = f" | diverged: {result.diverged}" if result.diverged else ""
     return (
         f"{setting.name}{scores} | tokens {result.tokens:,} | updates {result.updates:,} | "
-        f"staleness {result.staleness_mean:.2f} | {result.processor_seconds:,.0f} s here{ended}"
+        f"staleness {result.staleness_mean:.2f} | {result.wall_seconds or 0:,.0f} s here{ended}"
     )
 
 

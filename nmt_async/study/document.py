@@ -5,8 +5,9 @@
     <!-- end -->
 
 makes the table ``final`` of the conditions that the patterns name, in their order; without patterns, of all. `TABLES`
-says which tables there are. ``verdicts`` makes the claims with their verdicts, ``holds``, ``fails`` and ``undecided`` a
-line for each claim of that outcome; patterns behind these name claims. ``unfinished`` says which runs there are not.
+says which tables there are. ``verdicts`` makes the claims with their verdicts, ``short`` a line for each, ``holds``,
+``fails`` and ``undecided`` one with the figures for each claim of that outcome; patterns behind these name claims.
+``unfinished`` says which runs there are not.
 The same results and claims make the same text.
 
     python -m nmt_async.study.document docs/reproduction.md --study examples/reproduction/study.yaml \\
@@ -20,20 +21,19 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.study.claims import Claim, read_claims
-from nmt_async.study.conditions import Condition, by_condition
+from nmt_async.study.conditions import Condition, Conditions, by_condition
 from nmt_async.study.declaration import read_declaration
 from nmt_async.study.grids import isolation_table, rates_table
-from nmt_async.study.outcomes import OUTCOMES, claims_that, unfinished_list, verdicts_list
+from nmt_async.study.outcomes import OUTCOMES, claims_in_short, claims_that, unfinished_list, verdicts_list
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.study.tables import (
-    Conditions,
     commands_list,
     course_table,
     final_table,
@@ -58,24 +58,26 @@ TABLES: dict[str, Callable[[Sequence[Condition], Conditions], str]] = {
     "winning": winning_table,
     "commands": commands_list,
 }
-OTHERS = ("verdicts", *OUTCOMES, "unfinished")
+OTHERS = ("verdicts", "short", *OUTCOMES, "unfinished")
 _REGION = re.compile(r"(?P<start><!-- generated: (?P<what>[^\n]*?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- (generated: [^\n]*?|end) -->")
 
 
 def regenerated(
-    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
-) -> str:
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = (),
+    against: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """The document with its regions made anew.
 
     Args:
         asked: the runs that the study asks for, whose conditions come in this order.
+        against: of each condition that is set beside another, that one.
 
     Raises:
         UserError: a marker without its counterpart or of an unknown region, or results that cannot be compared.
     """
     _check_markers(document)
-    conditions = by_condition(_in_order(results, asked))
+    conditions = by_condition(_in_order(results, asked), against)
     verdicts = judge(claims, conditions)
 
     def made(region: re.Match[str]) -> str:
@@ -85,10 +87,11 @@ def regenerated(
 
 
 def is_current(
-    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = ()
-) -> bool:
+    document: str, results: Iterable[Result], claims: Sequence[Claim], asked: Sequence[Setting] = (),
+    against: Mapping[str, str] | None = None,
+) -> bool:  # fmt: skip
     """Whether making the document's regions anew would change nothing; raises as `regenerated` does."""
-    return regenerated(document, results, claims, asked) == document
+    return regenerated(document, results, claims, asked, against) == document
 
 
 def study_results(folder: Path, asked: Sequence[Setting]) -> list[Result]:
@@ -123,7 +126,9 @@ def _region(what: str, conditions: Conditions, verdicts: Sequence[Verdict], aske
         return unfinished_list(asked, conditions)
     if kind in OTHERS:
         named = [verdict for verdict in verdicts if _named(verdict.claim.id, patterns)]
-        return verdicts_list(named) if kind == "verdicts" else claims_that(OUTCOMES[kind], named)
+        if kind in OUTCOMES:
+            return claims_that(OUTCOMES[kind], named)
+        return verdicts_list(named) if kind == "verdicts" else claims_in_short(named)
     if kind not in TABLES:
         raise UserError(
             f"The document asks for {shown(kind)} between markers; there are {', '.join([*TABLES, *OTHERS])}."
@@ -177,13 +182,13 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True, help="the folder of its results")
     typed = parser.parse_args()
     try:
-        sizes = read_declaration(typed.study).sizes
-        if typed.size not in sizes:
-            raise UserError(f"--size: {shown(typed.size)} is not one of {', '.join(sizes)}.")
-        asked = sizes[typed.size].settings
+        study = read_declaration(typed.study)
+        if typed.size not in study.sizes:
+            raise UserError(f"--size: {shown(typed.size)} is not one of {', '.join(study.sizes)}.")
+        asked = study.sizes[typed.size].settings
         results = study_results(typed.results, asked)
         text = typed.document.read_text(encoding="utf-8")
-        write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked))
+        write_whole(typed.document, regenerated(text, results, read_claims(typed.claims), asked, study.against))
     except OSError as error:
         print(f"{error.filename or typed.document}: {error.strerror}.", file=sys.stderr)
         return 2

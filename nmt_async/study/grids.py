@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from nmt_async.study.comparison import Pair, compare
-from nmt_async.study.conditions import Condition, curves_of
-from nmt_async.study.tables import Conditions, anchor, link, markdown_table
+from nmt_async.study.conditions import Condition, Conditions, curves_of, shared_words
+from nmt_async.study.tables import anchor, link, markdown_table
 from nmt_async.study.wording import figure
 
 FINAL = "final cross-entropy"
@@ -37,18 +37,24 @@ def isolation_table(shown: Sequence[Condition], conditions: Conditions) -> str: 
 
 
 def rates_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
-    """Final cross-entropy of each way of updating at each learning rate; the best of each in bold."""
-    ways: dict[str, dict[float, Condition]] = {}
+    """Final cross-entropy at each learning rate of what differs in nothing else; the best of each in bold."""
+    alike: dict[str, dict[float, Condition]] = {}
     for condition in shown:
-        rate = condition.results[0].setting.options.get("learn-rate")
+        options = dict(condition.results[0].setting.options)
+        rate = options.pop("learn-rate", None)
         if isinstance(rate, int | float):
-            ways.setdefault(re.sub(r"\s*@\S+$", "", condition.name), {})[float(rate)] = condition
-    best = {way: min(at, key=lambda rate: _mean_end(at[rate])) for way, at in ways.items()}
+            alike.setdefault(json.dumps(options, sort_keys=True), {})[float(rate)] = condition
+    columns = list(alike.values())
+    names = [[condition.name for condition in at.values()] for at in columns]
+    best = [min(at, key=lambda rate: _mean_end(at[rate])) for at in columns]
     rows = [
-        [f"{rate:g}", *(_rate_cell(at.get(rate), best[way] == rate and len(at) > 1) for way, at in ways.items())]
-        for rate in sorted({rate for at in ways.values() for rate in at})
+        [
+            f"{rate:g}",
+            *(_rate_cell(at.get(rate), first == rate and len(at) > 1) for at, first in zip(columns, best, strict=True)),
+        ]
+        for rate in sorted({rate for at in columns for rate in at})
     ]
-    return markdown_table(["learning rate", *ways], rows)
+    return markdown_table(["learning rate", *(shared_words(each) or each[0] for each in names)], rows)
 
 
 def _corners(shown: Sequence[Condition]) -> dict[tuple[bool, bool], Condition] | None:

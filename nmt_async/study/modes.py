@@ -61,7 +61,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
     seeds: str = option("1,2", "Each mode is run with each of these seeds.", group=GROUP, metavar="SEED,…")
     intervals: str = option(
         "seeds",
-        "seeds: over seeds and sentences, which needs two seeds; sentences: over sentences alone, of one seed too.",
+        "What intervals are over. seeds: seeds and sentences, which needs two seeds; sentences: the sentences alone, "
+        "of one seed.",
         group=GROUP,
         choices=("seeds", "sentences"),
     )
@@ -83,6 +84,11 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
             raise UserError(
                 f"--seeds {self.seeds}: an interval over seeds needs two or more; give --seeds 1,2, or --intervals "
                 f"sentences for one over the validation sentences alone."
+            )
+        if len(self.seed_list()) > 1 and self.intervals == "sentences":
+            raise UserError(
+                f"--intervals sentences is for one seed, and --seeds {self.seeds} are {len(self.seed_list())}, over "
+                f"which intervals are taken too; leave it out, or give one seed."
             )
         self.base()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nmt_async.study.conditions import Conditions
 from nmt_async.study.setting import Setting
-from nmt_async.study.tables import Conditions, markdown_table
+from nmt_async.study.tables import markdown_table
 from nmt_async.study.verdicts import Finding, Outcome, Verdict, claimed
 from nmt_async.study.wording import figure
 
@@ -27,10 +28,23 @@ def verdicts_list(verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(parts)
 
 
+def claims_in_short(verdicts: Sequence[Verdict]) -> str:
+    """Each claim with its verdict in a line, for a summary that says no more than was decided."""
+    order = list(OUTCOMES.values())
+    ranked = sorted(verdicts, key=lambda verdict: order.index(verdict.outcome))
+    lines = [f"- {_headed(verdict)} ([figures](#claim-{verdict.claim.id}))" for verdict in ranked]
+    return "\n".join(lines) or "None."
+
+
+def _headed(verdict: Verdict) -> str:
+    """The claim behind its verdict, so that nobody takes it for what was found."""
+    return f"**{verdict.outcome[0].upper()}{verdict.outcome[1:]}:** {verdict.claim.says}"
+
+
 def claims_that(outcome: Outcome, verdicts: Sequence[Verdict]) -> str:
     """The claims of one outcome, a line each, with their figures."""
     lines = [
-        f"- {verdict.claim.says} ([{verdict.claim.id}](#claim-{verdict.claim.id}); {verdict.claim.source}): "
+        f"- {_headed(verdict)} ([{verdict.claim.id}](#claim-{verdict.claim.id}); {verdict.claim.source}): "
         f"{'; '.join(map(_short, verdict.findings))}."
         for verdict in verdicts
         if verdict.outcome == outcome

@@ -16,7 +16,8 @@ from nmt_async.reading import as_dataclass, read_object
 from nmt_async.study.setting import Setting
 from nmt_async.writing import write_whole
 
-FORMAT = 1
+FORMAT = 2
+"""The first one called `Result.wall_seconds` the seconds of a processor, which they never were."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of training that ends at an update; fields as in `nmt_async.report.records.TrainReport`."""
+    """A stretch of training that ends at an update; fields as in `nmt_async.display.records.TrainReport`."""
 
     update: int
     tokens: int
@@ -73,14 +74,15 @@ class Result:
         parameters: of the model.
         environment: torch, machine, processor, version of nmt-async.
         updates, tokens, seconds: at the end; seconds of the cluster's clock.
-        processor_seconds: that the run took of this machine (wall clock of its process), all sittings.
+        wall_seconds: from the start of the run's process to its end, all sittings together; None: not known.
         effective_batch: target tokens in an update, mean of the run.
         tokens_per_second: target tokens by the cluster's clock, mean of the run.
         staleness: pushes by staleness, of the whole run.
         waiting: of each worker, the share of its time that it waited, of the whole run.
         points: validations, oldest first.
         stretches: of training, oldest first.
-        diverged: why the run could not go on, empty if it reached its end.
+        diverged: in what way parameters or gradients were not finite any more, empty if they were to the end.
+        failed: why else the run could not go on, empty if it reached its end; a study keeps no such result.
     """
 
     setting: Setting
@@ -95,7 +97,7 @@ class Result:
     updates: int
     tokens: int
     seconds: float
-    processor_seconds: float
+    wall_seconds: float | None
     effective_batch: float
     tokens_per_second: float
     staleness: Mapping[int, int]
@@ -103,6 +105,7 @@ class Result:
     points: tuple[Point, ...]
     stretches: tuple[Stretch, ...] = field(default=())
     diverged: str = ""
+    failed: str = ""
 
     @property
     def staleness_mean(self) -> float:
@@ -129,8 +132,11 @@ class Result:
         """
         try:
             values = read_object(path)
-            if values.pop("format", None) != FORMAT:
+            written = values.pop("format", None)
+            if written not in (1, FORMAT):
                 raise ValueError("a format that this version does not know")
+            if written == 1 and "processor_seconds" in values:
+                values["wall_seconds"] = values.pop("processor_seconds")
             return as_dataclass(cls, values)
         except (OSError, ValueError, TypeError, OverflowError) as error:
             raise UserError(f"{path} cannot be read as the result of a setting ({error}).") from None

@@ -17,18 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import flags_of
 from nmt_async.process.child import thread_environment
 from nmt_async.process.fork_server import die_with_parent
-from nmt_async.reading import read_text
+from nmt_async.reading import read_json_lines, read_text
 from nmt_async.study.collect import collect
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.writing import write_whole
@@ -38,7 +37,6 @@ TICK = 0.5
 """Seconds between two looks at the running settings."""
 PATIENCE = 60.0
 """Seconds that a setting has to save itself when the study is interrupted."""
-NOT_FINITE = "not finite"
 DONE = {
     "updates": ("update", 1), "tokens": ("target_tokens", 1), "epochs": ("epochs", 1), "minutes": ("time", 60),
     "hours": ("time", 3600),
@@ -165,7 +163,7 @@ class Runner:
 
     def _share(self, setting: Setting) -> float:
         try:
-            values = read_metrics(self.folder.run(setting) / "metrics.jsonl")[-1]
+            values = read_json_lines(self.folder.run(setting) / "metrics.jsonl")[-1]
         except (OSError, IndexError):
             return 0.0
         budget = stop_quantity(str(setting.options["stop-after"]))
@@ -183,20 +181,27 @@ class Runner:
     def _take(self, job: Job) -> None:
         """A setting's command has ended."""
         setting, code = job.setting, job.process.returncode
-        said = last_words(self.folder.log(setting))
-        if code not in (0, 1) or (code == 1 and NOT_FINITE not in said):
-            where = f"{setting.name} (exit code {code}, see {self.folder.log(setting)})"
-            self._failed.append(where)
-            self.display.failed(setting, said or where)
+        where = f"{setting.name} (exit code {code}, see {self.folder.log(setting)})"
+        if code not in (0, Diverged.exit_code):
+            self._fail(setting, where, last_words(self.folder.log(setting)))
             return
-        run = self.folder.run(setting)
+        try:
+            collected = collect(self.folder.run(setting))
+        except UserError as error:
+            self._fail(setting, where, str(error))
+            return
         result = dataclasses.replace(
-            collect(run), setting=setting, command=self.command(setting), folder=f"runs/{setting.name}",
-            processor_seconds=read_seconds(self.folder.seconds(setting)), diverged=said if code else "",
+            collected, setting=setting, command=self.command(setting), folder=f"runs/{setting.name}",
+            wall_seconds=read_seconds(self.folder.seconds(setting)),
+            diverged=collected.diverged or (last_words(self.folder.log(setting)) if code else ""),
         )  # fmt: skip
         result.write(self.folder.result_file(setting))
         self._results[setting.name] = result
         self.display.finished(setting, result)
+
+    def _fail(self, setting: Setting, where: str, why: str) -> None:
+        self._failed.append(where)
+        self.display.failed(setting, why or where)
 
     def _end_running(self) -> None:
         """Lets what is running save itself."""

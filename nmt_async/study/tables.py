@@ -1,34 +1,17 @@
-"""The tables of a study in Markdown: what each condition came to, with intervals, and beside sync if there is one."""
+"""The tables of a study in Markdown: what each condition came to, with intervals, and beside its baseline."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nmt_async.study.comparison import Pair, Ratio, compare
-from nmt_async.study.conditions import Condition, curves_of, targets_of
+from nmt_async.study.conditions import Condition, Conditions, beside, curves_of, targets_of
 from nmt_async.study.wording import amount, figure, number, percent, times
 
-Conditions = Mapping[str, Condition]
 COLUMNS = 10
-WAY = re.compile(r"(?<![\w-])(sync|async|hybrid|local|small-fresh)(:\d+)?( push-\d+)?(?![\w-])")
-"""Where the name of a condition says how it updates, and with pushes of how many tokens if not of sync's."""
-
-
-def baseline_of(condition: Condition, conditions: Conditions) -> Condition | None:
-    """The condition that differs in being ``sync`` where this one says how it updates, if there is one."""
-    name = WAY.sub("sync", condition.name, count=1)
-    return conditions.get(name) if name != condition.name else None
-
-
-def beside_sync(shown: Sequence[Condition], conditions: Conditions) -> Iterator[tuple[Condition, Condition]]:
-    """Each condition that has one to be compared against, with that one; see `baseline_of`."""
-    for condition in shown:
-        baseline = baseline_of(condition, conditions)
-        if baseline is not None:
-            yield condition, baseline
 
 
 def anchor(name: str) -> str:
@@ -37,13 +20,13 @@ def anchor(name: str) -> str:
 
 
 def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
-    """Final cross-entropy, and how far it is above that of sync at equal tokens; BLEU where translations were made."""
+    """Final cross-entropy, how far it is above the baseline's at equal tokens, and BLEU if there were translations."""
     last = [result.last for condition in shown for result in condition.results if result.last]
     bleu = bool(last) and all(point.bleu is not None for point in last)
-    head = ["condition", "seeds", "tokens", "cross-entropy", "above sync", *(["BLEU"] if bleu else [])]
+    head = ["condition", "seeds", "tokens", "cross-entropy", "above baseline", *(["BLEU"] if bleu else [])]
     rows = []
     for condition in shown:
-        baseline = baseline_of(condition, conditions)
+        baseline = conditions.get(condition.against)
         value = compare("final cross-entropy", Pair(condition))
         above = figure(compare("final cross-entropy", Pair(condition, baseline))) if baseline else "–"
         score = [figure(compare("final BLEU", Pair(condition)), digits=1)] if bleu else []
@@ -55,11 +38,12 @@ def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
 def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     """How the gradients became updates: updates, effective batch, staleness, waiting, speed."""
     head = [
-        "condition", "updates", "effective batch (tokens)", "staleness (updates)", "waiting", "tokens/s", "over sync",
+        "condition", "updates", "effective batch (tokens)", "staleness (updates)", "waiting", "tokens/s",
+        "over baseline",
     ]  # fmt: skip
     rows = []
     for condition in shown:
-        baseline = baseline_of(condition, conditions)
+        baseline = conditions.get(condition.against)
         mean = {
             name: compare(name, Pair(condition)).value
             for name in ("effective batch", "staleness", "waiting share", "tokens per second")
@@ -76,20 +60,20 @@ def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
 
 
 def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
-    """What the best quality that both reach costs each condition, as a ratio to sync: tokens, updates, seconds."""
+    """What the best quality that both reach costs, as ratios to the baseline: tokens, updates, seconds."""
     kinds = ("tokens to quality", "updates to quality", "seconds to quality")
     rows = []
-    for condition, baseline in beside_sync(shown, conditions):
+    for condition, baseline in beside(shown, conditions):
         found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
         target = found[0].target if isinstance(found[0], Ratio) else None
         rows.append([link(condition), link(baseline), number(target or np.inf), *map(figure, found)])
-    return sync_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
+    return beside_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
 
 
 def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
-    """Tokens and seconds to several qualities, as ratios to sync, of which the first row of each is the hardest."""
+    """Tokens and seconds to several qualities, as ratios to the baseline; the first row of each is the hardest."""
     rows = []
-    for condition, baseline in beside_sync(shown, conditions):
+    for condition, baseline in beside(shown, conditions):
         for target in targets_of([condition, baseline]):
             tokens, seconds = (
                 compare(f"{axis} to quality", Pair(baseline), target=target).value for axis in ("tokens", "seconds")
@@ -100,7 +84,9 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
             )
             own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
             rows.append([link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
-    return sync_table(["condition", "cross-entropy", "tokens of sync", "times", "seconds of sync", "times"], rows)
+    return beside_table(
+        ["condition", "cross-entropy", "tokens of baseline", "times", "seconds of baseline", "times"], rows
+    )
 
 
 def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
@@ -133,7 +119,7 @@ def commands_list(shown: Sequence[Condition], conditions: Conditions) -> str:  #
 def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  # noqa: ARG001
     """How many runs the document rests on, what they took and where."""
     results = [result for condition in shown for result in condition.results]
-    hours = sum(result.processor_seconds for result in results) / 3600
+    hours = sum(result.wall_seconds or 0.0 for result in results) / 3600
     tokens = [result.tokens for result in results]
     seeds = sorted({result.setting.seed for result in results})
     where = sorted({_machine(result.environment) for result in results})
@@ -166,9 +152,9 @@ def _seeds(condition: Condition, start: int = 0) -> str:
     return ", ".join(map(str, condition.seeds[start:]))
 
 
-def sync_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The rows of `beside_sync` under their head, or that there are none."""
-    return markdown_table(head, rows) if rows else "No condition here has a `sync` to be compared against."
+def beside_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of conditions beside their baselines under their head, or that there are none."""
+    return markdown_table(head, rows) if rows else "No condition here has a baseline."
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

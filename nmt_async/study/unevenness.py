@@ -1,8 +1,8 @@
 """Where a way of updating wins in time: what it costs in tokens, by how fast a simulated cluster makes them.
 
-The runs say how many times the tokens of sync a quality takes, a simulation without gradients how many times as many
-tokens a second there are where one worker is slower than the others. What a quality takes is held to be the same on all
-these clusters; runs on an uneven one say how nearly it is.
+The runs say how many times the tokens of their baseline a quality takes. A simulation without gradients says how many
+times its tokens a second there are where one worker is slower than the others. What a quality takes is held to be the
+same on all these clusters; runs on an uneven one say how nearly it is.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from nmt_async.planning.modes import Mode
 from nmt_async.planning.nominal import even_plan
 from nmt_async.planning.simulation import predict
 from nmt_async.study.comparison import Pair, Ratio, compare
-from nmt_async.study.conditions import Condition
-from nmt_async.study.tables import Conditions, beside_sync, link, sync_table
+from nmt_async.study.conditions import Condition, Conditions, beside
+from nmt_async.study.tables import beside_table, link
 from nmt_async.study.wording import figure, percent, times
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.options import TrainOptions
@@ -73,15 +73,18 @@ def _predicted(mode: str, profile: ClusterProfile, tokens: int, parameters: int)
 
 
 def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
-    """How many times sooner than sync a quality comes, by the slowest worker's speed; bold where it is sooner."""
+    """How many times sooner than by the baseline a quality comes, by the slowest worker's speed.
+
+    In bold where the whole interval says sooner and covers seeds too: of one seed nothing is decided.
+    """
     rows = []
-    for condition, baseline in beside_sync(shown, conditions):
+    for condition, baseline in beside(shown, conditions):
         price = compare("tokens to quality", Pair(condition, baseline))
         assert isinstance(price, Ratio)
         faster = (predicted_speed(condition, speed) / predicted_speed(baseline, speed) for speed in SPEEDS)
         rows.append([link(condition), figure(price), *(_cell(price, times_as_fast) for times_as_fast in faster)])
-    head = ["condition", "tokens, times sync's", *(f"slowest at {percent(speed)}" for speed in SPEEDS)]
-    return sync_table(head, rows)
+    head = ["condition", "tokens, times baseline's", *(f"slowest at {percent(speed)}" for speed in SPEEDS)]
+    return beside_table(head, rows)
 
 
 def _times_sooner(price: Ratio, faster: float) -> Ratio:
@@ -93,4 +96,4 @@ def _cell(price: Ratio, faster: float) -> str:
     if not math.isfinite(price.value) or not price.value:  # one of the two never came to the other's quality
         return times(price.value)
     sooner = _times_sooner(price, faster)
-    return f"**{figure(sooner)}**" if sooner.low > 1 else figure(sooner)
+    return f"**{figure(sooner)}**" if sooner.low > 1 and sooner.over.startswith("seeds") else figure(sooner)

@@ -10,11 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-END = 0
-"""Index of ``</s>`` in every vocabulary, as in Marian's."""
-
-UNKNOWN = 1
-"""Index of ``<unk>`` in every vocabulary, as in Marian's."""
+from nmt_async.text.vocabulary import END
 
 
 @dataclass(frozen=True)

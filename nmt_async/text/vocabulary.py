@@ -5,10 +5,13 @@ Unigram: Kudo 2018 (arXiv:1804.10959); BPE: Sennrich et al. 2016 (arXiv:1508.079
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import io
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +22,16 @@ from typing import Any
 import sentencepiece
 
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.text import learning
-from nmt_async.text.batch import END, UNKNOWN
+
+END = 0
+"""Index of ``</s>`` in every vocabulary, as in Marian's."""
+
+UNKNOWN = 1
+"""Index of ``<unk>`` in every vocabulary, as in Marian's."""
 
 # SentencePiece sums floats a share per thread, so the model depends on how many there are: not on the machine's cores.
 _TRAINING_THREADS = 16
+_PR_SET_PDEATHSIG = 1
 _QUIET = 3  # glog's levels: only what ends the process
 
 LIST_END = "<end of the word list>"
@@ -138,8 +146,12 @@ def train_vocabulary(
 
 
 def _learn(options: dict[str, Any], lines: Iterable[str], size: int) -> bytes:
-    """The model that a process of its own learns (see ``learning.py``)."""
-    command = [sys.executable, "-P", learning.__file__]
+    """The model that a process of its own learns, which runs `main`.
+
+    SentencePiece cannot be interrupted while it learns, and may need more memory than there is. In a process of its own
+    it can be stopped at once, and being killed for memory does not take ``prepare`` along.
+    """
+    command = [sys.executable, "-P", "-m", __name__]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:  # fmt: skip
@@ -196,3 +208,28 @@ def sample_lines(lines: Iterable[str], total: int, wanted: int, seed: int) -> It
             yield line
             if not wanted:
                 return
+
+
+def main() -> int:
+    """Learns a vocabulary: the process that `train_vocabulary` starts.
+
+    Standard input: one line of JSON, the trainer's options, then the text. Standard output: the model. Exit code 1 with
+    SentencePiece's message on standard error when it fails.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    options = json.loads(sys.stdin.buffer.readline())
+    lines = (line.rstrip(b"\n").decode() for line in sys.stdin.buffer)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    sys.stdout.buffer.write(model.getvalue())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

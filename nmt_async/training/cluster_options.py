@@ -131,6 +131,7 @@ class ClusterOptions(SyncOptions):
         parse=time_quantity,
         metavar="TIME",
         changeable=True,
+        only_with={"cluster": "processes"},
     )
     cluster: str = option(
         "processes",
@@ -143,6 +144,7 @@ class ClusterOptions(SyncOptions):
         f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
         group="Devices",
         metavar="PROFILE",
+        only_with={"cluster": "simulated"},
     )
 
     @property
@@ -157,6 +159,14 @@ class ClusterOptions(SyncOptions):
             UserError: there is no such profile, or it has fewer workers than asked for.
         """
         return profile_for(self.profile or "paper", self.workers)
+
+    def device_list(self) -> list[str]:
+        devices = super().device_list()
+        if self.cluster == "simulated" and len(set(devices)) > 1:
+            raise UserError(
+                f"--devices {self.devices}: a simulated cluster computes on one device; give --devices {devices[0]}."
+            )
+        return devices
 
     def _default_workers(self, devices: list[str]) -> int:
         if self.cluster == "simulated":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
 from nmt_async.training.memory import vectors

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.errors import UserError, shown
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration, ModelOptions
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.options import flag_of
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.numbered import numbered
 from nmt_async.training.options import TrainOptions
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ModelOptions)}
@@ -61,7 +61,7 @@ def initial_model(options: TrainOptions, configuration: ModelConfiguration, data
     Raises:
         UserError: the model of ``--init-from`` is not as the options or the data say.
     """
-    if options.init_from is None or numbered(options.out / "checkpoints", "step"):
+    if options.init_from is None or folders_by_update(options.out / "checkpoints", "step"):
         return build_model(configuration, options.seed)
     loaded = _loaded(options.init_from)
     _check_vocabularies(loaded, data, options.init_from)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from nmt_async.report.console import Display
-from nmt_async.report.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.console import Display
+from nmt_async.display.records import RunTitle, TrainReport, ValidReport
 
 
 class LastingDisplay:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
-from nmt_async.reading import as_dataclass, json_object, open_ordinary
-from nmt_async.report.marian_log import opening_lines, stamp, train_line, valid_lines
-from nmt_async.report.records import TrainReport, ValidReport
+from nmt_async.display.marian_log import opening_lines, stamp, train_line, valid_lines
+from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.reading import as_dataclass, read_json_lines
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment
 from nmt_async.training.tensorboard import TensorBoardFile
@@ -183,28 +183,6 @@ class MetricsFiles:
             self._events.close()
 
 
-def read_metrics(path: Path, whole: bool = False) -> list[dict[str, Any]]:
-    """The objects of a ``metrics.jsonl``; lines that are none, as a crash leaves them, are passed over.
-
-    Args:
-        whole: only the last one may be none, which may just be being written.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: another line is none.
-    """
-    objects = []
-    with open_ordinary(path) as file:
-        lines = file.read().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        try:
-            objects.append(json_object(line.decode("utf-8", errors="replace")))
-        except ValueError as error:
-            if whole and number < len(lines):
-                raise ValueError(f"line {number:,}: {error}") from None
-    return objects
-
-
 def _finite(value: Any) -> Any:
     """JSON knows no number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -217,5 +195,5 @@ def _drop_later(path: Path, update: int, validated: int) -> None:
         at, kind = values.get("update", 0), values.get("kind", "")
         return isinstance(at, int) and isinstance(kind, str) and at <= last.get(kind, 0)
 
-    kept = [values for values in read_metrics(path) if stands(values)]
+    kept = [values for values in read_json_lines(path) if stands(values)]
     write_whole(path, "".join(json.dumps(values) + "\n" for values in kept).encode())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.options import option
+from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.schedule import DECAYS, Schedule, Span
@@ -54,10 +56,16 @@ class OptimizerOptions:
         None,
         "Where linear or cosine decay ends (default: --stop-after).",
         group="Optimizer",
+        only_with={"lr_decay": ("linear", "cosine")},
         parse=progress_quantity,
         metavar="AMOUNT",
     )
-    lr_floor: float = option(0.0, "The rate never falls below this fraction of its peak.", group="Optimizer")
+    lr_floor: float = option(
+        0.0,
+        "The rate never falls below this fraction of its peak.",
+        group="Optimizer",
+        only_with={"lr_decay": ("inv-sqrt", "linear", "cosine")},
+    )
     adam_beta1: float = option(0.9, "Adam's decay of the first moment.", group="Optimizer")
     adam_beta2: float = option(0.98, "Adam's decay of the second moment.", group="Optimizer")
     adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer")
@@ -92,9 +100,14 @@ class OptimizerOptions:
         """The learning-rate schedule.
 
         Raises:
-            UserError: linear or cosine decay without an end.
+            UserError: linear or cosine decay without an end, or inverse square root without a warm-up to begin at.
         """
         end = self.lr_decay_end
+        if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount:
+            raise UserError(
+                "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by, so that the rate would stay; give a "
+                "warm-up, or --lr-decay none."
+            )
         if self.lr_decay in ("linear", "cosine") and end is None:
             if stop_after is None or stop_after.unit in ("hours", "minutes"):
                 raise UserError(
@@ -138,13 +151,25 @@ class ValidationOptions:
         changeable=True,
     )
     valid_translate: bool = option(
-        True, "Translate the validation set for BLEU and chrF.", group="Validation and stopping", changeable=True
+        True,
+        "Translate the validation set for BLEU and chrF.",
+        group="Validation and stopping",
+        changeable=True,
+        only_with={"metric": "cross-entropy"},
     )
     valid_beam_size: int = option(
-        4, "Beam size of validation's translations.", group="Validation and stopping", changeable=True
+        4,
+        "Beam size of validation's translations.",
+        group="Validation and stopping",
+        changeable=True,
+        only_with={"valid_translate": True},
     )
     valid_sentences: int = option(
-        0, "Translate this many validation sentences only; 0: all.", group="Validation and stopping", changeable=True
+        0,
+        "Translate this many validation sentences only; 0: all.",
+        group="Validation and stopping",
+        changeable=True,
+        only_with={"valid_translate": True},
     )
     early_stopping: int = option(
         0,
@@ -234,8 +259,6 @@ class RunOptions(
                 raise UserError(f"--{name.replace('_', '-')}: {value} must be above 0.")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
-        if self.profile is not None and self.cluster != "simulated":
-            raise UserError("--profile describes a simulated cluster; give --cluster simulated with it.")
         if self.cluster == "simulated":
             self.cluster_profile()
         self.settings()
@@ -249,3 +272,18 @@ class TrainOptions(RunOptions):
     dry_run: bool = option(
         False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
     )
+
+
+def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:
+    """The options that a run's folder holds, by their keys.
+
+    An option that means nothing beside the others was accepted once: its default stands for it.
+
+    Raises:
+        UserError: as `from_mapping` does.
+    """
+    found = converted(TrainOptions, values, where)
+    warmup = found.get("lr_warmup", OptimizerOptions.lr_warmup)
+    if not warmup.amount and found.get("lr_decay", OptimizerOptions.lr_decay) == "inv-sqrt":
+        found["lr_decay"] = "none"  # which is what it did
+    return without_meaningless(TrainOptions(**found))

@@ -10,25 +10,25 @@ from typing import Any
 
 from torch import Tensor
 
+from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.errors import RunFailure, UserError, shown
+from nmt_async.display.console import Display
+from nmt_async.display.records import RunTitle, ValidReport, worker_places
+from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.reading import as_dataclass
-from nmt_async.report.console import Display
-from nmt_async.report.records import RunTitle, ValidReport, worker_places
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.checkpoints import Checkpoints, ModelFiles
 from nmt_async.training.guarded import Guarded
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, expected_lines, model_configuration, training_plan
 from nmt_async.training.resuming import change_text
-from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder
+from nmt_async.training.run_folder import JOURNAL, Ending, JournalFile, RunFolder
 from nmt_async.training.saving import Saving
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
@@ -305,14 +305,17 @@ class Run:
             if self.moment.updates:
                 self._write_checkpoint()
         except OSError as error:
-            raise Unsaved(
+            unsaved = Unsaved(
                 f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); see to "
                 f"that, and give the same command to go on from the checkpoint before."
-            ) from None
+            )
+            self._note_end("failed", str(unsaved))
+            raise unsaved from None
         if self.signals.number:  # it may have come while we were at it
             reason = f"signal {self.signals.name}"
         text = f"stopped at update {self.moment.updates:,} by {reason}"
         self._guarded("writing the log", lambda: self.metrics.note(text))
+        self._note_end("interrupted" if self.signals.number else "finished", text)
         if self.signals.number:
             saved = "the run is saved, " if self.moment.updates else ""
             raise Interrupted(f"{text}; {saved}give the same command to go on.", self.signals.number)
@@ -339,12 +342,16 @@ class Run:
     def _interrupted(self) -> bool:
         return bool(self.signals.number)
 
-    def save_after_failure(self, failure: str) -> str:
+    def _note_end(self, ending: Ending, reason: str) -> None:
+        self._guarded("noting how the run ended", lambda: self.folder.ended(ending, reason))
+
+    def save_after_failure(self, failure: RunFailure) -> str:
         """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
         self._stop_cluster()
         self._report()
         text = f"{failure} {self._save_if_sound()}"
         self._guarded("writing the log", lambda: self.metrics.note(f"[error] {text}"))
+        self._note_end("diverged" if isinstance(failure, Diverged) else "failed", text)
         return text
 
     def _save_if_sound(self) -> str:

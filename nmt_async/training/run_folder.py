@@ -2,7 +2,7 @@
 
 ``config.yaml`` all options as resolved; ``data.json`` what it was trained on, ``source.model`` and ``target.model`` its
 vocabularies; ``journal`` the record of batches and updates; ``metrics.jsonl`` and ``train.log`` the figures;
-``checkpoints/`` and the pointers ``best`` and ``last``.
+``checkpoints/`` and the pointers ``best`` and ``last``; ``outcome.json``, once training has ended, how it did.
 """
 
 from __future__ import annotations
@@ -16,30 +16,34 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, get_args
 
 import torch
 
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
-from nmt_async.options import dump_yaml, flag_of, from_mapping, load_yaml
+from nmt_async.options import dump_yaml, flag_of, load_yaml
 from nmt_async.reading import json_object, open_ordinary, read_object
 from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.held_folder import HeldFolder
 from nmt_async.training.initial import adopted, as_begun
-from nmt_async.training.options import TrainOptions
+from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
-from nmt_async.writing import write_whole
+from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
 DATA = "data.json"
 JOURNAL = "journal"
+OUTCOME = "outcome.json"
 JOURNAL_FORMAT = 1
 LONGEST_HEADER = 4096
 """Bytes of a journal's first line."""
+
+Ending = Literal["finished", "interrupted", "failed", "diverged"]
+"""How training can end: as it was asked to, by a signal, because something failed, or because parameters or gradients
+are not finite."""
 
 
 class RunFolder:
@@ -87,6 +91,7 @@ class RunFolder:
 
     def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
         path = self.path
+        (path / OUTCOME).unlink(missing_ok=True)  # of the sitting before; this one has not ended
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
             _copied(data.source_vocabulary.path, path / "source.model"),
@@ -103,10 +108,34 @@ class RunFolder:
         """
         self._held.check()
 
+    def ended(self, ending: Ending, reason: str) -> None:
+        """Notes how training ended, for programs to read.
+
+        Args:
+            reason: in a sentence, for people.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        write_whole(self.path / OUTCOME, json.dumps({"ending": ending, "reason": reason}))
+
     def close(self) -> None:
         """Lets others have it."""
         self._held.close()
         self._lock.close()
+
+
+def read_outcome(run: Path) -> tuple[Ending | None, str]:
+    """How the training of the run in this folder ended, and why.
+
+    None and no reason where that is not known: it has not ended, was killed, or an earlier version trained it.
+    """
+    try:
+        values = read_object(run / OUTCOME)
+        ending, reason = values["ending"], values["reason"]
+    except (OSError, ValueError, LookupError):
+        return None, ""
+    return (ending, reason) if ending in get_args(Ending) and isinstance(reason, str) else (None, "")
 
 
 def _locked(file: IO[str]) -> bool:
@@ -200,7 +229,7 @@ def read_options(path: Path) -> TrainOptions:
     try:
         if not (path / CONFIG).is_file():
             raise UserError(f"{path / CONFIG} is no file")
-        return from_mapping(TrainOptions, load_yaml(path / CONFIG), str(path / CONFIG))
+        return options_of_run(load_yaml(path / CONFIG), str(path / CONFIG))
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")
         raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None

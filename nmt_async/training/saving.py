@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from nmt_async.training.checkpoints import Checkpoints
-from nmt_async.training.free_space import free_bytes
+from nmt_async.checkpoints.run_checkpoints import Checkpoints
 from nmt_async.training.guarded import Guarded
+from nmt_async.writing import free_bytes
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0
 """Seconds before a failed save is tried again; they double with each failure in a row."""

@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmt_async.display.marian_log import read_log_line
+from nmt_async.display.recorded import read_reports
+from nmt_async.display.records import TrainReport, ValidReport
 from nmt_async.errors import UserError
-from nmt_async.report.marian_log import read_log_line
-from nmt_async.report.recorded import read_reports
-from nmt_async.report.records import TrainReport, ValidReport
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nmt_async.errors import RunFailure, UserError
-from nmt_async.report.console import Display
+from nmt_async.display.console import Display
+from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.options import check_together
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay
@@ -22,8 +23,10 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
 
     Raises:
         UserError: options that do not fit the data, the machine or the run that is there.
+        Diverged: parameters or gradients are not finite; the last good checkpoint is kept.
         RunFailure: the run could not go on; what there is is saved.
     """
+    check_together(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
@@ -48,7 +51,8 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
             except (Interrupted, Unsaved):
                 raise
             except RunFailure as failure:
-                raise RunFailure(run.save_after_failure(str(failure))) from None
+                ending = Diverged if isinstance(failure, Diverged) else RunFailure
+                raise ending(run.save_after_failure(failure)) from None
             finally:
                 run.close()
     finally:

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.scores import corpus_scores
-from nmt_async.decoding.translator import LineTranslator
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import LONGEST_STEP, Watchdog, Watched
+from nmt_async.score.scores import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
 NICENESS = 10
 BATCH_TOKENS = 2048

@@ -6,11 +6,11 @@ import pytest
 from nmt_async.cli.main import run
 
 from nmt_async.bench.decode import DecodeBenchOptions, measure_decoding
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.vocabulary import train_vocabulary
 
 LINES = ["a dog sees the cat", "", "the cat runs", "a cat", "the dog runs in the garden"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nmt_async.bench.throughput import BenchOptions, measure
+from nmt_async.demo_corpus.generate import write
 from nmt_async.errors import UserError
-from nmt_async.text.generated import write
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.options import PrepareOptions
+from nmt_async.text.preparation import prepare
 
 
 @pytest.fixture(scope="module")

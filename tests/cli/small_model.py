@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.batch import END
-from nmt_async.text.vocabulary import train_vocabulary
+from nmt_async.text.vocabulary import END, train_vocabulary
 
 WORDS = "the a dog cat bird sees hears runs house garden in on small big red and or never"
 

@@ -9,7 +9,7 @@ import torch
 from nmt_async.cli.main import run
 from small_model import save_small_model
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_given_checkpoints_are_averaged(checkpoints, tmp_path):
         (["{run}", "--out", "{new}"], "of one run, say which checkpoints: --last N or --best N"),
         (["{run}", "--last", "9", "--out", "{new}"], "has 2 checkpoints, not 9"),
         (["{run}", "--last", "0", "--out", "{new}"], "--last: 0 is too few"),
-        (["{run}", "--last", "1", "--best", "1", "--out", "{new}"], "--last and --best do not go together"),
+        (["{run}", "--last", "1", "--best", "1", "--out", "{new}"], "--last means nothing with --best; leave it out."),
         (["{run}", "--last", "1", "--metric", "bleu", "--out", "{new}"], "--metric means nothing without --best"),
         (["{run}", "--best", "1", "--metric", "bleu", "--out", "{new}"], "has no validation with bleu"),
         (["{run}", "{run}", "--last", "1", "--out", "{new}"], "choose from one run"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from nmt_async.study.comparison import Pair, compare
+from nmt_async.study.conditions import Condition
+from nmt_async.study.result import Result
 from tests.training_runs import PATIENCE, SIZES
 
 FEW = ["--dim-emb", "16", "--heads", "2", "--dim-ffn", "32", "--enc-depth", "1", "--dec-depth", "1",
@@ -46,11 +50,21 @@ def test_modes_are_compared_and_the_second_call_trains_nothing(small_data: Path,
 
 
 def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Path) -> None:
-    words = [small_data, *FEW, "--workers", 2, "--modes", "async", "--budget", "4kt", "--seeds", "1", "--intervals",
-             "sentences", "--out", tmp_path / "comparison"]  # fmt: skip
+    out = tmp_path / "comparison"
+    words = [small_data, *FEW, "--workers", 2, "--modes", "sync,async", "--budget", "6kt", "--seeds", "1",
+             "--intervals", "sentences", "--out", out]  # fmt: skip
     done = call("compare", *words)
     assert done.returncode == 0, done.stderr
-    assert "processes" in (tmp_path / "comparison/report.html").read_text()
+    results = {name: Result.read(out / f"results/{name}.seed1.json") for name in ("sync", "async")}
+    assert all(result.cluster == "processes" and result.seconds > 0 for result in results.values())
+    page = (out / "report.html").read_text()
+    assert "async beside sync" in page
+    assert "by different clocks" not in page
+    for axis in ("tokens", "seconds"):
+        pair = Pair(*(Condition(name, (results[name],)) for name in ("async", "sync")))
+        found = compare(f"{axis} to quality", pair)
+        assert math.isfinite(found.low)
+        assert f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" in page, axis
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import yaml
 from nmt_async.cli.main import run
 from training_runs import prepare_small, small_options, typed
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.reading import read_json_lines
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import RunFolder, settled
 
 
@@ -51,7 +51,7 @@ def test_a_whole_run_with_separate_vocabularies_leaves_a_model(
     )  # fmt: skip
     assert run(["train", str(data), *words, "--quiet"]) == 0
     assert capfd.readouterr() == ("", "")
-    validations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
+    validations = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
     updates = [line["update"] for line in validations]
     assert updates == sorted(set(updates))
     assert {"cross_entropy", "perplexity", "bleu", "chrf"} <= validations[0].keys()
@@ -81,8 +81,8 @@ MISTAKES = [
     (["--max-length", "1"], "--max-length 1: no training pair in "),
     (["--heads", "3"], "--heads"),
     (["--model", "lstm"], "--model: 'lstm' is not known; choose one of transformer, rnn."),
-    (["--model", "rnn"], "--heads means nothing to --model rnn; leave it out, or give --model transformer."),
-    (["--dim-rnn", "8"], "--dim-rnn means nothing to --model transformer; leave it out, or give --model rnn."),
+    (["--model", "rnn"], "--heads means nothing with --model rnn; leave it out, or give --model transformer."),
+    (["--dim-rnn", "8"], "--dim-rnn means nothing with --model transformer; leave it out, or give --model rnn."),
     (["--dropout", "1.5"], "--dropout"),
     (["--metric", "ter"], "--metric: 'ter' is not known; choose one of cross-entropy, bleu, chrf."),
     (["--seed", "-1"], "--seed: -1 is not from 0"),

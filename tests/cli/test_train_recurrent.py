@@ -12,10 +12,10 @@ import yaml
 from nmt_async.cli.main import run
 from training_runs import PATIENCE, replayed
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.model.flat import FlatLayout
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.recurrent import RecurrentModel
-from nmt_async.training.metrics import read_metrics
+from nmt_async.reading import read_json_lines
 
 COMMAND = str(Path(sys.executable).with_name("nmt-async"))
 WORDS = [
@@ -39,7 +39,7 @@ def test_two_workers_train_a_model_that_translates(small_data: Path, tmp_path: P
     typed("train", small_data, "--out", out, *WORDS, "--quiet", "--stop-after", "12")
     assert yaml.safe_load((out / "config.yaml").read_text())["model"] == "rnn"
 
-    validations = [line for line in read_metrics(out / "metrics.jsonl") if line["kind"] == "valid"]
+    validations = [line for line in read_json_lines(out / "metrics.jsonl") if line["kind"] == "valid"]
     assert validations[-1]["update"] == 12
     assert validations[-1]["cross_entropy"] < validations[0]["cross_entropy"]
     last = load_model(out / (out / "last").read_text().strip())

@@ -21,8 +21,8 @@ import pytest
 from nmt_async.cli.main import run
 from training_runs import PATIENCE, run_small, small_options, start_typed, until
 
+from nmt_async.reading import read_json_lines
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import RunFolder, settled
 
 COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "watch"]
@@ -111,7 +111,7 @@ def endless_training(data: Path, folder: Path) -> Iterator[subprocess.Popen[str]
 def reports(folder: Path) -> list[int]:
     """Updates of the training reports so far."""
     path = folder / "metrics.jsonl"
-    return [line["update"] for line in read_metrics(path) if line["kind"] == "train"] if path.exists() else []
+    return [line["update"] for line in read_json_lines(path) if line["kind"] == "train"] if path.exists() else []
 
 
 def test_a_run_is_followed_until_its_trainer_is_told_to_stop(small_data: Path, tmp_path: Path) -> None:

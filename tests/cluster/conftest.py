@@ -14,7 +14,7 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.simulated import WorkerGradients
 from nmt_async.cluster.worker import Worker
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor
 
-from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
+from nmt_async.cluster.coordinator import Coordinator, TooManyNotFinite, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
 from nmt_async.sync.optimizer import OptimizerSettings
@@ -210,7 +210,7 @@ def test_too_many_batches_set_aside_end_the_run_with_what_there_is() -> None:
     deliver(coordinator, 0, coordinator.next_task(0))
     for _ in range(3):
         deliver(coordinator, 0, coordinator.next_task(0), finite=False)
-    with pytest.raises(TooManySetAside, match=r"2 batches of epoch 1 had to be set aside.*not finite"):
+    with pytest.raises(TooManyNotFinite, match=r"2 batches of epoch 1 had to be set aside.*not finite"):
         deliver(coordinator, 0, coordinator.next_task(0), finite=False)
     update = coordinator.stop()
     assert [push.batch for push in update.pushes] == [(1, 0)]

@@ -20,7 +20,8 @@ from nmt_async.training.options import TrainOptions
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "examples" / "reproduction"
 DOCUMENT = ROOT / "docs" / "reproduction.md"
-ASKED = read_declaration(STUDY / "study.yaml").sizes["full"].settings
+DECLARED = read_declaration(STUDY / "study.yaml")
+ASKED = DECLARED.sizes["full"].settings
 AGAIN = "make it anew: see the top of nmt_async/study/document.py"
 
 
@@ -28,7 +29,7 @@ def test_the_document_is_made_from_the_results_beside_it() -> None:
     results = study_results(STUDY / "results", ASKED)
     claims = read_claims(STUDY / "claims.yaml")
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert is_current(text, results, claims, ASKED), AGAIN
+    assert is_current(text, results, claims, ASKED, DECLARED.against), AGAIN
     links = set(re.findall(r"\]\(#((?:run|claim)-[^)]+)\)", text))
     assert links <= set(re.findall(r'<a id="([^"]+)">', text))
     for file in re.findall(r"\]\(((?:\.\./|\w)[^)#]*)\)", text):

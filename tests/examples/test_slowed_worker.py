@@ -21,7 +21,8 @@ __all__ = ["small_data"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "slowed-worker"
-ASKED = read_declaration(EXAMPLE / "study.yaml").sizes["full"].settings
+DECLARED = read_declaration(EXAMPLE / "study.yaml")
+ASKED = DECLARED.sizes["full"].settings
 CORES = sorted(os.sched_getaffinity(0))
 
 
@@ -76,4 +77,4 @@ def test_every_condition_has_the_same_effective_batch() -> None:
 def test_the_readme_is_made_from_the_results_beside_it() -> None:
     results, claims = study_results(EXAMPLE / "results", ASKED), read_claims(EXAMPLE / "claims.yaml")
     assert {condition for claim in claims for condition in claim.conditions} <= {setting.condition for setting in ASKED}
-    assert is_current((EXAMPLE / "README.md").read_text(encoding="utf-8"), results, claims, ASKED)
+    assert is_current((EXAMPLE / "README.md").read_text(encoding="utf-8"), results, claims, ASKED, DECLARED.against)

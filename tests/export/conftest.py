@@ -4,7 +4,7 @@ import pytest
 from exported import SIZES, SMALL, build
 from opus import imported, learnt, train, with_token
 
-from nmt_async.text import generated
+from nmt_async.demo_corpus import generate
 from nmt_async.text.vocabulary import train_vocabulary
 
 
@@ -12,7 +12,7 @@ from nmt_async.text.vocabulary import train_vocabulary
 def text(tmp_path_factory):
     """A folder with generated train.en, train.de, valid.en and valid.de."""
     folder = tmp_path_factory.mktemp("text")
-    generated.write(folder, {"train": 300, "valid": 24}, seed=1)
+    generate.write(folder, {"train": 300, "valid": 24}, seed=1)
     return folder
 
 

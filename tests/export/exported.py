@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt_async.decoding.model_folder import save_model
+from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.export.marian import CONFIGURATION
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.decoder_state import TranslationModel
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.text.batch import collate
 from nmt_async.text.vocabulary import Vocabulary
 

@@ -9,12 +9,12 @@ import sentencepiece
 import yaml
 from exported import marian
 
-from nmt_async.decoding.model_folder import LoadedModel
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.export.agreement import Scored
-from nmt_async.export.importing import ImportOptions, import_model
-from nmt_async.export.programs import NOTHING, by_marian
-from nmt_async.text.batch import END, UNKNOWN
+from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.export.conversion import import_model
+from nmt_async.export.options import ImportOptions
+from nmt_async.export.verification import NOTHING, Translated, by_marian
+from nmt_async.text.vocabulary import END, UNKNOWN
+from nmt_async.translate.options import DecodingOptions
 
 TRAINED_ON = 150
 """Lines, of the 300 that the pieces are learnt from: some pieces are in no list."""
@@ -70,11 +70,11 @@ def imported(folder: Path, spm: tuple[Path, Path], out: Path, lists=("vocab.yml"
     return import_model(ImportOptions(vocabs=vocabs, spm=spm, out=out), folder / "model.npz")
 
 
-def by_hand(folder: Path, spm: tuple[Path, Path], lines: list[str], place: Path, name="vocab.yml") -> list[Scored]:
+def by_hand(folder: Path, spm: tuple[Path, Path], lines: list[str], place: Path, name="vocab.yml") -> list[Translated]:
     """Split, translated by Marian, and joined again."""
     (place / "decoder.yml").write_text(
         yaml.safe_dump({"models": [str(folder / "model.npz")], "vocabs": [str(folder / name)] * 2})
     )
     found = by_marian(place, None, [" ".join(split(spm[0], line)) for line in lines], GREEDY)
     join = sentencepiece.SentencePieceProcessor(model_file=str(spm[1])).decode
-    return [each if each is NOTHING else Scored(join(each.text.split(" ")), each.score) for each in found]
+    return [each if each is NOTHING else Translated(join(each.text.split(" ")), each.score) for each in found]

@@ -9,16 +9,16 @@ import pytest
 import sentencepiece
 import torch
 
-from nmt_async.decoding.model_folder import load_model, save_model
-from nmt_async.decoding.options import DecodingOptions
-from nmt_async.decoding.translator import LineTranslator
+from nmt_async.checkpoints.model_folder import load_model, save_model
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import export_ctranslate2
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
-from nmt_async.model.flat import FlatLayout
-from nmt_async.text.batch import END, UNKNOWN, Batch, pad
-from nmt_async.text.vocabulary import train_vocabulary
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.text.batch import Batch, pad
+from nmt_async.text.vocabulary import END, UNKNOWN, train_vocabulary
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import LineTranslator
 
 LINES = ["the cat sees a dog", "a small bird never runs in the big garden", "dog", "red and red or red on the house"]
 WORDS = f"{' '.join(LINES)} hears house bird".split()

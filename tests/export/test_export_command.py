@@ -7,11 +7,12 @@ import torch
 from exported import RECURRENT, build
 from nmt_async.cli.main import run
 
-from nmt_async.decoding.translator import LineTranslator
 from nmt_async.errors import UserError
-from nmt_async.export.agreement import Scored, agreement
-from nmt_async.export.formats import ExportOptions, export
-from nmt_async.export.programs import PROGRAMS, Program
+from nmt_async.export.conversion import export
+from nmt_async.export.options import ExportOptions
+from nmt_async.export.verification import PROGRAMS, Program, Translated, compared
+from nmt_async.options import check_together
+from nmt_async.translate.translator import LineTranslator
 
 CPU = torch.device("cpu")
 
@@ -44,16 +45,16 @@ def test_a_program_that_is_missing_is_named_before_anything_is_written(saved, tm
 
 
 def test_options_that_mean_nothing_are_refused():
-    with pytest.raises(UserError, match="is for --format ctranslate2"):
-        ExportOptions(quantization="int8")
+    with pytest.raises(UserError, match="--quantization means nothing with --format marian"):
+        check_together(ExportOptions(quantization="int8"))
     with pytest.raises(UserError, match="not a share"):
         ExportOptions(verify_share=1.5)
 
 
 def test_agreement_counts_lines_and_compares_scores_of_the_same_text():
-    ours = [Scored("a", -1.0), Scored("b", -2.0), Scored("c", -3.0), Scored("", 0.0)]
-    theirs = [Scored("a", -1.25), Scored("x", -9.0), Scored(" c", -3.0), Scored("", 0.0)]
-    found = agreement(ours, theirs)
+    ours = [Translated("a", -1.0), Translated("b", -2.0), Translated("c", -3.0), Translated("", 0.0)]
+    theirs = [Translated("a", -1.25), Translated("x", -9.0), Translated(" c", -3.0), Translated("", 0.0)]
+    found = compared(ours, theirs)
     assert (found.lines, found.identical, found.share, found.score_difference) == (4, 3, 0.75, 0.25)
 
 
@@ -62,8 +63,8 @@ def test_a_program_that_translates_otherwise_makes_the_exit_code_1(saved, lines,
 
     def nearly(_, loaded, lines, options):
         made = LineTranslator(loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, CPU)
-        texts = [Scored(found.text, found.score) for found in made.translate(lines)]
-        return [Scored("other", 0.0) if not number % 10 else text for number, text in enumerate(texts)]
+        texts = [Translated(found.text, found.score) for found in made.translate(lines)]
+        return [Translated("other", 0.0) if not number % 10 else text for number, text in enumerate(texts)]
 
     monkeypatch.setitem(PROGRAMS, "marian", Program("json", "json", nearly))
     text = tmp_path / "text"

@@ -6,12 +6,11 @@ import pytest
 import torch
 from exported import RECURRENT, build
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
-from nmt_async.export.agreement import compared
 from nmt_async.export.huggingface import export_huggingface
-from nmt_async.export.programs import by_transformers
+from nmt_async.export.verification import by_transformers, verified
+from nmt_async.translate.options import DecodingOptions
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_marian_mt_model_finds_the_same_translations_and_scores(exported, lines,
     loaded, folder = exported(True, tied=tied, activation=activation)
     for beam_size, share in ((1, 0.95), *([(5, 0.95)] if tied == "all" else [])):  # searches differ in when they end
         options = DecodingOptions(beam_size=beam_size)
-        found = compared(loaded, lines, by_transformers(folder, loaded, lines, options), options)
+        found = verified(loaded, lines, by_transformers(folder, loaded, lines, options), options)
         assert found.share >= share
         assert found.score_difference < 1e-3  # layer normalisation has another epsilon there
 

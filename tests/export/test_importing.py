@@ -14,16 +14,16 @@ import pytest
 import torch
 from exported import SIZES, configuration_of, marian, with_configuration
 
-from nmt_async.decoding.model_folder import LoadedModel, load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
-from nmt_async.export.agreement import compared
-from nmt_async.export.importing import ImportOptions, import_model
+from nmt_async.export.conversion import import_model
 from nmt_async.export.marian import export_marian
 from nmt_async.export.npz import write_npz
-from nmt_async.export.programs import by_marian
+from nmt_async.export.options import ImportOptions
+from nmt_async.export.verification import by_marian, verified
 from nmt_async.model.configuration import DECODER_AUTOREG
 from nmt_async.text.batch import collate
+from nmt_async.translate.options import DecodingOptions
 
 PRE = {"transformer-preprocess": "n", "transformer-postprocess": "da", "transformer-postprocess-top": "n"}
 SSRU = {"transformer-decoder-autoreg": "rnn", "dec-cell": "ssru"}
@@ -106,7 +106,7 @@ def test_a_model_that_marian_trained_translates_here_as_there(request, kind, voc
     same_arrays(model, tmp_path / "model.npz")
     (tmp_path / "model.npz").write_bytes(model.read_bytes())
     options = DecodingOptions(beam_size=1)
-    found = compared(loaded, lines, by_marian(tmp_path, loaded, lines, options), options)
+    found = verified(loaded, lines, by_marian(tmp_path, loaded, lines, options), options)
     assert found.share >= 0.9  # Marian's limit of length is another
     assert found.score_difference < 1e-4
     assert our_scores(loaded, pairs) == pytest.approx(marians_scores(model, vocabs, pairs, tmp_path), abs=1e-3)

@@ -7,12 +7,11 @@ import pytest
 import yaml
 from exported import RECURRENT, SMALL, build, marian
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.decoding.options import DecodingOptions
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
-from nmt_async.export.agreement import compared
 from nmt_async.export.marian import export_marian
-from nmt_async.export.programs import by_marian
+from nmt_async.export.verification import by_marian, verified
+from nmt_async.translate.options import DecodingOptions
 
 CASES = [
     {"norm": "post", "tied": "all", "activation": "relu"},
@@ -42,7 +41,7 @@ def test_marian_finds_the_same_translations_and_scores(exported, lines, sizes):
     loaded, folder = exported(True, **sizes)
     for beam_size, share in ((1, 0.95), (5, 0.95)):  # searches differ in when they end
         options = DecodingOptions(beam_size=beam_size)
-        found = compared(loaded, lines, by_marian(folder, loaded, lines, options), options)
+        found = verified(loaded, lines, by_marian(folder, loaded, lines, options), options)
         assert found.share >= share
         assert found.score_difference < 1e-4
 

@@ -7,11 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt_async.export.marian_configuration import read, written
-from nmt_async.export.marian_names import NAMES
-from nmt_async.export.marian_parameters import from_marian, places, to_marian
+from nmt_async.export.marian_parameters import NAMES, from_marian, places, to_marian
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import DECODER_AUTOREG, ModelConfiguration
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import yaml_mapping
 
 configurations = st.builds(

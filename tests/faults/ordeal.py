@@ -19,9 +19,9 @@ from watched import Hang, WatchedRun
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.modes import mode_options
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.accounting import Account, account
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.run_folder import JOURNAL
 from nmt_async.training.signals import Interrupted
 
@@ -198,7 +198,7 @@ class Ordeal:
             self.wrong.append("the journal leads to other parameters")
         self.wrong += [f"half written: {path}" for path in self.out.rglob("*.partial")]
         self._compare(found, epochs)
-        updates = [line["update"] for line in read_metrics(self.out / "metrics.jsonl") if line["kind"] == "train"]
+        updates = [line["update"] for line in read_json_lines(self.out / "metrics.jsonl") if line["kind"] == "train"]
         if updates != sorted(set(updates)):
             self.wrong.append(f"metrics.jsonl reports updates {updates}")
 

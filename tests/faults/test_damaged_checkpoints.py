@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_runs import assert_same_state, run_small
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.checkpoints.training_state import checkpoint_damages
+from nmt_async.checksums import SUMS, sha256_of
 from nmt_async.errors import UserError
-from nmt_async.text.hashes import SUMS, sha256_of
-from nmt_async.training.saved_state import checkpoint_damages
 
 VIRTUAL = {"cluster": "simulated", "workers": 2, "save_freq": "2", "valid_freq": "3"}
 FILES = ["model.json", "model.safetensors", "state.json", "state.safetensors", "vocabulary.model"]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from training_runs import PATIENCE, Witness, applications, events_of, small_options
 
+from nmt_async.checkpoints.training_state import checkpoint_damages
 from nmt_async.errors import RunFailure
-from nmt_async.training.saved_state import checkpoint_damages
 from nmt_async.training.signals import Interrupted
 from nmt_async.training.train import train
 

@@ -17,9 +17,9 @@ from training_runs import (
 )
 from watched import WatchedRun
 
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.accounting import account
 from nmt_async.sync.journal import RECORD_BYTES
-from nmt_async.training.metrics import read_metrics
 
 DETERMINED = [
     {"sync_mode": "sync", "workers": 2}, {"sync_mode": "sync", "workers": 1, "accumulate": 2},
@@ -57,5 +57,5 @@ def test_a_run_killed_at_a_random_moment_leaves_nothing_and_goes_on_bit_equal(sm
     found = account(events_of(killed))
     assert found.applied == dict.fromkeys(epochs_of(small_data, small_options(killed, **mode), epochs), 1)
     assert found.contradictions == []
-    updates = [line["update"] for line in read_metrics(killed / "metrics.jsonl") if line["kind"] == "train"]
+    updates = [line["update"] for line in read_json_lines(killed / "metrics.jsonl") if line["kind"] == "train"]
     assert updates == sorted(set(updates))

@@ -10,8 +10,9 @@ import pytest
 from nmt_async.cli.main import run
 from training_runs import epochs_of, run_small, small_options
 
+from nmt_async.demo_corpus.generate import generate
 from nmt_async.sync.journal import Kind
-from nmt_async.text import corpus, generated
+from nmt_async.text import corpus
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.run_folder import JOURNAL, read_journal
 
@@ -51,7 +52,7 @@ def written(path: Path, lines: Sequence[bytes]) -> Path:
 def odd(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, str]]]:
     """A folder that the command made of pairs with all that among them, on either side; and what it should keep."""
     folder = tmp_path_factory.mktemp("odd")
-    good = list(generated.generate(200, 2))
+    good = list(generate(200, 2))
     pairs = [(source.encode(), target.encode()) for source, target in good]
     bad = [line for lines in PATHOLOGICAL.values() for line in lines]
     for number, line in enumerate(bad):

@@ -23,14 +23,15 @@ from training_runs import (
     until,
 )
 
-from nmt_async.training.metrics import read_metrics
+from nmt_async.reading import read_json_lines
+from nmt_async.training.run_folder import read_outcome
 
 ENDLESS = {"stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
 
 
 def reports(run: Path) -> int:
     path = run / "metrics.jsonl"
-    return len(read_metrics(path)) if path.exists() else 0
+    return len(read_json_lines(path)) if path.exists() else 0
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1)])
@@ -77,9 +78,11 @@ def test_a_signal_during_the_last_validation_leaves_it_for_the_next_start(small_
         until(lambda: reports(run) >= 1, "the report before the last validation")
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
-    assert [line["kind"] for line in read_metrics(run / "metrics.jsonl")] == ["train"]
+    assert [line["kind"] for line in read_json_lines(run / "metrics.jsonl")] == ["train"]
+    assert read_outcome(run)[0] == "interrupted"
     run_small(small_data, run, workers=1, stop_after="4")
-    assert [(line["kind"], line["update"]) for line in read_metrics(run / "metrics.jsonl")] == [
+    assert [(line["kind"], line["update"]) for line in read_json_lines(run / "metrics.jsonl")] == [
         ("train", 4),
         ("valid", 4),
     ]
+    assert read_outcome(run)[0] == "finished"

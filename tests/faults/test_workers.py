@@ -13,12 +13,13 @@ import pytest
 import torch
 from training_runs import children_named, events_of, kill_child, prepare_small, run_small, saved_state, small_options
 
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Kind
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.parts import training_plan
+from nmt_async.training.run_folder import read_outcome
 
 ONE = {"workers": 1, "accumulate": 1}
 
@@ -44,7 +45,7 @@ def test_a_batch_at_which_workers_die_is_set_aside_by_name(tmp_path: Path) -> No
     (aside,) = [warning for warning in witness.warnings if "is set aside after 3 tries" in warning]
     assert f"sentence pairs {sentences[0] + 1}, {sentences[1] + 1}, " in aside
     assert [event.batch for event in events_of(tmp_path / "run") if event.kind is Kind.SET_ASIDE] == [(1, 4)]
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
+    assert read_json_lines(tmp_path / "run" / "metrics.jsonl")[0]["set_aside"] == 1
     assert "Traceback" in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -57,6 +58,8 @@ def test_an_exception_at_every_batch_stops_the_run_with_its_text(tmp_path: Path)
         r"worker 0 died 5 times in a row, the last time at batch 1 of epoch 1: IndexError", str(failed.value)
     )
     assert str(failed.value).endswith("Nothing is saved.")
+    assert not isinstance(failed.value, Diverged)
+    assert read_outcome(tmp_path / "run") == ("failed", str(failed.value))
     assert children_named("worker") == []
 
 
@@ -85,7 +88,7 @@ def test_a_killed_validation_costs_that_validation_only(small_data: Path, tmp_pa
     acts = {5: lambda: kill_child("validation")}
     witness = run_small(small_data, tmp_path / "run", acts, **ONE, valid_freq="4", stop_after="8")
     assert "the validation of update 4 failed (its process was killed; out of memory?)" in "\n".join(witness.warnings)
-    validations = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
+    validations = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "valid"]
     assert [line["update"] for line in validations] == [8]
 
 
@@ -102,8 +105,10 @@ def test_an_absurd_learning_rate_stops_the_run_and_leaves_the_last_good_checkpoi
     small_data: Path, tmp_path: Path
 ) -> None:
     settings = {**ONE, "lr_warmup": "0", "learn_rate": 1e30, "save_freq": "1", "stop_after": "9"}
-    with pytest.raises(RunFailure) as failed:
+    with pytest.raises(Diverged) as failed:
         run_small(small_data, tmp_path / "run", **settings)
+    assert failed.value.exit_code == 3
+    assert read_outcome(tmp_path / "run") == ("diverged", str(failed.value))
     assert "its gradient is not finite" in str(failed.value)
     assert str(failed.value).endswith("is the last good checkpoint.")
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved_state(tmp_path / "run").values())

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import answered, damaged, often, yaml_files
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.export.importing import ImportOptions, import_model
-from nmt_async.export.listed_vocabularies import given_vocabularies, vocabulary_files
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.export.conversion import import_model
 from nmt_async.export.marian import CONFIGURATION, export_marian
+from nmt_async.export.marian_vocabularies import given_vocabularies, read_words, vocabulary_files
 from nmt_async.export.npz import write_npz
-from nmt_async.export.word_lists import read_words
+from nmt_async.export.options import ImportOptions
 from nmt_async.text.vocabulary import Vocabulary
 
 

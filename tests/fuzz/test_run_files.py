@@ -26,17 +26,18 @@ from mutations import (
 from nmt_async.cli.main import run as run_command
 from safetensors.torch import load_file
 
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.cluster.simulated import SimulatedCluster
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.display.marian_log import read_log_line
+from nmt_async.display.recorded import recorded_state, saved_parameters
 from nmt_async.errors import UserError
 from nmt_async.planning.nominal import NominalGradients
-from nmt_async.report.marian_log import read_log_line
-from nmt_async.report.recorded import recorded_state, saved_parameters
+from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
 from nmt_async.study.result import Result
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective, encode
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import Stretch, _drop_later, read_metrics
+from nmt_async.training.metrics import Stretch, _drop_later
 from nmt_async.training.parts import build_coordinator, training_plan
 from nmt_async.training.run import NO_STATE
 from nmt_async.training.run_folder import JOURNAL, JournalFile, RunFolder, read_journal, read_options, settled
@@ -101,7 +102,7 @@ def test_what_stands_of_any_events_is_told_or_refused(events: list[tuple[Kind, i
 def test_figures_are_shown_or_refused(run: Path, mutation: st.DataObject, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "metrics.jsonl"
     with containing(path, mutation.draw(json_line_files(path.read_bytes()))):
-        read_metrics(path)
+        read_json_lines(path)
         assert run_command(["watch", "--once", str(run)]) in (0, 2)
         answered(lambda: recorded_state(run))
         answered(lambda: collect(run))
@@ -116,7 +117,7 @@ def test_a_validations_losses_are_read_or_refused(run: Path, mutation: st.DataOb
     path = run / "validation.jsonl"
     with containing(path, mutation.draw(json_line_files(path.read_bytes()))):
         answered(lambda: collect(run))
-        read_metrics(path)
+        read_json_lines(path)
         _drop_later(path, 4, 3)
 
 

@@ -13,15 +13,15 @@ from mutations import STRANGE, answered, often, yaml_files
 
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.cluster.profile import profile_for
-from nmt_async.decoding.score_options import ScoreOptions
-from nmt_async.decoding.translate_files import TranslateOptions
 from nmt_async.options import from_mapping, key_of, load_yaml, to_mapping
 from nmt_async.planning.options import SimulateOptions
+from nmt_async.score.options import ScoreOptions
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
 from nmt_async.study.modes import CompareOptions
-from nmt_async.text.preparation import PrepareOptions
+from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
+from nmt_async.translate.files import TranslateOptions
 
 CONFIGURATION = b"""\
 # of a run

@@ -8,7 +8,7 @@ import torch
 
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import OF_ONE_MODEL, ModelConfiguration
-from nmt_async.model.decoder_state import TranslationModel
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.text.batch import Batch, pad
 
 SIZES: dict[str, Any] = {

@@ -81,7 +81,7 @@ def test_an_option_of_another_model_is_refused(model, option, value, other):
     with pytest.raises(UserError) as caught:
         ModelOptions(model=model, **{option: value}).configuration(100, 100, joint=True)
     flag = "--" + option.replace("_", "-")
-    assert str(caught.value) == f"{flag} means nothing to --model {model}; leave it out, or give --model {other}."
+    assert str(caught.value) == f"{flag} means nothing with --model {model}; leave it out, or give --model {other}."
 
 
 def test_what_a_model_reads_is_either_every_models_or_one_models():

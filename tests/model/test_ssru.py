@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from nmt_async.model.configuration import ModelOptions
+from nmt_async.model.layers import SSRU
 from nmt_async.model.loss import smoothed_cross_entropy
-from nmt_async.model.ssru import SSRU
 from nmt_async.model.transformer import Transformer
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt_async.model.configuration import DECODER_AUTOREG, PRESETS, ModelOptions
-from nmt_async.model.embedding import sinusoid_positions
+from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.transformer import Transformer
 

@@ -53,7 +53,6 @@ def test_workers_of_a_file_come_again_where_that_is_asked_for(pair: str) -> None
         ({"mini_batch_words": 0}, "--mini-batch-words: 0 is too small"),
         ({"batches": 0}, "--batches: 0 is too small"),
         ({"seed": -1}, "--seed: -1"),
-        ({"max_length": 9}, "--max-length leaves out pairs of --data"),
         ({"repeat": True}, "--repeat is for a profile's file"),
         ({"model_size": "huge"}, "--model-size: 'huge' is neither"),
         ({"model_size": "0"}, "--model-size: '0' is neither"),

@@ -59,7 +59,7 @@ def made(
         updates=len(points),
         tokens=tokens[-1] if tokens else 0,
         seconds=(tokens[-1] if tokens else 0) / tokens_per_second,
-        processor_seconds=1200.0,
+        wall_seconds=1200.0,
         effective_batch=2000.0,
         tokens_per_second=tokens_per_second,
         staleness=staleness or {0: 10},

@@ -13,7 +13,7 @@ from nmt_async.cli.main import run
 from training_runs import run_small
 
 from nmt_async.errors import UserError
-from nmt_async.model.flat import FlatLayout
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.options import load_yaml
 from nmt_async.study.collect import collect, waiting_of
@@ -111,12 +111,41 @@ def test_a_figure_that_was_not_finite_stays_so(finished, tmp_path):
     for line in lines:
         line["cross_entropy" if line["kind"] == "valid" else "loss"] = None
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with (tmp_path / "run" / "train.log").open("a") as log:
-        log.write("[2026-01-01 00:00:00] [error] the parameters are not finite after update 23. Nothing is saved.\n")
     result = collect(tmp_path / "run")
     assert all(math.isnan(point.cross_entropy) for point in result.points)
     assert all(math.isnan(stretch.loss) for stretch in result.stretches)
-    assert result.diverged == "the parameters are not finite after update 23. Nothing is saved."
+
+
+@pytest.mark.parametrize(
+    ("ending", "diverged", "failed"), [("finished", "", ""), ("diverged", "why", ""), ("failed", "", "why")]
+)
+def test_divergence_is_told_from_failure_by_what_the_run_noted(ending, diverged, failed, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "outcome.json").write_text(json.dumps({"ending": ending, "reason": "why"}))
+    with (tmp_path / "run" / "train.log").open("a") as log:
+        log.write("[2026-01-01 00:00:00] [error] the disk is not finite.\n")
+    result = collect(tmp_path / "run")
+    assert (result.diverged, result.failed) == (diverged, failed)
+
+
+def test_a_run_of_an_earlier_version_that_could_not_go_on_failed(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "outcome.json").unlink()
+    with (tmp_path / "run" / "train.log").open("a") as log:
+        log.write("[2026-01-01 00:00:00] [error] worker 1 died 5 times in a row. Nothing is saved.\n")
+    result = collect(tmp_path / "run")
+    assert (result.diverged, result.failed) == ("", "worker 1 died 5 times in a row. Nothing is saved.")
+
+
+def test_wall_clock_is_that_of_all_sittings_and_not_of_the_cluster(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "train.log").write_text(
+        "[2026-01-01 10:00:00] [nmt-async] Running on here as process 1\n[2026-01-01 10:00:07] a\n"
+        "[2026-01-03 09:00:00] [nmt-async] Running on here as process 2\n[2026-01-03 09:02:00] b\n"
+    )
+    assert collect(tmp_path / "run").wall_seconds == 127
+    (tmp_path / "run" / "train.log").unlink()
+    assert collect(tmp_path / "run").wall_seconds is None
 
 
 def test_a_result_survives_its_file(finished, tmp_path):

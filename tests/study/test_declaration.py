@@ -19,6 +19,8 @@ conditions:
   one sync: {sync-mode: sync}
   one async: {sync-mode: async, learn-rate: 0.002}
   two sync: {sync-mode: sync, norm: post}
+against:
+  one sync: ["one *"]
 sizes:
   small: {budget: 100kt, validations: 4, seeds: [1], conditions: [one *], options: {lr-warmup: 10}, note: Little.}
   all: {budget: 2e, validations: 2, seeds: [1, 2], conditions: ["two *", "*"]}
@@ -36,6 +38,7 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
     small, everything = study.sizes["small"], study.sizes["all"]
     assert [setting.condition for setting in small.settings] == ["one sync", "one async"]
     assert small.note == "Little."
+    assert study.against == {"one async": "one sync"}
     assert [(setting.seed, setting.condition) for setting in everything.settings] == [
         (seed, condition) for seed in (1, 2) for condition in ("two sync", "one sync", "one async")
     ]
@@ -46,6 +49,11 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
     options = from_mapping(TrainOptions, one, "here")
     assert (options.stop_after.amount, options.valid_freq.amount, options.disp_freq.amount) == (1e5, 25e3, 12.5e3)
     assert everything.settings[0].options["valid-freq"] == "1e"
+
+
+def test_a_condition_may_need_what_its_size_gives(tmp_path: Path) -> None:
+    text = STUDY.replace("one sync: {", "one sync: {lr-decay: linear, ")
+    assert read_declaration(written(tmp_path, text)).sizes["small"].settings[0].options["lr-decay"] == "linear"
 
 
 def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
@@ -66,6 +74,14 @@ def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
         ("norm: post", "seed: 3", "condition 'two sync': the study itself sets seed"),
         ("lr-warmup: 10", "stop-after: 10", "size 'small': the study itself sets stop-after"),
         ("lr-warmup: 10", "learn-rate: -1", "--learn-rate: -1.0 is not a number above 0"),
+        ("note: Little.", "nots: Little.", "size 'small': no key is called 'nots'; there are budget, validations"),
+        ("options: {", "option: {", "size 'small': no key is called 'option'"),
+        ("note: Little.", "note: [Little.]", "size 'small': it needs budget"),
+        ("options: {lr-warmup: 10}", "options: 3", "size 'small': it needs budget"),
+        ("one sync: [", "three sync: [", "against 'three sync': no condition is called so"),
+        ('["one *"]', "one async", "against 'one sync': it must be a list"),
+        ('["one *"]', "[three]", "against 'one sync': no condition is called 'three'"),
+        ('["one *"]', '["one *"]\n  two sync: [one async]', "'one async' is set beside 'one sync' too"),
         ("[one *]", "[three *]", "size 'small': no condition is called 'three \\*'"),
         ("budget: 100kt, ", "", "size 'small': it needs budget"),
         ("budget: 100kt", "budget: much", "'much' is not an amount"),

@@ -50,7 +50,8 @@ def test_without_all_corners_there_is_no_table() -> None:
 def at_rate(name: str, rate: float, above: float, **options: object) -> Condition:
     each = made(f"{name} @{rate:g}", curve=lambda million: learning(million) + above, **options)  # type: ignore[arg-type]
     return Condition(
-        each.setting.condition, (replace(each, setting=replace(each.setting, options={"learn-rate": rate})),)
+        each.setting.condition,
+        (replace(each, setting=replace(each.setting, options={"learn-rate": rate, "sync-mode": name})),),
     )
 
 
@@ -60,7 +61,7 @@ def test_learning_rates_stand_in_order_and_the_best_of_each_way_in_bold() -> Non
         at_rate("async", 0.002, 0.0, diverged="not finite"), at_rate("local:4", 0.002, 0.2),
     ]  # fmt: skip
     head, _, low, high = map(cells, rates_table(shown, {}).splitlines())
-    assert head == ["learning rate", "sync", "async", "local:4"]
+    assert head == ["learning rate", "sync", "async", "local:4 @0.002"]
     assert (low[0], high[0]) == ("0.0005", "0.002")
     assert [cell.startswith("**") for cell in (low[1], high[1], low[2], high[2])] == [False, True, True, False]
     assert "diverged" in high[2]

@@ -10,7 +10,7 @@ from made_results import condition
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum, Sides
 from nmt_async.study.comparison import Difference, Ratio
 from nmt_async.study.conditions import by_condition
-from nmt_async.study.outcomes import claims_that, unfinished_list
+from nmt_async.study.outcomes import claims_in_short, claims_that, unfinished_list
 from nmt_async.study.setting import Setting
 from nmt_async.study.verdicts import judge
 from nmt_async.study.wording import figure
@@ -29,7 +29,9 @@ def test_claims_are_listed_under_their_outcome_with_their_figures() -> None:
     claims = [claim("right", 0.1), claim("wrong", 2.0), claim("more", 0.1, seeds=3), claim("none", 0.1, against="rnn")]
     verdicts = judge(claims, by_condition(runs))
     right, wrong = claims_that("holds", verdicts), claims_that("fails", verdicts)
-    assert right.startswith("- right is so. ([right](#claim-right); the paper): final cross-entropy +0.500 (95 % ")
+    assert right.startswith(
+        "- **Holds:** right is so. ([right](#claim-right); the paper): final cross-entropy +0.500 (95 % "
+    )
     assert right.endswith("claimed above 0.1.")
     assert "wrong is so." in wrong
     assert "right is so." not in wrong
@@ -37,6 +39,16 @@ def test_claims_are_listed_under_their_outcome_with_their_figures() -> None:
     assert more.endswith("(fewer than 3 seeds of `async`, `sync`; by these runs it holds).")
     assert none.endswith("no finished run of `rnn`.")
     assert claims_that("holds", ()) == "None."
+
+
+def test_a_summary_says_of_each_claim_what_was_decided() -> None:
+    runs = [*condition("sync", 0.0, 0.01).results, *condition("async", 0.5, 0.51).results]
+    claims = [claim("more", 0.1, seeds=3), claim("wrong", 2.0), claim("right", 0.1)]
+    assert claims_in_short(judge(claims, by_condition(runs))).splitlines() == [
+        "- **Holds:** right is so. ([figures](#claim-right))",
+        "- **Fails:** wrong is so. ([figures](#claim-wrong))",
+        "- **Undecided at this budget:** more is so. ([figures](#claim-more))",
+    ]
 
 
 def test_what_is_not_finished_is_named() -> None:

@@ -35,10 +35,10 @@ results = st.builds(
     setting=st.builds(Setting, words, st.integers(0, 2**63 - 1), options), command=words, folder=words, data=words,
     cluster=words, profile=words, workers=counts, parameters=counts,
     environment=st.dictionaries(words, words | st.integers()), updates=counts, tokens=counts, seconds=numbers,
-    processor_seconds=numbers, effective_batch=numbers, tokens_per_second=numbers,
+    wall_seconds=st.none() | numbers, effective_batch=numbers, tokens_per_second=numbers,
     staleness=st.dictionaries(st.integers(0, 99), counts), waiting=shares,
     points=st.lists(points, max_size=3).map(tuple), stretches=st.lists(stretches, max_size=2).map(tuple),
-    diverged=words,
+    diverged=words, failed=words,
 )  # fmt: skip
 one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
@@ -64,6 +64,17 @@ def test_a_run_that_diverged_can_be_kept(tmp_path: Path) -> None:
     back = Result.read(tmp_path / "result.json")
     assert math.isnan(back.points[-1].cross_entropy)
     assert math.isinf(back.points[0].cross_entropy)
+
+
+def test_results_of_the_first_format_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    made().write(path)
+    values = json.loads(path.read_text())
+    del values["failed"]
+    values |= {"format": 1, "processor_seconds": values.pop("wall_seconds")}
+    path.write_text(json.dumps(values))
+    back = Result.read(path)
+    assert (back.wall_seconds, back.failed) == (made().wall_seconds, "")
 
 
 def test_staleness_is_averaged_over_pushes() -> None:

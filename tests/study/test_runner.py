@@ -74,7 +74,7 @@ def test_settings_become_results_that_name_their_command_and_are_kept(small_data
         assert not result.diverged
         assert [point.update for point in result.points] == [4, 8, 12]
         assert len(result.points[-1].resampled) == 200
-        assert result.processor_seconds > 0.5
+        assert result.wall_seconds > 0.5
         words = shlex.split(result.command)
         assert words[:3] == ["nmt-async", "train", str(small_data)]
         assert words[words.index("--out") + 1] == str(tmp_path / "study" / result.folder)
@@ -147,6 +147,33 @@ def test_a_setting_that_diverges_is_a_result_and_one_that_fails_stops_no_other(
     wild = setting("async", learn_rate=1e30, clip_norm=0, lr_warmup="0u")
     (result,) = run(tmp_path / "wild", small_data, [wild])
     assert "not finite" in result.diverged
+    assert not result.failed
+
+
+def test_a_run_that_fails_is_no_result_whatever_its_words_are(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "not finite"
+    (out / "runs/sync.seed1/source.model").mkdir(parents=True)  # so that the run cannot write the file of this name
+    folder = StudyFolder(out, out / "results")
+    (out / "study.json").write_text(f'{{"kind": "test", "data": "{PreparedData.open(small_data).fingerprint}"}}')
+    display = Display()
+    with pytest.raises(RunFailure, match=r"1 of 1 settings failed: sync.seed1 \(exit code 1, "):
+        run(out, small_data, [setting("sync")], display)
+    assert any(what == "failed" and "not finite" in why for what, why in display.told)
+    assert not folder.result_file(setting("sync")).exists()
+
+
+def test_a_run_whose_files_are_damaged_stops_no_other(small_data: Path, tmp_path: Path) -> None:
+    bad, good = setting("sync", stop_after="40u"), setting("async")
+
+    def damage(share: float) -> None:
+        if share > 0.1 and (path := tmp_path / "study/runs/sync.seed1/data.json").exists():
+            path.write_text("{")
+
+    display = Display(damage)
+    with pytest.raises(RunFailure, match=r"1 of 2 settings failed: sync.seed1 \(exit code 0, "):
+        run(tmp_path / "study", small_data, [bad, good], display)
+    assert any(what == "failed" and "data.json cannot be read" in why for what, why in display.told)
+    assert (tmp_path / "study/results/async.seed1.json").exists()
 
 
 @pytest.mark.parametrize(("change", "said"), [("options", "of other options than"), ("data", "made on other data")])

@@ -20,12 +20,13 @@ STEADY = ClusterProfile("steady", (WorkerProfile(tokens_per_second=1000.0, secon
 
 
 def of(name: str, profile: Path, *offsets: float, **options: object) -> Condition:
-    """A made-up condition that trains with these options on this profile."""
+    """A made-up condition that trains with these options on this profile, and stands beside sync."""
     made_up = condition(name, *offsets)
     wanted = {"mini-batch-words": 500, "profile": str(profile), **options}
     return replace(
         made_up,
         results=tuple(replace(each, setting=replace(each.setting, options=wanted)) for each in made_up.results),
+        against="sync" if name != "sync" else "",
     )
 
 
@@ -62,6 +63,10 @@ def test_what_it_costs_in_tokens_is_taken_off_what_it_gains_in_speed(profile: Pa
     expected = [(WORKERS - 1 + speed) / WORKERS / speed / price for speed in SPEEDS]
     assert sooner == pytest.approx(expected, rel=0.03)
     assert [cell.startswith("**") for cell in row[2:]] == [False, False, False, True, True]
+    one = [replace(each, results=each.results[:1]) for each in (sync, hybrid)]
+    table = winning_table(one, {each.name: each for each in one})
+    assert "95 %" in table
+    assert "**" not in table, "one seed decides nothing"
 
 
 def test_where_one_never_comes_to_the_quality_there_is_no_ratio(profile: Path) -> None:
@@ -94,5 +99,5 @@ def test_only_equal_workers_of_a_simulated_cluster_are_on_the_map(profile: Path)
         predicted_speed(of("hybrid:4", profile, **{"sync-mode": "hybrid"}), 1.0)
 
 
-def test_without_sync_there_is_nothing_to_win_over() -> None:
-    assert "No condition here has a `sync`" in winning_table([condition("hybrid:4")], {})
+def test_without_a_baseline_there_is_nothing_to_win_over() -> None:
+    assert winning_table([condition("hybrid:4")], {}) == "No condition here has a baseline."

@@ -10,7 +10,8 @@ import pytest
 from phrases import phrases, write_lines, write_pairs
 
 from nmt_async.errors import UserError
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.options import PrepareOptions
+from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.text.vocabulary import train_vocabulary
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nmt_async.text.preparation import PrepareOptions, prepare
+from nmt_async.text.options import PrepareOptions
+from nmt_async.text.preparation import prepare
 
 DATA = os.environ.get("NMT_ASYNC_DATA")
 

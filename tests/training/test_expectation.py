@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from training_runs import run_small, small_options
 
 from nmt_async.quantity import Quantity
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import Expectation, about, expectation
-from nmt_async.training.metrics import read_metrics
 from nmt_async.training.parts import expected, training_plan
 
 SIMULATED = {"cluster": "simulated", "cpu_threads": 1, "disp_freq": "1M", "valid_freq": "1M"}
@@ -34,7 +34,7 @@ def test_a_run_measures_what_was_expected(small_data: Path, tmp_path: Path, mode
     witness = run_small(small_data, tmp_path / "run", **SIMULATED, **mode, stop_after="2e")
     assert stated.update_text() in witness.said
     assert stated.update_text() in (tmp_path / "run" / "train.log").read_text()
-    (line,) = [line for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    (line,) = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert line["target_tokens"] == stated.amount(options.stop_after, "tokens")
     # The last update may be a smaller one, and at the start no push is old.
     updates = stated.amount(options.stop_after, "updates")

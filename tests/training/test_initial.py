@@ -11,7 +11,7 @@ from nmt_async.cli.main import run as command
 from safetensors.torch import load_file
 from training_runs import prepare_small, run_small, small_options
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
 from nmt_async.training.describe import describe
 from nmt_async.training.run_folder import read_options

@@ -21,10 +21,10 @@ from training_runs import (
     small_options,
 )
 
-from nmt_async.decoding.model_folder import load_model
+from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import RunFailure
-from nmt_async.model.flat import FlatLayout
-from nmt_async.training.metrics import read_metrics
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.reading import read_json_lines
 
 ONE = {"workers": 1, "accumulate": 2}
 MARIAN = re.compile(
@@ -39,7 +39,7 @@ KEYS = {
 
 
 def figures(run: Path, kind: str) -> list[dict[str, object]]:
-    return [line for line in read_metrics(run / "metrics.jsonl") if line["kind"] == kind]
+    return [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == kind]
 
 
 def limit_files_to(size: int) -> Callable[[], None]:

@@ -13,9 +13,10 @@ from training_runs import prepare_small, small_options
 
 from nmt_async.errors import UserError
 from nmt_async.quantity import Quantity
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.metrics import MetricsFiles, read_metrics
+from nmt_async.training.metrics import MetricsFiles
 from nmt_async.training.run_folder import JournalFile, RunFolder, read_journal, read_options, settled
 
 EVENT = Event(Kind.STARTED, 1, (2, 3), 4)
@@ -69,7 +70,7 @@ def test_figures_of_a_void_future_are_taken_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text + '[1]\n\xff\n{"kind": "tra')
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     MetricsFiles(tmp_path, update=2, validated=1).close()
-    kept = [(line["kind"], line["update"]) for line in read_metrics(tmp_path / "metrics.jsonl")]
+    kept = [(line["kind"], line["update"]) for line in read_json_lines(tmp_path / "metrics.jsonl")]
     assert kept == [("train", 1), ("valid", 1), ("train", 2)]
 
 

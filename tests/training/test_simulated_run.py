@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nmt_async.display.recorded import recorded_state
 from nmt_async.errors import UserError
-from nmt_async.report.recorded import recorded_state
 from tests.training_runs import replayed, run_small
 
 SIMULATED = {
@@ -76,7 +76,7 @@ def test_the_journal_of_a_simulated_run_replays(small_data: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"profile": "paper"}, "--profile describes a simulated cluster"),
+        ({"profile": "paper"}, "--profile means nothing with --cluster processes"),
         ({"cluster": "simulated", "profile": "fast"}, "neither a file nor one of paper, uneven"),
         ({"cluster": "simulated", "local_accumulate": 0}, "--local-accumulate: 0 is too small"),
     ],

@@ -10,9 +10,9 @@ import torch
 from nmt_async.cli.main import run as command
 from training_runs import replayed, run_small, saved_state, typed
 
-from nmt_async.decoding.model_folder import load_model
-from nmt_async.model.flat import FlatLayout
-from nmt_async.training.metrics import read_metrics
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.reading import read_json_lines
 
 SSRU: dict[str, Any] = {"decoder_autoreg": "ssru", "dec_depth": 2, "learn_rate": 0.01, "lr_warmup": "5"}
 MODES: dict[str, dict[str, Any]] = {
@@ -31,7 +31,7 @@ def vector_of(folder: Path) -> torch.Tensor:
 def test_it_learns_in_every_mode_and_replays(small_data: Path, tmp_path: Path, mode: str) -> None:
     out = tmp_path / "run"
     assert run_small(small_data, out, stop_after="16", valid_freq="4", **SSRU, **MODES[mode]).warnings == []
-    found = [line["cross_entropy"] for line in read_metrics(out / "metrics.jsonl") if line["kind"] == "valid"]
+    found = [line["cross_entropy"] for line in read_json_lines(out / "metrics.jsonl") if line["kind"] == "valid"]
     assert found[-1] < found[0]
     assert torch.equal(replayed(out, small_data), saved_state(out)["parameters"])
 

@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import PATIENCE, run_small
 
-from nmt_async.report.marian_log import VALIDATION_NAMES, valid_lines
-from nmt_async.report.records import ValidReport
-from nmt_async.training.metrics import read_metrics
+from nmt_async.display.marian_log import VALIDATION_NAMES, valid_lines
+from nmt_async.display.records import ValidReport
+from nmt_async.reading import read_json_lines
 
 TRAINING = {
     "train/Cost": "loss",
@@ -49,7 +49,7 @@ def test_marian_tensorboard_finds_every_value_of_a_run_that_was_resumed(small_da
         run_small(small_data, run, **settings, valid_translate=True, stop_after=stop)
     found = read_by_marian_tensorboard(run / "train.log", tmp_path / "events")
     expected = {}
-    for line in read_metrics(run / "metrics.jsonl"):
+    for line in read_json_lines(run / "metrics.jsonl"):
         if line["kind"] == "train":
             named = {tag: line[name] for tag, name in TRAINING.items()}
         else:

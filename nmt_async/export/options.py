@@ -1,0 +1,71 @@
+"""The options of the commands export and import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async.errors import UserError
+from nmt_async.options import GIVEN, option
+
+FORMATS = ("marian", "ctranslate2", "huggingface")
+"""Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""
+
+QUANTIZATIONS = ("float32", "int8")
+"""Types of the weights in CTranslate2's folder."""
+
+FORMAT, VERIFICATION, IMPORTED = "Format", "Verification", "Model"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of export.
+
+    Raises:
+        UserError: options that do not go together.
+    """
+
+    format: str = option(
+        "marian", "Whose model it becomes; huggingface takes models of --norm post only, marian alone SSRUs.",
+        group=FORMAT, choices=FORMATS,
+    )  # fmt: skip
+    quantization: str = option(
+        "float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS,
+        only_with={"format": "ctranslate2"},
+    )  # fmt: skip
+    verify: Path | None = option(
+        None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and compare. "
+        "CTranslate2 scores higher where <unk> was likely: it shares its probability out.",
+        group=VERIFICATION, metavar="FILE",
+    )  # fmt: skip
+    verify_share: float = option(
+        0.98, "Share of lines that must be translated the same, else the exit code is 1.", group=VERIFICATION,
+        only_with={"verify": GIVEN},
+    )  # fmt: skip
+    beam_size: int = option(
+        1, "Hypotheses of both sides; with more than one, programs differ in when a search ends.",
+        group=VERIFICATION, flags=("--beam-size", "-b"), only_with={"verify": GIVEN},
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.beam_size <= 1000:
+            raise UserError(f"--beam-size: {self.beam_size} is not from 1 to 1000.")
+        if not 0.0 <= self.verify_share <= 1.0:
+            raise UserError(f"--verify-share: {self.verify_share:g} is not a share from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """The options of import."""
+
+    vocabs: tuple[Path, Path] | None = option(
+        None, "The vocabularies of source and target (twice the same where they share one): SentencePiece models, or "
+        "lists of words (.yml, .json, .txt).",
+        group=IMPORTED, flags=("--vocabs", "-v"), metavar="SOURCE TARGET",
+    )  # fmt: skip
+    spm: tuple[Path, Path] | None = option(
+        None, "With lists of words: the SentencePiece models that source and target are split with "
+        "(a vocabulary that is one is given again).",
+        group=IMPORTED, metavar="SOURCE TARGET",
+    )  # fmt: skip
+    out: Path | None = option(None, "Folder to write; it appears when it is complete.", group=IMPORTED, metavar="RUN")

@@ -1,0 +1,92 @@
+"""A model's parameters: their initial values, and all of them as one flat vector, of which the model's own are views.
+
+The server updates one vector, a pull hands one vector over, a push is one vector. Tied parameters stand in it
+once. Each parameter begins at a multiple of 64 bytes; the gaps hold zeros and stay zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT = 16
+"""Elements: 64 bytes of float32, one cache line."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one parameter lies in the flat vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class FlatLayout:
+    """The places of a model's parameters in one vector of `size` elements."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.places: list[Place] = []
+        begin = 0
+        for name, parameter in model.named_parameters():  # tied parameters come once
+            end = begin + parameter.numel()
+            self.places.append(Place(name, tuple(parameter.shape), begin, end))
+            begin = -(-end // ALIGNMENT) * ALIGNMENT
+        self.size = begin
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, gaps not counted."""
+        return sum(place.end - place.begin for place in self.places)
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """The parameters' views into ``vector`` (size,), in the order of `places`."""
+        return [vector[place.begin : place.end].view(place.shape) for place in self.places]
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """The parameters' views into ``vector`` (size,) by name, as a checkpoint stores them."""
+        return dict(zip((place.name for place in self.places), self.views(vector), strict=True))
+
+    @torch.no_grad()
+    def gather(self, model: nn.Module) -> Tensor:
+        """A new vector (size,) with a copy of the model's parameters, float32."""
+        vector = torch.zeros(self.size)
+        for view, parameter in zip(self.views(vector), model.parameters(), strict=True):
+            view.copy_(parameter)
+        return vector
+
+    @torch.no_grad()
+    def scatter(self, named: dict[str, Tensor], vector: Tensor) -> None:
+        """Writes parameters given by name into ``vector`` (size,).
+
+        Raises:
+            KeyError: a parameter is absent. ValueError: one has another shape.
+        """
+        for name, view in self.named(vector).items():
+            if tuple(named[name].shape) != tuple(view.shape):
+                raise ValueError(f"{name} has shape {tuple(named[name].shape)} instead of {tuple(view.shape)}")
+            view.copy_(named[name])
+
+    @torch.no_grad()
+    def bind(self, model: nn.Module, vector: Tensor) -> None:
+        """Makes the model's parameters views into ``vector``: from now on it computes with what stands there."""
+        for view, parameter in zip(self.views(vector), model.parameters(), strict=True):
+            parameter.data = view
+
+
+@torch.no_grad()
+def glorot(weight: Tensor, parts: int, generator: torch.Generator) -> None:
+    """Glorot uniform for a matrix (parts * width, inputs) that holds ``parts`` alike beneath each other."""
+    limit = (6.0 / (weight.shape[1] + weight.shape[0] // parts)) ** 0.5
+    weight.uniform_(-limit, limit, generator=generator)
+
+
+@torch.no_grad()
+def by_width(embedding: Tensor, generator: torch.Generator) -> None:
+    """Uniform with a variance of 1 / width for a matrix (vocabulary, width): Marian's Glorot of an embedding."""
+    limit = math.sqrt(3.0 / embedding.shape[1])
+    embedding.uniform_(-limit, limit, generator=generator)

@@ -1,0 +1,32 @@
+"""``report.md``: verdicts, one table and links to the plots, short enough for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nmt_async.report.canvas import Plot
+from nmt_async.report.content import Cell, Table, Words
+from nmt_async.report.looks import Shown
+from nmt_async.report.page import environment, plain
+from nmt_async.report.tables import outcome_table
+
+
+def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
+    """The page, in the Markdown of GitHub."""
+    text = (
+        environment(markup=False)
+        .get_template("report.md")
+        .render(words=words, outcomes=markdown_table(outcome_table(conditions)), plots=plots)
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def markdown_table(table: Table) -> str:
+    """The table, numbers flush right."""
+    lines = [
+        [plain(column.title) for column in table.columns],
+        ["---:" if column.number else "---" for column in table.columns],
+        *([plain(cell.text if isinstance(cell, Cell) else cell) for cell in row] for row in table.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

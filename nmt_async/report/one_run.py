@@ -1,0 +1,56 @@
+"""What a page says of a single run."""
+
+from __future__ import annotations
+
+import math
+
+from nmt_async.display.records import short_count
+from nmt_async.report.content import Verdict, Words
+from nmt_async.report.tables import duration, number
+from nmt_async.study.result import Point, Result
+
+
+def words_of(result: Result, name: str, command: str) -> Words:
+    """Words for the page of one run.
+
+    Args:
+        name: of the run, for the title.
+        command: that makes the page.
+    """
+    return Words(
+        title=f"Run {name}",
+        question=f"How a run of {result.setting.mode} updates with {result.workers} "
+        f"worker{'' if result.workers == 1 else 's'} went.",
+        verdicts=(Verdict(_heading(result), _story(result)),),
+        verdicts_heading="In short",
+        command=command,
+    )
+
+
+def _heading(result: Result) -> str:
+    if result.diverged:
+        return "It diverged"
+    return "It could not go on" if result.failed else ""
+
+
+def _story(result: Result) -> str:
+    """How far it came, and its best and last validation."""
+    parts = [why] if (why := result.diverged or result.failed) else []
+    parts.append(
+        f"{result.updates:,} updates on {short_count(result.tokens)} target tokens in {duration(result.seconds)}: "
+        f"{result.tokens_per_second:,.0f} target tokens a second, {result.effective_batch:,.0f} in an update, pushes "
+        f"{result.staleness_mean:.2f} updates old on average."
+    )
+    finite = [point for point in result.points if math.isfinite(point.cross_entropy)]
+    if not finite or result.last is None:
+        parts.append("It made no validation.")
+    else:
+        best = min(finite, key=lambda point: point.cross_entropy)
+        at_end = "" if best is result.last else f" The last one, {_scores(result.last)}."
+        parts.append(f"The best validation, {_scores(best)}.{at_end}")
+    return "\n\n".join(parts)
+
+
+def _scores(point: Point) -> str:
+    bleu = "" if point.bleu is None else f" and BLEU {number(point.bleu, 1)}"
+    return f"at update {point.update:,}, has cross-entropy {number(point.cross_entropy, 3)}{bleu}"

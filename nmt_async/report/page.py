@@ -1,0 +1,98 @@
+"""``report.html``: one file without scripts that needs nothing else, light or dark as the reader's system is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nmt_async import __version__
+from nmt_async.report.canvas import FONT, VARIABLES, Plot
+from nmt_async.report.content import Words
+from nmt_async.report.looks import Shown
+from nmt_async.report.plots import UPDATES
+from nmt_async.report.rows import COLUMNS
+from nmt_async.report.tables import (
+    anchor,
+    duration,
+    outcome_table,
+    parameters,
+    points_table,
+    runs_table,
+    settings_table,
+)
+
+
+def spoken(text: str) -> Markup:
+    """HTML of a text in which backticks set off what is typed."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
+    )
+
+
+def spoken_plain(text: str) -> str:
+    """The same in Markdown."""
+    parts = re.split(r"`([^`\n]*)`", text)
+    return "".join(f"`{part}`" if number % 2 else _escaped(part) for number, part in enumerate(parts))
+
+
+@cache
+def environment(markup: bool) -> Environment:
+    """Of our templates; with ``markup``, what is filled in cannot become HTML by accident."""
+    made = Environment(
+        loader=PackageLoader("nmt_async.report"), autoescape=markup, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters["plain"] = plain
+    made.filters["spoken"] = spoken if markup else spoken_plain
+    made.filters["paragraphs"] = paragraphs
+    made.filters["duration"] = duration
+    return made
+
+
+def paragraphs(text: str) -> list[str]:
+    """What empty lines part."""
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def plain(text: str) -> str:
+    """One line of text in which no character means anything to Markdown or HTML."""
+    return _escaped(" ".join(text.split()))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", text)
+
+
+def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
+    """The page."""
+    results = [result for condition in conditions for result in condition.results]
+    settings, shared = settings_table(conditions)
+    filled: dict[str, Any] = {
+        "words": words,
+        "settings": settings,
+        "shared": shared,
+        "outcomes": outcome_table(conditions),
+        "runs": runs_table(results),
+        "groups": [
+            (f"plots-{number}", heading, [plot for plot in plots if plot.group == heading])
+            for number, heading in enumerate(dict.fromkeys(plot.group for plot in plots), 1)
+        ],
+        "masonry": UPDATES,
+        "outcome_counts": Counter(verdict.outcome for verdict in words.verdicts if verdict.outcome),
+        "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
+        "columns": COLUMNS,
+        "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},
+        "svg": {plot.name: Markup(plot.svg) for plot in plots},  # ours; names in it are escaped by matplotlib
+        "light": {name: colour for colour, (name, _) in VARIABLES.items()},
+        "dark": dict(VARIABLES.values()),
+        "font": Markup(FONT),
+        "version": __version__,
+    }
+    return environment(markup=True).get_template("report.html").render(filled)

@@ -1,0 +1,1 @@
+"""How probable, and how good, translations are."""

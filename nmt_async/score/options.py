@@ -1,0 +1,132 @@
+"""The options of ``score``: pairs of lines, n-best lists, or a corpus to filter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from nmt_async.errors import UserError, shown
+from nmt_async.options import GIVEN, NOT_GIVEN, check_together, option
+from nmt_async.score.scoring import SCORES, ScoringOptions
+from nmt_async.search.ensemble import Weights
+from nmt_async.translate.formats import FORMATS
+
+FILES = "Files"
+N_BEST = "N-best lists"
+FILTER = "Filtering"
+
+SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
+"""Marian's: per pair, per subword, of all; in nats but for the last."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ScoringOptions):
+    """The options of score."""
+
+    source: Path | None = option(
+        None, "Text in the source language, plain, gzip or zstd; - for standard input.",
+        group=FILES, flags=("--source", "-s"), metavar="FILE",
+    )  # fmt: skip
+    target: Path | None = option(
+        None, "Its translation, line by line, or with --n-best a list of hypotheses.",
+        group=FILES, flags=("--target", "-t"), metavar="FILE",
+    )  # fmt: skip
+    output: Path | None = option(
+        None, "Where the scores go (else standard output).", group=FILES, flags=("--output", "-o"), metavar="FILE"
+    )
+    strict: bool = option(
+        False, "Refuse a line that is not UTF-8; else what cannot be read becomes U+FFFD, with a warning.",
+        group=FILES, flags=("--strict",),
+    )  # fmt: skip
+    target_pieces: bool = option(
+        False, "The target's lines are subwords, with spaces between, as translate --word-scores gives them.",
+        group=FILES, flags=("--target-pieces",), only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
+    )  # fmt: skip
+    format: str = option(
+        "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
+        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
+    )  # fmt: skip
+    model_weights: Weights | None = option(
+        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
+        metavar="LIST", parse=Weights.parse,
+    )  # fmt: skip
+    word_scores: bool = option(
+        False, "Print subwords and the log-probability of each and of the end mark.",
+        group=SCORES, flags=("--word-scores",),
+        only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN, "summary": NOT_GIVEN},
+    )  # fmt: skip
+    summary: str | None = option(
+        None, "Print one figure for all pairs instead, in nats but for perplexity.",
+        group=SCORES, choices=SUMMARY_NAMES, only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
+    )  # fmt: skip
+    n_best: bool = option(
+        False, "Score the hypotheses of an n-best list in Marian's form, NUMBER ||| TEXT ||| FEATURES ||| SCORE.",
+        group=N_BEST, flags=("--n-best",), only_with={"backward": NOT_GIVEN},
+    )  # fmt: skip
+    n_best_feature: str = option(
+        "Score", "Name of the feature that is added to the list.", group=N_BEST, only_with={"n_best": GIVEN}
+    )
+    weights: tuple[str, ...] = option(
+        (), "Rank hypotheses anew by the sum of these features, FEATURE=WEIGHT, each with an option of its own.",
+        group=N_BEST, flags=("--weights",), metavar="FEATURE=WEIGHT", only_with={"n_best": GIVEN},
+        hint="weights of models are --model-weights",
+    )  # fmt: skip
+    backward: Path | None = option(
+        None, "Model from target to source: scores are dual conditional cross-entropy (Junczys-Dowmunt 2018), 0 to 1.",
+        group=FILTER, metavar="RUN",
+    )  # fmt: skip
+    threshold: float | None = option(
+        None, "Keep pairs with at least this dual score.", group=FILTER,
+        only_with={"backward": GIVEN, "best_share": NOT_GIVEN},
+    )  # fmt: skip
+    best_share: float | None = option(
+        None, "Keep this share of the pairs, 0.5 for the better half.", group=FILTER, only_with={"backward": GIVEN}
+    )
+    kept_source: Path | None = option(
+        None, "Where the sources of kept pairs go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+    )
+    kept_target: Path | None = option(
+        None, "Where their targets go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+    )
+
+    def __post_init__(self) -> None:
+        check_together(self)
+        super().__post_init__()
+        if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
+            raise UserError(f"--threshold: {self.threshold:g} is not above 0 and at most 1, as dual scores are.")
+        if self.best_share is not None and not 0.0 < self.best_share <= 1.0:
+            raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
+        if self.n_best_feature.split() != [self.n_best_feature] or any(sign in self.n_best_feature for sign in "=|"):
+            raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is no word without =, | and spaces.")
+        kept = [self.kept_source, self.kept_target]
+        if (self.filters and None in kept) or (not self.filters and kept != [None, None]):
+            raise UserError(
+                "filtering needs --threshold or --best-share, and --kept-source and --kept-target for what is kept."
+            )
+        written = [path.absolute() for path in (self.output, *kept) if path is not None]
+        if len(set(written)) < len(written):
+            raise UserError("--output, --kept-source and --kept-target name one file twice; give each its own.")
+
+    @property
+    def filters(self) -> bool:
+        """Whether pairs are chosen."""
+        return self.threshold is not None or self.best_share is not None
+
+    @property
+    def feature_weights(self) -> dict[str, float]:
+        """The weights by feature.
+
+        Raises:
+            UserError: one is not in the form.
+        """
+        found = {}
+        for written in self.weights:
+            name, _, weight = written.rpartition("=")
+            try:
+                found[name.rstrip("=")] = float(weight)
+                if not name.rstrip("=") or not math.isfinite(float(weight)):
+                    raise ValueError
+            except ValueError:
+                raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None
+        return found

@@ -1,0 +1,1 @@
+"""Lines to lines: files, batches, engines and processes around a search."""

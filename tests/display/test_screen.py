@@ -1,0 +1,79 @@
+"""The screen, drawn without a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import midway, title, trained
+from rich.console import Console
+
+from nmt_async.display.screen import clock, render
+from nmt_async.display.state import DisplayState
+
+
+def drawn(state: DisplayState, width: int = 80, height: int = 24) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, color_system=None, _environ={})
+    console.print(render(state))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_screen_tells_the_run_its_figures_and_its_troubles() -> None:
+    text = "\n".join(drawn(midway()))
+    for part in (
+        "demo", "6.56 M parameters", "hybrid, 2 pushes an update", "2 workers on cpu", " 50% of 1k", "4:10 left",
+        "500", "50.6 M", "3.33e-04", "1.57", "2,602", "2,768", "2,022", "1.0000", "mean 0.49, max 1", "51%", "49%",
+        "worker 0", "mean 4%", "cross-entropy", "2.0000", "7.39", "31.50", "54.25", "★ best", "stalled 1",
+        "going on after update 0", "warning: the disk is almost full",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "█×" in text
+
+
+@given(
+    st.integers(40, 200), st.integers(4, 60), st.integers(1, 40),
+    st.dictionaries(st.integers(0, 200), st.integers(1, 9), min_size=1, max_size=5),
+)  # fmt: skip
+@settings(deadline=None, max_examples=40)
+def test_the_screen_stays_within_the_terminal(width: int, height: int, workers: int, ages: dict[int, int]) -> None:
+    rows = drawn(midway(workers, ages), width, height)
+    assert len(rows) < height
+    assert max(map(len, rows)) <= width
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (120, 40)])
+def test_every_part_has_its_place_on_a_common_terminal(width: int, height: int) -> None:
+    text = "\n".join(drawn(midway(), width, height))
+    for part in ("staleness", "waiting for work", "validation", "stalled 1", "almost full", "loss"):
+        assert part in text
+
+
+def test_the_figures_stand_still_while_their_values_come() -> None:
+    state = DisplayState().begun(title())
+    before, after = drawn(state.progressed(0.0, 0)), drawn(state.progressed(0.1, 100).trained(trained(100)))
+    for name in ("learning rate", "target tokens/s", "staleness", "loss"):
+        assert [(row, line.index(name)) for row, line in enumerate(before) if name in line] == [
+            (row, line.index(name)) for row, line in enumerate(after) if name in line
+        ]
+
+
+def test_a_run_that_has_not_begun_or_has_no_end_has_a_screen_too() -> None:
+    assert "getting ready" in "\n".join(drawn(DisplayState()))
+    assert "until stopped" in "\n".join(drawn(DisplayState().begun(title()).progressed(None, 3)))
+
+
+def test_many_workers_are_those_that_wait_the_most_and_the_mean_of_the_others() -> None:
+    text = "\n".join(drawn(midway(workers=16), 80, 40))
+    assert "worker 15" in text
+    assert "11 others" in text
+    assert "worker 3" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(7.9, "0:07"), (754, "12:34"), (3723, "1:02:03"), (86400 * 3 + 4, "3 d 0:00:04")]
+)
+def test_time_reads_as_on_a_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
