@@ -20,7 +20,7 @@ from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
 from nmt_async.model.linear import packs_model
 from nmt_async.options import option
-from nmt_async.translate.text_file import TextFile
+from nmt_async.translate.lines import TextFile
 
 GROUP = "Measurement"
 YARDSTICK = "by-hand"

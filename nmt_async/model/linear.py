@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PRECISIONS = ("float32", "int8")
-
 ROWS = 256
 """Rows of a product that a layout is chosen for; products of any number can be computed with it."""
 

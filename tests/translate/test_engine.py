@@ -15,11 +15,13 @@ from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.model.transformer import Transformer
+from nmt_async.options import flag_of
 from nmt_async.search.beam import beam_search
-from nmt_async.search.options import Scores, Search
+from nmt_async.search.options import SamplingMethod, Search, SearchOptions
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import UNKNOWN
-from nmt_async.translate.engine import NOT_UNDERSTOOD, engine_named
+from nmt_async.translate.engine import UNDERSTOOD, engine_named
+from nmt_async.translate.formats import Scores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
@@ -92,11 +94,20 @@ def test_greedy_search_is_the_same_without_our_own(loaded, sentences, factor):
 
 
 def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
-    found = list(translator(loaded, "ctranslate2", wanted=3, beam_size=3).translate(sentences[:5]))
-    for translation in found:
-        scores = [candidate.normalised for candidate in translation.n_best]
+    options = DecodingOptions(beam_size=3)
+    engine = engine_named("ctranslate2", loaded, options.search(3), CPU, pytest.fail)
+    rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:12]), key=len, reverse=True)
+    source, lengths = pad(rows)
+    with torch.inference_mode():
+        ours = beam_search(loaded.model, source, lengths, options.search(3))
+    pairs = [(a, b) for a, b in zip(ours, engine([rows]), strict=True) if b]  # the others are left for torch to search
+    assert len(pairs) >= 6
+    for _, theirs in pairs:
+        scores = [hypothesis.normalised for hypothesis in theirs]
         assert len(scores) == 3
         assert scores == sorted(scores, reverse=True)
+    same = sum({one.ids for one in a} & {one.ids for one in b} != set() for a, b in pairs)
+    assert same >= len(pairs) - 1  # where <unk> is likely, it has a place in CTranslate2's beam
 
 
 def test_scores_of_subwords_come_where_they_are_asked_for(loaded, sentences):
@@ -136,9 +147,11 @@ def test_a_model_or_option_that_does_not_fit_is_refused_or_auto_falls_back(loade
     assert engine_named("auto", simpler, Search(), CPU, said.append) is None
     assert said[1].endswith("CTranslate2's decoders have self-attention, and this model's has an SSRU.")
 
-    for field, flag in NOT_UNDERSTOOD.items():
+    others = [field for field in dataclasses.fields(SearchOptions) if field.name not in UNDERSTOOD]
+    for name, flag in {"alignment": "--alignment", **{field.name: flag_of(field) for field in others}}.items():
+        search = Search(**{name: SamplingMethod() if name == "output_sampling" else 2})
         with pytest.raises(UserError, match=f"{flag} is unknown there, or means something else; give --engine torch"):
-            engine_named("ctranslate2", loaded, dataclasses.replace(Search(), **{field: 2}), CPU, pytest.fail)
+            engine_named("ctranslate2", loaded, search, CPU, pytest.fail)
     with pytest.raises(UserError, match="--precision int8: only Transformers, on a CPU"):
         LineTranslator(recurrent.model, vocabulary, vocabulary, DecodingOptions(precision="int8"), CPU)
 
