@@ -16,7 +16,7 @@ from nmt_async.decoding.options import DecodingOptions
 from nmt_async.decoding.sampling import sample
 from nmt_async.errors import UserError
 from nmt_async.model.decoder_state import TranslationModel, evaluating
-from nmt_async.model.linear import packed, packs_model
+from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.text.batch import END, pad
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -109,10 +109,8 @@ class LineTranslator:
         self.device = device
         self.warn = warn
         self.engine = engine
-        if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
-            raise UserError(
-                f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
-            )
+        if options.precision == "int8" and engine is None and (reason := not_in_int8(self.model)) is not None:
+            raise UserError(f"--precision int8: {reason}; leave it out.")
 
     def translate(
         self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None

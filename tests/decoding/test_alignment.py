@@ -16,6 +16,8 @@ from nmt_async.errors import UserError
 from nmt_async.model import conditional
 from nmt_async.text.batch import END, Batch, pad
 
+pytestmark = pytest.mark.numeric
+
 SEARCH = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True)
 
 

@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from nmt_async.decoding.beam import Search
 from nmt_async.text.batch import END, UNKNOWN
 
+pytestmark = pytest.mark.numeric
+
 FINITE = st.integers(1, 6).flatmap(
     lambda beam_size: st.builds(
         Search,

@@ -23,6 +23,8 @@ from nmt_async.errors import UserError
 from nmt_async.text.batch import END, Batch, pad
 from nmt_async.text.vocabulary import train_vocabulary
 
+pytestmark = pytest.mark.numeric
+
 SEARCH = Search(4, 0.6, 1.0, 3, wanted=4)
 
 

@@ -16,6 +16,8 @@ from nmt_async.decoding.sampling_method import SamplingMethod
 from nmt_async.errors import UserError
 from nmt_async.text.batch import END
 
+pytestmark = pytest.mark.numeric
+
 FULL = SamplingMethod()
 SHORT = Search(beam_size=3, max_length_factor=1.0, extra_length=4, wanted=3, sampling=FULL)
 

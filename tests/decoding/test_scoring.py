@@ -15,6 +15,8 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.text.batch import END
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

@@ -13,6 +13,8 @@ from nmt_async.export.agreement import compared
 from nmt_async.export.huggingface import export_huggingface
 from nmt_async.export.programs import by_transformers
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def exported(saved, trained, tmp_path):

@@ -16,6 +16,8 @@ from nmt_async.model.recurrent import RecurrentModel
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.batch import Batch, pad
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=5)
 
 
