@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from nmt_async.model.flat import FlatLayout
 from torch import Tensor
 from training_runs import run_small
 
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Push
 from nmt_async.sync.rules import rule_for
