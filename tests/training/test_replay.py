@@ -14,7 +14,7 @@ from nmt_async.cli.main import run as run_command
 from safetensors.torch import load_file, save_file
 from training_runs import PATIENCE, prepare_small, reports_of, run_small, start_typed, until
 
-from nmt_async.checksums import SUMS, note_hashes, noted_hashes, sha256_of
+from nmt_async.checksums import note_hashes, noted_hashes, sha256_of
 from nmt_async.training.journal_file import SITTINGS, read_sittings
 
 SETTINGS = {"workers": 2, "accumulate": 3, "save_freq": "4", "valid_freq": "6", "exponential_smoothing": 0.01}
