@@ -25,6 +25,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child, children
 from nmt_async.quantity import parse_quantity
+from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Event, effective
 from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.text.options import PrepareOptions
@@ -176,6 +177,12 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < limit, f"waited in vain for {what}"
         time.sleep(0.02)
+
+
+def reports_of(run: Path) -> int:
+    """How many figures the run has written."""
+    path = run / "metrics.jsonl"
+    return len(read_json_lines(path)) if path.exists() else 0
 
 
 def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes: Any) -> subprocess.Popen[str]:

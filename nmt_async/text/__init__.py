@@ -1,1 +1,1 @@
-"""From raw text to token batches: corpora, cleaning, vocabularies, token store, batch plan, dispatcher."""
+"""From raw text to token batches: corpora, cleaning, vocabularies, token store, batch plan."""

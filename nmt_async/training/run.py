@@ -191,6 +191,7 @@ class Run:
             RunFailure: workers died again and again, or too many batches were set aside.
         """
         options = self.options
+        self._guarded("removing what noted the end before", self.folder.begins)
         report, save, validate = (
             Every(quantity, self.moment) for quantity in (options.disp_freq, options.save_freq, options.valid_freq)
         )

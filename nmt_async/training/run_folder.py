@@ -80,7 +80,6 @@ class RunFolder:
 
     def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
         path = self.path
-        (path / OUTCOME).unlink(missing_ok=True)  # of the sitting before; this one has not ended
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
             _copied(data.source_vocabulary.path, path / "source.model"),
@@ -96,6 +95,10 @@ class RunFolder:
             OSError: it was removed, moved or unmounted, or another lies in its place.
         """
         self._held.check()
+
+    def begins(self) -> None:
+        """Training begins: how the sitting before ended is not how this one did."""
+        (self.path / OUTCOME).unlink(missing_ok=True)
 
     def ended(self, ending: Ending, reason: str) -> None:
         """Notes how training ended, for programs to read.
