@@ -24,8 +24,7 @@ from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import Diverged, UserError
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
+from nmt_async.model import FlatLayout, ModelConfiguration
 from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
 
 

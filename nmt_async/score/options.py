@@ -9,8 +9,7 @@ from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
-from nmt_async.search.options import Weights
-from nmt_async.search.penalties import Penalties
+from nmt_async.search import Penalties, Weights
 from nmt_async.translate.formats import FORMATS
 from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 

@@ -22,13 +22,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.checkpoints import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
-from nmt_async.model.translation_model import TranslationModel
+from nmt_async.model import TranslationModel
 from nmt_async.options import flag_of, is_given
-from nmt_async.search.options import Search, SearchOptions
-from nmt_async.search.trace import Hypothesis
+from nmt_async.search import Hypothesis, Search, SearchOptions
 from nmt_async.text.vocabulary import END, UNKNOWN
 from nmt_async.translate.formats import Scores
 

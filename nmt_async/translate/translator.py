@@ -18,11 +18,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import packed, packs_model
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.options import check_together
-from nmt_async.search.beam import beam_search
-from nmt_async.search.ensemble import ModelPath, load_models
-from nmt_async.search.options import Weights
-from nmt_async.search.sampling import sample
-from nmt_async.search.trace import Hypothesis
+from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine, engine_named
