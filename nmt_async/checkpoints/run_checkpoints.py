@@ -1,4 +1,4 @@
-"""Checkpoints: a model folder with the whole state of training beside it.
+"""The checkpoints of a run: each is a model folder with the whole state of training beside the model.
 
 ``checkpoints/step-N`` holds what ``translate`` needs and the state that resuming needs (``training_state``);
 ``checkpoints/best-N`` holds a model only. A folder is written under another name, flushed to the disk and renamed;

@@ -43,7 +43,7 @@ from nmt_async.text.prepared import (
     read_manifest,
 )  # fmt: skip
 from nmt_async.text.spool import Spool, spool_training, spool_validation
-from nmt_async.text.store import StoreWriter
+from nmt_async.text.token_store import StoreWriter
 from nmt_async.text.vocabulary import UNKNOWN, Vocabulary, sample_lines, train_vocabulary
 from nmt_async.writing import built_whole
 

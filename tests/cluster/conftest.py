@@ -24,7 +24,7 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore
-from nmt_async.text.store import StoreWriter
+from nmt_async.text.token_store import StoreWriter
 
 VOCABULARY = 13
 SEED = 5
