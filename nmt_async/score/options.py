@@ -90,7 +90,10 @@ class ScoreOptions(ScoringOptions):
     )  # fmt: skip
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
-        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
+        group=SCORES, choices=FORMATS, only_with=(
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "kept_source": NOT_GIVEN},
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "output": GIVEN},
+        ),
     )  # fmt: skip
     model_weights: Weights | None = option(
         None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
@@ -187,7 +190,7 @@ class EvaluateOptions(DecodingOptions):
     )  # fmt: skip
     hypothesis: Path | None = option(
         None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
-        only_with={field.name: NOT_GIVEN for field in dataclasses.fields(DecodingOptions)},
+        excludes=[field.name for field in dataclasses.fields(DecodingOptions)],
     )  # fmt: skip
     source: Path | None = option(
         None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
