@@ -13,7 +13,7 @@ from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
     from nmt_async.translate.files import translate_files
-    from nmt_async.translate.formats import AlignmentForm, Printed, Scores
+    from nmt_async.translate.formats import AlignmentForm, Printed, WantedScores
     from nmt_async.translate.options import ComputingOptions, DecodingOptions, TranslateOptions
     from nmt_async.translate.translator import Candidate, LineTranslator, Translation, Translator
 
@@ -24,10 +24,10 @@ __all__ = [
     "DecodingOptions",
     "LineTranslator",
     "Printed",
-    "Scores",
     "TranslateOptions",
     "Translation",
     "Translator",
+    "WantedScores",
     "translate_files",
 ]
 
@@ -35,7 +35,7 @@ __getattr__, __dir__ = named_in(
     __name__,
     {
         "translate_files": "files",
-        **dict.fromkeys(("AlignmentForm", "Printed", "Scores"), "formats"),
+        **dict.fromkeys(("AlignmentForm", "Printed", "WantedScores"), "formats"),
         **dict.fromkeys(("ComputingOptions", "DecodingOptions", "TranslateOptions"), "options"),
         **dict.fromkeys(("Candidate", "LineTranslator", "Translation", "Translator"), "translator"),
     },

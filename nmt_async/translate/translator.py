@@ -22,7 +22,7 @@ from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_m
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine, engine_named
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.lines import checked_lines, one_line, warn_on_stderr, windows
 from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions
 
@@ -287,7 +287,7 @@ class Translator:
         options: DecodingOptions,
         n_best: int = 1,
         alignment: bool = False,
-        scores: Scores = Scores.OF_SUBWORDS,
+        scores: WantedScores = WantedScores.OF_SUBWORDS,
     ) -> LineTranslator:
         """What translates lines with these options (its device, threads and weights are the translator's).
 
