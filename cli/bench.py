@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from nmt_async.bench.agreement import Agreement, Compared
 from nmt_async.bench.throughput import BOUND, BenchOptions, Measured, Result, measure
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nmt_async.bench.decode import YARDSTICK, DecodeBenchOptions, DecodeResult, measure_decoding
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 

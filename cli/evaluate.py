@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.progress import progress_for
 from nmt_async.score.evaluation import Score, evaluate
 from nmt_async.score.options import EvaluateOptions
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 

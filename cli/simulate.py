@@ -14,8 +14,8 @@ from rich.table import Table
 from nmt_async.formatting import number, percent, short_count
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.planning.simulation import Prediction, predictions
+from nmt_async.progress import progress_for
 from nmt_async.report.planning import write_predictions
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 

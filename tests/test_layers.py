@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {"checksums", "errors", "formatting", "lazy", "options", "quantity", "reading", "writing"}
+ANYWHERE = {
+    "checksums", "errors", "formatting", "lazy", "options", "progress", "quantity", "reading", "writing",
+}  # fmt: skip
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}

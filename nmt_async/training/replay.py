@@ -27,13 +27,13 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import option
+from nmt_async.progress import Progress
 from nmt_async.reading import read_object
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.text.progress import Progress
 from nmt_async.training.initial import first_model
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, environment, read_journal, read_sittings
 from nmt_async.training.memory import buffers_needed

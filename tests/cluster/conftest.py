@@ -23,7 +23,7 @@ from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore
-from nmt_async.text.store import StoreWriter
+from nmt_async.text.token_store import StoreWriter
 
 VOCABULARY = 13
 SEED = 5
