@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.display.study import study_display
 from nmt_async.report.canvas import require_matplotlib
 from nmt_async.report.comparison import batch_note
 from nmt_async.report.one_study import words_of
 from nmt_async.report.write import write_report
-from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder
 from nmt_async.study.modes import CompareOptions, settings_of
 from nmt_async.study.rescaling import unscaled_settings

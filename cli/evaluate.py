@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.score.evaluation import EvaluateOptions, evaluate
-from nmt_async.score.scores import Score
+from nmt_async.score.evaluation import Score, evaluate
+from nmt_async.score.options import EvaluateOptions
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions

@@ -15,12 +15,11 @@ from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.planning.options import SimulateOptions
-from nmt_async.score.evaluation import EvaluateOptions
-from nmt_async.score.options import ScoreOptions
+from nmt_async.score.options import EvaluateOptions, ScoreOptions
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
-from nmt_async.translate.files import TranslateOptions
+from nmt_async.translate.options import TranslateOptions
 
 from . import (
     average,

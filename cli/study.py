@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.display.study import study_display
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
 from nmt_async.report.canvas import require_matplotlib
@@ -16,7 +17,6 @@ from nmt_async.report.write import write_report
 from nmt_async.study.claims import read_claims
 from nmt_async.study.conditions import by_condition
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.display import study_display
 from nmt_async.study.folder import StudyFolder, check_names
 from nmt_async.study.runner import run_all, side_by_side
 from nmt_async.study.verdicts import judge

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from nmt_async.text.progress import progress_for
-from nmt_async.translate.files import FILES, PRINTED, TranslateOptions, translate_files
+from nmt_async.translate.files import translate_files
+from nmt_async.translate.options import FILES, PRINTED, TranslateOptions
 
 from .declare import CommonOptions
 

@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nmt_async.errors import RunFailure, UserError
-    from nmt_async.score.scoring import Scored
-    from nmt_async.translate.api import Scorer, Translator
-    from nmt_async.translate.translator import Candidate, Translation
+    from nmt_async.score.scorer import Scored, Scorer
+    from nmt_async.translate.translator import Candidate, Translation, Translator
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Translator": "translate.api",
-    "Scorer": "translate.api",
+    "Translator": "translate.translator",
+    "Scorer": "score.scorer",
     "Translation": "translate.translator",
     "Candidate": "translate.translator",
-    "Scored": "score.scoring",
+    "Scored": "score.scorer",
     "UserError": "errors",
     "RunFailure": "errors",
 }

@@ -20,9 +20,9 @@ from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.process.child import Child
-from nmt_async.search.options import Scores
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
+from nmt_async.translate.formats import Scores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
@@ -87,7 +87,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )
             if job.length is not None:
-                self[beam].search = replace(search, max_length_factor=0.0, extra_length=job.length)
+                self[beam].search = replace(search, max_length_factor=1000.0, max_target_length=job.length)
             return self[beam]
 
     translators = Translators()

@@ -16,6 +16,8 @@ GROUP = "Model"
 
 MODELS = ("transformer", "rnn")
 MARIANS_NAMES = {"s2s": "rnn"}
+PRECISIONS = ("float32", "int8")
+"""Of the numbers that decoding multiplies matrices in; see `nmt_async.model.linear`."""
 DECODER_AUTOREG = ("self-attention", "ssru")
 OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
                 "decoder_autoreg": "transformer", "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip

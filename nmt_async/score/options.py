@@ -1,23 +1,67 @@
-"""The options of ``score``: pairs of lines, n-best lists, or a corpus to filter."""
+"""The options of scoring: of `Scorer`, and of the commands ``score`` and ``evaluate``. Nothing here needs torch."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import GIVEN, NOT_GIVEN, check_together, option
-from nmt_async.score.scoring import SCORES, ScoringOptions
-from nmt_async.search.ensemble import Weights
+from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
+from nmt_async.search.options import Weights
+from nmt_async.search.penalties import Penalties
 from nmt_async.translate.formats import FORMATS
+from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 
-FILES = "Files"
+SCORES = "Scores"
+SCORING = "Scoring"
 N_BEST = "N-best lists"
 FILTER = "Filtering"
 
 SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
 """Marian's: per pair, per subword, of all; in nats but for the last."""
+
+
+OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
+"""Where scores are printed with their penalties; all else goes by log-probabilities."""
+
+
+@dataclass(frozen=True)
+class ScoringOptions(ComputingOptions):
+    """How pairs are scored.
+
+    Raises:
+        UserError: a value that makes no sense.
+    """
+
+    normalize: float = option(
+        0.0, "Exponent of the length by which the normalised score is divided; 0 for none.",
+        group=SCORES, flags=("--normalize", "-n"), only_with=OF_EACH_PAIR,
+    )  # fmt: skip
+    word_penalty: float = option(
+        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES,
+        only_with=OF_EACH_PAIR,
+    )  # fmt: skip
+    max_length: int = option(
+        512, "Longest source in subwords, end mark counted, and a fourth of the longest target; a longer one is cut "
+        "there, with a warning.", group=SCORES,
+    )  # fmt: skip
+    mini_batch_words: int = option(
+        2048, "Subwords of either side computed at once, padding counted; bounds memory.",
+        group=COMPUTING,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.penalties.check()
+        if self.max_length < 2:
+            raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
+
+    @property
+    def penalties(self) -> Penalties:
+        """What makes the normalised score of the score."""
+        return Penalties(self.normalize, self.word_penalty)
 
 
 @dataclass(frozen=True)
@@ -45,7 +89,10 @@ class ScoreOptions(ScoringOptions):
     )  # fmt: skip
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
-        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
+        group=SCORES, choices=FORMATS, only_with=(
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "kept_source": NOT_GIVEN},
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "output": GIVEN},
+        ),
     )  # fmt: skip
     model_weights: Weights | None = option(
         None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
@@ -130,3 +177,34 @@ class ScoreOptions(ScoringOptions):
             except ValueError:
                 raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None
         return found
+
+
+RANKING = ("beam_size", "normalize", "word_penalty")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(DecodingOptions):
+    """The options of evaluate."""
+
+    reference: Path | None = option(
+        None, "The correct translation, plain, gzip or zstd.", group=SCORING, flags=("--reference", "-r"),
+        metavar="FILE",
+    )  # fmt: skip
+    hypothesis: Path | None = option(
+        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
+        excludes=[field.name for field in dataclasses.fields(DecodingOptions)],
+    )  # fmt: skip
+    source: Path | None = option(
+        None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
+    )
+    bootstrap: int = option(1000, "Samples for the confidence intervals; 0 for no intervals.", group=SCORING)
+    json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_sampling is not None:  # one sample of each line, which nothing ranks
+            for field in dataclasses.fields(self):
+                if field.name in RANKING and is_given(field, getattr(self, field.name)):
+                    raise UserError(f"{flag_of(field)} means nothing with --output-sampling; leave it out.")
+        if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
+            raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")

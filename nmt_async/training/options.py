@@ -102,21 +102,22 @@ class OptimizerOptions:
         Raises:
             UserError: linear or cosine decay without an end, or inverse square root without a warm-up to begin at.
         """
-        end = self.lr_decay_end
         if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount:
             raise UserError(
                 "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by, so that the rate would stay; give a "
                 "warm-up, or --lr-decay none."
             )
-        if self.lr_decay in ("linear", "cosine") and end is None:
-            if stop_after is None or stop_after.unit in ("hours", "minutes"):
+        end = None
+        if self.lr_decay in ("linear", "cosine"):
+            end = self.lr_decay_end or stop_after
+            if end is None or end.unit in ("hours", "minutes"):
                 raise UserError(
                     f"--lr-decay {self.lr_decay} needs --lr-decay-end, or a --stop-after in updates, tokens or epochs."
                 )
-            end = stop_after
         span = Span(end.amount, end.unit) if end else None
         warmup = Span(self.lr_warmup.amount, self.lr_warmup.unit)
-        return Schedule(self.learn_rate, warmup, self.lr_decay, span, self.lr_floor)
+        floor = 0.0 if self.lr_decay == "none" else self.lr_floor
+        return Schedule(self.learn_rate, warmup, self.lr_decay, span, floor)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from nmt_async.model.translation_model import TranslationModel
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import LONGEST_STEP, Watchdog, Watched
-from nmt_async.score.scores import corpus_scores
+from nmt_async.score.evaluation import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData

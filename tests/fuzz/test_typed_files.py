@@ -21,7 +21,7 @@ from nmt_async.study.declaration import read_declaration
 from nmt_async.study.modes import CompareOptions
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
-from nmt_async.translate.files import TranslateOptions
+from nmt_async.translate.options import TranslateOptions
 
 CONFIGURATION = b"""\
 # of a run

@@ -139,3 +139,17 @@ def test_a_damaged_run_folder_is_named(small_data: Path, tmp_path: Path, name: s
     (tmp_path / "run" / name).write_text(content)
     with pytest.raises(UserError, match=rf"{name}.*the run cannot be resumed, choose another --out\.$"):
         begin(tmp_path / "run", small_data)
+
+
+def test_a_run_with_options_that_mean_nothing_is_resumed_without_them(small_data: Path, tmp_path: Path) -> None:
+    """They were accepted once, and the sentence that refuses them now says to leave them out."""
+    run, rest = tmp_path / "run", {"lr_decay": "none", "lr_warmup": "0"}
+    begin(run, small_data, **rest)
+    config = run / "config.yaml"
+    old = {"lr-decay": "inv-sqrt", "lr-decay-end": "9u", "lr-floor": 0.1}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | old))
+    with pytest.raises(UserError, match="--lr-warmup 0 leaves --lr-decay inv-sqrt nothing"):
+        begin(run, small_data, lr_warmup="0")
+    begin(run, small_data, **rest)
+    options = read_options(run)
+    assert (options.lr_decay, options.lr_decay_end, options.lr_floor) == ("none", None, 0.0)
