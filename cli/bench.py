@@ -14,6 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from nmt_async.bench.options import BOUND, BenchOptions
+from nmt_async.formatting import number, percent
 from nmt_async.text.progress import progress_for
 
 from . import bench_decode
@@ -58,7 +59,11 @@ def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     console.print(_table(measured.results))
     cost = measured.cost_of_simulating()
     if cost is not None:
-        console.print("simulated costs {:+.1%} of processor time and {:+.1%} of time over gradients".format(*cost))
+        console.print(
+            "simulated costs {} of processor time and {} of time over gradients".format(
+                *(percent(each, 1, signed=True) for each in cost)
+            )
+        )
     if measured.agreements:
         console.print(_agreement_table(measured.agreements))
 
@@ -84,8 +89,8 @@ def _table(results: list[Result]) -> Table:
     for title in ("target tokens/s", "lowest", "highest", f"of {BOUND}"):
         table.add_column(title, justify="right")
     for result in results:
-        figures = [f"{value:,.0f}" for value in (result.rate, min(result.rates), max(result.rates))]
-        table.add_row(result.name, *figures, "" if result.ratio is None else f"{result.ratio:.3f}")
+        figures = [number(value) for value in (result.rate, min(result.rates), max(result.rates))]
+        table.add_row(result.name, *figures, "" if result.ratio is None else number(result.ratio, 3))
     return table
 
 
@@ -106,8 +111,9 @@ def _agreement_table(agreements: list[Agreement]) -> Table:
         rate, waiting = agreement.tokens_per_second, agreement.waiting_share
         points = 100 * (waiting.predicted - waiting.measured)
         table.add_row(
-            agreement.name, f"{rate.predicted:,.0f}", f"{rate.measured:,.0f}", f"{rate.error:+.1%}",
-            f"{waiting.predicted:.2%}", f"{waiting.measured:.2%}", f"{points:+.2f}", f"{waiting.error:+.0%}",
+            agreement.name, number(rate.predicted), number(rate.measured), percent(rate.error, 1, signed=True),
+            percent(waiting.predicted, 2), percent(waiting.measured, 2), number(points, 2, signed=True),
+            percent(waiting.error, signed=True),
         )  # fmt: skip
     return table
 

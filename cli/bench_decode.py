@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
+from nmt_async.formatting import number, percent
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
@@ -53,12 +54,12 @@ def _table(results: list[DecodeResult]) -> Table:
     ):  # fmt: skip
         table.add_column(title, justify="right")
     for result in results:
-        figures = [f"{value:,.1f}" for value in (result.rate, min(result.rates), max(result.rates))]
+        figures = [number(value, 1) for value in (result.rate, min(result.rates), max(result.rates))]
         tokens = sorted(result.token_rates)[len(result.token_rates) // 2]
         table.add_row(
-            result.engine, str(result.beam_size), str(result.threads), *figures, f"{tokens:,.0f}",
-            "" if result.ratio is None else f"{result.ratio:.3f}",
-            "" if result.cpu_ratio is None else f"{result.cpu_ratio:.3f}",
-            "" if result.same is None else f"{result.same:.1%}",
+            result.engine, str(result.beam_size), str(result.threads), *figures, number(tokens),
+            "" if result.ratio is None else number(result.ratio, 3),
+            "" if result.cpu_ratio is None else number(result.cpu_ratio, 3),
+            "" if result.same is None else percent(result.same, 1),
         )  # fmt: skip
     return table

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nmt_async.formatting import number, percent, short_count
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.text.progress import progress_for
 
@@ -61,20 +62,13 @@ def _table(made: list[Prediction], profile: str) -> Table:
         "workers", "tokens/s", "speed-\nup", "waiting", "staleness\nmean", "\nmost", "effective\nbatch", "updates\n/s",
     ):  # fmt: skip
         table.add_column(title, justify="right", no_wrap=True)
-    for number, each in enumerate(made):
+    for place, each in enumerate(made):
         table.add_row(
-            each.mode if not number or made[number - 1].mode != each.mode else "",
-            str(each.workers), short(each.tokens_per_second), f"{each.speedup:.2f}", f"{each.waiting_share:.1%}",
-            f"{each.staleness_mean:.2f}", str(each.staleness_max), short(each.effective_batch),
+            each.mode if not place or made[place - 1].mode != each.mode else "",
+            str(each.workers), short_count(each.tokens_per_second), number(each.speedup, 2),
+            percent(each.waiting_share, 1), number(each.staleness_mean, 2), number(each.staleness_max),
+            short_count(each.effective_batch),
             f"{each.updates_per_second:.3g}",
-            end_section=number + 1 == len(made) or made[number + 1].mode != each.mode,
+            end_section=place + 1 == len(made) or made[place + 1].mode != each.mode,
         )  # fmt: skip
     return table
-
-
-def short(amount: float) -> str:
-    """``426.8k`` for 426,800: four digits and a factor of thousands."""
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if amount >= factor:
-            return f"{amount / factor:.4g}{letter}"
-    return f"{amount:.4g}"

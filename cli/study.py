@@ -48,13 +48,13 @@ OPTIONS = StudyOptions
 
 def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: Path) -> None:
     """Run a study's settings, several side by side, and report; what is finished is not run again."""
+    from nmt_async.display.study import study_display
     from nmt_async.report.canvas import require_matplotlib
     from nmt_async.report.one_study import words_of
     from nmt_async.report.write import write_report
     from nmt_async.study.claims import read_claims
     from nmt_async.study.conditions import by_condition
     from nmt_async.study.declaration import read_declaration
-    from nmt_async.study.display import study_display
     from nmt_async.study.folder import StudyFolder, check_names
     from nmt_async.study.runner import run_all, side_by_side
     from nmt_async.study.verdicts import judge

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {"checksums", "errors", "options", "quantity", "reading", "writing"}
+ANYWHERE = {"checksums", "errors", "formatting", "options", "quantity", "reading", "writing"}
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
@@ -37,7 +37,22 @@ MAY_IMPORT = {
     "doctor": BELOW_TRAINING | {"display", "training"},
     "cli": BELOW_TRAINING | {"display", "training", "planning", "bench", "study", "report", "doctor", "export"},
 }
-IMPURE = {"os", "sys", "time", "threading", "multiprocessing", "subprocess", "pathlib", "signal", "socket"}
+IMPURE = {
+    "os", "sys", "time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "subprocess", "signal",
+    "socket", "select", "selectors", "fcntl", "pathlib", "io", "mmap", "tempfile", "shutil", "glob", "ctypes", "random",
+    "secrets", "logging",
+}  # fmt: skip
+"""Modules that reach processes, clocks, files, devices or random numbers that everybody shares."""
+
+IMPURE_PARTS = {"cuda", "distributed", "multiprocessing", "memmap", "random"}
+"""Attributes that do, of torch and numpy."""
+
+IMPURE_CALLS = {
+    "open", "print", "input", "device", "save", "load", "from_file", "fromfile", "tofile", "savez",
+    "savez_compressed", "savetxt", "loadtxt", "genfromtxt", "manual_seed", "set_num_threads", "set_default_device",
+}  # fmt: skip
+RANDOM_CALLS = {"rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal"}
+"""Functions that draw from the generator that everybody shares, unless they are given one."""
 
 
 def sources() -> list[Path]:
@@ -86,15 +101,20 @@ def forbidden_imports(path: Path, tree: ast.Module) -> list[str]:
 
 
 def impurities(tree: ast.Module, path: Path) -> list[str]:
-    """What reaches outside tensors: imports, files, a device other than that of a tensor at hand."""
+    """What reaches outside tensors: imports, files, shared random numbers, a device other than a tensor's at hand."""
     found = [name for name in imports_of(path, tree) if name.split(".")[0] in IMPURE]
-    found += [name for name in imports_of(path, tree) if name.startswith("torch.") and name.split(".")[1] in IMPURE]
+    found += [
+        name
+        for name in imports_of(path, tree)
+        if name.split(".")[0] in ("torch", "numpy") and IMPURE_PARTS.intersection(name.split(".")[1:])
+    ]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "cuda":
-            found.append(f"line {node.lineno}: .cuda")
+        if isinstance(node, ast.Attribute) and node.attr in IMPURE_PARTS:
+            found.append(f"line {node.lineno}: .{node.attr}")
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("open", "device"):
+            given = {keyword.arg for keyword in node.keywords}
+            if called in IMPURE_CALLS or (called.rstrip("_") in RANDOM_CALLS and "generator" not in given):
                 found.append(f"line {node.lineno}: {called}()")
             if called == "to" and any(isinstance(argument, ast.Constant) for argument in node.args):
                 found.append(f"line {node.lineno}: .to a device")
@@ -149,7 +169,7 @@ def test_a_downward_import_is_allowed(path: str, line: str) -> None:
 
 
 def test_the_device_of_a_tensor_at_hand_is_no_choice() -> None:
-    line = "y = torch.zeros(3, device=x.device).to(x.dtype)"
+    line = "y = torch.zeros(3, device=x.device).to(x.dtype) + torch.rand(3, generator=g)"
     assert impurities(ast.parse(line), Path("nmt_async/sync/server.py")) == []
 
 
@@ -157,7 +177,10 @@ def test_the_device_of_a_tensor_at_hand_is_no_choice() -> None:
     "line",
     ["import os.path", "from time import monotonic", "import torch.multiprocessing", "x = x.cuda()",
      "torch.zeros(3, device='cpu')", "torch.zeros(3, device=best)", "torch.device('cpu')", "x.to('cpu')",
-     "open('file')"],
+     "open('file')", "import mmap", "import io", "from io import BytesIO", "import random", "import torch.distributed",
+     "from torch import distributed", "torch.distributed.all_reduce(x)", "from numpy import memmap", "np.memmap('f')",
+     "np.random.rand(3)", "np.load('f')", "x.tofile('f')", "np.fromfile('f')", "torch.save(x, 'f')", "torch.load('f')",
+     "torch.manual_seed(1)", "torch.rand(3)", "x.normal_()", "torch.multiprocessing.spawn(f)", "print(x)"],
 )  # fmt: skip
 def test_an_impurity_is_found(line: str) -> None:
     assert impurities(ast.parse(line), Path("nmt_async/sync/server.py"))

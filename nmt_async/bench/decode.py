@@ -19,7 +19,7 @@ from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
-from nmt_async.model.linear import packs_model
+from nmt_async.model.linear import not_in_int8
 from nmt_async.translate.lines import TextFile
 
 
@@ -119,8 +119,8 @@ def _possible(options: DecodeBenchOptions, loaded: LoadedModel) -> tuple[list[st
     for name in dict.fromkeys(options.engines):
         if not name.startswith("torch") and reason is not None:
             notes.append(f"{name} is left out: CTranslate2 is needed, but {reason}.")
-        elif name == "torch-int8" and not packs_model(loaded.model, "int8"):
-            notes.append(f"{name} is left out: only Transformers compute in it.")
+        elif name == "torch-int8" and (unfit := not_in_int8(loaded.model)) is not None:
+            notes.append(f"{name} is left out: {unfit}.")
         elif name == "ctranslate2" and options.length is not None:
             notes.append(f"{name} is left out: what reaches its longest length there is translated again by torch.")
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 
 
 class Display(Protocol):

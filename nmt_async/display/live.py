@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from nmt_async.display.console import Display, PlainDisplay
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 from nmt_async.display.screen import BAD, render
 from nmt_async.display.state import DisplayState, Message
 

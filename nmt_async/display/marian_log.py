@@ -12,7 +12,7 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.reports import TrainReport, ValidReport
 
 VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity", "bleu": "bleu", "chrf": "chrf"}
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.terminal_theme import TerminalTheme
 
-from nmt_async.display.recorded import recorded_state
+from nmt_async.display.recorded_run import recorded_state
 from nmt_async.display.screen import LEAST_WIDTH, render
 from nmt_async.display.state import DisplayState
 from nmt_async.errors import UserError

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from nmt_async.display.records import ValidReport, short_count
+from nmt_async.display.reports import ValidReport
 from nmt_async.display.state import DisplayState
-from nmt_async.display.strokes import bar, buckets, share_out, sparkline
+from nmt_async.formatting import NONE, clock, short_count
 
 QUIET, TRACK = "bright_black", "grey30"
 UPDATES, STALENESS, WAITING, LOSS, GOOD, BAD = "cyan", "magenta", "yellow", "green", "bold green", "bold yellow"
@@ -79,16 +80,6 @@ def _title(state: DisplayState, width: int) -> list[Text]:
     return [_spread(name, Text(title.model(), QUIET), width), Text.assemble(rule, (" · ", QUIET), workers)]
 
 
-def clock(seconds: float) -> str:
-    """``0:07``, ``12:34``, ``1:02:03``, ``3 d 4:05:06``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if not hours:
-        return f"{minute}:{second:02}"
-    return (f"{days} d " if days else "") + f"{hour}:{minute:02}:{second:02}"
-
-
 def _progress(state: DisplayState, width: int) -> Text:
     elapsed = clock(state.elapsed)
     if state.share is None:
@@ -114,7 +105,7 @@ def _progress(state: DisplayState, width: int) -> Text:
 def _figures(state: DisplayState, width: int) -> list[Text]:
     """Nine figures in three columns, and the loss."""
     report, wide = state.report, width >= WIDE
-    epoch, update, tokens, rate, norm, batch, source, target, aside = ["–"] * 9
+    epoch, update, tokens, rate, norm, batch, source, target, aside = [NONE] * 9
     if state.update:
         update = f"{state.update:,}"
     if report is not None:
@@ -142,7 +133,7 @@ def _figures(state: DisplayState, width: int) -> list[Text]:
             _spread(Text(label, QUIET), Text(value), room) for (label, value), room in zip(line, widths, strict=True)
         ]
         rows.append(Text(" " * gap).join(parts))
-    loss = Text.assemble(("loss", QUIET), f"{report.loss:10.4f}  " if report else f"{'–':>10}  ")
+    loss = Text.assemble(("loss", QUIET), f"{report.loss:10.4f}  " if report else f"{NONE:>10}  ")
     loss.append(sparkline(state.losses, width - loss.cell_len), LOSS)
     return [*rows, loss]
 
@@ -151,9 +142,9 @@ def _bars(state: DisplayState, width: int, rows: int) -> list[Text]:
     """Staleness on the left, waiting on the right."""
     report, half = state.report, (width - 4) // 2
     other = width - 4 - half
-    staleness = f"mean {report.staleness_mean:.2f}, max {report.staleness_max}" if report else "–"
+    staleness = f"mean {report.staleness_mean:.2f}, max {report.staleness_max}" if report else NONE
     shares = list(report.waiting_share) if report else [0.0] * len(state.title.devices if state.title else ())
-    mean = f"mean {sum(shares) / len(shares):.0%}" if report and shares else "–"
+    mean = f"mean {sum(shares) / len(shares):.0%}" if report and shares else NONE
     left = [_spread(Text("staleness", "bold"), Text(staleness, QUIET), half)]
     left += _bar_rows(buckets(report.staleness, rows) if report else [], half, STALENESS)
     right = [_spread(Text("waiting for work", "bold"), Text(mean, QUIET), other)]
@@ -193,7 +184,7 @@ def _validations(reports: Sequence[ValidReport], rows: int, width: int) -> list[
     for report in reports[-rows:]:
         scores = report.scores()
         texts = [f"{report.update:,}", f"{report.cross_entropy:.4f}", _perplexity(report.perplexity)]
-        texts += [f"{scores[name]:.2f}" if name in scores else "–" for name in names[3:]]
+        texts += [f"{scores[name]:.2f}" if name in scores else NONE for name in names[3:]]
         best = scores.get(report.metric) == reports[-1].best
         row = Text("".join(f"{text:>{room}}" for text, room in zip(texts, widths, strict=True)), GOOD if best else "")
         verdict = ("   ★ best", GOOD) if best else (f"   stalled {report.stalled}" if report.stalled else "", BAD)
@@ -213,3 +204,52 @@ def _messages(state: DisplayState, width: int) -> list[Text]:
         text = Text(f"warning: {message.text}", BAD) if message.warning else Text(message.text)
         rows += text.wrap(console, width)
     return rows
+
+
+LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The last ``width`` values as blocks between their lowest and highest; what is not finite is a ``×``."""
+    shown = list(values[-width:]) if width > 0 else []
+    finite = [value for value in shown if math.isfinite(value)]
+    if not finite:
+        return "×" * len(shown)
+    low, high = min(finite), max(finite)
+    step = (high - low) / (len(LEVELS) - 1) or 1.0
+    return "".join(LEVELS[round((value - low) / step)] if math.isfinite(value) else "×" for value in shown)
+
+
+def bar(share: float, width: int) -> tuple[str, str]:
+    """The filled and the empty part (which differ without colour too) of a bar of ``width`` columns.
+
+    It moves by half columns; what is above 0 shows at least one half.
+    """
+    share = min(1.0, max(0.0, share))
+    halves = max(round(share * 2 * width), 1 if share else 0)
+    filled = "━" * (halves // 2) + "╸" * (halves % 2)
+    return filled, "─" * (width - len(filled))
+
+
+def buckets(counts: Mapping[int, int], rows: int) -> list[tuple[str, float]]:
+    """A histogram in at most ``rows`` rows: the label (``3`` or ``2-3``) of each and its share of the total."""
+    total = sum(counts.values())
+    if not total or rows < 1:
+        return []
+    size = math.ceil((max(counts) + 1) / rows)
+    named = []
+    for begin in range(0, max(counts) + 1, size):
+        label = str(begin) if size == 1 else f"{begin}-{begin + size - 1}"
+        named.append((label, sum(counts.get(value, 0) for value in range(begin, begin + size)) / total))
+    return named
+
+
+def share_out(spare: int, wanted: Sequence[int]) -> list[int]:
+    """How many of ``spare`` rows each part gets that wants so many: one each in turn while there are any."""
+    given = [0] * len(wanted)
+    while spare > 0 and any(have < want for have, want in zip(given, wanted, strict=True)):
+        for part, want in enumerate(wanted):
+            if given[part] < want and spare > 0:
+                given[part] += 1
+                spare -= 1
+    return given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 
 KEPT = 500
 """Losses, validations and messages remembered; a wider terminal has no room for more."""

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from nmt_async.display.console import PlainDisplay
 from nmt_async.display.live import LiveDisplay, able_console
-from nmt_async.display.recorded import News, RecordedRun
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.recorded_run import News, RecordedRun
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 from nmt_async.display.screen import render
 from nmt_async.display.state import DisplayState, Message
 from nmt_async.options import option

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nmt_async.display.recorded import read_reports
+from nmt_async.display.recorded_run import read_reports
 from nmt_async.doctor.finding import Finding
 from nmt_async.errors import UserError
 from nmt_async.sync.journal import Event, Kind, effective

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from nmt_async.display.records import short_count
 from nmt_async.errors import UserError
+from nmt_async.formatting import duration, number, short_count
 from nmt_async.report.content import Cell, Column, Row, Table, TimeRatio, TimeToQuality, Verdict
-from nmt_async.report.tables import duration
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, check_clocks, targets_of
 from nmt_async.study.verdicts import Verdict as Judged
@@ -53,8 +52,8 @@ def interval_words(found: Difference | Ratio, digits: int, higher_is_better: boo
     """``+0.051 [−0.113, +0.215]``, ``1.33 [1.06, 1.68]``; words where there is no such number."""
     if not math.isfinite(found.value) or (isinstance(found, Ratio) and not found.value):
         return _no_number(found, higher_is_better)
-    form = f"{'+' if isinstance(found, Difference) else ''}.{digits}f"
-    value, low, high = (f"{each:{form}}".replace("-", "−") for each in (found.value, found.low, found.high))
+    signed = isinstance(found, Difference)
+    value, low, high = (number(each, digits, signed) for each in (found.value, found.low, found.high))
     if found.over == "nothing" or not math.isfinite(found.low) or not math.isfinite(found.high):
         return f"{value} [no interval]"
     return f"{value} [{low}, {high}]"

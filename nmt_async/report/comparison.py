@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nmt_async.errors import UserError
+from nmt_async.formatting import number, short_count
 from nmt_async.quantity import Quantity
 from nmt_async.report.content import Verdict
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition
 from nmt_async.study.rescaling import Unscaled, unscaled_runs
-from nmt_async.study.wording import amount, basis, interval, number, times
+from nmt_async.study.wording import basis, interval, times, value_words
 
 MOST_APART = 3
 """So many conditions of other batches have a note each; more have one together."""
@@ -125,7 +126,7 @@ def _cost_words(time: Ratio | None, tokens: Ratio, pair: Pair) -> str:
     name, other = pair.compared.name, pair.against.name
     if tokens.target is None or not math.isfinite(tokens.target):
         return f"Neither {name} nor {other} comes to any quality: all their runs diverged."
-    quality = f"cross-entropy {number(tokens.target)}"
+    quality = f"cross-entropy {value_words(tokens.target)}"
     if math.isnan(tokens.value):
         return f"Neither {name} nor {other} comes to {quality} with all its seeds."
     if math.isinf(tokens.value) or not tokens.value:
@@ -166,7 +167,7 @@ def _end_words(final: Difference, baseline: str) -> str:
     words = {-1: "It ends better", 1: "It ends worse", 0: "Neither is shown to end better"}[_side(final, 0.0)]
     if final.over == "sentences only" and _side(final, 0.0):
         words += " with the one seed that was run"
-    at = f" at {amount(final.tokens)} tokens" if final.tokens else ""
+    at = f" at {short_count(final.tokens)} tokens" if final.tokens else ""
     return f"{words}:{at} its cross-entropy is {_above(final, 3)} that of {baseline}."
 
 
@@ -178,14 +179,14 @@ def _bleu_words(pair: Pair) -> str:
     assert isinstance(found, Difference)
     if not math.isfinite(found.value):
         return ""
-    return f" Its BLEU is {number(own.value, digits=1)}, {_above(found, 1)}."
+    return f" Its BLEU is {value_words(own.value, digits=1)}, {_above(found, 1)}."
 
 
 def _above(found: Difference, digits: int) -> str:
     """``0.103 (95 % +0.094 to +0.114) above``."""
     said = interval(found, digits)
     way = "above" if found.value >= 0 else "below"
-    return f"{number(abs(found.value), digits=digits)}{f' ({said})' if said else ''} {way}"
+    return f"{value_words(abs(found.value), digits=digits)}{f' ({said})' if said else ''} {way}"
 
 
 def _updating_words(pair: Pair) -> str:
@@ -196,8 +197,8 @@ def _updating_words(pair: Pair) -> str:
         ours, theirs = (compare(quantity, Pair(each)).value for each in pair.conditions)
         return words(ours), words(theirs)
 
-    age = both("staleness", lambda value: f"{value:.2f}")
-    batch = both("effective batch", lambda value: f"{value:,.0f}")
+    age = both("staleness", lambda value: number(value, 2))
+    batch = both("effective batch", number)
     speed = _ratio("tokens per second", pair)
     fast = f"It trains on {_times_words(speed, f'the tokens of {other}')} a second. " if speed else ""
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from nmt_async.formatting import markdown_table
 from nmt_async.report.canvas import Plot
 from nmt_async.report.content import Cell, Table, Words
 from nmt_async.report.looks import Shown
@@ -17,16 +18,15 @@ def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plo
     text = (
         environment(markup=False)
         .get_template("report.md")
-        .render(words=words, outcomes=markdown_table(outcome_table(conditions)), plots=plots)
+        .render(words=words, outcomes=_table(outcome_table(conditions)), plots=plots)
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def markdown_table(table: Table) -> str:
+def _table(table: Table) -> str:
     """The table, numbers flush right."""
-    lines = [
+    return markdown_table(
         [plain(column.title) for column in table.columns],
-        ["---:" if column.number else "---" for column in table.columns],
-        *([plain(cell.text if isinstance(cell, Cell) else cell) for cell in row] for row in table.rows),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        [[plain(cell.text if isinstance(cell, Cell) else cell) for cell in row] for row in table.rows],
+        [column.number for column in table.columns],
+    )

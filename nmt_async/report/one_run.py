@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nmt_async.display.records import short_count
+from nmt_async.formatting import duration, number, short_count
 from nmt_async.report.content import Verdict, Words
-from nmt_async.report.tables import duration, number
 from nmt_async.study.result import Point, Result
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nmt_async.display.records import short_count
 from nmt_async.errors import UserError
+from nmt_async.formatting import duration, short_count
 from nmt_async.report.beside import beside_table, costs_table, times_to_quality, verdict_of
 from nmt_async.report.comparison import beside_verdict, notes_on
 from nmt_async.report.content import Table, TimeToQuality, Words
-from nmt_async.report.tables import duration
 from nmt_async.study.comparison import Pair
 from nmt_async.study.conditions import Condition, Conditions, beside, by_condition
 from nmt_async.study.result import Result

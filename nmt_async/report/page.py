@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nmt_async import __version__
+from nmt_async.formatting import duration
 from nmt_async.report.canvas import FONT, VARIABLES, Plot
 from nmt_async.report.content import Words
 from nmt_async.report.looks import Shown
@@ -19,7 +20,6 @@ from nmt_async.report.plots import UPDATES
 from nmt_async.report.rows import COLUMNS
 from nmt_async.report.tables import (
     anchor,
-    duration,
     outcome_table,
     parameters,
     points_table,

@@ -1,4 +1,4 @@
-"""The tables of a page, from results, and how figures are written in them."""
+"""The tables of a page, from results."""
 
 from __future__ import annotations
 
@@ -8,26 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nmt_async.display.records import short_count
+from nmt_async.formatting import NONE, duration, number, short_count
 from nmt_async.report.content import Cell, Column, Row, Table
 from nmt_async.report.looks import Shown
 from nmt_async.study.result import Result
-
-NONE = "–"
-
-
-def number(value: float | None, digits: int) -> str:
-    """With so many digits behind the point; a dash where there is none."""
-    return NONE if value is None else f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``28:16``, ``3:05:10``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def option_value(value: Any) -> str:
@@ -137,7 +121,7 @@ def runs_table(results: Sequence[Result]) -> Table:
             f"{result.tokens:,}",
             f"{result.updates:,}",
             duration(result.seconds),
-            NONE if result.wall_seconds is None else duration(result.wall_seconds),
+            duration(result.wall_seconds),
         )
         for result in results
     )

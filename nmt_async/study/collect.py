@@ -15,8 +15,8 @@ import numpy as np
 
 from nmt_async import __version__
 from nmt_async.display.marian_log import LogLine, read_log_line
-from nmt_async.display.recorded import read_reports, saved_parameters
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.recorded_run import read_reports, saved_parameters
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.errors import UserError
 from nmt_async.options import flags_of, load_yaml, to_mapping
 from nmt_async.planning.modes import mode_name

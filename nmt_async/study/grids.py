@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nmt_async.formatting import NONE, markdown_table, number
 from nmt_async.study.comparison import Pair, compare
 from nmt_async.study.conditions import Condition, Conditions, curves_of, shared_words
-from nmt_async.study.tables import anchor, link, markdown_table
+from nmt_async.study.tables import anchor, link
 from nmt_async.study.wording import figure
 
 FINAL = "final cross-entropy"
@@ -73,12 +74,12 @@ def _mean(quantity: str, condition: Condition) -> float:
 
 
 def _batch(*conditions: Condition) -> str:
-    return f"{np.mean([_mean('effective batch', condition) for condition in conditions]):,.0f}"
+    return number(float(np.mean([_mean("effective batch", condition) for condition in conditions])))
 
 
 def _staleness(corners: dict[tuple[bool, bool], Condition], stale: bool) -> str:
     ages = [_mean("staleness", corners[large, stale]) for large in (True, False)]
-    return f"staleness {np.mean(ages):.2f}"
+    return f"staleness {number(float(np.mean(ages)), 2)}"
 
 
 def _value(condition: Condition) -> str:
@@ -95,6 +96,6 @@ def _mean_end(condition: Condition) -> float:
 
 def _rate_cell(condition: Condition | None, best: bool) -> str:
     if condition is None:
-        return "–"
+        return NONE
     value = _value(condition)
     return f"**{value}**" if best else value

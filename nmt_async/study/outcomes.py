@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nmt_async.formatting import markdown_table
 from nmt_async.study.conditions import Conditions
 from nmt_async.study.setting import Setting
-from nmt_async.study.tables import markdown_table
 from nmt_async.study.verdicts import Finding, Outcome, Verdict, claimed
 from nmt_async.study.wording import figure
 

@@ -45,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of training that ends at an update; fields as in `nmt_async.display.records.TrainReport`."""
+    """A stretch of training that ends at an update; fields as in `nmt_async.display.reports.TrainReport`."""
 
     update: int
     tokens: int

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nmt_async.formatting import NONE, markdown_table, number, percent, short_count
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, Conditions, beside, curves_of, targets_of
-from nmt_async.study.wording import amount, figure, number, percent, times
+from nmt_async.study.wording import figure, times, value_words
 
 COLUMNS = 10
 
@@ -28,10 +29,10 @@ def final_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     for condition in shown:
         baseline = conditions.get(condition.against)
         value = compare("final cross-entropy", Pair(condition))
-        above = figure(compare("final cross-entropy", Pair(condition, baseline))) if baseline else "–"
+        above = figure(compare("final cross-entropy", Pair(condition, baseline))) if baseline else NONE
         score = [figure(compare("final BLEU", Pair(condition)), digits=1)] if bleu else []
         tokens = min(result.tokens for result in condition.results)
-        rows.append([link(condition), _seeds(condition), amount(tokens), figure(value), above, *score])
+        rows.append([link(condition), _seeds(condition), short_count(tokens), figure(value), above, *score])
     return markdown_table(head, rows)
 
 
@@ -49,11 +50,11 @@ def updating_table(shown: Sequence[Condition], conditions: Conditions) -> str:
             for name in ("effective batch", "staleness", "waiting share", "tokens per second")
         }
         updates = float(np.mean([result.updates for result in condition.results]))
-        speed = times(compare("tokens per second", Pair(condition, baseline)).value) if baseline else "–"
+        speed = times(compare("tokens per second", Pair(condition, baseline)).value) if baseline else NONE
         rows.append(
             [
-                link(condition), f"{updates:,.0f}", f"{mean['effective batch']:,.0f}", f"{mean['staleness']:.2f}",
-                percent(mean["waiting share"], 1), f"{mean['tokens per second']:,.0f}", speed,
+                link(condition), number(updates), number(mean["effective batch"]), number(mean["staleness"], 2),
+                percent(mean["waiting share"], 1), number(mean["tokens per second"]), speed,
             ]
         )  # fmt: skip
     return markdown_table(head, rows)
@@ -66,7 +67,7 @@ def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
     for condition, baseline in beside(shown, conditions):
         found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
         target = found[0].target if isinstance(found[0], Ratio) else None
-        rows.append([link(condition), link(baseline), number(target or np.inf), *map(figure, found)])
+        rows.append([link(condition), link(baseline), value_words(target or np.inf), *map(figure, found)])
     return beside_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
 
 
@@ -82,7 +83,7 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
                 figure(compare(f"{axis} to quality", Pair(condition, baseline), target=target))
                 for axis in ("tokens", "seconds")
             )
-            own = _reached(tokens, amount(tokens)), _reached(seconds, f"{seconds:,.0f}")
+            own = _reached(tokens, short_count(tokens)), _reached(seconds, number(seconds))
             rows.append([link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
     return beside_table(
         ["condition", "cross-entropy", "tokens of baseline", "times", "seconds of baseline", "times"], rows
@@ -100,7 +101,7 @@ def course_table(shown: Sequence[Condition], conditions: Conditions) -> str:  # 
     rows = []
     for condition in shown:
         values = [float(np.mean([curve.value_at(step) for curve in curves[condition.name]])) for step in steps]
-        rows.append([link(condition), *(number(value) if np.isfinite(value) else "diverged" for value in values)])
+        rows.append([link(condition), *(value_words(value) if np.isfinite(value) else "diverged" for value in values)])
     return markdown_table(["million tokens", *(f"{step / 1e6:.2f}" for step in steps)], rows)
 
 
@@ -124,11 +125,11 @@ def runs_paragraph(shown: Sequence[Condition], conditions: Conditions) -> str:  
     seeds = sorted({result.setting.seed for result in results})
     where = sorted({_machine(result.environment) for result in results})
     parameters = sorted({result.parameters for result in results})
-    few, many = amount(min(tokens)), amount(max(tokens))
+    few, many = short_count(min(tokens)), short_count(max(tokens))
     return (
         f"{len(results)} runs of {len(shown)} conditions, seeds {', '.join(map(str, seeds))}, "
         f"{few if few == many else f'{few} to {many}'} target tokens each; models of "
-        f"{' and '.join(amount(count) for count in parameters)} parameters; {hours:.1f} hours in all, "
+        f"{' and '.join(short_count(count) for count in parameters)} parameters; {hours:.1f} hours in all, "
         f"on {'; '.join(where)}. Data `{results[0].data[:12]}`. "
         f"Of the runs, {sum(condition.diverged for condition in shown)} diverged."
     )
@@ -155,9 +156,3 @@ def _seeds(condition: Condition, start: int = 0) -> str:
 def beside_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of conditions beside their baselines under their head, or that there are none."""
     return markdown_table(head, rows) if rows else "No condition here has a baseline."
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The rows under their head."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from nmt_async.errors import UserError, shown
+from nmt_async.formatting import short_count
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum
 from nmt_async.study.comparison import FINAL, Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, curves_of
 from nmt_async.study.curves import Curve, is_diverged
-from nmt_async.study.wording import amount, basis, figure
+from nmt_async.study.wording import basis, figure
 
 Outcome = Literal["holds", "fails", "undecided at this budget"]
 
@@ -140,7 +141,7 @@ def _lacking(criterion: Criterion, conditions: Mapping[str, Condition]) -> str:
             return f"no validation with {metric} in `{result.setting.name}`"
         outside = [tokens for tokens in read_at if not at[0] <= tokens <= at[-1]]
         if outside:
-            return f"no validations around {amount(outside[0])} tokens in `{result.setting.name}`"
+            return f"no validations around {short_count(outside[0])} tokens in `{result.setting.name}`"
     return ""
 
 
@@ -156,7 +157,7 @@ def _short(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Cond
         for result in conditions[name].results
         if not is_diverged(result) and result.points[-1].tokens < minimum.tokens
     ]
-    return f"fewer than {amount(minimum.tokens)} tokens in {_listed(brief)}" if brief else ""
+    return f"fewer than {short_count(minimum.tokens)} tokens in {_listed(brief)}" if brief else ""
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
@@ -169,7 +170,7 @@ def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: D
     sides = [
         f"`{chosen[sides.compare].name}`"
         + (f" against `{chosen[sides.against].name}`" if sides.against else "")
-        + (f" at {amount(sides.tokens)} tokens" if sides.tokens is not None else " at the end" if early else "")
+        + (f" at {short_count(sides.tokens)} tokens" if sides.tokens is not None else " at the end" if early else "")
         for sides in criterion.pairs
     ]
     remarks = [_remark(choice, best) for choice, best in chosen.items() if len(choice.conditions) > 1]

@@ -7,8 +7,8 @@ A pure function of the rule, the workers and the lengths in the batch plan; the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 
+from nmt_async.formatting import about
 from nmt_async.quantity import Quantity
 from nmt_async.sync.rules import Rule
 
@@ -82,15 +82,6 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
     """
     staleness = (workers - 1) / rule.pushes if rule.counts(1) else 0.0
     return Expectation(rule.pushes, push_batches, epoch_tokens / epoch_pushes, epoch_tokens, staleness)
-
-
-def about(value: float) -> str:
-    """``value`` to three digits, or two below 10: ``7,950``, ``377``, ``0.75``."""
-    if value >= 100:
-        digits = len(str(int(value))) - 3
-        return f"{round(value, -digits):,.0f}"
-    rounded = Decimal(f"{value:.{2 if value < 10 else 3}g}")
-    return f"{rounded.normalize():f}"
 
 
 def counted(amount: float, unit: str) -> str:

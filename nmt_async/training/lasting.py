@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from nmt_async.display.console import Display
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 
 
 class LastingDisplay:

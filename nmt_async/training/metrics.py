@@ -22,7 +22,7 @@ import numpy as np
 
 from nmt_async import __version__
 from nmt_async.display.marian_log import opening_lines, stamp, train_line, valid_lines
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.reading import as_dataclass, read_json_lines
 from nmt_async.sync.push import Update
 from nmt_async.training.moment import Moment

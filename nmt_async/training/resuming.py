@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 from nmt_async.errors import UserError
+from nmt_async.formatting import about
 from nmt_async.sync.rules import Rule, rule_for
 from nmt_async.text.plan import BatchPlan
-from nmt_async.training.expectation import about
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import expected, expected_of
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.worker_process import WorkerSettings
 from nmt_async.display.console import Display
-from nmt_async.display.records import RunTitle, ValidReport, worker_places
+from nmt_async.display.reports import RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.parameters import FlatLayout

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt_async.display.marian_log import read_log_line
-from nmt_async.display.recorded import read_reports
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.recorded_run import read_reports
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nmt_async.display.records import ValidReport
+from nmt_async.display.reports import ValidReport
 from nmt_async.training.moment import Moment
 from nmt_async.training.stopping import Judge
 from nmt_async.training.validation import Scores, Validator

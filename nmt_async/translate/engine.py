@@ -64,11 +64,12 @@ def engine_named(
         scores: that hypotheses come with; those of CTranslate2 may have nan for others.
 
     Raises:
-        UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model or an option.
+        UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model, an option, or
+            the precision on this device.
     """
     if name == "torch":
         return None
-    reason = _unfit(loaded, search, device)
+    reason = _unfit(loaded, search, device, precision)
     if reason is None:
         return CTranslate2Engine(loaded, search, device, precision, scores)
     if name == "ctranslate2":
@@ -77,7 +78,7 @@ def engine_named(
     return None
 
 
-def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | None:
+def _unfit(loaded: LoadedModel, search: Search, device: torch.device, precision: str) -> str | None:
     """Why CTranslate2 cannot search like this; None if it can."""
     if importlib.util.find_spec("ctranslate2") is None:
         return "the package is not installed (pip install 'nmt-async[ctranslate2]')"
@@ -91,6 +92,8 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | N
             return f"{flag_of(option)} is unknown there, or means something else"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
+    if precision not in import_ctranslate2().get_supported_compute_types(device.type, device.index or 0):
+        return f"--precision {precision} has no kernels there on this device"
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from nmt_async.errors import UserError, shown
-from nmt_async.model.linear import packed, packs_model
+from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.options import check_together
 from nmt_async.search.beam import beam_search
@@ -117,10 +117,8 @@ class LineTranslator:
         self.warn = warn
         self.engine = engine
         self.computed = computed
-        if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
-            raise UserError(
-                f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
-            )
+        if options.precision == "int8" and engine is None and (reason := not_in_int8(self.model)) is not None:
+            raise UserError(f"--precision int8: {reason}; leave it out.")
 
     def translate(
         self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None

@@ -93,4 +93,4 @@ def test_bench_measures_training_unless_decode_is_named(make, tmp_path, capsys):
     assert (
         run(["bench", "decode", str(model), "-i", str(text), "--rounds", "1", "--engines", "by-hand", "-b", "2"]) == 0
     )
-    assert "100.0%" in capsys.readouterr().out
+    assert "100.0 %" in capsys.readouterr().out

@@ -18,6 +18,8 @@ from nmt_async.sync.push import Push, Update
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.plan import BatchId
 
+pytestmark = pytest.mark.numeric
+
 UPDATES = 6
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from records import midway, title, trained
+from made_runs import midway, title, trained
 
 from nmt_async.display.console import PlainDisplay
 from nmt_async.display.live import display_for
@@ -28,7 +28,7 @@ SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 RUN = """
 import sys, time
 sys.path.insert(0, "{here}")
-from records import midway, title, trained
+from made_runs import midway, title, trained
 from nmt_async.display.live import display_for
 display = display_for(sys.stderr)
 with display:

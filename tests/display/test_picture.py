@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from records import trained, validated, write_run
+from made_runs import trained, validated, write_run
 
 from nmt_async.display.picture import main, recorded_state
 

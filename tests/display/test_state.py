@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from records import midway, title, trained
+from made_runs import midway, title, trained
 
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.display.state import DisplayState
 
 

@@ -14,7 +14,7 @@ from nmt_async.errors import UserError
 from nmt_async.options import from_mapping
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.document import is_current, main, study_results
+from nmt_async.study.document import TABLES, is_current, main, study_results
 from nmt_async.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +51,12 @@ def test_every_condition_can_be_trained() -> None:
 
 
 def test_every_region_of_the_document_is_of_conditions_that_the_study_has() -> None:
-    names = {setting.condition for setting in ASKED}
+    conditions = {setting.condition for setting in ASKED}
+    claims = {claim.id for claim in read_claims(STUDY / "claims.yaml")}
     for region in re.findall(r"<!-- generated: ([^\n]*?) -->", DOCUMENT.read_text(encoding="utf-8")):
-        for pattern in region.split("|")[1:]:
-            assert any(fnmatchcase(name, pattern.strip()) for name in names), pattern
+        kind, *patterns = (part.strip() for part in region.split("|"))
+        for pattern in patterns:
+            assert any(fnmatchcase(name, pattern) for name in (conditions if kind in TABLES else claims)), pattern
 
 
 def test_a_result_of_another_study_is_refused(tmp_path: Path) -> None:

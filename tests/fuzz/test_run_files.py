@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.display.marian_log import read_log_line
-from nmt_async.display.recorded import recorded_state, saved_parameters
+from nmt_async.display.recorded_run import recorded_state, saved_parameters
 from nmt_async.errors import UserError
 from nmt_async.planning.nominal import NominalGradients
 from nmt_async.reading import read_json_lines

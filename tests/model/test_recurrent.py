@@ -16,6 +16,8 @@ from nmt_async.search.beam import beam_search
 from nmt_async.search.options import Search
 from nmt_async.text.batch import Batch, pad
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=5)
 
 

@@ -15,12 +15,13 @@ from reading import Page
 from synthetic import result, study
 
 from nmt_async.errors import UserError
+from nmt_async.formatting import duration
 from nmt_async.report.content import Cell, Column, Table, Verdict, Words
 from nmt_async.report.looks import shown_conditions
 from nmt_async.report.markdown import markdown_page
 from nmt_async.report.page import html_page
 from nmt_async.report.rows import COLUMNS, csv_text
-from nmt_async.report.tables import duration, over_seeds
+from nmt_async.report.tables import over_seeds
 from nmt_async.study.result import Point
 
 WORDS = Words(title="A study", question="Does it hold?")

@@ -105,7 +105,7 @@ def test_a_condition_that_ends_worse_and_comes_later_is_told_so():
     conditions = by_condition(study(seeds=3))
     verdict = beside_verdict(conditions["async"], conditions["sync"])
     assert verdict.outcome == "later"
-    assert "It ends worse: at 5.00 million tokens its cross-entropy is " in verdict.text
+    assert "It ends worse: at 5.00 M tokens its cross-entropy is " in verdict.text
     pair = Pair(conditions["async"], conditions["sync"])
     assert interval(compare("final cross-entropy", pair)) in verdict.text
     time = compare("seconds to quality", pair)
@@ -116,7 +116,7 @@ def test_a_condition_that_ends_worse_and_comes_later_is_told_so():
 def test_a_single_seed_that_ends_worse_is_told_of_as_that_seed():
     conditions = by_condition([result("async"), result("sync")])
     verdict = beside_verdict(conditions["async"], conditions["sync"])
-    assert "It ends worse with the one seed that was run: at 5.00 million tokens" in verdict.text
+    assert "It ends worse with the one seed that was run: at 5.00 M tokens" in verdict.text
 
 
 def test_the_same_learning_in_half_of_the_time_is_told_by_its_figures():

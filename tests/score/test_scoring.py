@@ -16,6 +16,8 @@ from nmt_async.text.vocabulary import END
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

@@ -17,6 +17,8 @@ from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.formats import AlignmentForm, links
 
+pytestmark = pytest.mark.numeric
+
 SEARCH = Search(beam_size=3, normalize=0.6, max_length_factor=1.0, extra_length=4, wanted=3, alignment=True)
 
 

@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 from nmt_async.search.options import Search
 from nmt_async.text.vocabulary import END, UNKNOWN
 
+pytestmark = pytest.mark.numeric
+
 FINITE = st.integers(1, 6).flatmap(
     lambda beam_size: searches(
         beam_size=st.just(beam_size),

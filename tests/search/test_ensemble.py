@@ -23,6 +23,8 @@ from nmt_async.search.options import Search, Weights
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, train_vocabulary
 
+pytestmark = pytest.mark.numeric
+
 SEARCH = Search(beam_size=4, normalize=0.6, max_length_factor=1.0, extra_length=3, wanted=4)
 
 

@@ -16,6 +16,8 @@ from nmt_async.search.options import SamplingMethod
 from nmt_async.search.sampling import Search, draw
 from nmt_async.text.vocabulary import END
 
+pytestmark = pytest.mark.numeric
+
 FULL = SamplingMethod()
 SHORT = Search(beam_size=3, max_length_factor=1.0, extra_length=4, wanted=3, output_sampling=FULL)
 

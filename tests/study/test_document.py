@@ -77,7 +77,7 @@ def test_a_result_that_changed_makes_the_document_old() -> None:
 def test_final_figures_stand_beside_those_of_the_baseline() -> None:
     text = regenerated(document("final"), RESULTS, CLAIMS, against=AGAINST)
     row = cells(text, "post async @0.001")
-    assert row[1:3] == ["1, 2", "4.00 million"]
+    assert row[1:3] == ["1, 2", "4.00 M"]
     assert row[3].startswith("2.412 (95 % ")
     assert row[4].startswith("+0.295 (95 % ")
     assert cells(text, "post sync @0.001")[4] == "–"

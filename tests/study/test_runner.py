@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nmt_async.display.study import LineDisplay
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.study.display import LineDisplay
 from nmt_async.study.folder import StudyFolder, check_names
 from nmt_async.study.result import Result
 from nmt_async.study.runner import run_all, side_by_side, typed

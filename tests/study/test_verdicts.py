@@ -69,7 +69,7 @@ def test_the_sentence_has_the_figures_and_what_they_rest_on() -> None:
     sentence = verdict(criterion(above=0.05), conditions=[SYNC, ASYNC]).findings[0].sentence
     assert sentence.startswith("Final cross-entropy of `async` against `sync`: +0.300 (95 % +0.2")
     assert "claimed: above 0.05" in sentence
-    assert "at 4.00 million tokens, 3 seeds each, interval over seeds and sentences" in sentence
+    assert "at 4.00 M tokens, 3 seeds each, interval over seeds and sentences" in sentence
 
 
 def test_a_missing_condition_leaves_it_undecided_and_is_named() -> None:
@@ -90,7 +90,7 @@ def test_too_few_seeds_leave_it_undecided_but_show_the_figures() -> None:
 
 def test_too_few_tokens_leave_it_undecided() -> None:
     (finding,) = verdict(criterion(above=0.05), conditions=[SYNC, ASYNC], tokens=5 * MILLION).findings
-    assert finding.why.startswith("fewer than 5.00 million tokens in `async.seed1`, `async.seed2`")
+    assert finding.why.startswith("fewer than 5.00 M tokens in `async.seed1`, `async.seed2`")
     assert verdict(criterion(above=0.05), conditions=[SYNC, ASYNC], tokens=4 * MILLION).outcome == "holds"
 
 
@@ -174,11 +174,11 @@ def test_a_gap_early_can_be_set_beside_the_one_at_the_end() -> None:
     beside = Sides(one("async"), one("sync"), None)
     found = verdict(criterion(beside=beside, at=MILLION, below=0.1), conditions=[SYNC, ASYNC])
     assert found.outcome == "holds"
-    assert "`async` against `sync` at 1.00 million tokens, less that of `async` against `sync` at the end" in (
+    assert "`async` against `sync` at 1.00 M tokens, less that of `async` against `sync` at the end" in (
         found.findings[0].sentence
     )
     (finding,) = verdict(criterion(at=9 * MILLION, below=0.1), conditions=[SYNC, ASYNC]).findings
-    assert finding.why == "no validations around 9.00 million tokens in `async.seed1`"
+    assert finding.why == "no validations around 9.00 M tokens in `async.seed1`"
 
 
 def test_a_value_itself_can_be_claimed() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from nmt_async.model.flat import FlatLayout
 from torch import Tensor
+from training_runs import run_small
 
-from nmt_async.cluster.processes import Memory
+from nmt_async.model.build import build_model
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Push
 from nmt_async.sync.rules import rule_for
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
-from nmt_async.training.memory import vectors
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.memory import VECTOR_BYTES, vectors
+from nmt_async.training.parts import model_configuration
+from nmt_async.training.run_folder import read_options
 
 SIZE = 16
 
@@ -59,13 +67,29 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
     assert stated.checkpoint == expected + 1
 
 
-def test_the_shared_part_is_what_the_processes_share() -> None:
-    memory = Memory(3, SIZE)
-    try:
-        stated = vectors(rule_for("hybrid", 3, 2), 3, average=True, validation=False, simulated=False)
-        assert memory.ring.tensor.numel() + memory.slots.tensor.numel() == SIZE * stated.between_processes
-    finally:
-        memory.close()
+def shared_bytes() -> int:
+    """Of the nameless files of vectors that this process holds open, each counted once."""
+    sizes = {}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(descriptor).startswith("/memfd:nmt-async "):
+                status = os.stat(descriptor)
+                sizes[status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_shared_part_is_what_a_run_shares_with_its_processes(
+    small_data: Path, tmp_path: Path, smoothing: float
+) -> None:
+    before, held = shared_bytes(), []
+    options = {"workers": 3, "sync_mode": "hybrid", "accumulate": 2, "exponential_smoothing": smoothing}
+    acts = {4: lambda: held.append(shared_bytes() - before)}
+    run_small(small_data, tmp_path / "run", acts, **options, valid_freq="2", stop_after="6")
+    run = read_options(tmp_path / "run")
+    model = build_model(model_configuration(run, PreparedData.open(small_data)), seed=1)
+    stated = vectors(run.rule(), 3, average=smoothing > 0, validation=True, simulated=False)
+    assert held == [VECTOR_BYTES * FlatLayout(model).size * stated.between_processes]
 
 
 @pytest.mark.parametrize(("options", "said"), [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt_async.display.recorded import recorded_state
+from nmt_async.display.recorded_run import recorded_state
 from nmt_async.errors import UserError
 from tests.training_runs import replayed, run_small
 

@@ -13,8 +13,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import PATIENCE, run_small, typed
 
-from nmt_async.display.recorded import read_reports
-from nmt_async.display.records import TrainReport, ValidReport
+from nmt_async.display.recorded_run import read_reports
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.training.metrics import MetricsFiles
 from nmt_async.training.tensorboard import STALENESS, TRAIN_TAGS, VALID_TAGS, scalars
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_runs import PATIENCE, run_small
 
 from nmt_async.display.marian_log import VALIDATION_NAMES, valid_lines
-from nmt_async.display.records import ValidReport
+from nmt_async.display.reports import ValidReport
 from nmt_async.reading import read_json_lines
 
 TRAINING = {

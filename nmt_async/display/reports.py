@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from nmt_async.formatting import short_count
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
 
@@ -66,15 +67,6 @@ def worker_places(devices: list[str], cluster: str, profile: str | None) -> tupl
     if cluster != "simulated":
         return tuple(devices)
     return (f"a simulated cluster ({profile or 'paper'})",) * len(devices)
-
-
-def short_count(count: float) -> str:
-    """``7,432``, ``7.43 M``, ``7.43 G``: at most seven characters for what is below 10^13."""
-    if count < 999_950:
-        return f"{count:,.0f}"
-    size, letter = (count / 1e9, "G") if count >= 999_950_000 else (count / 1e6, "M")
-    digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
-    return f"{size:.{digits}f} {letter}"
 
 
 @dataclass(frozen=True)

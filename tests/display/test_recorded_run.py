@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from records import CONFIGURATION, trained, validated, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from made_runs import CONFIGURATION, trained, validated, write_run
 
 from nmt_async.display.marian_log import opening_lines, train_line, valid_lines
-from nmt_async.display.recorded import RecordedRun, recorded_state
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.recorded_run import GrowingFile, RecordedRun, recorded_state
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 from nmt_async.display.state import Message
 from nmt_async.errors import UserError
 
@@ -176,3 +179,42 @@ def test_a_folder_that_vanishes_is_said(tmp_path: Path) -> None:
     (trainer.folder / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"run cannot be read any more \(No such file"):
         run.read()
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda part: part.replace(b"x", b"\n")), max_size=12))
+def test_however_a_file_is_written_each_whole_line_comes_once(parts: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "log"
+        growing = GrowingFile(path)
+        read = []
+        with path.open("ab", buffering=0) as file:
+            for part in parts:
+                file.write(part)
+                anew, lines = growing.news()
+                assert not anew
+                read += lines
+        growing.close()
+    assert read == b"".join(parts).decode(errors="replace").split("\n")[:-1]
+
+
+def test_a_file_that_takes_its_place_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    growing = GrowingFile(path)
+    assert growing.news() == (False, [])
+    path.write_text("1\n2\n3")
+    assert growing.news() == (False, ["1", "2"])
+    (tmp_path / "beside").write_text("1\nother\n")
+    os.replace(tmp_path / "beside", path)
+    assert growing.news() == (True, ["1", "other"])
+    assert growing.news() == (False, [])
+
+
+def test_a_file_that_was_shortened_is_read_from_its_start_and_one_that_is_gone_is_silent(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("1\n2\n")
+    growing = GrowingFile(path)
+    growing.news()
+    path.write_text("3\n")
+    assert growing.news() == (True, ["3"])
+    path.unlink()
+    assert growing.news() == (False, [])

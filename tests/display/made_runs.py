@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
 from nmt_async.display.state import DisplayState, Message
 from nmt_async.quantity import Quantity
 

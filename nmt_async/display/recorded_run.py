@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
 from nmt_async.cluster.profile import MOST_WORKERS
-from nmt_async.display.growing import GrowingFile
 from nmt_async.display.marian_log import LogLine, read_log_line
-from nmt_async.display.records import RunTitle, TrainReport, ValidReport, worker_places
+from nmt_async.display.reports import RunTitle, TrainReport, ValidReport, worker_places
 from nmt_async.display.state import DisplayState, Message
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import model_title
@@ -237,3 +237,49 @@ def saved_parameters(run: Path) -> int | None:
         except (OSError, ValueError, SafetensorError):
             continue
     return None
+
+
+class GrowingFile:
+    """Gives each line once, when it is whole; a line without its end is kept until that comes.
+
+    Args:
+        path: need not be there yet, and may be replaced by another file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._torn = b""
+
+    def news(self) -> tuple[bool, list[str]]:
+        """The lines that are new since the last time; True if they are all of a file that has taken the other's place.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        anew = self._replaced()
+        if anew:
+            self.close()
+        if self._file is None:
+            try:
+                self._file = open_ordinary(self.path)
+            except FileNotFoundError:
+                return anew, []
+        whole, newline, self._torn = (self._torn + self._file.read()).rpartition(b"\n")
+        return anew, whole.decode("utf-8", errors="replace").split("\n") if newline else []
+
+    def _replaced(self) -> bool:
+        if self._file is None:
+            return False
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return False
+        ours = os.fstat(self._file.fileno())
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) or there.st_size < self._file.tell()
+
+    def close(self) -> None:
+        """The next reading begins at the file's start."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._torn = None, b""

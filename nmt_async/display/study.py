@@ -4,25 +4,72 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from nmt_async.study.result import Result
-from nmt_async.study.setting import Setting
+from nmt_async.formatting import number
 
 
-def sentence(setting: Setting, result: Result) -> str:
+class Named(Protocol):
+    """What a display needs of a setting (`nmt_async.study.setting.Setting`)."""
+
+    @property
+    def name(self) -> str:
+        """Of the setting."""
+
+
+class Scores(Protocol):
+    """What a display needs of a validation (`nmt_async.study.result.Point`)."""
+
+    @property
+    def cross_entropy(self) -> float:
+        """Per target token, nats."""
+
+    @property
+    def bleu(self) -> float | None:
+        """None where nothing was translated."""
+
+
+class Finished(Protocol):
+    """What a display needs of a result (`nmt_async.study.result.Result`)."""
+
+    @property
+    def last(self) -> Scores | None:
+        """The validation at the end."""
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens trained on."""
+
+    @property
+    def updates(self) -> int:
+        """How many."""
+
+    @property
+    def staleness_mean(self) -> float:
+        """Of all pushes, in updates."""
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """That its process ran."""
+
+    @property
+    def diverged(self) -> str:
+        """In what way, empty if it did not."""
+
+
+def sentence(setting: Named, result: Finished) -> str:
     """A finished setting in a line."""
     last = result.last
-    scores = "" if last is None else f" | cross-entropy {last.cross_entropy:.3f}"
+    scores = "" if last is None else f" | cross-entropy {number(last.cross_entropy, 3)}"
     if last is not None and last.bleu is not None:
-        scores += f" | BLEU {last.bleu:.1f}"
+        scores += f" | BLEU {number(last.bleu, 1)}"
     ended = f" | diverged: {result.diverged}" if result.diverged else ""
     return (
-        f"{setting.name}{scores} | tokens {result.tokens:,} | updates {result.updates:,} | "
-        f"staleness {result.staleness_mean:.2f} | {result.wall_seconds or 0:,.0f} s here{ended}"
+        f"{setting.name}{scores} | tokens {number(result.tokens)} | updates {number(result.updates)} | "
+        f"staleness {number(result.staleness_mean, 2)} | {number(result.wall_seconds or 0)} s here{ended}"
     )
 
 
@@ -43,16 +90,16 @@ class LineDisplay:
         self._here = 0.0
         self._begin = time.monotonic()
 
-    def begun(self, setting: Setting) -> None:
+    def begun(self, setting: Named) -> None:
         """A setting is begun, or gone on with."""
         self.shares[setting.name] = 0.0
         self._say(f"{setting.name}: begun ({self.done} of {self.total} settings done{self._left()})")
 
-    def at(self, setting: Setting, share: float) -> None:
+    def at(self, setting: Named, share: float) -> None:
         """How much of it is done."""
         self.shares[setting.name] = share
 
-    def finished(self, setting: Setting, result: Result) -> None:
+    def finished(self, setting: Named, result: Finished) -> None:
         """A setting has its result."""
         if setting.name in self.shares:
             del self.shares[setting.name]
@@ -60,7 +107,7 @@ class LineDisplay:
         self.done += 1
         self._say(f"[{self.done}/{self.total}] {sentence(setting, result)}{self._left()}")
 
-    def failed(self, setting: Setting, why: str) -> None:
+    def failed(self, setting: Named, why: str) -> None:
         """A setting could not be finished."""
         self.shares.pop(setting.name, None)
         print(f"{setting.name} failed: {why}", file=self.out, flush=True)
@@ -102,12 +149,12 @@ class BarDisplay(LineDisplay):
         self._tasks: dict[str, TaskID] = {}
         self._bars.start()
 
-    def begun(self, setting: Setting) -> None:
+    def begun(self, setting: Named) -> None:
         """A setting is begun, or gone on with."""
         self.shares[setting.name] = 0.0
         self._tasks[setting.name] = self._bars.add_task(setting.name, total=1.0, left="")
 
-    def at(self, setting: Setting, share: float) -> None:
+    def at(self, setting: Named, share: float) -> None:
         """How much of it is done."""
         super().at(setting, share)
         self._bars.update(self._tasks[setting.name], completed=share)
@@ -115,7 +162,7 @@ class BarDisplay(LineDisplay):
         text = "" if left is None else f"{left / 60:.0f} min left"
         self._bars.update(self._whole, completed=self.share, left=text)
 
-    def finished(self, setting: Setting, result: Result) -> None:
+    def finished(self, setting: Named, result: Finished) -> None:
         """A setting has its result."""
         if setting.name in self._tasks:
             self._bars.remove_task(self._tasks.pop(setting.name))
