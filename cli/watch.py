@@ -14,6 +14,7 @@ from nmt_async.display.watch import WatchOptions, watch
 from .declare import CommonOptions
 
 ARGUMENTS = {"folder": Annotated[Path, typer.Argument(help="Folder of a run, going on or ended.", metavar="RUN")]}
+OPTIONS = WatchOptions
 EXAMPLE = "nmt-async watch run"
 GROUPS = ("Watching",)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import torch
-
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
@@ -183,6 +181,8 @@ def available_cores() -> int:
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
+    import torch
+
     try:
         kind = torch.device(device).type
     except (RuntimeError, ValueError, OverflowError):

@@ -26,7 +26,6 @@ from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.options import option
 from nmt_async.progress import Progress
 from nmt_async.reading import read_object
 from nmt_async.sync.journal import Event, Kind, effective
@@ -41,23 +40,6 @@ from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import rule_of, with_workers
 from nmt_async.training.run_folder import DATA, read_options
-
-
-@dataclass(frozen=True)
-class ReplayOptions:
-    """The options of the command ``replay``."""
-
-    until: int | None = option(
-        None, "Replay to this update and compare with its checkpoint (default: the newest).", group="Replay",
-        metavar="UPDATE",
-    )  # fmt: skip
-    data: Path | None = option(
-        None, "The prepared folder, if it was moved since the run began.", group="Replay", metavar="DATA"
-    )
-
-    def __post_init__(self) -> None:
-        if self.until is not None and self.until < 1:
-            raise UserError(f"--until: {self.until} is not the number of an update; they count from 1.")
 
 
 @dataclass(frozen=True)
@@ -77,21 +59,25 @@ class Replayed:
     different: dict[str, float]
 
 
-def replay(run: Path, options: ReplayOptions, progress: Progress) -> Replayed:
+def replay(run: Path, until: int | None, moved: Path | None, progress: Progress) -> Replayed:
     """Replays the journal of the run in the folder ``run``.
+
+    Args:
+        until: the update to which to go; None: that of the newest checkpoint.
+        moved: where the prepared folder is, if it is not where it was.
 
     Raises:
         UserError: there is no such run, or nothing to compare with, or it cannot be replayed here.
         RunFailure: the journal cannot have happened.
     """
     begun = _options(run)
-    data = _data(run, options.data)
+    data = _data(run, moved)
     header, events = read_journal(run / JOURNAL)
     try:
         standing = effective(events)
     except ValueError as error:
         raise UserError(f"{run / JOURNAL} cannot be replayed: {error}.") from None
-    update, checkpoint = _compared_with(run, options.until, standing)
+    update, checkpoint = _compared_with(run, until, standing)
     standing = _until(update, standing)
     sittings = _sittings(run, header, standing, begun)
     _check_environment(run, sittings.values())
