@@ -19,7 +19,7 @@ GROUPS = (IMPORTED,)
 
 
 def run(options: ImportOptions, common: CommonOptions, model: Path) -> None:
-    """Make a Transformer of Marian's a run that translate, evaluate and train --init-from accept."""
+    """Turn a Transformer of Marian's into a run that translate, evaluate and train --init-from accept."""
     loaded = import_model(options, model)
     if not common.quiet:
         typer.echo(f"{options.out} holds {model}: {json.dumps(loaded.configuration.as_mapping())}")

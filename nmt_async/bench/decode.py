@@ -48,11 +48,11 @@ class DecodeBenchOptions:
     mini_batch: int = option(64, "Sentences translated at once.", group=GROUP)
     sentences: int = option(1000, "Read so many lines of the text.", group=GROUP)
     length: int | None = option(
-        None, "Make every translation so many subwords long, whatever the model says (else each its own): for models "
-        "that do not know yet when to end.",
+        None, "Make every translation so many subwords long, for models that have not learnt yet when to "
+        "end (default: as the model says).",
         group=GROUP,
     )  # fmt: skip
-    rounds: int = option(5, "Turns of every engine.", group=GROUP)
+    rounds: int = option(5, "How many turns each engine has.", group=GROUP)
     json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
 
     def __post_init__(self) -> None:

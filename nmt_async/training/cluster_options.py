@@ -37,13 +37,15 @@ class SyncOptions:
 
     sync_mode: str = option(
         "hybrid",
-        "sync: all workers wait for each update; async: each push is an update; hybrid: N pushes from anyone are one.",
+        "sync: all workers wait for each update; async: each push is an update; hybrid: an update "
+        "sums N pushes of any workers.",
         group="Updates",
         choices=MODES,
     )
     accumulate: int | None = option(
         None,
-        "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
+        "N: how many pushes an update sums; in sync, of each worker (default: the number of workers "
+        "in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
@@ -57,7 +59,7 @@ class SyncOptions:
     )
     devices: str = option(
         "cpu",
-        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are dealt to them in turn.",
+        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn.",
         group="Devices",
         changeable=True,
     )
@@ -141,7 +143,7 @@ class ClusterOptions(SyncOptions):
     )
     profile: str | None = option(
         None,
-        f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
+        f"Profile of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
         group="Devices",
         metavar="PROFILE",
         only_with={"cluster": "simulated"},
