@@ -199,7 +199,7 @@ class Hybrid(Rule):
     """An update sums N pushes from whoever delivers them; nobody waits. With N = 1 it is asynchronous SGD."""
 
     mode: ClassVar[str] = "hybrid"
-    summary: ClassVar[str] = "N pushes from anyone are an update"
+    summary: ClassVar[str] = "an update sums N pushes of any workers"
 
     accumulate: int
 

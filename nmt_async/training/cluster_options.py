@@ -41,7 +41,8 @@ class SyncOptions:
     )
     accumulate: int | None = option(
         None,
-        "N: pushes summed before an update; in sync, of each worker (default: twice the workers in hybrid, else 1).",
+        "N: how many pushes an update sums; in sync, of each worker (default: twice the number of "
+        "workers in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
@@ -55,7 +56,7 @@ class SyncOptions:
     )
     devices: str = option(
         "cpu",
-        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are dealt to them in turn.",
+        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn.",
         group="Devices",
         changeable=True,
     )
@@ -137,7 +138,7 @@ class ClusterOptions(SyncOptions):
     )
     profile: str | None = option(
         None,
-        f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
+        f"Profile of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
         group="Devices",
         metavar="PROFILE",
         only_with={"cluster": "simulated"},
