@@ -17,7 +17,11 @@ ANYWHERE = {
 BOTTOM = {"sync", "model", "text"}
 BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
-    "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
+    "__init__": {
+        "translate",
+        "score",
+        "training",
+    },  # of the package itself, which gives Translator and train short names
     "sync": {"text.plan"},  # a batch's name is that of the plan
     "text": set(),
     "demo_corpus": set(),

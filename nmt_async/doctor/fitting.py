@@ -16,10 +16,10 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.memory import vectors
+from nmt_async.training.expectation import vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
-from nmt_async.training.validation import ValidationSettings, validation_plan
+from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
 
 SENTENCES_AT_ONCE = DecodingOptions().mini_batch

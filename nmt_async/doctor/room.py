@@ -10,7 +10,7 @@ from pathlib import Path
 from nmt_async.cluster.processes import Memory
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import GROUPS, shared_space
-from nmt_async.training.memory import VECTOR_BYTES, Vectors
+from nmt_async.training.expectation import VECTOR_BYTES, Vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.writing import free_bytes
 

@@ -17,8 +17,9 @@ from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.memory import VECTOR_BYTES
-from nmt_async.training.validation import NICENESS, ValidationSettings, batch_losses, validation_translator
+from nmt_async.training.expectation import VECTOR_BYTES
+from nmt_async.training.validation import NICENESS
+from nmt_async.training.validation_scores import ValidationSettings, batch_losses, validation_translator
 
 
 @dataclass(frozen=True)

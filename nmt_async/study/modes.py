@@ -163,7 +163,8 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
-    from nmt_async.training.parts import expected, model_configuration, training_plan
+    from nmt_async.training.expectation import expected
+    from nmt_async.training.parts import model_configuration, training_plan
 
     model_configuration(train, data)
     batch = expected(train, training_plan(train, data)).effective_batch

@@ -20,7 +20,7 @@ from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, load_yaml
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.initial import adopted, as_begun
+from nmt_async.training.initial_model import adopted, as_begun
 from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers

@@ -19,7 +19,7 @@ from nmt_async.study.result import Result
 from nmt_async.study.runner import run_all, side_by_side, typed
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.signals import Interrupted
+from nmt_async.training.interruptions import Interrupted
 from tests.training_runs import PATIENCE, alive, children_of, until
 
 BASE = {
