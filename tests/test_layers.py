@@ -18,7 +18,7 @@ BOTTOM = {"sync", "model", "text"}
 BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
     "__init__": {"translate", "score"},  # of the package itself, which gives Translator and Scorer their short names
-    "sync": set(),
+    "sync": {"text.plan"},  # a batch's name is that of the plan
     "text": set(),
     "demo_corpus": set(),
     "model": {"text.batch"},

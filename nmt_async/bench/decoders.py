@@ -26,10 +26,6 @@ from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
-ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
-"""What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own
-translate_batch in float32 and int8."""
-
 Decode = Callable[[int], list[str]]
 """Translates the whole text with a beam of the given size."""
 
@@ -42,7 +38,7 @@ class Job:
     """What a process decodes, and how.
 
     Attributes:
-        engine: one of `ENGINES`.
+        engine: one of `nmt_async.bench.options.ENGINES`.
         folder: of the model.
         length: of every translation, in subwords; None for each its own.
     """
