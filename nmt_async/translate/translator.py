@@ -6,25 +6,23 @@ classes.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.options import check_together
 from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine, engine_named
 from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.lines import checked_lines, one_line, warn_on_stderr, windows
-from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions
+from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions, changed_options
 
 BegunLine = tuple[str, str]
 """A line and how its translation begins, which may be with nothing."""
@@ -302,31 +300,6 @@ class Translator:
             self.engine, self.loaded, search, self.device, self.warn, options.precision, scores
         )  # fmt: skip
         return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
-
-
-OF_THE_MODEL = ("device", "threads", "weights")
-"""Options that are told with the model, and do not differ from call to call."""
-
-Options = TypeVar("Options", bound=ComputingOptions)
-
-
-def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:
-    """``options`` with what a call in Python says; text is read where the command line reads it: ``"nucleus 0.9"``.
-
-    Raises:
-        UserError: a value that makes no sense, or means nothing beside the others.
-        TypeError: there is no such option, or none that may differ from call to call.
-    """
-    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in OF_THE_MODEL}
-    values = {}
-    for name, value in changes.items():
-        if name not in fields:
-            raise TypeError(f"there is no option {name} here; there are {', '.join(fields)}")
-        parse = fields[name].metadata["parse"]
-        values[name] = parse(value) if parse is not None and isinstance(value, str) else value
-    changed = dataclasses.replace(options, **values)
-    check_together(changed)
-    return changed
 
 
 def device_of(name: str, flag: str = "--device") -> torch.device:
