@@ -107,8 +107,8 @@ def test_a_run_of_whole_epochs_applies_each_batch_once_and_reports_it(small_data
 def test_patience_ends_a_run_that_gets_no_better(small_data: Path, tmp_path: Path) -> None:
     # The BLEU of so small a model stays 0.
     witness = run_small(
-        small_data, tmp_path / "run", **ONE, metric="bleu", valid_translate=True, early_stopping=2, valid_freq="2", valid_sentences=3,
-        learn_rate=1e-9,
+        small_data, tmp_path / "run", **ONE, metric="bleu", valid_translate=True, early_stopping=2, valid_freq="2",
+        valid_sentences=3, learn_rate=1e-9,
     )  # fmt: skip
     assert "by 2 validations in a row without a better bleu" in witness.said
     validated = figures(tmp_path / "run", "valid")
