@@ -295,7 +295,7 @@ class ProcessValidator:
             return None
         limit = time.monotonic() + timeout
         while True:
-            if self.watchdog.look([scorer], lambda _: f"at the validation of update {step:,}"):
+            if self.watchdog.look([scorer], {0: f"at the validation of update {step:,}"}):
                 break
             if not scorer.process.pipe.poll(min(max(0.0, limit - time.monotonic()), LONGEST_STEP / 2)):
                 if time.monotonic() >= limit:
