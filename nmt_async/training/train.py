@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from nmt_async.display.console import Display
 from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import check_together
-from nmt_async.process import fork_server
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay
 from nmt_async.training.options import TrainOptions
@@ -18,16 +17,6 @@ from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import RunFolder, settled
 from nmt_async.training.signals import Interrupted
 from nmt_async.training.tensorboard import require_tensorboard
-
-CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
-"""What the processes of a run import."""
-
-
-def prepare_children(options: TrainOptions) -> None:
-    """Begins to start what the run's processes are forked from: it imports beside this process, which can go on."""
-    if options.cluster == "processes":
-        with contextlib.suppress(OSError):  # the first child that cannot be started says so
-            fork_server.prepare(*CHILDREN)
 
 
 def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
