@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.options import TrainOptions
 
 from .declare import CommonOptions
@@ -22,6 +23,8 @@ GROUPS = (
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     """Train a model on prepared data, in sync, async or hybrid mode; resumes RUN if it exists."""
+    if not options.dry_run:
+        prepare_children(options)  # before this process imports as much
     from nmt_async.display.live import display_for
     from nmt_async.training.expectation import describe
     from nmt_async.training.trainer import train_run

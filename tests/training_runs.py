@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import PATIENCE, Command
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,9 +38,6 @@ from nmt_async.training.parts import build_coordinator, model_configuration, tra
 from nmt_async.training.resuming import with_workers
 from nmt_async.training.run_folder import read_options
 from nmt_async.training.trainer import train_run
-
-PATIENCE = 60.0
-"""Seconds after which a test gives up on what takes a few."""
 
 COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 SIZES = {
@@ -191,10 +189,7 @@ def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes:
     Args:
         output: where what it says goes; a pipe that nobody reads makes it wait once it is full.
     """
-    return subprocess.Popen(
-        [*COMMAND, str(data), *typed(out, **changes)], stdout=output, stderr=output, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return Command(["train", data, *typed(out, **changes)], stdout=output, stderr=output, text=True)
 
 
 def events_of(run: Path) -> list[Event]:

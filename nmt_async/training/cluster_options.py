@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
+from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
 MOST_THREADS = 4096
+
+CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
+"""What the processes of a run import."""
 
 
 def time_quantity(text: str) -> Quantity:
@@ -172,6 +177,13 @@ class ClusterOptions(SyncOptions):
 
     def _computing_processes(self) -> int:
         return 1 if self.cluster == "simulated" else super()._computing_processes()
+
+
+def prepare_children(options: ClusterOptions) -> None:
+    """Begins to start what the run's processes are forked from: it imports beside this process, which can go on."""
+    if options.cluster == "processes":
+        with contextlib.suppress(OSError):  # the first child that cannot be started says so
+            fork_server.prepare(*CHILDREN)
 
 
 def available_cores() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from nmt_async.display.console import Display
 from nmt_async.display.live import display_for
 from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import check_together, from_mapping
-from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
@@ -21,16 +20,6 @@ from nmt_async.training.parts import model_configuration, training_plan, within_
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import RunFolder, settled
 from nmt_async.training.tensorboard import require_tensorboard
-
-CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
-"""What the processes of a run import."""
-
-
-def prepare_children(options: TrainOptions) -> None:
-    """Begins to start what the run's processes are forked from: it imports beside this process, which can go on."""
-    if options.cluster == "processes":
-        with contextlib.suppress(OSError):  # the first child that cannot be started says so
-            fork_server.prepare(*CHILDREN)
 
 
 def train(data: str | Path, display: Display | None = None, **options: Any) -> Path:
