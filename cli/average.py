@@ -31,12 +31,12 @@ class AverageOptions:
     """The options of average."""
 
     last: int | None = option(
-        None, "Average the run's newest checkpoints, so many.", group=WHICH, only_with={"best": NOT_GIVEN}
+        None, "Average so many of the run's newest checkpoints.", group=WHICH, only_with={"best": NOT_GIVEN}
     )
-    best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
+    best: int | None = option(None, "Average so many of the run's best models.", group=WHICH)
     metric: str | None = option(
         None,
-        "What --best goes by (default: what the run's best are chosen by).",
+        "The score by which --best chooses (default: the --metric of the run).",
         group=WHICH,
         choices=tuple(VALIDATION_METRICS),
         only_with={"best": GIVEN},

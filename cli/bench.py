@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from nmt_async.bench.options import BOUND, BenchOptions
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from . import bench_decode
 from .declare import CommonOptions, command
@@ -48,7 +48,7 @@ def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
     from nmt_async.bench.throughput import measure
 
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns, "turns") as step:
         measured = measure(options, data, lambda done: step(done, done))
     if options.profile_out is not None and measured.profile is not None:
         measured.profile.save(options.profile_out)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 
@@ -31,7 +31,7 @@ def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None
     """Measure how fast a model translates here, in alternation with CTranslate2."""
     from nmt_async.bench.decode import measure_decoding
 
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None, "turns") as step:
         measured = measure_decoding(options, model, lambda done, _: step(done, done))
     for note in measured.notes:
         print(f"nmt-async: {note}", file=sys.stderr)

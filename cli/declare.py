@@ -38,12 +38,12 @@ class CommonOptions:
 
     config: Path | None = option(
         None,
-        "Read options from this YAML file; those typed beside it win.",
+        "Read options from this YAML file; options typed on the command line win.",
         group="Configuration",
         metavar="FILE",
     )
     dump_config: bool = option(
-        False, "Print the options as resolved, as a file for --config, and stop.",
+        False, "Print all options as a file for --config, and stop.",
         group="Configuration", flags=("--dump-config",),
     )  # fmt: skip
     quiet: bool = option(False, "Print results and problems only.", group="Configuration", flags=("--quiet", "-q"))

@@ -22,8 +22,8 @@ ARGUMENTS = {
     "subject": Annotated[
         Path | None,
         typer.Argument(
-            help="What prepare wrote, with the options of the planned run; or a run's folder. "
-            "Without, the machine alone.",
+            help="The folder that prepare wrote, with the options of the planned run; or a run's folder. "
+            "Without it, only the machine is checked.",
             metavar="DATA|RUN",
         ),
     ]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nmt_async.progress import progress_for
 from nmt_async.score.options import EvaluateOptions
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 

@@ -19,7 +19,7 @@ GROUPS = (IMPORTED,)
 
 
 def run(options: ImportOptions, common: CommonOptions, model: Path) -> None:
-    """Make a Transformer of Marian's a run that translate, evaluate and train --init-from accept."""
+    """Turn a Transformer of Marian's into a run that translate, evaluate and train --init-from accept."""
     from nmt_async.export.conversion import import_model
 
     loaded = import_model(options, model)

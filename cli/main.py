@@ -22,7 +22,7 @@ INTERRUPTED = 130
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 3 diverged."
 
 COMMANDS = (
-    "prepare", "doctor", "train", "watch", "translate", "evaluate", "score", "average", "export", "import",
+    "prepare", "doctor", "train", "watch", "replay", "translate", "evaluate", "score", "average", "export", "import",
     "simulate", "report", "compare", "study", "bench",
 )  # fmt: skip
 """In the order of the help; each is a module of its name (``import_``: Python takes the other), which needs no torch

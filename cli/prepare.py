@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nmt_async.progress import progress_for
 from nmt_async.text.options import PrepareOptions
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.progress import progress_for
 from nmt_async.score.options import ScoreOptions
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 

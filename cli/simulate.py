@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nmt_async.formatting import number, percent, short_count
 from nmt_async.planning.options import SimulateOptions
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 
@@ -32,7 +32,9 @@ def run(options: SimulateOptions, common: CommonOptions) -> None:
     from nmt_async.report.planning import write_predictions
 
     modes, counts = options.mode_list(), options.worker_counts()
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("simulations", len(modes) * len(counts)) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage(
+        "simulations", len(modes) * len(counts), "simulations"
+    ) as step:
         done = 0
 
         def count(_: Prediction) -> None:

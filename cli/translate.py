@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 from nmt_async.translate.options import FILES, PRINTED, TranslateOptions
 
 from .declare import CommonOptions

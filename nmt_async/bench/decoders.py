@@ -22,7 +22,7 @@ from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.process.child import Child
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
@@ -78,7 +78,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             )
             device = torch.device("cpu")
             search = options.search()
-            engine = engine_named(engine_name, loaded, search, device, print, options.precision, Scores.NONE)
+            engine = engine_named(engine_name, loaded, search, device, print, options.precision, WantedScores.NONE)
             self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )

@@ -37,14 +37,16 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
         choices=AGAINST,
     )
     devices: str = option("cpu", "cpu: workers are compared on it alone.", group="Devices")
-    rounds: int = option(5, "Turns of every contender.", group=GROUP)
+    rounds: int = option(5, "How many turns each contender has.", group=GROUP)
     batches: int = option(8, "Batches of each process in a turn.", group=GROUP)
     profile_out: Path | None = option(
-        None, "Write the cluster profile of the measured setting, best a hybrid one, for --profile.", group=GROUP,
+        None, "Write the profile of these workers to this file, for --profile; a hybrid setting measures it "
+        "best.", group=GROUP,
         metavar="FILE",
     )  # fmt: skip
     check: bool = option(
-        False, "Simulate with that profile what is measured of the setting, sync, async and one-worker, and compare.",
+        False, "Simulate the setting, sync, async and one-worker with that profile, as far as they are "
+        "measured, and compare.",
         group=GROUP, flags=("--check",),
     )  # fmt: skip
     json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
@@ -94,11 +96,11 @@ class DecodeBenchOptions:
     mini_batch: int = option(64, "Sentences translated at once.", group=GROUP)
     sentences: int = option(1000, "Read so many lines of the text.", group=GROUP)
     length: int | None = option(
-        None, "Make every translation so many subwords long, whatever the model says (else each its own): for models "
-        "that do not know yet when to end.",
+        None, "Make every translation so many subwords long, for models that have not learnt yet when to end "
+        "(default: as the model says).",
         group=GROUP,
     )  # fmt: skip
-    rounds: int = option(5, "Turns of every engine.", group=GROUP)
+    rounds: int = option(5, "How many turns each engine has.", group=GROUP)
     json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
 
     def __post_init__(self) -> None:

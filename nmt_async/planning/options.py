@@ -44,7 +44,7 @@ class SimulateOptions:
         "1..64", "Numbers of workers: 1,2,8, or 1..4096, which doubles from 1 on.", group=CLUSTER, metavar="LIST"
     )
     repeat: bool = option(
-        False, "Where a profile's file has fewer workers, let them come again and again.", group=CLUSTER,
+        False, "Repeat the workers of the profile's file where it has fewer than asked for.", group=CLUSTER,
         flags=("--repeat",),
     )  # fmt: skip
     modes: str = option(
@@ -54,12 +54,13 @@ class SimulateOptions:
         metavar="LIST",
     )
     data: Path | None = option(
-        None, "Batches as in this folder that prepare wrote (else all are of --mini-batch-words).", group=BATCHES,
+        None, "Take the batches of this folder, which prepare wrote (default: each batch has "
+        "--mini-batch-words).", group=BATCHES,
         metavar="DATA",
     )  # fmt: skip
     mini_batch_words: int = option(2048, "Target tokens in a batch.", group=BATCHES)
     max_length: int | None = option(
-        None, "With --data: leave out pairs with more subwords on either side (else 256).", group=BATCHES,
+        None, "With --data: leave out pairs with more subwords on either side (default: 256).", group=BATCHES,
         only_with={"data": GIVEN},
     )  # fmt: skip
     model_size: str = option(
@@ -68,8 +69,8 @@ class SimulateOptions:
         group=BATCHES,
         metavar="SIZE",
     )
-    batches: int = option(8, "Batches that each worker computes in the simulation, at least.", group=BATCHES)
-    seed: int = option(1, "Of jitter, pauses, failures, and shuffling.", group=BATCHES)
+    batches: int = option(8, "How many batches each worker computes in the simulation, at least.", group=BATCHES)
+    seed: int = option(1, "Seed of jitter, pauses, failures and shuffling.", group=BATCHES)
     json: bool = option(False, "Print figures as JSON.", group=RESULT, flags=("--json",))
     out: Path | None = option(
         None, "Write predictions.csv and plots of it into this folder.", group=RESULT, metavar="DIR"

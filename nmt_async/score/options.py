@@ -9,8 +9,7 @@ from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
-from nmt_async.search.options import Weights
-from nmt_async.search.penalties import Penalties
+from nmt_async.search import Penalties, Weights
 from nmt_async.translate.formats import FORMATS
 from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 
@@ -22,6 +21,8 @@ FILTER = "Filtering"
 SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
 """Marian's: per pair, per subword, of all; in nats but for the last."""
 
+RANKING = ("beam_size", "normalize", "word_penalty")
+"""Options that mean nothing where nothing is ranked."""
 
 OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
 """Where scores are printed with their penalties; all else goes by log-probabilities."""
@@ -36,19 +37,20 @@ class ScoringOptions(ComputingOptions):
     """
 
     normalize: float = option(
-        0.0, "Exponent of the length by which the normalised score is divided; 0 for none.",
+        0.0, "Divide the normalised score by the length to this power; 0: do not divide.",
         group=SCORES, flags=("--normalize", "-n"), only_with=OF_EACH_PAIR,
     )  # fmt: skip
     word_penalty: float = option(
-        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES,
+        0.0, "Subtract this from the normalised score for each subword, before --normalize divides the "
+        "score.", group=SCORES,
         only_with=OF_EACH_PAIR,
     )  # fmt: skip
     max_length: int = option(
-        512, "Longest source in subwords, end mark counted, and a fourth of the longest target; a longer one is cut "
-        "there, with a warning.", group=SCORES,
+        512, "Longest source in subwords, end mark included; the longest target has four times as many. A "
+        "longer one is cut there, with a warning.", group=SCORES,
     )  # fmt: skip
     mini_batch_words: int = option(
-        2048, "Subwords of either side computed at once, padding counted; bounds memory.",
+        2048, "Subwords of either side computed at once, padding included; this limits memory.",
         group=COMPUTING,
     )  # fmt: skip
 
@@ -77,10 +79,11 @@ class ScoreOptions(ScoringOptions):
         group=FILES, flags=("--target", "-t"), metavar="FILE",
     )  # fmt: skip
     output: Path | None = option(
-        None, "Where the scores go (else standard output).", group=FILES, flags=("--output", "-o"), metavar="FILE"
+        None, "File for the scores (default: standard output).", group=FILES, flags=("--output", "-o"), metavar="FILE"
     )
     strict: bool = option(
-        False, "Refuse a line that is not UTF-8; else what cannot be read becomes U+FFFD, with a warning.",
+        False, "Refuse a line that is not UTF-8. Without this, U+FFFD takes the place of what cannot be "
+        "read, with a warning.",
         group=FILES, flags=("--strict",),
     )  # fmt: skip
     target_pieces: bool = option(
@@ -95,7 +98,7 @@ class ScoreOptions(ScoringOptions):
         ),
     )  # fmt: skip
     model_weights: Weights | None = option(
-        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
+        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (default: all the same).", group=SCORES,
         metavar="LIST", parse=Weights.parse,
     )  # fmt: skip
     word_scores: bool = option(
@@ -104,7 +107,7 @@ class ScoreOptions(ScoringOptions):
         only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN, "summary": NOT_GIVEN},
     )  # fmt: skip
     summary: str | None = option(
-        None, "Print one figure for all pairs instead, in nats but for perplexity.",
+        None, "Print one figure for all pairs together, in nats (perplexity has no unit).",
         group=SCORES, choices=SUMMARY_NAMES, only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
     )  # fmt: skip
     n_best: bool = option(
@@ -115,7 +118,8 @@ class ScoreOptions(ScoringOptions):
         "Score", "Name of the feature that is added to the list.", group=N_BEST, only_with={"n_best": GIVEN}
     )
     weights: tuple[str, ...] = option(
-        (), "Rank hypotheses anew by the sum of these features, FEATURE=WEIGHT, each with an option of its own.",
+        (), "Rank hypotheses anew by a weighted sum of features; give this option once for each, as "
+        "FEATURE=WEIGHT.",
         group=N_BEST, flags=("--weights",), metavar="FEATURE=WEIGHT", only_with={"n_best": GIVEN},
         hint="weights of models are --model-weights",
     )  # fmt: skip
@@ -131,10 +135,10 @@ class ScoreOptions(ScoringOptions):
         None, "Keep this share of the pairs, 0.5 for the better half.", group=FILTER, only_with={"backward": GIVEN}
     )
     kept_source: Path | None = option(
-        None, "Where the sources of kept pairs go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+        None, "File for the sources of kept pairs.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
     )
     kept_target: Path | None = option(
-        None, "Where their targets go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+        None, "File for the targets of kept pairs.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
     )
 
     def __post_init__(self) -> None:
@@ -179,9 +183,6 @@ class ScoreOptions(ScoringOptions):
         return found
 
 
-RANKING = ("beam_size", "normalize", "word_penalty")
-
-
 @dataclass(frozen=True)
 class EvaluateOptions(DecodingOptions):
     """The options of evaluate."""
@@ -195,9 +196,9 @@ class EvaluateOptions(DecodingOptions):
         excludes=[field.name for field in dataclasses.fields(DecodingOptions)],
     )  # fmt: skip
     source: Path | None = option(
-        None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
+        None, "Text that the model of RUN translates; this translation is scored.", group=SCORING, metavar="FILE"
     )
-    bootstrap: int = option(1000, "Samples for the confidence intervals; 0 for no intervals.", group=SCORING)
+    bootstrap: int = option(1000, "Samples for the confidence intervals; 0: no intervals.", group=SCORING)
     json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
 
     def __post_init__(self) -> None:

@@ -89,21 +89,24 @@ class SearchOptions:
         only_with=({"output_sampling": NOT_GIVEN}, {"n_best": GIVEN}),
     )  # fmt: skip
     normalize: float = option(
-        0.6, "Exponent of the length by which a hypothesis' score is divided; 0 for none.",
+        0.6, "Divide the score of a hypothesis by its length to this power; 0: do not divide.",
         group=SEARCH, flags=("--normalize", "-n"), only_with=WITH_RANKS,
     )  # fmt: skip
     word_penalty: float = option(
-        0.0, "Subtracted from a hypothesis' score for each subword, before --normalize divides it.", group=SEARCH,
+        0.0, "Subtract this from the score of a hypothesis for each subword, before --normalize divides "
+        "the score.", group=SEARCH,
         only_with=WITH_RANKS,
     )  # fmt: skip
     allow_unk: bool = option(
         False, "Let translations hold <unk>, the mark of an unknown subword.", group=SEARCH, flags=("--allow-unk",)
     )
     min_target_length: int = option(
-        1, "Shortest translation in subwords, end mark counted, as far as the longest allows.", group=SEARCH
+        1, "Shortest translation in subwords, end mark included, if the longest length allows it.", group=SEARCH
     )
     max_target_length: int | None = option(
-        None, "Longest translation in subwords, end mark counted (else --max-length-factor alone says).", group=SEARCH
+        None,
+        "Longest translation in subwords, end mark included (default: only --max-length-factor limits it).",
+        group=SEARCH,
     )
     min_length_factor: float = option(
         0.0, "Shortest translation, as a multiple of its source's subwords; 0 for none.", group=SEARCH
@@ -112,14 +115,14 @@ class SearchOptions:
         3.0, "Longest translation, as a multiple of its source's subwords (and 10 more).", group=SEARCH
     )
     no_repeat_ngram_size: int = option(
-        0, "No run of so many subwords stands twice in a translation; 0 lets any.", group=SEARCH
+        0, "Let no sequence of so many subwords occur twice in a translation; 0: allow it.", group=SEARCH
     )
     output_sampling: SamplingMethod | None = option(
         None, f"Draw translations at random instead of searching for the best: {SYNTAX}, in quotation marks.",
         group=SEARCH, metavar="HOW", parse=SamplingMethod.parse,
     )  # fmt: skip
     seed: int = option(
-        1, "Of --output-sampling: with the same seed a line gets the same translation, wherever it stands.",
+        1, "Seed of --output-sampling.",
         group=SEARCH, only_with={"output_sampling": GIVEN},
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ class WhereOptions:
         choices=("processes", "simulated"),
     )
     profile: str | None = option(
-        None, "Of the simulated cluster: a name or a file (default: paper).", group="Devices", metavar="PROFILE"
+        None, "Profile of the simulated cluster: a name or a file (default: paper).", group="Devices", metavar="PROFILE"
     )
 
 
@@ -47,8 +47,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
 
     modes: str = option(
         "sync,async,hybrid",
-        "Ways of updating: sync, sync:N, async, hybrid:N, local:N (N batches summed in each worker); @RATE behind one "
-        "gives it a learning rate of its own.",
+        "Ways of updating: sync, sync:N, async, hybrid:N, local:N (each worker sums N batches); @RATE"
+        " after a mode gives it its own learning rate.",
         group=GROUP,
         metavar="MODE,…",
     )
@@ -62,15 +62,15 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
     seeds: str = option("1,2", "Each mode is run with each of these seeds.", group=GROUP, metavar="SEED,…")
     intervals: str = option(
         "seeds",
-        "What intervals are over. seeds: seeds and sentences, which needs two seeds; sentences: the sentences alone, "
-        "of one seed.",
+        "What the intervals are over. seeds: seeds and sentences, which needs two seeds; sentences: "
+        "only the sentences, of one seed.",
         group=GROUP,
         choices=("seeds", "sentences"),
     )
     baseline: str | None = option(
         None, "The mode that others are compared with (default: sync, else the first).", group=GROUP
     )
-    validations: int = option(12, "Validations of each run.", group=GROUP)
+    validations: int = option(12, "How many validations each run makes.", group=GROUP)
     valid_sentences: int = option(0, "Translate this many validation sentences only; 0: all.", group=GROUP)
     valid_beam_size: int = option(1, "Beam size of validation's translations.", group=GROUP)
     jobs: int | None = option(None, "Runs side by side (default: one a core if simulated, else one).", group=GROUP)

@@ -34,7 +34,7 @@ class InitialOptions:
 
     init_from: Path | None = option(
         None,
-        "Begin with the parameters, and so the sizes, of this run's model (or of a checkpoint, or import's).",
+        "Begin with the parameters and sizes of this model: a run, a checkpoint, or what import made.",
         group="Model",
         flags=("--init-from", "--pretrained-model"),
         metavar="RUN",
@@ -72,10 +72,14 @@ class OptimizerOptions:
     adam_beta2: float = option(0.98, "Adam's decay of the second moment.", group="Optimizer")
     adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer")
     clip_norm: float = option(
-        1.0, "Clip the gradient per token, summed over the update, to this norm; 0: never.", group="Optimizer"
+        1.0,
+        "Scale the gradient of an update, per token, down to this norm where it is larger; 0: never.",
+        group="Optimizer",
     )
     exponential_smoothing: float = option(
-        0.0, "Moving average of parameters: weight of the newest, such as 0.001; 0: none.", group="Optimizer"
+        0.0,
+        "Keep a moving average of the parameters, in which the newest have this weight, such as 0.001; 0: none.",
+        group="Optimizer",
     )
     label_smoothing: float = option(0.1, "Label smoothing in the training loss.", group="Optimizer")
 
@@ -133,7 +137,9 @@ class BatchSizeOptions:
     """How large a batch and a sentence may be."""
 
     mini_batch_words: int = option(
-        2048, "Target tokens in a batch, that is in one push; longer sentences make a batch alone.", group="Batches"
+        2048,
+        "Target tokens in a batch, which makes one push; a longer sentence is a batch of its own.",
+        group="Batches",
     )
     max_length: int = option(
         256, "Leave out training pairs with more subwords than this on either side.", group="Batches"
@@ -144,7 +150,7 @@ class BatchSizeOptions:
 class BatchOptions(BatchSizeOptions):
     """What a batch is."""
 
-    seed: int = option(1, "Of initial parameters, shuffling and dropout.", group="Batches")
+    seed: int = option(1, "Seed of the initial parameters, of shuffling and of dropout.", group="Batches")
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ class ValidationOptions:
     )
     metric: str = option(
         "cross-entropy",
-        "What decides which validation is better.",
+        "The score that decides which validation is better.",
         group="Validation and stopping",
         choices=METRICS,
         flags=("--metric", "--early-stopping-metric"),
@@ -224,8 +230,12 @@ class SavingOptions:
         metavar="AMOUNT",
         changeable=True,
     )
-    keep_last: int = option(2, "Newest checkpoints to keep.", group="Reports and checkpoints", changeable=True)
-    keep_best: int = option(1, "Best models by --metric to keep.", group="Reports and checkpoints", changeable=True)
+    keep_last: int = option(
+        2, "How many of the newest checkpoints to keep.", group="Reports and checkpoints", changeable=True
+    )
+    keep_best: int = option(
+        1, "How many of the best models (by --metric) to keep.", group="Reports and checkpoints", changeable=True
+    )
     tensorboard: bool = option(
         False,
         "Write the figures to RUN/tensorboard too; needs pip install 'nmt-async[tensorboard]'.",
@@ -240,7 +250,9 @@ class RunOptions(
 ):
     """All that a run is made of, and where it is written."""
 
-    out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
+    out: Path = option(
+        Path("run"), "The run's folder; a run that is there already is resumed.", group="Run", metavar="RUN"
+    )
 
     def __post_init__(self) -> None:
         at_least = {

@@ -30,15 +30,20 @@ class ComputingOptions:
     """
 
     mini_batch: int = option(64, "Sentences computed at once.", group=COMPUTING)
-    mini_batch_words: int = option(4096, "Subwords computed at once, padding counted; bounds memory.", group=COMPUTING)
+    mini_batch_words: int = option(
+        4096, "Subwords computed at once, padding included; this limits memory.", group=COMPUTING
+    )
     maxi_batch: int = option(
-        16, "Mini-batches read ahead, where input is ready, and sorted by length.", group=COMPUTING
+        16, "Read so many mini-batches ahead, where input is ready, and sort them by length.", group=COMPUTING
     )
     device: str | None = option(
         None, f"Where to compute: cpu, cuda or, for example, cuda:1 (default: {FIRST_GPU}).", group=COMPUTING
     )
     threads: int | None = option(
-        None, "CPU threads (else torch's choice: the cores).", group=COMPUTING, flags=("--threads", "--cpu-threads")
+        None,
+        "CPU threads (default: torch's choice, the number of cores).",
+        group=COMPUTING,
+        flags=("--threads", "--cpu-threads"),
     )
 
     def __post_init__(self) -> None:
@@ -57,11 +62,11 @@ class DecodingOptions(SearchOptions, ComputingOptions):
     """
 
     weights: Weights | None = option(
-        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SEARCH,
+        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (default: all the same).", group=SEARCH,
         metavar="LIST", parse=Weights.parse,
     )  # fmt: skip
     max_length: int = option(
-        512, "Longest source in subwords, end mark counted; a longer one is cut there, with a warning.", group=SEARCH
+        512, "Longest source in subwords, end mark included; a longer one is cut there, with a warning.", group=SEARCH
     )
     precision: str = option(
         "float32", "Numbers that matrices are multiplied in; int8: about one and a half times as fast on a CPU, "
@@ -91,15 +96,17 @@ class TranslateOptions(DecodingOptions):
         group=FILES, flags=("--source", "-i", "--input"), metavar="FILE",
     )  # fmt: skip
     output: Path | None = option(
-        None, "Where the translation goes (else standard output).", group=FILES, flags=("--output", "-o"),
+        None, "File for the translation (default: standard output).", group=FILES, flags=("--output", "-o"),
         metavar="FILE",
     )  # fmt: skip
     force_decode: Path | None = option(
-        None, "How translations begin: a file with a line for each of the text's, empty where that is free.",
+        None, "File with the beginning of each translation, a line for each line of the text; an empty line"
+        " leaves it free.",
         group=FILES, metavar="FILE",
     )  # fmt: skip
     strict: bool = option(
-        False, "Refuse a line that is not UTF-8; else what cannot be read becomes U+FFFD, with a warning.",
+        False, "Refuse a line that is not UTF-8. Without this, U+FFFD takes the place of what cannot be "
+        "read, with a warning.",
         group=FILES, flags=("--strict",),
     )  # fmt: skip
     format: str = option(
@@ -111,16 +118,18 @@ class TranslateOptions(DecodingOptions):
         group=PRINTED, flags=("--n-best",),
     )  # fmt: skip
     word_scores: bool = option(
-        False, "Print subwords and the log-probability of each and of the end mark; as text, the latter alone.",
+        False, "Print the subwords, and the log-probability of each and of the end mark; in --format text, "
+        "the log-probabilities alone.",
         group=PRINTED, flags=("--word-scores",),
     )  # fmt: skip
     alignment: AlignmentForm | None = option(
-        None, "Print which source subwords each subword looked at: soft, hard, or a weight below 1 from which on.",
+        None, "Print which source subwords each subword looked at. soft: all weights; hard: the largest; a "
+        "number below 1: those with at least this weight.",
         group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
     )  # fmt: skip
-    workers: int | None = option(None, "Processes that share the text (default: one a device).", group=COMPUTING)
+    workers: int | None = option(None, "Processes that share the text (default: one for each device).", group=COMPUTING)
     devices: str | None = option(
-        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are dealt to them in turn "
+        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn "
         f"(default: {ALL_GPUS}).",
         group=COMPUTING, only_with={"device": NOT_GIVEN},
     )  # fmt: skip

@@ -73,3 +73,10 @@ def test_an_option_that_is_named_exists(document: Path) -> None:
         text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE)
     named = {name for span in code_spans(text) for name in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", span)}
     assert named - ALL_OPTIONS - MARIANS == set()
+
+
+def test_the_index_names_every_command() -> None:
+    table = read("docs/README.md").partition("## All commands")[2].partition("\n## ")[0]
+    first = re.findall(r"^\| (`[^|]+) \|", table, flags=re.MULTILINE)
+    named = {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+    assert named == {"bench" if name == "bench training" else name for name in OPTIONS}

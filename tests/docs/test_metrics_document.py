@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, behind, fenced, first_cells
-from nmt_async.display.records import TrainReport, ValidReport
 
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.reading import read_json_lines
 from nmt_async.report.rows import COLUMNS
 
