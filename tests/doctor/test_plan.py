@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from training_runs import PATIENCE, children_named, kill_child, small_options, until
 
 from nmt_async.doctor.finding import Finding
-from nmt_async.doctor.fitting import plan_findings
-from nmt_async.doctor.longest import longest_batches
+from nmt_async.doctor.plan import plan_findings
+from nmt_async.doctor.trial import longest_batches
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
