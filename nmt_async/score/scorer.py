@@ -183,7 +183,7 @@ class Scorer:
         model: ModelPath | Sequence[ModelPath],
         *,
         weights: Weights | Sequence[float] | str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:

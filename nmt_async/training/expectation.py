@@ -243,6 +243,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}, {options.threads()} threads each",
+        **({"devices": found} if (found := options.devices_found()) else {}),
         **need.rows(layout.size),
     }
     width = max(map(len, rows))

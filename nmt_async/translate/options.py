@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nmt_async.devices import ALL_GPUS, FIRST_GPU
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import PRECISIONS
 from nmt_async.options import NOT_GIVEN, check_together, option
@@ -38,7 +39,9 @@ class ComputingOptions:
     maxi_batch: int = option(
         16, "Read so many mini-batches ahead, where input is ready, and sort them by length.", group=COMPUTING
     )
-    device: str = option("cpu", "Where to compute: cpu, cuda or, for example, cuda:1.", group=COMPUTING)
+    device: str | None = option(
+        None, f"Where to compute: cpu, cuda or, for example, cuda:1 (default: {FIRST_GPU}).", group=COMPUTING
+    )
     threads: int | None = option(
         None,
         "CPU threads (default: torch's choice, the number of cores).",
@@ -129,7 +132,8 @@ class TranslateOptions(DecodingOptions):
     )  # fmt: skip
     workers: int | None = option(None, "Processes that share the text (default: one for each device).", group=COMPUTING)
     devices: str | None = option(
-        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn.",
+        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn "
+        f"(default: {ALL_GPUS}).",
         group=COMPUTING, only_with={"device": NOT_GIVEN},
     )  # fmt: skip
     engine: str = option(
