@@ -196,7 +196,7 @@ def _check_device(device: str) -> None:
             f"--devices: {shown(device)} is not a device; give cpu, or numbers of CUDA devices such as 0,1."
         )
     if not torch.cuda.is_available():
-        raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
+        raise MissingDevice(f"--devices: {device} was asked for, but torch finds no CUDA here; use --devices cpu.")
     if (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise MissingDevice(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")

@@ -144,7 +144,7 @@ def test_a_setting_that_diverges_is_a_result_and_one_that_fails_stops_no_other(
         run(tmp_path / "study", small_data, [bad, good], display)
     assert any(what == "failed" and "--norm" in why for what, why in display.told)
     assert (tmp_path / "study/results/async.seed1.json").exists()
-    wild = setting("async", learn_rate=1e30, clip_norm=0, lr_warmup="0u")
+    wild = setting("async", learn_rate=1e30, clip_norm=0, lr_warmup="0u", lr_decay="none")
     (result,) = run(tmp_path / "wild", small_data, [wild])
     assert "not finite" in result.diverged
     assert not result.failed
@@ -190,11 +190,11 @@ def test_a_folder_of_something_else_is_refused(small_data: Path, tmp_path: Path)
     data = PreparedData.open(small_data)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="there is something else at this place"):
+    with pytest.raises(UserError, match="something else is in this place"):
         run(tmp_path / "other", small_data, [])
     folder = StudyFolder(tmp_path / "study", tmp_path / "study/results")
     lock = folder.begin("compare", data.fingerprint)
-    with pytest.raises(UserError, match="another process is at this comparison"):
+    with pytest.raises(UserError, match="another process is writing this comparison"):
         folder.begin("compare", data.fingerprint)
     lock.close()
     for kind, fingerprint in (("reproduction", data.fingerprint), ("compare", "other")):
