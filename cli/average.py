@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.checkpoints.averaging import average_models
 from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
 from nmt_async.options import GIVEN, NOT_GIVEN, option
@@ -51,8 +50,13 @@ class AverageOptions:
                 raise UserError(f"--{name}: {value} is too few; give 1 or more.")
 
 
+OPTIONS = AverageOptions
+
+
 def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> None:
     """Average the parameters of a run's last or best checkpoints, or of given ones, to one model."""
+    from nmt_async.checkpoints.averaging import average_models
+
     if options.out is None:
         raise UserError("average needs --out DIR, a folder for the new model.")
     check_free(options.out, "--out: ")

@@ -16,6 +16,7 @@ from .declare import CommonOptions
 ARGUMENTS = {
     "folder": Annotated[Path, typer.Argument(help="Folder of a run that goes on or has ended.", metavar="RUN")]
 }
+OPTIONS = WatchOptions
 EXAMPLE = "nmt-async watch run"
 GROUPS = ("Watching",)
 

@@ -10,8 +10,9 @@ Importing this package is cheap: torch comes with the first of these names that 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
     from nmt_async.errors import RunFailure, UserError
@@ -20,24 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Translator": "translate.translator",
-    "Scorer": "score.scorer",
-    "Translation": "translate.translator",
-    "Candidate": "translate.translator",
-    "Scored": "score.scorer",
-    "UserError": "errors",
-    "RunFailure": "errors",
-}
-
 __all__ = ["Candidate", "RunFailure", "Scored", "Scorer", "Translation", "Translator", "UserError", "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = named_in(
+    __name__,
+    {
+        **dict.fromkeys(("Candidate", "Translation", "Translator"), "translate.translator"),
+        **dict.fromkeys(("Scored", "Scorer"), "score.scorer"),
+        **dict.fromkeys(("RunFailure", "UserError"), "errors"),
+    },
+)

@@ -14,54 +14,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.bench.decoders import ENGINES, Decoded, Decoder, Job
+from nmt_async.bench.decoders import Decoded, Decoder, Job
+from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import unsupported
 from nmt_async.model.linear import not_in_int8
-from nmt_async.options import option
 from nmt_async.translate.lines import TextFile
-
-GROUP = "Measurement"
-YARDSTICK = "by-hand"
-
-
-@dataclass(frozen=True)
-class DecodeBenchOptions:
-    """What is measured, and how long."""
-
-    input: Path | None = option(
-        None, "Text to translate, plain, gzip or zstd.", group=GROUP, flags=("--input", "-i"), metavar="FILE"
-    )
-    engines: tuple[str, ...] = option(
-        ENGINES,
-        "Measure: translate with --engine torch, with --precision int8, and with --engine ctranslate2; CTranslate2 "
-        "used by hand, in float32 and in int8; repeat for several.",
-        group=GROUP, choices=ENGINES,
-    )  # fmt: skip
-    beam_size: tuple[int, ...] = option(
-        (5, 1), "Hypotheses followed for each sentence; repeat for several.", group=GROUP, flags=("--beam-size", "-b")
-    )
-    threads: tuple[int, ...] = option(
-        (1,), "CPU threads; repeat for several.", group=GROUP, flags=("--threads", "--cpu-threads")
-    )
-    mini_batch: int = option(64, "Sentences translated at once.", group=GROUP)
-    sentences: int = option(1000, "Read so many lines of the text.", group=GROUP)
-    length: int | None = option(
-        None, "Make every translation so many subwords long, for models that have not learnt yet when to "
-        "end (default: as the model says).",
-        group=GROUP,
-    )  # fmt: skip
-    rounds: int = option(5, "How many turns each engine has.", group=GROUP)
-    json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
-
-    def __post_init__(self) -> None:
-        numbers = {"mini_batch": self.mini_batch, "sentences": self.sentences, "rounds": self.rounds}
-        numbers |= {"beam_size": min(self.beam_size, default=0), "threads": min(self.threads, default=0)}
-        numbers |= {} if self.length is None else {"length": self.length}
-        for name, value in numbers.items():
-            if value < 1:
-                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
 
 
 @dataclass(frozen=True)

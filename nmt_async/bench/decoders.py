@@ -22,13 +22,9 @@ from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2
 from nmt_async.process.child import Child
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
-
-ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
-"""What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own
-translate_batch in float32 and int8."""
 
 Decode = Callable[[int], list[str]]
 """Translates the whole text with a beam of the given size."""
@@ -42,7 +38,7 @@ class Job:
     """What a process decodes, and how.
 
     Attributes:
-        engine: one of `ENGINES`.
+        engine: one of `nmt_async.bench.options.ENGINES`.
         folder: of the model.
         length: of every translation, in subwords; None for each its own.
     """
@@ -82,7 +78,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             )
             device = torch.device("cpu")
             search = options.search()
-            engine = engine_named(engine_name, loaded, search, device, print, options.precision, Scores.NONE)
+            engine = engine_named(engine_name, loaded, search, device, print, options.precision, WantedScores.NONE)
             self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )

@@ -28,7 +28,7 @@ from nmt_async.model.decoder_layers import AttentionDecoderLayer
 from nmt_async.model.layers import NORM_EPSILON, Embedding, EncoderLayer, FeedForward, sinusoid_positions
 from nmt_async.model.linear import ALWAYS_EXACT
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text import Vocabulary
 
 LONGEST = 4096
 """Positions in the table, or the model's own number if that is more: CTranslate2 computes none beyond it."""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model import ModelConfiguration
 
 Pair = tuple[str, str]
 """Names of a matrix and its bias, or of a norm's scale and bias."""

@@ -9,22 +9,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
-from nmt_async.model.build import build_model
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import GIVEN, option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
-from nmt_async.planning.nominal import even_plan
 from nmt_async.quantity import FACTORS
 from nmt_async.text.plan import BatchPlan
-from nmt_async.text.prepared import PreparedData
+
+if TYPE_CHECKING:
+    from nmt_async.text.prepared import PreparedData
 
 CLUSTER, BATCHES, RESULT = "Cluster", "Batches and model", "Result"
 VOCABULARY = 32_000
@@ -115,6 +114,11 @@ class SimulateOptions:
 
     def sent(self) -> int:
         """Numbers that a pull and a push bring over the link."""
+        import torch
+
+        from nmt_async.model.build import build_model
+        from nmt_async.model.parameters import FlatLayout
+
         size = _model_size(self.model_size)
         if size is not None:
             return size
@@ -129,6 +133,8 @@ class SimulateOptions:
 
     @cached_property
     def _data(self) -> PreparedData | None:
+        from nmt_async.text.prepared import PreparedData
+
         return PreparedData.open(self.data) if self.data is not None else None
 
     def plans(self) -> Callable[[int, int], BatchPlan]:
@@ -137,6 +143,8 @@ class SimulateOptions:
         Raises:
             UserError: no pair of the data is short enough.
         """
+        from nmt_async.planning.nominal import even_plan
+
         data = self._data
         if data is None:
             return lambda pushes, parts: even_plan(self.mini_batch_words, pushes, parts)

@@ -16,10 +16,10 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from nmt_async.errors import UserError
+from nmt_async.progress import Progress
 from nmt_async.score.options import EvaluateOptions
-from nmt_async.text.progress import Progress
+from nmt_async.translate import Translator
 from nmt_async.translate.lines import text_lines
-from nmt_async.translate.translator import Translator
 
 CORPUS_METRICS: dict[str, Callable[[], Any]] = {"BLEU": BLEU, "chrF": CHRF, "TER": TER}
 

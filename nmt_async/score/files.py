@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
+from nmt_async.progress import Progress, Step
 from nmt_async.score.filtering import DualScore, best_share, dual_scores
 from nmt_async.score.options import ScoreOptions
 from nmt_async.score.rescoring import ranked, read_entries, rescore
 from nmt_async.score.scorer import LineScorer, Scored, Scorer
-from nmt_async.search.penalties import Penalties
+from nmt_async.search import Penalties
 from nmt_async.text.corpus import STANDARD_INPUT
-from nmt_async.text.progress import Progress, Step
 from nmt_async.translate.formats import json_line, marian_word_scores, word_fields, words_of
 from nmt_async.translate.lines import TextFile, WriteLine, output_lines, pairs_of, warn_on_stderr
 

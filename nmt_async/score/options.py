@@ -9,8 +9,7 @@ from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
-from nmt_async.search.options import Weights
-from nmt_async.search.penalties import Penalties
+from nmt_async.search import Penalties, Weights
 from nmt_async.translate.formats import FORMATS
 from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 
@@ -22,6 +21,8 @@ FILTER = "Filtering"
 SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
 """Marian's: per pair, per subword, of all; in nats but for the last."""
 
+RANKING = ("beam_size", "normalize", "word_penalty")
+"""Options that mean nothing where nothing is ranked."""
 
 OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
 """Where scores are printed with their penalties; all else goes by log-probabilities."""
@@ -180,9 +181,6 @@ class ScoreOptions(ScoringOptions):
             except ValueError:
                 raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None
         return found
-
-
-RANKING = ("beam_size", "normalize", "word_penalty")
 
 
 @dataclass(frozen=True)

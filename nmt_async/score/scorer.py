@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.score.options import ScoringOptions
-from nmt_async.search.ensemble import Ensemble, ModelPath, load_models
-from nmt_async.search.options import Weights
+from nmt_async.search import Ensemble, ModelPath, Weights, load_models
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.lines import checked_lines, warn_on_stderr, windows

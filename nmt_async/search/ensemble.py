@@ -10,9 +10,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from nmt_async.checkpoints.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints import LoadedModel, load_model
 from nmt_async.errors import UserError
-from nmt_async.model.translation_model import DecoderState, TranslationModel
+from nmt_async.model import DecoderState, TranslationModel
 from nmt_async.search.options import Weights
 
 ModelPath = str | os.PathLike[str]

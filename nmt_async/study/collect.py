@@ -24,8 +24,9 @@ from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_obj
 from nmt_async.study.resampling import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, Stretch
 from nmt_async.study.setting import Setting
+from nmt_async.training.journal_file import JOURNAL
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL, Ending, read_outcome
+from nmt_async.training.run_folder import CONFIG, DATA, Ending, read_outcome
 
 METRICS, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
 NOT_OF_A_SETTING = ("seed", "out", "dry-run")

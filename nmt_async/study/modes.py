@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
@@ -13,12 +13,12 @@ from nmt_async.planning.modes import mode_options
 from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
 from nmt_async.study.folder import check_names
-from nmt_async.study.runner import side_by_side
 from nmt_async.study.setting import Setting
-from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import BatchSizeOptions, OptimizerOptions, TrainOptions, stop_quantity
-from nmt_async.training.parts import expected, model_configuration, training_plan
+
+if TYPE_CHECKING:
+    from nmt_async.text.prepared import PreparedData
 
 GROUP = "Comparison"
 
@@ -137,6 +137,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
         """Runs at once."""
         if self.jobs is not None:
             return self.jobs
+        from nmt_async.study.runner import side_by_side
+
         return side_by_side(self.cluster, available_cores(), available_cores())
 
 
@@ -161,6 +163,8 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
+    from nmt_async.training.parts import expected, model_configuration, training_plan
+
     model_configuration(train, data)
     batch = expected(train, training_plan(train, data)).effective_batch
     every = train.valid_freq

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
-from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.schedule import DECAYS, Schedule, Span
 from nmt_async.training.cluster_options import ClusterOptions
+
+if TYPE_CHECKING:
+    from nmt_async.sync.optimizer import OptimizerSettings
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
@@ -87,6 +89,15 @@ class OptimizerOptions:
         Raises:
             UserError: a constant out of its range.
         """
+        from nmt_async.sync.optimizer import OptimizerSettings
+
+        self.check_constants()
+        return OptimizerSettings(
+            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
+        )
+
+    def check_constants(self) -> None:
+        """Raises UserError for a constant out of its range."""
         probabilities = ("adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor")
         for name in probabilities:
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -96,9 +107,6 @@ class OptimizerOptions:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not a number above 0.")
         if not 0.0 <= self.clip_norm < math.inf:
             raise UserError(f"--clip-norm: {self.clip_norm} is not a number from 0 on.")
-        return OptimizerSettings(
-            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
-        )
 
     def schedule(self, stop_after: Quantity | None) -> Schedule:
         """The learning-rate schedule.
@@ -274,7 +282,7 @@ class RunOptions(
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
         if self.cluster == "simulated":
             self.cluster_profile()
-        self.settings()
+        self.check_constants()
         self.schedule(self.stop_after)
 
 

@@ -22,15 +22,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.checkpoints import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
-from nmt_async.model.translation_model import TranslationModel
+from nmt_async.model import TranslationModel
 from nmt_async.options import flag_of, is_given
-from nmt_async.search.options import Search, SearchOptions
-from nmt_async.search.trace import Hypothesis
+from nmt_async.search import Hypothesis, Search, SearchOptions
 from nmt_async.text.vocabulary import END, UNKNOWN
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 
 UNDERSTOOD = {
     "beam_size", "normalize", "allow_unk", "max_target_length", "max_length_factor", "seed",
@@ -55,7 +54,7 @@ def engine_named(
     device: torch.device,
     warn: Callable[[str], None],
     precision: str = "float32",
-    scores: Scores = Scores.OF_SUBWORDS,
+    scores: WantedScores = WantedScores.OF_SUBWORDS,
 ) -> Engine | None:
     """The engine called ``name``, one of `nmt_async.translate.options.ENGINES`; None for our own.
 
@@ -107,7 +106,7 @@ class CTranslate2Engine:
     """
 
     def __init__(
-        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, scores: Scores
+        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, scores: WantedScores
     ) -> None:  # fmt: skip
         self._translator = _converted(loaded, device, precision)
         self._search = search
@@ -121,7 +120,7 @@ class CTranslate2Engine:
         asked = [self._asked(rows, greedy) for rows in batches]
         read = self._greedy if greedy else self._hypotheses
         found = [read(result.result(), limit) if result else [] for each in asked for result, limit in each]
-        if self._scores > (Scores.NONE if greedy else Scores.OF_TRANSLATIONS):
+        if self._scores > (WantedScores.NONE if greedy else WantedScores.OF_TRANSLATIONS):
             self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1), greedy)
         return found
 

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt_async.checkpoints.run_models import find_model
+from nmt_async.checkpoints import find_model
 from nmt_async.errors import UserError
-from nmt_async.text.progress import Progress
+from nmt_async.progress import Progress
 from nmt_async.translate.lines import TextFile, output_lines, pairs_of, warn_on_stderr, windows
 from nmt_async.translate.options import TranslateOptions
 from nmt_async.translate.processes import Processes

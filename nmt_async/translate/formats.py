@@ -77,7 +77,7 @@ def links(alignment: Alignment, threshold: float = 1.0) -> list[tuple[int, int]]
 FORMATS = ("text", "tsv", "jsonl")
 
 
-class Scores(IntEnum):
+class WantedScores(IntEnum):
     """Which scores are wanted: ours come with the search, CTranslate2's cost time."""
 
     NONE = 0
@@ -102,11 +102,11 @@ class Printed:
     alignment: AlignmentForm | None = None
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> WantedScores:
         """Which must be known for it."""
         if self.words:
-            return Scores.OF_SUBWORDS
-        return Scores.NONE if self.form == "text" and not self.n_best else Scores.OF_TRANSLATIONS
+            return WantedScores.OF_SUBWORDS
+        return WantedScores.NONE if self.form == "text" and not self.n_best else WantedScores.OF_TRANSLATIONS
 
     def lines(self, number: int, translation: Translation) -> list[str]:
         """What is printed of the line ``number``, counted from 1."""

@@ -18,15 +18,11 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.options import check_together
-from nmt_async.search.beam import beam_search
-from nmt_async.search.ensemble import ModelPath, load_models
-from nmt_async.search.options import Weights
-from nmt_async.search.sampling import sample
-from nmt_async.search.trace import Hypothesis
+from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine, engine_named
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.lines import checked_lines, one_line, warn_on_stderr, windows
 from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions
 
@@ -291,7 +287,7 @@ class Translator:
         options: DecodingOptions,
         n_best: int = 1,
         alignment: bool = False,
-        scores: Scores = Scores.OF_SUBWORDS,
+        scores: WantedScores = WantedScores.OF_SUBWORDS,
     ) -> LineTranslator:
         """What translates lines with these options (its device, threads and weights are the translator's).
 

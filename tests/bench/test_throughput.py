@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nmt_async.bench.throughput import BenchOptions, measure
+from nmt_async.bench.options import BenchOptions
+from nmt_async.bench.throughput import measure
 from nmt_async.demo_corpus.generate import write
 from nmt_async.errors import UserError
 from nmt_async.text.options import PrepareOptions

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import STRANGE, answered, often, yaml_files
 
-from nmt_async.bench.throughput import BenchOptions
+from nmt_async.bench.options import BenchOptions
 from nmt_async.cluster.profile import profile_for
 from nmt_async.options import from_mapping, key_of, load_yaml, to_mapping
 from nmt_async.planning.options import SimulateOptions

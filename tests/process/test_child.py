@@ -252,6 +252,7 @@ from pathlib import Path
 import sys
 from training_runs import run_small
 print(run_small(Path(sys.argv[1]), Path(sys.argv[2]), stop_after="2").said)
+print("torch._dynamo" in sys.modules)
 """
 
 
@@ -265,6 +266,7 @@ def test_a_script_without_a_guard_trains(small_data: Path, tmp_path: Path) -> No
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "stopped at update 2" in done.stdout
+    assert done.stdout.endswith("\nFalse\n")  # torch's compiler was not imported, which takes a second
 
 
 def test_many_threads_start_children_at_once() -> None:

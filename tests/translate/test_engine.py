@@ -21,7 +21,7 @@ from nmt_async.search.options import SamplingMethod, Search, SearchOptions
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import UNKNOWN
 from nmt_async.translate.engine import UNDERSTOOD, engine_named
-from nmt_async.translate.formats import Scores
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
@@ -90,7 +90,7 @@ def test_greedy_search_is_the_same_without_our_own(loaded, sentences, factor):
     for (a,), (b,) in zip(ours, engine([rows[:50], rows[50:]]), strict=True):
         assert (b.ids, b.score) == (a.ids, pytest.approx(a.score, abs=1e-3))
         assert b.normalised == pytest.approx(a.normalised, abs=1e-3)
-    texts = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=Scores.NONE)
+    texts = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=WantedScores.NONE)
     for (a,), (b,) in zip(ours, texts([rows[:50], rows[50:]]), strict=True):
         assert (b.ids, math.isnan(b.score)) == (a.ids, True)
 
@@ -114,7 +114,7 @@ def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
 
 def test_scores_of_subwords_come_where_they_are_asked_for(loaded, sentences):
     options = DecodingOptions(beam_size=2)
-    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=Scores.OF_SUBWORDS)
+    engine = engine_named("ctranslate2", loaded, options.search(), CPU, pytest.fail, scores=WantedScores.OF_SUBWORDS)
     rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:12]), key=len, reverse=True)
     found = [hypotheses[0] for hypotheses in engine([rows[:5], rows[5:]]) if hypotheses]
     assert len(found) >= 6
