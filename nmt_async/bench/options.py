@@ -56,7 +56,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}: {getattr(self, name)} is too small; give 1 or more.")
         if (self.profile_out is not None or self.check) and self.batches < 2:
-            raise UserError("--batches: a turn's first batch tells nothing of waiting; give 2 or more.")
+            raise UserError("--batches: a turn's first batch tells nothing about waiting; give 2 or more.")
         if self.profile_out is not None and not os.path.isdir(self.profile_out.parent):
             raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
         if set(named(self.devices, "--devices")) != {"cpu"}:

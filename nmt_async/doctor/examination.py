@@ -86,7 +86,7 @@ def _data_of(run: Path) -> Path | Finding:
         return Finding("data", "wrong", f"{run / DATA} cannot be read ({error})", "the run cannot be resumed")
     if not (folder / MANIFEST).is_file():
         return Finding(
-            "data", "wrong", f"{folder}, which the run was begun on, is not there",
-            "put it back, or give train its copy: the path may change, what it holds may not",
+            "data", "wrong", f"{folder}, on which the run began, is not there",
+            "put it back, or give train a copy: the path may differ, the content may not",
         )  # fmt: skip
     return folder

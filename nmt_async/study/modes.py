@@ -88,8 +88,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
             )
         if len(self.seed_list()) > 1 and self.intervals == "sentences":
             raise UserError(
-                f"--intervals sentences is for one seed, and --seeds {self.seeds} are {len(self.seed_list())}, over "
-                f"which intervals are taken too; leave it out, or give one seed."
+                f"--intervals sentences is for one seed, and --seeds {self.seeds} names {len(self.seed_list())}; leave "
+                f"--intervals out, or give one seed."
             )
         self.base()
 
@@ -172,6 +172,6 @@ def _check(condition: str, train: TrainOptions, options: CompareOptions, data: P
     every = train.valid_freq
     if every.unit == "tokens" and every.amount < batch:
         raise UserError(
-            f"--budget {options.budget} is too small for {options.validations} validations of {condition}, of "
-            f"whose updates each holds {batch:,.0f} tokens; give more, or fewer --validations."
+            f"--budget {options.budget} is too small for {options.validations} validations of {condition}: each of "
+            f"its updates holds {batch:,.0f} tokens; give more, or fewer --validations."
         )

@@ -94,7 +94,7 @@ def shared_memory(workers: int, size: int) -> Memory:
     except OSError as error:
         need = math.ceil(4 * (2 * workers + 1) * size / 2**20)
         raise RunFailure(
-            f"{need:,} MiB of shared memory cannot be had ({error.strerror or error}); "
+            f"{need:,} MiB of shared memory are not available ({error.strerror or error}); "
             f"use fewer --workers or a smaller model."
         ) from None
 

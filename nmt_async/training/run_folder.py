@@ -220,7 +220,7 @@ def read_options(path: Path) -> TrainOptions:
     """
     try:
         if not (path / CONFIG).is_file():
-            raise UserError(f"{path / CONFIG} is no file")
+            raise UserError(f"{path / CONFIG} is not a file")
         return options_of_run(load_yaml(path / CONFIG), str(path / CONFIG))
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")

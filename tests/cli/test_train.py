@@ -78,7 +78,7 @@ MISTAKES = [
     (["--clip-norm", "nan"], "--clip-norm: nan is not a number from 0 on."),
     (["--label-smoothing", "1"], "--label-smoothing: 1.0 is not from 0 to below 1."),
     (["--lr-decay", "linear"], "--lr-decay linear needs --lr-decay-end"),
-    (["--lr-warmup", "0"], "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by"),
+    (["--lr-warmup", "0"], "--lr-warmup 0 does not fit --lr-decay inv-sqrt"),
     (
         ["--lr-decay-end", "9"],
         "--lr-decay-end means nothing with --lr-decay inv-sqrt; leave it out, or give --lr-decay linear or cosine.",

@@ -199,11 +199,11 @@ def test_a_folder_of_something_else_is_refused(small_data: Path, tmp_path: Path)
     data = PreparedData.open(small_data)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="there is something else at this place"):
+    with pytest.raises(UserError, match="something else is in this place"):
         run(tmp_path / "other", small_data, [])
     folder = StudyFolder(tmp_path / "study", tmp_path / "study/results")
     lock = folder.begin("compare", data.fingerprint)
-    with pytest.raises(UserError, match="another process is at this comparison"):
+    with pytest.raises(UserError, match="another process is writing this comparison"):
         folder.begin("compare", data.fingerprint)
     lock.close()
     for kind, fingerprint in (("reproduction", data.fingerprint), ("compare", "other")):
