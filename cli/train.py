@@ -26,10 +26,10 @@ def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     if not options.dry_run:
         prepare_children(options)  # before this process imports as much
     from nmt_async.display.live import display_for
-    from nmt_async.training.describe import describe
-    from nmt_async.training.train import train
+    from nmt_async.training.expectation import describe
+    from nmt_async.training.trainer import train_run
 
     if options.dry_run:
         print(describe(options, data))
     else:
-        train(options, data, display_for(sys.stderr, common.quiet))
+        train_run(options, data, display_for(sys.stderr, common.quiet))

@@ -37,7 +37,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import with_workers
 from nmt_async.training.run_folder import read_options
-from nmt_async.training.train import train
+from nmt_async.training.trainer import train_run
 
 COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 SIZES = {
@@ -113,7 +113,7 @@ class Witness(PlainDisplay):
 def run_small(data: Path, out: Path, acts: Mapping[int, Callable[[], object]] | None = None, **changes: Any) -> Witness:
     """A run in this process, with its real children; what it said."""
     witness = Witness(acts)
-    train(small_options(out, **changes), data, witness)
+    train_run(small_options(out, **changes), data, witness)
     return witness
 
 

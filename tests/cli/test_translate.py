@@ -257,7 +257,7 @@ def test_what_is_asked_for_changes_the_search(model, tmp_path):
         (["{model}", "-i", "{text}", "-o", "{folder}/absent/out"], "--output: "),
         (["{model}", "-i", "{text}", "--device", "cuda:99"], "--device cuda:99: torch finds "),
         (["{model}", "-i", "{text}", "--devices", "cuda:98,99"], "--devices cuda:98: torch finds "),
-        (["{model}", "-i", "{text}", "--devices", "tpu"], "--devices: 'tpu' is not known"),
+        (["{model}", "-i", "{text}", "--devices", "tpu"], "--devices: 'tpu' is not a device"),
         (["{model}", "-i", "{text}", "--devices", ","], "--devices names no device"),
         (["{model}", "-i", "{text}", "--workers", "0"], "--workers: 0"),
         (["{model}", "-i", "{text}", "--alignment", "firm"], "--alignment: 'firm'"),

@@ -20,7 +20,7 @@ from nmt_async.study.result import Result
 from nmt_async.study.runner import run_all, side_by_side, typed
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.signals import Interrupted
+from nmt_async.training.interruptions import Interrupted
 from tests.training_runs import PATIENCE, alive, children_of, family, until
 
 BASE = {
@@ -199,11 +199,11 @@ def test_a_folder_of_something_else_is_refused(small_data: Path, tmp_path: Path)
     data = PreparedData.open(small_data)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="there is something else at this place"):
+    with pytest.raises(UserError, match="something else is in this place"):
         run(tmp_path / "other", small_data, [])
     folder = StudyFolder(tmp_path / "study", tmp_path / "study/results")
     lock = folder.begin("compare", data.fingerprint)
-    with pytest.raises(UserError, match="another process is at this comparison"):
+    with pytest.raises(UserError, match="another process is writing this comparison"):
         folder.begin("compare", data.fingerprint)
     lock.close()
     for kind, fingerprint in (("reproduction", data.fingerprint), ("compare", "other")):
