@@ -334,7 +334,7 @@ class Run:
                 self._write_checkpoint()
         except OSError as error:
             unsaved = Unsaved(
-                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); mend "
+                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); fix "
                 f"that, and give the same command to go on from the checkpoint before."
             )
             self._note_end("failed", str(unsaved))
