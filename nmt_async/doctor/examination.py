@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from nmt_async.devices import MissingDevice
 from nmt_async.display.watch import is_trained
-from nmt_async.doctor.data import data_findings
 from nmt_async.doctor.finding import Finding
-from nmt_async.doctor.fitting import plan_findings
+from nmt_async.doctor.folders import data_findings, record_findings, saved_findings
 from nmt_async.doctor.machine import machine_findings
 from nmt_async.doctor.options import DoctorOptions
-from nmt_async.doctor.records import record_findings
-from nmt_async.doctor.saved import saved_findings
+from nmt_async.doctor.plan import plan_findings
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import MANIFEST, PreparedData
-from nmt_async.training.cluster_options import MissingDevice
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmt_async.devices import ALL_GPUS
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import from_mapping, option, to_mapping
@@ -28,7 +29,7 @@ class WhereOptions:
     """Where every run of a comparison computes."""
 
     workers: int | None = option(None, "Workers of each run (default: as train's).", group="Devices")
-    devices: str = option("cpu", "cpu, or CUDA devices as in '0,1'.", group="Devices")
+    devices: str | None = option(None, f"cpu, or CUDA devices as in '0,1' (default: {ALL_GPUS}).", group="Devices")
     cluster: str = option(
         "processes",
         "processes: real workers, one run at a time; simulated: virtual workers, several runs side by side.",
@@ -163,7 +164,8 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
-    from nmt_async.training.parts import expected, model_configuration, training_plan
+    from nmt_async.training.expectation import expected
+    from nmt_async.training.parts import model_configuration, training_plan
 
     model_configuration(train, data)
     batch = expected(train, training_plan(train, data)).effective_batch

@@ -28,8 +28,8 @@ from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
+from nmt_async.training.interruptions import Interrupted, StopSignals
 from nmt_async.training.options import TrainOptions, stop_quantity
-from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.writing import write_whole
 
 TRAIN = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]

@@ -143,7 +143,7 @@ def test_a_folder_that_is_no_run_is_left_alone(
 def test_cuda_that_is_not_there_is_said(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for devices in ("0", "cuda", "cuda:0,cuda:1"):
         assert run(["train", str(small_data), *typed(tmp_path / "run"), "--devices", devices]) == 2
-        assert "torch finds no CUDA here; use --devices cpu." in capsys.readouterr().err
+        assert "torch finds no CUDA device here; give --devices cpu, or leave it out." in capsys.readouterr().err
 
 
 def test_early_stopping_needs_a_validation_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
