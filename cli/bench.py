@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from nmt_async.bench.agreement import Agreement, Compared
-from nmt_async.bench.throughput import BOUND, BenchOptions, Measured, Result, measure
+from nmt_async.bench.throughput import BOUND, Agreement, BenchOptions, Compared, Measured, Result, measure
 from nmt_async.formatting import number, percent
 from nmt_async.text.progress import progress_for
 

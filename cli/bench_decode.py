@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nmt_async.bench.decode import YARDSTICK, DecodeBenchOptions, DecodeResult, measure_decoding
+from nmt_async.bench.decoding import YARDSTICK, DecodeBenchOptions, DecodeResult, measure_decoding
 from nmt_async.formatting import number, percent
 from nmt_async.text.progress import progress_for
 

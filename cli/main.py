@@ -8,7 +8,7 @@ import sys
 import typer
 
 from nmt_async import __version__
-from nmt_async.bench.decode import DecodeBenchOptions
+from nmt_async.bench.decoding import DecodeBenchOptions
 from nmt_async.bench.throughput import BenchOptions
 from nmt_async.display.watch import WatchOptions
 from nmt_async.doctor.options import DoctorOptions

@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
 
-from nmt_async.bench.rivals import Rival, Turn
-from nmt_async.bench.simulated import GradientLoop, SimulatedLoop
+from nmt_async.bench.loops import GradientLoop, Rival, SimulatedLoop, Turn
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings

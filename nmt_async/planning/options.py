@@ -21,7 +21,7 @@ from nmt_async.model.configuration import ModelOptions
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import GIVEN, option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
-from nmt_async.planning.nominal import even_plan
+from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import FACTORS
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData

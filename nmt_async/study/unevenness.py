@@ -16,8 +16,7 @@ from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.errors import UserError
 from nmt_async.formatting import percent
 from nmt_async.planning.modes import Mode
-from nmt_async.planning.nominal import even_plan
-from nmt_async.planning.simulation import predict
+from nmt_async.planning.simulation import even_plan, predict
 from nmt_async.study.comparison import Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, Conditions, beside
 from nmt_async.study.tables import beside_table, link
