@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from nmt_async.bench.throughput import BOUND, Agreement, BenchOptions, Compared, Measured, Result, measure
+from nmt_async.bench.throughput import BOUND, Agreement, BenchOptions, Compared, ContenderResult, Measured, measure
 from nmt_async.formatting import number, percent
 from nmt_async.text.progress import progress_for
 
@@ -75,7 +75,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
     return figures
 
 
-def _table(results: list[Result]) -> Table:
+def _table(results: list[ContenderResult]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("contender")
     for title in ("target tokens/s", "lowest", "highest", f"of {BOUND}"):

@@ -17,7 +17,7 @@ from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.score.evaluation import EvaluateOptions
 from nmt_async.score.options import ScoreOptions
-from nmt_async.study.modes import CompareOptions
+from nmt_async.study.compare_options import CompareOptions
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
 from nmt_async.translate.files import TranslateOptions

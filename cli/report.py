@@ -11,7 +11,7 @@ import typer
 
 from nmt_async.options import option
 from nmt_async.report.one_run import words_of
-from nmt_async.report.write import write_report
+from nmt_async.report.page import write_report
 from nmt_async.study.collect import collect
 
 from .declare import CommonOptions

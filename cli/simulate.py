@@ -14,7 +14,7 @@ from rich.table import Table
 from nmt_async.formatting import number, percent, short_count
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.planning.simulation import Prediction, predictions
-from nmt_async.report.planning import write_predictions
+from nmt_async.report.predictions import write_predictions
 from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions

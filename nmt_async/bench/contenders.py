@@ -32,7 +32,7 @@ class Contender(Protocol):
         """Ends its processes."""
 
 
-class Cluster:
+class OurCluster:
     """Our own workers and server, as in training, as a contender."""
 
     def __init__(self, options: TrainOptions, settings: WorkerSettings, plan: BatchPlan) -> None:
@@ -102,7 +102,7 @@ def contenders(
         return Rival(settings, plan, ranks, group=name == "ddp")
 
     makers: dict[str, Callable[[], Contender]] = {
-        name: partial(Cluster, options, settings, plan) for name, options in ours.items()
+        name: partial(OurCluster, options, settings, plan) for name, options in ours.items()
     }
     makers |= {name: partial(rival, name, options) for name, options in rivals.items()}
     with ExitStack() as stack:

@@ -156,7 +156,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
 
 
 @dataclass(frozen=True)
-class Result:
+class ContenderResult:
     """One contender's figures.
 
     Attributes:
@@ -192,7 +192,7 @@ class Measured:
         agreements: of our clusters, between their simulation with this profile and what was measured.
     """
 
-    results: list[Result]
+    results: list[ContenderResult]
     profile: ClusterProfile | None
     agreements: list[Agreement]
 
@@ -248,14 +248,14 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     return Measured(_results(options, turns), profile, compared)
 
 
-def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[Result]:
+def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[ContenderResult]:
     """In the order in which contenders were asked for."""
     bound = [turn.rate for turn in turns.get(BOUND, [])]
     results = []
     for name in [_name(options), *dict.fromkeys(options.against)]:
         rates = [turn.rate for turn in turns[name]]
         ratios = [rate / best for rate, best in zip(rates, bound, strict=True)] if bound else []
-        results.append(Result(name, rates, ratios, [turn.cpu_rate for turn in turns[name] if turn.cpu_rate]))
+        results.append(ContenderResult(name, rates, ratios, [turn.cpu_rate for turn in turns[name] if turn.cpu_rate]))
     return results
 
 

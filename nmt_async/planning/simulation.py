@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
-from nmt_async.cluster.profile import ClusterProfile
+from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
@@ -101,7 +102,7 @@ class Prediction:
 
 
 @dataclass
-class Stretch:
+class Tally:
     """What has been counted of a simulation since its beginning was over."""
 
     begin: float
@@ -194,7 +195,7 @@ def predict(
     )
 
 
-def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Stretch:
+def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Tally:
     """Lets the beginning go by and counts what comes then."""
     begun, stretch = 0, None
     for update in cluster.updates():
@@ -208,7 +209,7 @@ def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Stretch:
             begun += len(update.pushes)
             if begun >= beginning:
                 cluster.waiting_shares()
-                stretch = Stretch(cluster.time)
+                stretch = Tally(cluster.time)
     raise AssertionError("a stream without end has ended")
 
 
@@ -238,3 +239,42 @@ def predictions(
             made.append(prediction)
             step(prediction)
     return made
+
+
+EVEN_BATCHES = 256
+"""That each worker computes in a simulation of `even_speed`, at least."""
+
+
+def uneven(profile: ClusterProfile, speed: float) -> ClusterProfile:
+    """The profile with a first worker that takes 1 / ``speed`` times as long for everything it computes."""
+    first = profile.workers[0]
+    slow = replace(
+        first,
+        tokens_per_second=first.tokens_per_second * speed,
+        seconds_per_batch=first.seconds_per_batch / speed,
+    )
+    return replace(profile, workers=(slow, *profile.workers[1:]))
+
+
+@cache
+def even_speed(mode: str, profile: str, workers: int, slowest: float, tokens: int, sent: int) -> float:
+    """Target tokens a second of equal workers, one of which is made slower.
+
+    Args:
+        mode: its short name.
+        profile: a name or a file.
+        slowest: speed of the first worker, as a share of the others'.
+        tokens: target tokens of each push.
+        sent: numbers that a pull and a push bring over the link.
+
+    Raises:
+        ValueError: the profile's workers are not equal.
+    """
+    equal = profile_for(profile, workers)
+    if len(set(equal.workers)) > 1:
+        raise ValueError(f"the workers of {profile} are not equal")
+
+    def plan(pushes: int, parts: int) -> BatchPlan:
+        return even_plan(tokens, pushes, parts)
+
+    return predict(Mode(mode), uneven(equal, slowest), plan, sent, EVEN_BATCHES).tokens_per_second

@@ -11,8 +11,9 @@ from made_results import condition
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.errors import UserError
+from nmt_async.planning.simulation import uneven
+from nmt_async.report.document_tables import SPEEDS, predicted_speed, winning_table
 from nmt_async.study.conditions import Condition
-from nmt_async.study.unevenness import SPEEDS, predicted_speed, uneven, winning_table
 
 WORKERS = 4
 STEADY = ClusterProfile("steady", (WorkerProfile(tokens_per_second=1000.0, seconds_per_batch=0.1),) * WORKERS)
