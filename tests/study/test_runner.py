@@ -143,7 +143,7 @@ def test_a_setting_that_diverges_is_a_result_and_one_that_fails_stops_no_other(
         run(tmp_path / "study", small_data, [bad, good], display)
     assert any(what == "failed" and "--norm" in why for what, why in display.told)
     assert (tmp_path / "study/results/async.seed1.json").exists()
-    wild = setting("async", learn_rate=1e30, clip_norm=0, lr_warmup="0u")
+    wild = setting("async", learn_rate=1e30, clip_norm=0, lr_warmup="0u", lr_decay="none")
     (result,) = run(tmp_path / "wild", small_data, [wild])
     assert "not finite" in result.diverged
     assert not result.failed
