@@ -4,10 +4,14 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce reproduce-quick reproduce-full test soak lint format venv clean
+.PHONY: help demo reproduce reproduce-quick reproduce-full test test-avx2 soak lint format venv clean
 
 # For example: make test ARGS='-k numbers -x'
 ARGS ?=
+
+# Torch's own kernels; oneDNN's, in torch and in CTranslate2; torch's 8-bit ones; CTranslate2's own; MKL's on Intel.
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 CT2_FORCE_CPU_ISA=AVX2 \
+	MKL_ENABLE_INSTRUCTIONS=AVX2
 
 REQUIREMENTS := setup.cfg constraints.txt pyproject.toml
 PIP := .venv/bin/python -m pip --disable-pip-version-check
@@ -15,7 +19,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 QUIET := $$(test -t 2 || echo --quiet)
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 demo: .venv/installed ## train a small translation model on a generated corpus, translate and evaluate (5 minutes)
 	@bash examples/demo/run.sh
@@ -31,6 +35,9 @@ reproduce-full: .venv/installed-report ## the whole study: many hours; goes on w
 
 test: .venv/installed-dev ## run the tests; ARGS goes to pytest, NMT_ASYNC_DATA names a folder with real text
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 $(ARGS)
+
+test-avx2: .venv/installed-dev ## run the numeric tests with the kernels of an x86 processor without AVX-512 and VNNI
+	env $(AVX2) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -m numeric $(ARGS)
 
 soak: .venv/installed-dev ## kill and damage runs at random for an hour and count what it costs; ARGS='--minutes 5'
 	OMP_NUM_THREADS=1 PYTHONPATH=tests .venv/bin/python tests/faults/soak.py $(ARGS)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.checkpoints.averaging import average_models
 from nmt_async.checkpoints.run_models import VALIDATION_METRICS, best_models, find_model, last_models
 from nmt_async.errors import UserError
 from nmt_async.options import GIVEN, NOT_GIVEN, option
@@ -32,12 +31,12 @@ class AverageOptions:
     """The options of average."""
 
     last: int | None = option(
-        None, "Average the run's newest checkpoints, so many.", group=WHICH, only_with={"best": NOT_GIVEN}
+        None, "Average so many of the run's newest checkpoints.", group=WHICH, only_with={"best": NOT_GIVEN}
     )
-    best: int | None = option(None, "Average the run's best models, so many.", group=WHICH)
+    best: int | None = option(None, "Average so many of the run's best models.", group=WHICH)
     metric: str | None = option(
         None,
-        "What --best goes by (default: what the run's best are chosen by).",
+        "The score by which --best chooses (default: the --metric of the run).",
         group=WHICH,
         choices=tuple(VALIDATION_METRICS),
         only_with={"best": GIVEN},
@@ -51,8 +50,13 @@ class AverageOptions:
                 raise UserError(f"--{name}: {value} is too few; give 1 or more.")
 
 
+OPTIONS = AverageOptions
+
+
 def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> None:
     """Average the parameters of a run's last or best checkpoints, or of given ones, to one model."""
+    from nmt_async.checkpoints.averaging import average_models
+
     if options.out is None:
         raise UserError("average needs --out DIR, a folder for the new model.")
     check_free(options.out, "--out: ")

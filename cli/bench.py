@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -13,13 +13,18 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from nmt_async.bench.throughput import BOUND, Agreement, BenchOptions, Compared, ContenderResult, Measured, measure
+from nmt_async.bench.options import BOUND, BenchOptions
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
-from .declare import CommonOptions
+from . import bench_decode
+from .declare import CommonOptions, command
+
+if TYPE_CHECKING:
+    from nmt_async.bench.throughput import Agreement, Compared, ContenderResult, Measured
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+OPTIONS = BenchOptions
 EXAMPLE = "nmt-async bench data --sync-mode hybrid --accumulate 4 --workers 2 --cpu-threads 1"
 GROUPS = ("Measurement", "Updates", "Devices", "Model", "Batches")
 
@@ -40,7 +45,9 @@ group = typer.Typer(
 
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns) as step:
+    from nmt_async.bench.throughput import measure
+
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns, "turns") as step:
         measured = measure(options, data, lambda done: step(done, done))
     if options.profile_out is not None and measured.profile is not None:
         measured.profile.save(options.profile_out)
@@ -108,3 +115,7 @@ def _agreement_table(agreements: list[Agreement]) -> Table:
             percent(waiting.error, signed=True),
         )  # fmt: skip
     return table
+
+
+command(group, TRAINING, sys.modules[__name__])
+command(group, "decode", bench_decode)

@@ -6,26 +6,32 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nmt_async.bench.decoding import YARDSTICK, DecodeBenchOptions, DecodeResult, measure_decoding
+from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
 from nmt_async.formatting import number, percent
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 
+if TYPE_CHECKING:
+    from nmt_async.bench.decoding import DecodeResult
+
 ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
+OPTIONS = DecodeBenchOptions
 EXAMPLE = "nmt-async bench decode run --input test.en --beam-size 5 --threads 1"
 
 
 def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None:
     """Measure how fast a model translates here, in alternation with CTranslate2."""
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None) as step:
+    from nmt_async.bench.decoding import measure_decoding
+
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None, "turns") as step:
         measured = measure_decoding(options, model, lambda done, _: step(done, done))
     for note in measured.notes:
         print(f"nmt-async: {note}", file=sys.stderr)

@@ -8,8 +8,9 @@ import re
 import shlex
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
@@ -37,12 +38,12 @@ class CommonOptions:
 
     config: Path | None = option(
         None,
-        "Read options from this YAML file; those typed beside it win.",
+        "Read options from this YAML file; options typed on the command line win.",
         group="Configuration",
         metavar="FILE",
     )
     dump_config: bool = option(
-        False, "Print the options as resolved, as a file for --config, and stop.",
+        False, "Print all options as a file for --config, and stop.",
         group="Configuration", flags=("--dump-config",),
     )  # fmt: skip
     quiet: bool = option(False, "Print results and problems only.", group="Configuration", flags=("--quiet", "-q"))
@@ -125,37 +126,39 @@ def _by_group(fields: Sequence[dataclasses.Field[Any]], groups: Sequence[str]) -
     return sorted(fields, key=lambda field: place.get(field.metadata["group"], len(place)))
 
 
-def command(
-    app: typer.Typer,
-    declaration: type[T],
-    run: Callable[..., None],
-    *,
-    name: str,
-    example: str,
-    arguments: Mapping[str, Any] | None = None,
-    groups: Sequence[str] = (),
-) -> None:
-    """Adds the subcommand ``name``, which calls ``run(options, common, **arguments)`` with a ``declaration`` instance.
+def single(name: str, module: ModuleType) -> typer.Typer:
+    """An application of one command, that of a module of this folder; see `command`."""
+    app = typer.Typer(add_completion=False)
+    command(app, name, module)
+    return app
 
-    Args:
-        example: the shortest real use, shown below the help.
-        groups: of options, in the order in which the help lists them; those not named follow in their own order.
-        arguments: positional arguments, name to its ``Annotated[..., typer.Argument(...)]``; they are required
-            unless their annotation allows None.
+
+def command(app: typer.Typer, name: str, module: ModuleType) -> None:
+    """Adds the subcommand ``name`` of a module of this folder.
+
+    The module has
+        OPTIONS: the dataclass of its options.
+        run: called as ``run(options, common, **arguments)``. What it needs torch for, it imports itself.
+        EXAMPLE: the shortest real use, shown below the help.
+        GROUPS: of options, in the order in which the help lists them; those not named follow in their own order.
+        ARGUMENTS: positional ones, name to its ``Annotated[..., typer.Argument(...)]``; they are required unless their
+            annotation allows None.
     """
+    declaration, run = module.OPTIONS, module.run
+    arguments, groups = getattr(module, "ARGUMENTS", {}), getattr(module, "GROUPS", ())
     parameters = []
-    for key, annotation in (arguments or {}).items():
+    for key, annotation in arguments.items():
         optional = value_type(get_args(annotation)[0])[1]
         default = None if optional else inspect.Parameter.empty
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(inspect.Parameter(key, kind, default=default, annotation=annotation))
     for source in (declaration, CommonOptions):
         hints = typing.get_type_hints(source)
-        for field in _by_group(dataclasses.fields(source), groups):  # type: ignore[arg-type]
+        for field in _by_group(dataclasses.fields(source), groups):
             parameters += _parameters(field, hints[field.name])
 
     def body(**typed: Any) -> None:
-        given = {key: typed.pop(key) for key in list(arguments or {})}
+        given = {key: typed.pop(key) for key in list(arguments)}
         common = CommonOptions(**_values(CommonOptions, typed))
         options = _collect(declaration, typed, common.config)
         if common.dump_config:
@@ -167,7 +170,7 @@ def command(
     body.__doc__ = run.__doc__
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name=name, no_args_is_help=False, epilog=f"Example: {example}")(body)
+    app.command(name=name, no_args_is_help=False, epilog=f"Example: {module.EXAMPLE}")(body)
 
 
 def _values(declaration: type, typed: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nmt_async.doctor.examination import examine
 from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.options import DoctorOptions
 
@@ -23,12 +22,13 @@ ARGUMENTS = {
     "subject": Annotated[
         Path | None,
         typer.Argument(
-            help="What prepare wrote, with the options of the planned run; or a run's folder. "
-            "Without, the machine alone.",
+            help="The folder that prepare wrote, with the options of the planned run; or a run's folder. "
+            "Without it, only the machine is checked.",
             metavar="DATA|RUN",
         ),
     ]
 }
+OPTIONS = DoctorOptions
 EXAMPLE = "nmt-async doctor data --preset base --workers 4"
 GROUPS = (
     "Examination", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping",
@@ -40,6 +40,8 @@ CHECK_WIDTH = 24
 
 def run(options: DoctorOptions, common: CommonOptions, subject: Path | None) -> None:
     """Check machine, data, checkpoints and longest batches before a long run; exit code 1 if something is wrong."""
+    from nmt_async.doctor.examination import examine
+
     findings = []
     show = _display(common.quiet, options.json)
     for finding in examine(subject, options):

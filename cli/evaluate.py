@@ -6,15 +6,17 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nmt_async.score.evaluation import EvaluateOptions, evaluate
-from nmt_async.score.scores import Score
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
+from nmt_async.score.options import EvaluateOptions
 
 from .declare import CommonOptions
+
+if TYPE_CHECKING:
+    from nmt_async.score.evaluation import Score
 
 ARGUMENTS = {
     "models": Annotated[
@@ -24,12 +26,15 @@ ARGUMENTS = {
         ),
     ]
 }
+OPTIONS = EvaluateOptions
 EXAMPLE = "nmt-async evaluate run --source test.en --reference reference.de"
 GROUPS = ("Scoring", "Search", "Computing")
 
 
 def run(options: EvaluateOptions, common: CommonOptions, models: list[Path] | None) -> None:
     """Score a translation, or a model's, against a reference: BLEU, chrF and TER with 95 % confidence intervals."""
+    from nmt_async.score.evaluation import evaluate
+
     scores = evaluate(options, models or [], progress_for(common.quiet or not sys.stderr.isatty()))
     if options.json:
         by_name = {score["name"]: score for score in map(dataclasses.asdict, scores)}

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from nmt_async.errors import RunFailure
-from nmt_async.export.conversion import export
 from nmt_async.export.options import FORMAT, VERIFICATION, ExportOptions
 
 from .declare import CommonOptions
@@ -17,12 +16,15 @@ ARGUMENTS = {
     "run_folder": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="RUN")],
     "out": Annotated[Path, typer.Argument(help="Folder to write; it appears when it is complete.", metavar="DIR")],
 }
+OPTIONS = ExportOptions
 EXAMPLE = "nmt-async export --format marian run model --verify test.en"
 GROUPS = (FORMAT, VERIFICATION)
 
 
 def run(options: ExportOptions, common: CommonOptions, run_folder: Path, out: Path) -> None:
     """Write a model for Marian, CTranslate2 or Hugging Face's MarianMTModel, and check that it translates the same."""
+    from nmt_async.export.conversion import export
+
     agreement = export(options, run_folder, out)
     if agreement is None:
         if not common.quiet:

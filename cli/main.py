@@ -4,55 +4,61 @@ from __future__ import annotations
 
 import errno
 import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from nmt_async import __version__
-from nmt_async.bench.decoding import DecodeBenchOptions
-from nmt_async.bench.throughput import BenchOptions
-from nmt_async.display.watch import WatchOptions
-from nmt_async.doctor.options import DoctorOptions
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.export.options import ExportOptions, ImportOptions
-from nmt_async.planning.options import SimulateOptions
-from nmt_async.score.evaluation import EvaluateOptions
-from nmt_async.score.options import ScoreOptions
-from nmt_async.study.compare_options import CompareOptions
-from nmt_async.text.options import PrepareOptions
-from nmt_async.training.options import TrainOptions
-from nmt_async.translate.files import TranslateOptions
 
-from . import (
-    average,
-    bench,
-    bench_decode,
-    compare,
-    doctor,
-    evaluate,
-    export,
-    import_,
-    prepare,
-    report,
-    score,
-    simulate,
-    study,
-    train,
-    translate,
-    watch,
-)
-from .declare import command
+from .declare import single
 
 INTERRUPTED = 130
 """The exit code that shells give for SIGINT."""
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 3 diverged."
 
+COMMANDS = (
+    "prepare", "doctor", "train", "watch", "replay", "translate", "evaluate", "score", "average", "export", "import",
+    "simulate", "report", "compare", "study", "bench",
+)  # fmt: skip
+"""In the order of the help; each is a module of its name (``import_``: Python takes the other), which needs no torch
+until it is run."""
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a subcommand."""
+    return import_module(f".{'import_' if name == 'import' else name}", __package__)
+
+
+class _Subcommands(TyperGroup):
+    """Imports a subcommand's module when its name is typed, or all of them for the list in ``--help``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:  # of a mistyped one, Typer looks for the nearest
+            if name not in self.commands:
+                module = module_of(name)
+                alone = module.group if hasattr(module, "group") else single(name, module)
+                self.commands[name] = typer.main.get_command(alone)
+                self.commands[name].name = name
+        return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        examples = [module_of(name).EXAMPLE for name in ("prepare", "train", "translate", "evaluate")]
+        self.epilog = "\n".join(["From text to scores:", *examples, "", EXIT_CODES])
+        super().format_help(ctx, formatter)
+
+
 app = typer.Typer(
     name="nmt-async",
+    cls=_Subcommands,
     help="Trains Transformer translation models with synchronous, asynchronous and hybrid updates.",
-    epilog="\n".join(
-        ["From text to scores:", *(part.EXAMPLE for part in (prepare, train, translate, evaluate)), "", EXIT_CODES]
-    ),
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,41 +76,6 @@ def _main(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
-
-
-COMMANDS = {
-    prepare: PrepareOptions,
-    doctor: DoctorOptions,
-    train: TrainOptions,
-    watch: WatchOptions,
-    translate: TranslateOptions,
-    evaluate: EvaluateOptions,
-    score: ScoreOptions,
-    average: average.AverageOptions,
-    export: ExportOptions,
-    import_: ImportOptions,
-    simulate: SimulateOptions,
-    report: report.ReportOptions,
-    compare: CompareOptions,
-    study: study.StudyOptions,
-}
-"""Each subcommand's module, called as the command is, and its options; in the order of the help."""
-
-for module, declaration in COMMANDS.items():
-    command(
-        app, declaration, module.run, name=module.__name__.rpartition(".")[2].rstrip("_"), example=module.EXAMPLE,
-        arguments=getattr(module, "ARGUMENTS", None), groups=getattr(module, "GROUPS", ()),
-    )  # fmt: skip
-
-app.add_typer(bench.group, name="bench")
-command(
-    bench.group, BenchOptions, bench.run, name=bench.TRAINING, example=bench.EXAMPLE,
-    arguments=bench.ARGUMENTS, groups=bench.GROUPS,
-)  # fmt: skip
-command(
-    bench.group, DecodeBenchOptions, bench_decode.run, name="decode", example=bench_decode.EXAMPLE,
-    arguments=bench_decode.ARGUMENTS,
-)  # fmt: skip
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nmt_async.progress import progress_for
 from nmt_async.text.options import PrepareOptions
-from nmt_async.text.preparation import prepare
-from nmt_async.text.prepared import PreparedData
-from nmt_async.text.progress import progress_for
 
 from .declare import CommonOptions
 
+if TYPE_CHECKING:
+    from nmt_async.text.prepared import PreparedData
+
+OPTIONS = PrepareOptions
 EXAMPLE = "nmt-async prepare --train-source train.en --train-target train.de --out data"
 
 
 def run(options: PrepareOptions, common: CommonOptions) -> None:
     """Clean parallel text, learn a vocabulary, and write a folder of tokens for train."""
+    from nmt_async.text.preparation import prepare
+
     data = prepare(options, progress_for(common.quiet))
     if not common.quiet:
         Console().print(_summary(data))

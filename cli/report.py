@@ -10,9 +10,6 @@ from typing import Annotated
 import typer
 
 from nmt_async.options import option
-from nmt_async.report.one_run import words_of
-from nmt_async.report.page import write_report
-from nmt_async.study.collect import collect
 
 from .declare import CommonOptions
 
@@ -31,8 +28,15 @@ class ReportOptions:
     )  # fmt: skip
 
 
+OPTIONS = ReportOptions
+
+
 def run(options: ReportOptions, common: CommonOptions, run: Path) -> None:
     """Write a run's figures as one page that needs no network, with its plots and a table for spreadsheets."""
+    from nmt_async.report.one_run import words_of
+    from nmt_async.report.page import write_report
+    from nmt_async.study.collect import collect
+
     result = collect(run)
     typed = ["nmt-async", "report", str(run), *(["--out", str(options.out)] if options.out else [])]
     page = write_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -13,20 +14,27 @@ from rich.table import Table
 
 from nmt_async.formatting import number, percent, short_count
 from nmt_async.planning.options import SimulateOptions
-from nmt_async.planning.simulation import Prediction, predictions
-from nmt_async.report.predictions import write_predictions
-from nmt_async.text.progress import progress_for
+from nmt_async.progress import progress_for
 
 from .declare import CommonOptions
 
+if TYPE_CHECKING:
+    from nmt_async.planning.simulation import Prediction
+
+OPTIONS = SimulateOptions
 EXAMPLE = "nmt-async simulate --profile uneven --workers 1..64 --modes sync,async,hybrid:W"
 GROUPS = ("Cluster", "Batches and model", "Result")
 
 
 def run(options: SimulateOptions, common: CommonOptions) -> None:
     """Predict throughput, waiting, staleness and effective batch for many workers, without computing gradients."""
+    from nmt_async.planning.simulation import predictions
+    from nmt_async.report.predictions import write_predictions
+
     modes, counts = options.mode_list(), options.worker_counts()
-    with progress_for(common.quiet or not sys.stderr.isatty()).stage("simulations", len(modes) * len(counts)) as step:
+    with progress_for(common.quiet or not sys.stderr.isatty()).stage(
+        "simulations", len(modes) * len(counts), "simulations"
+    ) as step:
         done = 0
 
         def count(_: Prediction) -> None:

@@ -8,19 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.display.study import study_display
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
-from nmt_async.report.canvas import require_matplotlib
-from nmt_async.report.one_study import words_of
-from nmt_async.report.page import write_report
-from nmt_async.study.claims import read_claims
-from nmt_async.study.conditions import by_condition
-from nmt_async.study.declaration import read_declaration
-from nmt_async.study.runner import StudyFolder, check_names, run_all, side_by_side
-from nmt_async.study.verdicts import judge
-from nmt_async.text.prepared import PreparedData
-from nmt_async.training.cluster_options import available_cores
 
 from .declare import CommonOptions, as_typed
 
@@ -54,8 +43,24 @@ class StudyOptions:
             raise UserError(f"--jobs: {self.jobs} is too few; give 1 or more.")
 
 
+OPTIONS = StudyOptions
+
+
 def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: Path) -> None:
     """Run a study's settings, several side by side, and report; what is finished is not run again."""
+    from nmt_async.display.study import study_display
+    from nmt_async.report.canvas import require_matplotlib
+    from nmt_async.report.one_study import words_of
+    from nmt_async.report.page import write_report
+    from nmt_async.study.claims import read_claims
+    from nmt_async.study.conditions import by_condition
+    from nmt_async.study.declaration import read_declaration
+    from nmt_async.study.runner import StudyFolder, run_all, side_by_side
+    from nmt_async.study.setting import check_names
+    from nmt_async.study.verdicts import judge
+    from nmt_async.text.prepared import PreparedData
+    from nmt_async.training.cluster_options import available_cores
+
     require_matplotlib()
     claims = read_claims(options.claims) if options.claims else ()
     study = read_declaration(declaration)

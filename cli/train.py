@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.display.live import display_for
-from nmt_async.training.describe import describe
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.train import train
 
 from .declare import CommonOptions
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
+OPTIONS = TrainOptions
 EXAMPLE = "nmt-async train data --out run --stop-after 20k"
 GROUPS = (
     "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping", "Reports and checkpoints",
@@ -24,6 +22,10 @@ GROUPS = (
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     """Train a model on prepared data, in sync, async or hybrid mode; resumes RUN if it exists."""
+    from nmt_async.display.live import display_for
+    from nmt_async.training.describe import describe
+    from nmt_async.training.train import train
+
     if options.dry_run:
         print(describe(options, data))
     else:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.text.progress import progress_for
-from nmt_async.translate.files import FILES, PRINTED, TranslateOptions, translate_files
+from nmt_async.progress import progress_for
+from nmt_async.translate.options import FILES, PRINTED, TranslateOptions
 
 from .declare import CommonOptions
 
@@ -19,11 +19,14 @@ ARGUMENTS = {
         typer.Argument(help="Folder of a run or of a checkpoint; several translate together.", metavar="MODEL"),
     ]
 }
+OPTIONS = TranslateOptions
 EXAMPLE = "nmt-async translate run < test.en > test.de"
 GROUPS = (FILES, "Search", PRINTED, "Computing")
 
 
 def run(options: TranslateOptions, common: CommonOptions, models: list[Path]) -> None:
     """Translate standard input with a trained model: one line out for each line in."""
+    from nmt_async.translate.files import translate_files
+
     seen = sys.stderr.isatty() and not (options.output is None and sys.stdout.isatty())
     translate_files(options, models, progress_for(common.quiet or not seen))

@@ -13,7 +13,10 @@ from nmt_async.display.watch import WatchOptions, watch
 
 from .declare import CommonOptions
 
-ARGUMENTS = {"folder": Annotated[Path, typer.Argument(help="Folder of a run, going on or ended.", metavar="RUN")]}
+ARGUMENTS = {
+    "folder": Annotated[Path, typer.Argument(help="Folder of a run that goes on or has ended.", metavar="RUN")]
+}
+OPTIONS = WatchOptions
 EXAMPLE = "nmt-async watch run"
 GROUPS = ("Watching",)
 

@@ -10,35 +10,24 @@ Importing this package is cheap: torch comes with the first of these names that 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
     from nmt_async.errors import RunFailure, UserError
-    from nmt_async.score.scoring import Scored
-    from nmt_async.translate.api import Scorer, Translator
-    from nmt_async.translate.translator import Candidate, Translation
+    from nmt_async.score.scorer import Scored, Scorer
+    from nmt_async.translate.translator import Candidate, Translation, Translator
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Translator": "translate.api",
-    "Scorer": "translate.api",
-    "Translation": "translate.translator",
-    "Candidate": "translate.translator",
-    "Scored": "score.scoring",
-    "UserError": "errors",
-    "RunFailure": "errors",
-}
-
 __all__ = ["Candidate", "RunFailure", "Scored", "Scorer", "Translation", "Translator", "UserError", "__version__"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = named_in(
+    __name__,
+    {
+        **dict.fromkeys(("Candidate", "Translation", "Translator"), "translate.translator"),
+        **dict.fromkeys(("Scored", "Scorer"), "score.scorer"),
+        **dict.fromkeys(("RunFailure", "UserError"), "errors"),
+    },
+)

@@ -44,6 +44,7 @@ def option(
     parse: Callable[[str], Any] | None = None,
     changeable: bool = False,
     only_with: Situation | Sequence[Situation] = (),
+    excludes: Sequence[str] = (),
     hint: str = "",
 ) -> Any:
     """A dataclass field that is also a command-line option and a key of the configuration file.
@@ -58,14 +59,15 @@ def option(
             its value's ``str()`` must give text that it parses again.
         changeable: a run may be resumed with another value of it.
         only_with: the situation, or situations, in which the option means something: what each of the other fields
-            named must be, a value, a tuple of values, `GIVEN` or `NOT_GIVEN`. Elsewhere `check_together` refuses it,
-        hint: and says this, too: what else may have been meant.
+            named must be, a value, a tuple of values, `GIVEN` or `NOT_GIVEN`. Elsewhere `check_together` refuses it.
+        excludes: other fields that mean nothing where this one is given.
+        hint: what else may have been meant, for the sentence that refuses it.
     """
     situations = (only_with,) if isinstance(only_with, Mapping) else tuple(only_with)
     metadata = {
         "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
         "choices": tuple(choices) if choices else None, "parse": parse, "changeable": changeable,
-        "only_with": situations, "hint": hint,
+        "only_with": situations, "excludes": tuple(excludes), "hint": hint,
     }  # fmt: skip
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -187,7 +189,10 @@ def matters(options: Any, field: dataclasses.Field[Any]) -> bool:
 
 def _obstacles(options: Any, field: dataclasses.Field[Any]) -> list[tuple[str, str]]:
     """What keeps the options out of each situation in which ``field`` means something; empty if they are in one."""
-    found = [_obstacle(options, situation) for situation in field.metadata.get("only_with", ())]
+    fields = dataclasses.fields(options)
+    excluding = {each.name: NOT_GIVEN for each in fields if field.name in each.metadata.get("excludes", ())}
+    situations: tuple[Situation, ...] = field.metadata.get("only_with", ()) or ({},)
+    found = [_obstacle(options, {**excluding, **situation}) for situation in situations]
     return [] if None in found else list(filter(None, found))
 
 
@@ -206,7 +211,8 @@ def _obstacle(options: Any, situation: Situation) -> tuple[str, str] | None:
         else:
             allowed = wanted if isinstance(wanted, tuple) else (wanted,)
             if value not in allowed:
-                return f"with {_as_typed(field, value)}", _as_typed(field, " or ".join(map(str, allowed)))
+                needed = "" if isinstance(value, bool) else f"{flag_of(field)} {' or '.join(map(str, allowed))}"
+                return f"with {_as_typed(field, value)}", needed
     return None
 
 

@@ -137,6 +137,11 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         return as_dataclass(kind, value)
     origin = get_origin(kind) or kind
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields") and isinstance(value, list):
+        hints = _hints(kind)
+        if len(value) != len(hints):
+            raise TypeError(f"{name} cannot be {str(value)[:40]!r}")
+        return kind(*(_typed(each, item, name) for each, item in zip(hints.values(), value, strict=True)))
     if origin in (tuple, list) and isinstance(value, list):
         return origin(_typed(get_args(kind)[0], item, name) for item in value)
     if origin in (Mapping, dict) and isinstance(value, dict):

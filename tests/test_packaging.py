@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[1]
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """The command and its subcommands, with what one types to call them."""
     yield name, command
-    for word, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{name} {word}")
+    if hasattr(command, "list_commands"):
+        context = typer.Context(command)
+        for word in command.list_commands(context):
+            yield from commands(command.get_command(context, word), f"{name} {word}")
 
 
 def test_every_package_folder_is_listed_in_setup_cfg() -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,17 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child, children
 from nmt_async.quantity import parse_quantity
-from nmt_async.sync.journal import Event, Kind, effective
-from nmt_async.sync.push import BatchKey
+from nmt_async.reading import read_json_lines
+from nmt_async.sync.journal import Event, effective
+from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.text.options import PrepareOptions
 from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import JOURNAL, read_journal
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import with_workers
-from nmt_async.training.run_folder import JOURNAL, read_journal, read_options
+from nmt_async.training.run_folder import read_options
 from nmt_async.training.train import train
 
 PATIENCE = 60.0
@@ -178,6 +179,12 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
+def reports_of(run: Path) -> int:
+    """How many figures the run has written."""
+    path = run / "metrics.jsonl"
+    return len(read_json_lines(path)) if path.exists() else 0
+
+
 def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes: Any) -> subprocess.Popen[str]:
     """The command as typed, in a process of its own.
 
@@ -195,24 +202,20 @@ def events_of(run: Path) -> list[Event]:
     return effective(iter(read_journal(run / JOURNAL)[1]))
 
 
-def applications(events: list[Event]) -> Counter[BatchKey]:
-    """How often each batch entered an update."""
-    applied: Counter[BatchKey] = Counter()
-    accumulated: list[BatchKey] = []
-    for event in events:
-        if event.kind is Kind.ACCUMULATED:
-            accumulated.append(event.batch)
-        elif event.kind is Kind.UPDATED:
-            applied.update(accumulated)
-            accumulated = []
-    assert not accumulated
-    return applied
+def ledger_at_end(run: Path, data: Path) -> Ledger:
+    """Where every batch is by the run's journal; a ValueError where its events cannot have happened."""
+    plan = training_plan(read_options(run), PreparedData.open(data))
+    return ledger_of(events_of(run), lambda epoch: len(plan.epoch(epoch)))
 
 
-def epochs_of(data: Path, options: TrainOptions, epochs: int) -> set[BatchKey]:
-    """All batches of the first epochs."""
-    plan = training_plan(options, PreparedData.open(data))
-    return {(epoch, number) for epoch in range(1, epochs + 1) for number in range(len(plan.epoch(epoch)))}
+def assert_each_batch_counted(run: Path, data: Path, epochs: int) -> Ledger:
+    """Each batch of the first epochs was applied once or set aside, and no other was begun."""
+    plan = training_plan(read_options(run), PreparedData.open(data))
+    ledger = ledger_at_end(run, data)
+    assert (ledger.waiting, ledger.out, ledger.accumulated) == ([], {}, {})
+    assert ledger.position == (epochs + 1, 0)
+    assert ledger.applied + len(ledger.set_aside) == sum(len(plan.epoch(epoch)) for epoch in range(1, epochs + 1))
+    return ledger
 
 
 def saved_state(run: Path) -> dict[str, Tensor]:

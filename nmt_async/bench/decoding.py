@@ -23,22 +23,18 @@ from typing import Any
 
 import torch
 
+from nmt_async.bench.options import YARDSTICK, DecodeBenchOptions
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.ctranslate2 import export_ctranslate2, import_ctranslate2, unsupported
-from nmt_async.model.linear import packs_model
-from nmt_async.options import option
+from nmt_async.model.linear import not_in_int8
 from nmt_async.process.child import Child
-from nmt_async.search.options import Scores
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.engine import engine_named
+from nmt_async.translate.formats import WantedScores
+from nmt_async.translate.lines import TextFile
 from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.text_file import TextFile
 from nmt_async.translate.translator import LineTranslator
-
-ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
-"""What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own
-translate_batch in float32 and int8."""
 
 Decode = Callable[[int], list[str]]
 """Translates the whole text with a beam of the given size."""
@@ -52,7 +48,7 @@ class Job:
     """What a process decodes, and how.
 
     Attributes:
-        engine: one of `ENGINES`.
+        engine: one of `nmt_async.bench.options.ENGINES`.
         folder: of the model.
         length: of every translation, in subwords; None for each its own.
     """
@@ -92,12 +88,12 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             )
             device = torch.device("cpu")
             search = options.search()
-            engine = engine_named(engine_name, loaded, search, device, print, options.precision, Scores.NONE)
+            engine = engine_named(engine_name, loaded, search, device, print, options.precision, WantedScores.NONE)
             self[beam] = LineTranslator(
                 loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
             )
             if job.length is not None:
-                self[beam].search = replace(search, max_length_factor=0.0, extra_length=job.length)
+                self[beam].search = replace(search, max_length_factor=1000.0, max_target_length=job.length)
             return self[beam]
 
     translators = Translators()
@@ -171,48 +167,6 @@ class Decoder:
     def close(self) -> None:
         """Ends the process."""
         self._process.close()
-
-
-GROUP = "Measurement"
-YARDSTICK = "by-hand"
-
-
-@dataclass(frozen=True)
-class DecodeBenchOptions:
-    """What is measured, and how long."""
-
-    input: Path | None = option(
-        None, "Text to translate, plain, gzip or zstd.", group=GROUP, flags=("--input", "-i"), metavar="FILE"
-    )
-    engines: tuple[str, ...] = option(
-        ENGINES,
-        "Measure: translate with --engine torch, with --precision int8, and with --engine ctranslate2; CTranslate2 "
-        "used by hand, in float32 and in int8; repeat for several.",
-        group=GROUP, choices=ENGINES,
-    )  # fmt: skip
-    beam_size: tuple[int, ...] = option(
-        (5, 1), "Hypotheses followed for each sentence; repeat for several.", group=GROUP, flags=("--beam-size", "-b")
-    )
-    threads: tuple[int, ...] = option(
-        (1,), "CPU threads; repeat for several.", group=GROUP, flags=("--threads", "--cpu-threads")
-    )
-    mini_batch: int = option(64, "Sentences translated at once.", group=GROUP)
-    sentences: int = option(1000, "Read so many lines of the text.", group=GROUP)
-    length: int | None = option(
-        None, "Make every translation so many subwords long, whatever the model says (else each its own): for models "
-        "that do not know yet when to end.",
-        group=GROUP,
-    )  # fmt: skip
-    rounds: int = option(5, "Turns of every engine.", group=GROUP)
-    json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
-
-    def __post_init__(self) -> None:
-        numbers = {"mini_batch": self.mini_batch, "sentences": self.sentences, "rounds": self.rounds}
-        numbers |= {"beam_size": min(self.beam_size, default=0), "threads": min(self.threads, default=0)}
-        numbers |= {} if self.length is None else {"length": self.length}
-        for name, value in numbers.items():
-            if value < 1:
-                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -311,8 +265,8 @@ def _possible(options: DecodeBenchOptions, loaded: LoadedModel) -> tuple[list[st
     for name in dict.fromkeys(options.engines):
         if not name.startswith("torch") and reason is not None:
             notes.append(f"{name} is left out: CTranslate2 is needed, but {reason}.")
-        elif name == "torch-int8" and not packs_model(loaded.model, "int8"):
-            notes.append(f"{name} is left out: only Transformers compute in it.")
+        elif name == "torch-int8" and (unfit := not_in_int8(loaded.model)) is not None:
+            notes.append(f"{name} is left out: {unfit}.")
         elif name == "ctranslate2" and options.length is not None:
             notes.append(f"{name} is left out: what reaches its longest length there is translated again by torch.")
         else:

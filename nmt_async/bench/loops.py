@@ -210,8 +210,7 @@ class GradientLoop:
         before = self.gradients.tokens
         for _ in range(batches):
             batch, plan = self.next, self.plan
-            task = Task(batch, plan.parts(batch), 0, 0, plan.position(batch))
-            self.gradients.compute(self.parameters, self.slot, task)
+            self.gradients.compute(self.parameters, self.slot, Task(batch, plan.parts(batch), buffer=0))
             self.next = plan.following(batch)
         return self.gradients.tokens - before
 

@@ -7,29 +7,25 @@ with a calibrated profile foretells what was measured, is measured too.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from nmt_async.bench.contenders import RIVALS, contenders
 from nmt_async.bench.loops import Turn
+from nmt_async.bench.options import BOUND, BenchOptions
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.errors import UserError
-from nmt_async.model.configuration import ModelOptions
-from nmt_async.options import option
 from nmt_async.planning.calibration import calibrated, throughput, waiting_share
 from nmt_async.planning.simulation import nominal_cluster
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.cluster_options import SyncOptions
-from nmt_async.training.options import BatchOptions, TrainOptions
+from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 
 SIMULATED_PUSHES = 1000
@@ -102,57 +98,6 @@ def _simulated(rule: Rule, profile: ClusterProfile, plan: BatchPlan, seed: int) 
         if len(pushes) >= SIMULATED_PUSHES * len(profile.workers):
             break
     return pushes
-
-
-BOUND = "independent"
-AGAINST = ("plain", "independent", "ddp", "one-worker", "sync", "async", "gradients", "simulated")
-GROUP = "Measurement"
-
-
-@dataclass(frozen=True)
-class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
-    """What is measured, and how long."""
-
-    against: tuple[str, ...] = option(
-        ("plain", "independent", "ddp", "one-worker"),
-        "Measure also: plain (one plain loop), independent (as many that exchange nothing: the bound), "
-        "ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async, gradients (a worker's computations "
-        "alone), simulated (the setting in a simulated cluster); repeat for several.",
-        group=GROUP,
-        choices=AGAINST,
-    )
-    rounds: int = option(5, "Turns of every contender.", group=GROUP)
-    batches: int = option(8, "Batches of each process in a turn.", group=GROUP)
-    profile_out: Path | None = option(
-        None, "Write the cluster profile of the measured setting, best a hybrid one, for --profile.", group=GROUP,
-        metavar="FILE",
-    )  # fmt: skip
-    check: bool = option(
-        False, "Simulate with that profile what is measured of the setting, sync, async and one-worker, and compare.",
-        group=GROUP, flags=("--check",),
-    )  # fmt: skip
-    json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "batches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: {getattr(self, name)} is too small; give 1 or more.")
-        if (self.profile_out is not None or self.check) and self.batches < 2:
-            raise UserError("--batches: a turn's first batch tells nothing of waiting; give 2 or more.")
-        if self.profile_out is not None and not os.path.isdir(self.profile_out.parent):
-            raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
-        if set(self.device_list()) != {"cpu"}:
-            raise UserError("--devices: bench compares workers on CPU; give cpu.")
-
-    @property
-    def turns(self) -> int:
-        """All contenders' turns, the first round's, which warms up, among them."""
-        return (self.rounds + 1) * (1 + len(set(self.against)))
-
-    def train_options(self) -> TrainOptions:
-        """The options of a training run like this."""
-        shared = {field.name for field in fields(TrainOptions)} & {field.name for field in fields(self)}
-        return TrainOptions(**{name: getattr(self, name) for name in shared})
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from nmt_async.checkpoints.model_folder import LoadedModel, load_model, save_model
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
+from nmt_async.model import FlatLayout, ModelConfiguration
 from nmt_async.writing import built_whole, check_free
 
 FREE = ("dropout",)

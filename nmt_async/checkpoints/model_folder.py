@@ -26,12 +26,9 @@ from torch import Tensor
 from nmt_async.checkpoints.run_models import DESCRIPTION, find_model
 from nmt_async.checksums import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.errors import UserError, shown
-from nmt_async.model.build import build_model
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
-from nmt_async.model.translation_model import TranslationModel
+from nmt_async.model import FlatLayout, ModelConfiguration, TranslationModel, build_model
 from nmt_async.reading import read_object
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text import Vocabulary
 from nmt_async.writing import write_whole
 
 FORMAT_VERSION = 2

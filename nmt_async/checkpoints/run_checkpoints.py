@@ -1,4 +1,4 @@
-"""Checkpoints: a model folder with the whole state of training beside it.
+"""The checkpoints of a run: each is a model folder with the whole state of training beside the model.
 
 ``checkpoints/step-N`` holds what ``translate`` needs and the state that resuming needs (``training_state``);
 ``checkpoints/best-N`` holds a model only. A folder is written under another name, flushed to the disk and renamed;
@@ -24,8 +24,7 @@ from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import Diverged, UserError
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
+from nmt_async.model import FlatLayout, ModelConfiguration
 from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
 
 

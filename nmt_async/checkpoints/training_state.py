@@ -1,5 +1,7 @@
-"""The state of training in a checkpoint's folder, beside a model: ``state.json`` has its plain values,
-``state.safetensors`` its tensors. All files of the folder are covered by its ``SHA256SUMS``; nothing is pickled.
+"""The state of training, which stands in a checkpoint's folder beside its model.
+
+``state.json`` has its plain values, ``state.safetensors`` its tensors. All files of the folder are covered by its
+``SHA256SUMS``; nothing is pickled.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from nmt_async.errors import RunFailure
 from nmt_async.sync.push import Update
+from nmt_async.sync.rules import Rule
 
 
 class Cluster(Protocol):
@@ -20,8 +22,8 @@ class Cluster(Protocol):
     def updates(self) -> Iterator[Update | None]:
         """Every update as it is applied, and None now and then without one; ends with a finite stream."""
 
-    def pause(self) -> Update | None:
-        """Ends this sitting of a run that will go on; what is accumulated may become a last, smaller update."""
+    def pause(self) -> None:
+        """Ends this sitting of a run that will go on as if nothing had been: what is under way stays as it is."""
 
     def stop(self) -> Update | None:
         """Ends the run: what is accumulated becomes a last, smaller update."""
@@ -37,3 +39,8 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Ends all processes, if there are any."""
+
+
+def everybody_waits(rule: Rule) -> RunFailure:
+    """What a cluster raises when nobody computes and its rule lets nobody begin."""
+    return RunFailure(f"every worker waits for another: the rule {rule.name} never lets any of them begin.")

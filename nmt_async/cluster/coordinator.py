@@ -1,7 +1,8 @@
-"""The coordinator: the server, the dispatcher and the journal as one, which every kind of cluster drives.
+"""The coordinator: the server, the ledger of batches and the journal as one, which every kind of cluster drives.
 
 A cluster only moves messages: it asks for a worker's next task, hands over pushes and reports deaths. What these
-mean for batches and parameters is decided here, once.
+mean for batches and parameters is decided here, once. Each decision is an event, which the ledger takes first and the
+journal records; so whoever feeds a ledger with the journal finds every batch where it was in the run.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from torch import Tensor
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.errors import Diverged, RunFailure
 from nmt_async.sync.journal import Event, Kind
-from nmt_async.sync.push import Push, Update, Verdict
+from nmt_async.sync.ledger import Ledger, of_dispatcher
+from nmt_async.sync.push import Answer, Push, Update, Verdict
+from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import DEATH_LIMIT, NOT_FINITE_LIMIT, Dispatcher
-from nmt_async.text.plan import BatchId
+from nmt_async.text.plan import BatchId, BatchPlan
+
+NOT_FINITE_LIMIT = 2
+"""Pushes of one batch that may be not finite before it is set aside."""
+
+DEATH_LIMIT = 3
+"""Workers that may die at one batch before it is set aside."""
 
 SET_ASIDE_SHARE = 0.01
 """Share of an epoch's batches that may be set aside before the run stops."""
@@ -36,45 +44,52 @@ class Coordinator:
 
     Args:
         server: turns pushes into updates.
-        dispatcher: knows where every batch is.
+        plan: the stream of batches.
         record: takes the journal's events as they happen.
         warn: takes one sentence about a batch that is tried again or set aside.
+        last_epoch: the stream ends after it; None: it never ends.
+
+    Attributes:
+        ledger: where every batch is.
     """
 
     def __init__(
         self,
         server: ParameterServer,
-        dispatcher: Dispatcher,
+        plan: BatchPlan,
         record: Callable[[Event], None],
         warn: Callable[[str], None],
+        last_epoch: int | None = None,
     ) -> None:
         self.server = server
-        self.dispatcher = dispatcher
+        self.plan = plan
         self.warn = warn
+        self.ledger = Ledger(lambda epoch: len(plan.epoch(epoch)), last_epoch)
         self._journal = record
-        self._recorded = 0  # events that stand, resumes not counted
-        self._at: dict[int, Task] = {}
+
+    @property
+    def rule(self) -> Rule:
+        """When pushes become an update."""
+        return self.server.rule
 
     def _record(self, event: Event) -> None:
-        self._recorded += 1
+        self.ledger.take(event)
         self._journal(event)
 
     def next_task(self, worker: int) -> Task | None:
-        """The next batch for ``worker`` with its pull; None when it must wait for an update or the stream has ended."""
-        if not self.server.may_start(worker):
+        """The next batch for ``worker`` with its pull; None if it is at one, must wait, or the stream has ended."""
+        ledger = self.ledger
+        if worker in ledger.out or not self.rule.may_start(ledger.standing(worker)):
             return None
-        batch = self.dispatcher.take(worker)
+        batch = ledger.next()
         if batch is None:
             return None
-        pull = self.server.start(worker, batch)
-        plan = self.dispatcher.plan
-        task = Task(batch, plan.parts(batch), pull.version, pull.buffer, plan.position(batch))
-        self._at[worker] = task
-        self._record(Event(Kind.STARTED, worker, batch, pull.version))
-        return task
+        buffer = self.server.pull(worker)
+        self._record(Event(Kind.STARTED, worker, batch, ledger.version))
+        return Task(batch, self.plan.parts(batch), buffer)
 
-    def push(self, worker: int, computed: Computed, gradient: Tensor) -> Update | None:
-        """A worker's gradient (size,) for the task it was given; the update that it completes, if any.
+    def push(self, worker: int, computed: Computed, gradient: Tensor) -> Answer:
+        """A worker's gradient (size,) for the task it was given: what becomes of it.
 
         The gradient may be overwritten once this returns.
 
@@ -82,110 +97,121 @@ class Coordinator:
             ValueError: the worker has no task, as when it pushes twice: nothing is changed.
             TooManySetAside: of the epoch, more than `SET_ASIDE_SHARE`.
         """
-        if worker not in self._at:
+        begun = self.ledger.out.get(worker)
+        if begun is None:
             raise ValueError(f"worker {worker} has no task to push")
-        task = self._at.pop(worker)
+        batch = begun.batch
         push = Push(
-            worker, task.batch, task.version, computed.tokens, computed.source_tokens, task.sentences,
-            computed.loss, computed.gradient_norm, task.position, computed.parts,
+            worker, batch, begun.version, computed.tokens, computed.source_tokens, len(self.plan.sentences(batch)),
+            computed.loss, computed.gradient_norm, self.plan.position(batch), computed.pieces,
         )  # fmt: skip
-        answer = self.server.push(push, gradient)
-        if answer.verdict is not Verdict.ACCEPTED:
-            self._refuse(push, answer.verdict)
-            return None
-        batch = BatchId(*push.batch)
-        self.dispatcher.accumulate(batch)
-        self._record(Event(Kind.ACCUMULATED, worker, batch, push.version, push.tokens, push.parts))
-        return self._applied(answer.update)
-
-    def _applied(self, update: Update | None) -> Update | None:
-        if update is not None:
-            self.dispatcher.apply(BatchId(*push.batch) for push in update.pushes)
-            self._record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
-        return update
-
-    def _refuse(self, push: Push, verdict: Verdict) -> None:
-        batch = BatchId(*push.batch)
-        self._record(Event(Kind.REFUSED, push.worker, batch, push.version))
-        if verdict is Verdict.STALE:
-            self.dispatcher.give_back(batch)
+        awaited = self.ledger.awaited(besides=batch) if self.rule.ordered else None
+        verdict = self.server.push(push, gradient, awaited)
+        if verdict is Verdict.ACCEPTED:
+            self._record(Event(Kind.ACCUMULATED, worker, batch, push.version, push.tokens, push.pieces))
+        elif verdict is Verdict.STALE:
+            self._record(Event(Kind.REFUSED, worker, batch, push.version, pieces=push.pieces))
         else:
-            self._failed(batch, "not finite", "its gradient is not finite", NOT_FINITE_LIMIT)
+            self._record(Event(Kind.NOT_FINITE, worker, batch, push.version, pieces=push.pieces))
+            self._failed(batch, Kind.NOT_FINITE, "its gradient is not finite", NOT_FINITE_LIMIT)
+        return Answer(verdict, self._due())
 
-    def died(self, worker: int) -> BatchId | None:
-        """A worker is gone: its slot counts for nothing and its batch goes back. Returns that batch, if it had one.
+    def died(self, worker: int) -> Update | None:
+        """A worker is gone: its slot counts for nothing, its batch goes back. Returns an update that waited for it.
 
         Raises:
             TooManySetAside: of the epoch, more than `SET_ASIDE_SHARE`.
         """
-        task = self._at.pop(worker, None)
-        self.server.abandon(worker)
-        if task is None:
+        begun = self.ledger.out.get(worker)
+        self.server.release(worker)
+        if begun is None:
             return None
-        batch = BatchId(*task.batch)
-        self._record(Event(Kind.RETURNED, worker, batch, task.version))
-        self._failed(batch, "death", f"worker {worker} died at it", DEATH_LIMIT)
-        return batch
+        self._record(Event(Kind.RETURNED, worker, begun.batch, begun.version))
+        self._failed(begun.batch, Kind.RETURNED, f"worker {worker} died at it", DEATH_LIMIT)
+        return self._due()
 
-    def _failed(self, batch: BatchId, reason: str, what: str, limit: int) -> None:
-        if not self.dispatcher.fail(batch, reason, limit):
+    def _failed(self, batch: BatchId, how: Kind, what: str, limit: int) -> None:
+        """A batch that was given back waits, or is set aside if it failed too often."""
+        if self.ledger.failures[batch][how] < limit:
             self.warn(f"batch {batch.number} of epoch {batch.epoch} is tried again: {what}.")
             return
         self._record(Event(Kind.SET_ASIDE, batch=batch))
-        lines = ", ".join(str(index + 1) for index in self.dispatcher.plan.sentences(batch)[:20])
+        lines = ", ".join(str(index + 1) for index in self.plan.sentences(batch)[:20])
         self.warn(
             f"batch {batch.number} of epoch {batch.epoch} is set aside after {limit} tries: {what}; "
             f"it holds the prepared sentence pairs {lines} …"
         )
-        aside = sum(1 for other in self.dispatcher.set_aside if other.epoch == batch.epoch)
-        if aside > max(1, SET_ASIDE_SHARE * len(self.dispatcher.plan.epoch(batch.epoch))):
-            raise (TooManyNotFinite if reason == "not finite" else TooManySetAside)(
+        aside = sum(1 for other in self.ledger.set_aside if other.epoch == batch.epoch)
+        if aside > max(1, SET_ASIDE_SHARE * len(self.plan.epoch(batch.epoch))):
+            raise (TooManyNotFinite if how is Kind.NOT_FINITE else TooManySetAside)(
                 f"{aside} batches of epoch {batch.epoch} had to be set aside, the last because {what}: more than "
                 f"{SET_ASIDE_SHARE:.0%} of the epoch; look at the pairs named above, and if gradients are not finite, "
                 f"lower the learning rate."
             )
 
+    def _due(self) -> Update | None:
+        """The update that the rule allows now, if it does."""
+        return self._update() if self.ledger.accumulated and self.rule.may_update(self.ledger.round()) else None
+
+    def _update(self) -> Update:
+        update = self.server.update()
+        self._record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
+        return update
+
     def stop(self) -> Update | None:
-        """Ends the run: batches that are out go back, what is accumulated is applied as a smaller update."""
-        self._record(Event(Kind.STOPPED, version=self.server.version))
-        for worker in sorted(self._at):
-            task = self._at.pop(worker)
-            self.server.abandon(worker)
-            self.dispatcher.give_back(BatchId(*task.batch))
-            self._record(Event(Kind.RETURNED, worker, task.batch, task.version))
-        return self._applied(self.server.flush())
+        """Ends the run: batches that are out go back, what is accumulated is applied as a smaller update.
 
-    def readmit(self, worker: int, batch: BatchId, version: int) -> None:
-        """A worker holds the finished gradient of a batch begun on ``version``, as a simulated one does on resume."""
-        self.dispatcher.take_back(batch, worker)
-        self.server.readmit(worker, batch, version)
-        plan = self.dispatcher.plan
-        self._at[worker] = Task(batch, plan.parts(batch), version, 0, plan.position(batch))
+        A run that is to go on later is not stopped but left as it is: `state` holds a round that is under way.
+        """
+        ledger = self.ledger
+        if ledger.stopped:
+            return None
+        self._record(Event(Kind.STOPPED, version=ledger.version))
+        for worker, begun in sorted(ledger.out.items()):
+            self.server.release(worker)
+            self._record(Event(Kind.RETURNED, worker, begun.batch, begun.version))
+        return self._update() if ledger.accumulated else None
+
+    def readmit(self, worker: int, batch: BatchId, version: int, pulled: Tensor | None = None) -> None:
+        """A worker holds the finished gradient of a batch begun on ``version``, as a simulated one does on resume.
+
+        Args:
+            pulled: (size,), the parameters of that version, where the rule looks at them.
+
+        Raises:
+            ValueError: the batch does not wait.
+        """
         self._record(Event(Kind.READMITTED, worker, batch, version))
-
-    def held(self) -> dict[int, list[int]]:
-        """Of each worker that is at a batch: its epoch, number and version."""
-        return {worker: [*task.batch, task.version] for worker, task in self._at.items()}
+        self.server.readmit(worker, pulled)
 
     @property
     def finished(self) -> bool:
         """True when a finite stream has no batch left that is waiting or out."""
-        return self.dispatcher.exhausted
+        return self.ledger.finished
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         values, tensors = self.server.state()
-        return {"server": values, "dispatcher": self.dispatcher.state(), "events": self._recorded}, tensors
+        return {"server": values, "ledger": self.ledger.state()}, tensors
 
-    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor], workers: int = 0) -> None:
+    def restore(self, values: dict[str, Any], tensors: dict[str, Tensor], workers: int = 0, sitting: int = 0) -> None:
         """Takes up where `state` was taken; what was out then is waiting.
 
         Args:
             workers: how many go on, for the journal (0: as many as before). A rule that sums as many pushes as the one
                 before goes on with a round under way, whichever workers there were.
+            sitting: the number of the sitting that begins, for the journal (0: unknown).
         """
+        if "ledger" not in values:
+            values = {**values, "ledger": of_dispatcher(values["dispatcher"], values["events"])}
         self.server.restore(values["server"], tensors)
-        self.dispatcher.restore(values["dispatcher"])
-        self._at = {}
-        self._recorded = values["events"]
-        self._journal(Event(Kind.RESUMED, workers, version=self.server.version, stands=self._recorded))
+        self.ledger.restore(values["ledger"], self.server.version, self.server.buffer.pushes)
+        self._resume(workers, sitting)
+
+    def begin_anew(self, workers: int, sitting: int = 0) -> None:
+        """The run goes on without a checkpoint, since it was killed before the first: from the beginning."""
+        self._resume(workers, sitting)
+
+    def _resume(self, workers: int, sitting: int) -> None:
+        resumed = Event(Kind.RESUMED, workers, version=self.ledger.version, tokens=sitting, stands=self.ledger.events)
+        self._record(resumed)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmt_async.cluster.cluster import everybody_waits
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.seat import Seat
@@ -25,7 +26,7 @@ from nmt_async.errors import RunFailure
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import Watchdog
-from nmt_async.sync.push import Update
+from nmt_async.sync.push import Update, Verdict
 
 DEATHS_IN_A_ROW = 5
 """Deaths of one worker with no push of its between them, after which the run stops."""
@@ -125,6 +126,8 @@ class ProcessCluster:
         latest = time.monotonic()
         while not self.coordinator.finished:
             self._deal()
+            if all(map(self._is_idle, range(len(self._seats)))):
+                raise everybody_waits(self.coordinator.rule)
             for update in self._receive():
                 self._deal()
                 latest = time.monotonic()
@@ -141,12 +144,12 @@ class ProcessCluster:
         self.close()
         return self.coordinator.stop()
 
-    def pause(self) -> Update | None:
-        """The same as `stop`: what the workers are at is not stored."""
-        return self.stop()
+    def pause(self) -> None:
+        """Ends the workers. What they are at is begun again when the run goes on; a round under way stays open."""
+        self.close()
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Nothing: what the workers are at goes back to the dispatcher."""
+        """Nothing: what the workers are at is begun again."""
         return {}, {}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -154,21 +157,20 @@ class ProcessCluster:
 
     def drain(self) -> Iterator[Update]:
         """Takes in what is being computed and gives out nothing new; yields the updates on the way."""
-        while not all(seat.idle for seat in self._seats):
+        while not all(map(self._is_idle, range(len(self._seats)))):
             yield from self._receive()
 
     def work_done(self) -> list[tuple[int, float]]:
-        """Of each worker, the target tokens of all its pushes, and when the latest was taken in (monotonic clock)."""
+        """Of each worker, the target tokens of its pushes that counted, and when the latest came (monotonic clock)."""
         return [(seat.tokens, seat.latest) for seat in self._seats]
 
     def _deal(self) -> None:
         """Gives every idle worker a task that may have one."""
         for index, seat in enumerate(self._seats):
-            if not seat.idle:
+            if not self._is_idle(index):
                 continue
             task = self.coordinator.next_task(index)
             if task is not None:
-                seat.idle = False
                 seat.dealt = time.monotonic()
                 if self._begin is None:
                     self._begin = seat.dealt
@@ -177,9 +179,11 @@ class ProcessCluster:
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
-        held = self.coordinator.held()
-        for index in self.watchdog.look(self._seats, lambda index: self._seats[index].place(held.get(index))):
-            self._replace(index, self._seats[index])
+        busy = {index: self._place(index) for index in range(len(self._seats)) if not self._is_idle(index)}
+        for index in self.watchdog.look(self._seats, busy):
+            update = self._replace(index, self._seats[index])
+            if update is not None:
+                yield update
         sources: dict[Connection | int, int] = {}
         for index, seat in enumerate(self._seats):
             sources[seat.pipe] = index
@@ -194,7 +198,21 @@ class ProcessCluster:
                 if update is not None:
                     yield update
             if seat.gone:
-                self._replace(index, seat)
+                update = self._replace(index, seat)
+                if update is not None:
+                    yield update
+
+    def _is_idle(self, index: int) -> bool:
+        """Whether the worker has said that it is ready, lives, and is at nothing."""
+        seat = self._seats[index]
+        return not seat.starting and not seat.gone and index not in self.coordinator.ledger.out
+
+    def _place(self, index: int) -> str:
+        """Where the worker is, in words."""
+        begun = self.coordinator.ledger.out.get(index)
+        if begun is not None:
+            return f"at batch {begun.batch.number} of epoch {begun.batch.epoch}"
+        return "before it had a batch" if self._seats[index].dealt is None else "while it waited for a batch"
 
     def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
         self.watchdog.heard(seat)
@@ -202,7 +220,6 @@ class ProcessCluster:
             seat.error = message.error
             self.log(message.trace)
             return None
-        seat.idle = not seat.gone
         if isinstance(message, Ready):
             seat.starting = False
             return None
@@ -210,7 +227,6 @@ class ProcessCluster:
         seat.deaths, seat.error = 0, ""
         seat.computing += message.seconds
         seat.waiting += message.waited
-        seat.tokens += message.tokens
         self.watchdog.silence.computed(message.seconds)
         if message.most != seat.most:
             seat.most = message.most
@@ -219,25 +235,27 @@ class ProcessCluster:
                 f"computes {seat.most:,} tokens of both sides at once at most, padding counted, and sums the pieces."
             )
         heard = time.monotonic()
-        update = self.coordinator.push(index, message, self._slot(index))
+        answer = self.coordinator.push(index, message, self._slot(index))
         seat.latest = time.monotonic()
+        if answer.verdict is Verdict.ACCEPTED:
+            seat.tokens += message.tokens
         if self.observe is not None:
             assert seat.dealt is not None
-            self.observe(Handled(index, message, seat.dealt, heard, seat.latest, update is not None))
-        return update
+            self.observe(Handled(index, message, seat.dealt, heard, seat.latest, answer.update is not None))
+        return answer.update
 
     def _slot(self, index: int) -> Tensor:
         return self.memory.slots.tensor[index]
 
-    def _replace(self, index: int, seat: Seat) -> None:
-        """A worker has ended: its batch goes back, a new one takes its seat."""
+    def _replace(self, index: int, seat: Seat) -> Update | None:
+        """A worker has ended: its batch goes back, a new one takes its seat. Returns an update that waited for it."""
         seat.process.end()  # It may live on without its pipe, and then is of no use.
         self.watchdog.ended(seat)
-        how, where = seat.ending, seat.place(self.coordinator.held().get(index))
+        how, where = seat.ending, self._place(index)
         seat.process.close()
         deaths = seat.deaths + 1
         try:
-            self.coordinator.died(index)
+            update = self.coordinator.died(index)
         except RunFailure as failure:
             raise RunFailure(f"worker {index} died {where} ({how}); {failure}") from None
         if deaths >= DEATHS_IN_A_ROW:
@@ -247,6 +265,7 @@ class ProcessCluster:
         new.deaths, new.computing, new.waiting = deaths, seat.computing, seat.waiting
         new.tokens, new.latest = seat.tokens, seat.latest
         self._seats[index] = new
+        return update
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""

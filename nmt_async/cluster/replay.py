@@ -9,17 +9,35 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
-from nmt_async.cluster.worker import Worker, pieces_of
+from nmt_async.cluster.worker import pieces_of
 from nmt_async.errors import RunFailure
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.journal import Event, Kind
+from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
+
+
+class Computes(Protocol):
+    """What computes gradients, as `nmt_async.cluster.worker.Worker` does."""
+
+    @property
+    def layout(self) -> FlatLayout:
+        """Of the vectors."""
+
+    def compute(
+        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+    ) -> Computed:
+        """Writes a gradient into ``gradient`` (size,)."""
 
 
 class Replay:
@@ -30,29 +48,34 @@ class Replay:
         worker: computes the gradients.
         data: the sentence pairs of the coordinator's plan.
         workers: with how many the recorded run began; where it went on with others, the journal says so.
+        resumed: told the number of each later sitting before it begins; 0 where the journal does not say.
     """
 
     def __init__(
         self,
         build: Callable[[Callable[[Event], None], int], Coordinator],
-        worker: Worker,
+        worker: Computes,
         data: ParallelStore,
         workers: int,
+        resumed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.coordinator = build(self._compare, workers)
         self.worker = worker
         self.data = data
         self._build = build
         self._workers = workers
+        self._resumed = resumed
+        self._pulled: dict[int, Tensor] = {}
         self.slots = torch.zeros(workers, worker.layout.size)
-        self._computed: dict[int, tuple[Task, Computed]] = {}
+        self._computed: dict[int, Computed] = {}
         self._expected: deque[Event] = deque()
 
-    def run(self, events: Iterable[Event]) -> None:
+    def run(self, events: Iterable[Event], tell: Callable[[int], None] = lambda _: None) -> None:
         """Lets all events happen again.
 
         Args:
             events: those that stand, as `nmt_async.sync.journal.effective` gives them.
+            tell: takes the version of the parameters after each event.
 
         Raises:
             RunFailure: something else happened than was recorded.
@@ -66,6 +89,7 @@ class Replay:
                 raise RunFailure(f"the journal has {event}, which cannot happen here: {error}.") from None
             if len(self._expected) == left:
                 raise RunFailure(f"the journal has {event}, which cannot happen here.")
+            tell(self.coordinator.server.version)
 
     def _happen(self, event: Event) -> None:
         """Does what led to ``event``. What follows from others (UPDATED, SET_ASIDE) never comes first."""
@@ -74,57 +98,59 @@ class Replay:
             return
         if event.kind is Kind.STARTED:
             self._start(worker)
-        elif event.kind in (Kind.ACCUMULATED, Kind.REFUSED):
+        elif event.kind in (Kind.ACCUMULATED, Kind.REFUSED, Kind.NOT_FINITE):
             self._push(worker)
         elif event.kind is Kind.RETURNED:
             with contextlib.suppress(TooManySetAside):  # as in the run, which was saved then
                 self.coordinator.died(worker)
         elif event.kind is Kind.STOPPED:
+            if self.coordinator.ledger.stopped:  # version 0.1 recorded twice that a stream without rest had ended
+                self._expected.popleft()
             self.coordinator.stop()
         elif event.kind is Kind.RESUMED:
-            self._resume(worker)
+            self._resume(event)
         elif event.kind is Kind.READMITTED:
-            self._readmit(event)
+            self.coordinator.readmit(worker, event.batch, event.version, self._pulled.get(worker))
 
     def _start(self, worker: int) -> None:
         task = self.coordinator.next_task(worker)
-        if task is not None:
-            parts, parameters = self.data.batches(task.parts), self.coordinator.server.parameters
-            pieces = pieces_of([len(part) for part in parts], self._recorded_parts(worker, task))
-            self._computed[worker] = (
-                task,
-                self.worker.compute(parameters, self.slots[worker], parts, task.batch, pieces),
-            )
+        if task is None:
+            return
+        server = self.coordinator.server
+        parts, pulled = self.data.batches(task.parts), server.parameters
+        pieces = pieces_of([len(part) for part in parts], self._recorded_pieces(worker, task))
+        self._computed[worker] = self.worker.compute(pulled, self.slots[worker], parts, task.batch, pieces)
+        server.computed(worker)
 
-    def _recorded_parts(self, worker: int, task: Task) -> int:
-        """Of the push to which this task will come, if it counts."""
-        ends = (Kind.ACCUMULATED, Kind.REFUSED, Kind.RETURNED)
+    def _recorded_pieces(self, worker: int, task: Task) -> int:
+        """Of the push to which this task will come, if one does."""
+        ends = (Kind.ACCUMULATED, Kind.REFUSED, Kind.NOT_FINITE, Kind.RETURNED)
         pushes = (event for event in self._expected if event.worker == worker and event.kind in ends)
         end = next((event for event in pushes if event.batch == task.batch), None)
-        return end.parts if end is not None else 1
+        return end.pieces if end is not None else 1
 
     def _push(self, worker: int) -> None:
         if worker in self._computed:
-            _, computed = self._computed[worker]
             with contextlib.suppress(TooManySetAside):
-                self.coordinator.push(worker, computed, self.slots[worker])
+                self.coordinator.push(worker, self._computed[worker], self.slots[worker])
 
-    def _resume(self, workers: int) -> None:
-        """The run goes on with so many workers, 0: as many as before."""
-        state = self.coordinator.state()
-        if workers not in (0, self._workers):
-            self._workers = workers
-            self.coordinator = self._build(self._compare, workers)
-            more = max(0, workers - len(self.slots))
+    def _resume(self, event: Event) -> None:
+        """The run goes on with as many workers as the event says, 0: as many as before."""
+        server = self.coordinator.server
+        held = ((worker, server.pulled(worker)) for worker in range(self._workers))
+        self._pulled = {worker: pulled.clone() for worker, pulled in held if pulled is not None}
+        values, tensors = self.coordinator.state()
+        if event.worker not in (0, self._workers):
+            self._workers = event.worker
+            self.coordinator = self._build(self._compare, self._workers)
+            more = max(0, self._workers - len(self.slots))
             self.slots = torch.cat([self.slots, self.slots.new_zeros(more, self.slots.shape[1])])
-        self.coordinator.restore(*state, workers)
-
-    def _readmit(self, event: Event) -> None:
-        if event.worker in self._computed:
-            task, _ = self._computed[event.worker]
-            self.coordinator.readmit(event.worker, BatchId(*task.batch), task.version)
+        self.coordinator.restore(values, tensors, event.worker, event.tokens)
+        self._resumed(event.tokens)
 
     def _compare(self, event: Event) -> None:
         recorded = self._expected.popleft() if self._expected else None
+        if event.kind is Kind.NOT_FINITE and recorded is not None and recorded.kind is Kind.REFUSED:
+            event = replace(event, kind=Kind.REFUSED, pieces=recorded.pieces)  # as version 0.1 recorded it
         if event != recorded:
             raise RunFailure(f"the replay came to {event} where {recorded} was recorded.")

@@ -1,4 +1,4 @@
-"""The place of one worker among the processes: who sits there, what it has told, and where it is."""
+"""The place of one worker among the processes: who sits there, and what it has told."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Seat(Watched):
         dealt: when it was given its latest task, by the monotonic clock; None if it never was.
         computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
         waiting: seconds spent waiting for a task since then.
-        tokens: target tokens of all its pushes.
+        tokens: target tokens of all its pushes that counted.
         latest: when its latest push was taken in, by the monotonic clock.
         most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
     """
@@ -57,9 +57,3 @@ class Seat(Watched):
         """Sends it something; if it just died, its sentinel says so."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send(message)
-
-    def place(self, task: list[int] | None) -> str:
-        """Where the worker is, in words; ``task`` is its epoch, number and version."""
-        if task:
-            return f"at batch {task[1]} of epoch {task[0]}"
-        return "before it had a batch" if self.dealt is None else "while it waited for a batch"

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nmt_async.cluster.cluster import everybody_waits
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.waiting import take_waiting_shares
 from nmt_async.cluster.worker import Worker
-from nmt_async.errors import RunFailure
 from nmt_async.reading import as_dataclass
-from nmt_async.sync.push import Update
+from nmt_async.sync.push import Update, Verdict
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
 
@@ -96,7 +96,8 @@ class SimulatedCluster:
     """Virtual workers that share one source of gradients.
 
     Args:
-        coordinator: decides. Its server needs a single parameter buffer.
+        coordinator: decides. Its server needs a single parameter buffer, or one more than there are workers where its
+            rule looks at the parameters that a push was computed on.
         gradients: computes them.
         profile: of the cluster, with its workers.
         seed: of everything random in the profile.
@@ -122,7 +123,7 @@ class SimulatedCluster:
         self.slots = torch.zeros(len(workers), gradients.size)
         self._seats = [Seat(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
         self._idle = set(workers)
-        self._hopeful = set(workers)  # those of the idle who may be given a task since something has happened
+        self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
         self._coming: list[Coming] = []
 
     @property
@@ -136,13 +137,11 @@ class SimulatedCluster:
         Raises:
             RunFailure: every worker waits for another, or too many batches were set aside.
         """
-        self._hopeful = set(self._idle)
+        self._to_ask = set(self._idle)
         while not self.coordinator.finished:
             self._deal()
             if not self._coming:
-                raise RunFailure(
-                    "every worker of the simulated cluster waits for another; its rule never ends a round."
-                )
+                raise everybody_waits(self.coordinator.rule)
             update = self._happen(heapq.heappop(self._coming))
             if update is not None:
                 yield update
@@ -155,47 +154,53 @@ class SimulatedCluster:
         index, seat = coming.worker, self._seats[coming.worker]
         self.time = max(self.time, coming.time)
         if coming.kind == "death":
-            self._die(index, coming.time)
-            return None
+            return self._die(index, coming.time)
         self._idle.add(index)
-        self._hopeful.add(index)
+        self._to_ask.add(index)
         if coming.computed is None:
             seat.idle_since = coming.time
             return None
-        heard, refused = self.time, len(self.coordinator.dispatcher.returned)
-        update = self.coordinator.push(index, coming.computed, self.slots[index])
+        heard = self.time
+        answer = self.coordinator.push(index, coming.computed, self.slots[index])
         self.time += self.profile.seconds_per_push
-        if update is not None:
+        if answer.update is not None:
             self.time += self.profile.seconds_per_update
-        if update is not None or len(self.coordinator.dispatcher.returned) > refused:
-            self._hopeful = set(self._idle)
+        self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
-            self.observe(Handled(index, coming.computed, seat.dealt, heard, self.time, update is not None))
-        return update
+            self.observe(Handled(index, coming.computed, seat.dealt, heard, self.time, answer.update is not None))
+        return answer.update
 
-    def _die(self, index: int, when: float) -> None:
+    def _ask_again(self, update: bool, returned: bool) -> None:
+        """After a push, or a death: all who are idle may be given a task, if what they wait for may have changed."""
+        if update or returned or not self.coordinator.rule.waits_for_update:
+            self._to_ask = set(self._idle)
+
+    def _die(self, index: int, when: float) -> Update | None:
         """A worker's process ends; its batch is another's now, and its replacement will be ready later."""
         seat, profile = self._seats[index], self.profile.workers[index]
-        self.coordinator.died(index)
+        update = self.coordinator.died(index)
+        if update is not None:
+            self.time += self.profile.seconds_per_update
         ready = when + profile.restart_seconds
         seat.born += 1
         seat.lives = ready + profile.lifetime(self.seed, index, seat.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
-        self._hopeful = set(self._idle)
+        self._ask_again(update=update is not None, returned=True)
+        return update
 
     def _deal(self) -> None:
         """Gives the idle workers tasks, those who may have one."""
-        for index in sorted(self._hopeful):
+        for index in sorted(self._to_ask):
             task = self.coordinator.next_task(index)
             if task is not None:
                 self._idle.discard(index)
                 self._begin_task(index, task)
-        self._hopeful = set()
+        self._to_ask = set()
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, seat, profile = self.coordinator.server, self._seats[index], self.profile.workers[index]
         computed = self.gradients.compute(server.parameters, self.slots[index], task)
-        server.ring.release(index)  # it is computed: nobody reads this version any more
+        server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, seat.tasks)
         seat.tasks += 1
         transfer = profile.transfer(self.gradients.sent)
@@ -216,9 +221,8 @@ class SimulatedCluster:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
         return take_waiting_shares(self._seats)
 
-    def pause(self) -> Update | None:
-        """Nothing is lost: `state` holds everything that is under way."""
-        return None
+    def pause(self) -> None:
+        """Nothing to end: `state` holds everything that is under way."""
 
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""
@@ -233,13 +237,22 @@ class SimulatedCluster:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the virtual workers hold, for a checkpoint: the rest is the coordinator's."""
-        held = self.coordinator.held()
+        out = self.coordinator.ledger.out
+        held = {worker: [*begun.batch, begun.version] for worker, begun in out.items()}
         coming = [
             {**vars(entry), "computed": entry.computed and asdict(entry.computed), "held": held.get(entry.worker)}
             for entry in self._coming
         ]
         values = {"time": self.time, "coming": coming, "seats": [asdict(seat) for seat in self._seats]}
-        return values, {"slots": self.slots}
+        return values, {"slots": self.slots, **self._pulled()}
+
+    def _pulled(self) -> dict[str, Tensor]:
+        """The parameters that gradients under way were computed on, a row a worker, if the rule looks at them."""
+        server = self.coordinator.server
+        if not server.rule.looks_at_parameters:
+            return {}
+        rows = (server.pulled(worker) for worker in range(len(self._seats)))
+        return {"pulled": torch.stack([torch.zeros_like(server.parameters) if row is None else row for row in rows])}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken, after the coordinator has.
@@ -255,11 +268,20 @@ class SimulatedCluster:
         self._idle = set(range(len(self._seats)))
         self._coming = []
         for entry in values["coming"]:
-            coming = as_dataclass(Coming, {name: value for name, value in entry.items() if name != "held"})
+            coming = as_dataclass(Coming, _coming_of(entry))
             if not 0 <= coming.worker < len(self._seats):
                 raise ValueError(f"there is no worker {coming.worker}")
             heapq.heappush(self._coming, coming)
             self._idle.discard(coming.worker)
             if entry["held"]:
                 epoch, number, version = entry["held"]
-                self.coordinator.readmit(coming.worker, BatchId(epoch, number), version)
+                pulled = tensors["pulled"][coming.worker] if "pulled" in tensors else None
+                self.coordinator.readmit(coming.worker, BatchId(epoch, number), version, pulled)
+
+
+def _coming_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """A stored `Coming`; version 0.1 called the pieces of a push its parts."""
+    values = {name: value for name, value in entry.items() if name != "held"}
+    if values.get("computed") and "parts" in values["computed"]:
+        values["computed"] = {"pieces" if name == "parts" else name: it for name, it in values["computed"].items()}
+    return values

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmt_async.sync.push import BatchKey
+from nmt_async.text.plan import BatchId
 
 
 @dataclass(frozen=True)
@@ -16,21 +16,12 @@ class Task:
     Attributes:
         batch: its name.
         parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
-        version: the parameters' version it is to be computed on.
-        buffer: the ring's buffer that holds them.
-        position: epochs gone by at its end.
+        buffer: the ring's buffer that holds the parameters to compute on.
     """
 
-    batch: BatchKey
+    batch: BatchId
     parts: tuple[np.ndarray, ...]
-    version: int
     buffer: int
-    position: float
-
-    @property
-    def sentences(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.parts))
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Computed:
         loss: training loss summed over target tokens, in nats.
         tokens, source_tokens: of the batch.
         gradient_norm: Euclidean norm of the gradient, not finite if any element is not.
-        parts: pieces in which it was computed: its own, and more where memory was short.
+        pieces: in which it was computed: one for each part, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
         most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
@@ -51,7 +42,7 @@ class Computed:
     tokens: int
     source_tokens: int
     gradient_norm: float
-    parts: int = 1
+    pieces: int = 1
     seconds: float = 0.0
     waited: float = 0.0
     most: int = 0

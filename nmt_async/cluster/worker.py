@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from nmt_async.cluster.task import Computed
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.sync.push import BatchKey
 from nmt_async.text.batch import Batch
+from nmt_async.text.plan import BatchId
 
 
-def dropout_seed(seed: int, batch: BatchKey) -> int:
+def dropout_seed(seed: int, batch: BatchId) -> int:
     """The seed of torch's generators for one batch: 63 bits of a hash of run seed, epoch and number."""
     text = f"{seed} {batch[0]} {batch[1]}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
@@ -72,7 +72,7 @@ class Worker:
         self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
 
     def compute(
-        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchKey, pieces: int = 1
+        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
     ) -> Computed:
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
@@ -100,7 +100,7 @@ class Worker:
             pieces *= 2
         return pieces
 
-    def _attempt(self, batches: Sequence[Batch], key: BatchKey) -> float | None:
+    def _attempt(self, batches: Sequence[Batch], key: BatchId) -> float | None:
         """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``."""
         torch.manual_seed(dropout_seed(self.seed, key))
         self._forget()

@@ -12,7 +12,7 @@ import torch
 
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import Worker
-from nmt_async.model.build import build_model
+from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.text.prepared import PreparedData
@@ -60,7 +60,7 @@ class Failed:
 
 def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
-    model = build_model(settings.configuration).to(device)
+    model = build_unfilled(settings.configuration).to(device)
     return Worker(model, settings.seed, settings.label_smoothing, device, most)
 
 

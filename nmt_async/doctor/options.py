@@ -9,7 +9,6 @@ from pathlib import Path
 from nmt_async.errors import UserError
 from nmt_async.options import flag_of, option
 from nmt_async.training.options import RunOptions, TrainOptions
-from nmt_async.training.resuming import with_workers
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class DoctorOptions(RunOptions):
         Raises:
             UserError: another folder was typed.
         """
+        from nmt_async.training.resuming import with_workers
+
         typed = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(RunOptions)

@@ -15,6 +15,7 @@ import torch
 from nmt_async.cluster.worker_process import WorkerSettings, build_worker
 from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
+from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.memory import VECTOR_BYTES
 from nmt_async.training.validation import NICENESS, ValidationSettings, batch_losses, validation_translator
@@ -86,9 +87,9 @@ def _train(
         pieces, slowest = 1, 0.0
         for number, rows in enumerate(batches):
             begin = time.monotonic()
-            computed = worker.compute(parameters, gradient, [data.batch(rows)] * parts, (1, number))
+            computed = worker.compute(parameters, gradient, [data.batch(rows)] * parts, BatchId(1, number))
             slowest = max(slowest, time.monotonic() - begin)
-            pieces = max(pieces, computed.parts // parts)
+            pieces = max(pieces, computed.pieces // parts)
         if worker.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(worker.device)
         else:  # parameters and gradient are shared memory in a run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from nmt_async.checkpoints.model_folder import LoadedModel, load_model
+from nmt_async.checkpoints import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.marian import import_marian
 from nmt_async.export.marian_vocabularies import check_fit, given_vocabularies
 from nmt_async.export.options import ExportOptions, ImportOptions
 from nmt_async.export.verification import PROGRAMS, Verification, require, verified
-from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.text_file import TextFile
+from nmt_async.translate import DecodingOptions
+from nmt_async.translate.lines import TextFile
 from nmt_async.writing import built_whole, check_free
 
 

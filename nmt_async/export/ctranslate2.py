@@ -4,6 +4,9 @@
     shared_vocabulary.json, or source_ and target_     the subwords in the order of their indexes
     vocabulary.model, or source.model and target.model SentencePiece, for whoever encodes lines
 
+In int8 no weight is above 64, on any processor: CTranslate2 chooses its kernels itself and does not say which, an
+exported model goes from one machine to another, and with 64 no kernel can overflow (`nmt_async.model.linear`).
+
 CTranslate2 knows Marian's decoder, whose first input is a zero vector (its `start_from_zero_embedding`). Two of
 our conventions are not its own and are written out: positions, as a table, and the epsilon of layer normalisation.
 """
@@ -23,8 +26,9 @@ from nmt_async.export.options import QUANTIZATIONS
 from nmt_async.model.attention import CrossAttention, SelfAttention
 from nmt_async.model.decoder_layers import AttentionDecoderLayer
 from nmt_async.model.layers import NORM_EPSILON, Embedding, EncoderLayer, FeedForward, sinusoid_positions
+from nmt_async.model.linear import ALWAYS_EXACT
 from nmt_async.model.transformer import Transformer
-from nmt_async.text.vocabulary import Vocabulary
+from nmt_async.text import Vocabulary
 
 LONGEST = 4096
 """Positions in the table, or the model's own number if that is more: CTranslate2 computes none beyond it."""
@@ -47,8 +51,10 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path, quantization: str = "f
     if quantization not in QUANTIZATIONS:
         raise UserError(f"quantization {quantization!r} is not known; choose one of {', '.join(QUANTIZATIONS)}.")
     spec = _specification(loaded)
+    if quantization == "int8":
+        import_ctranslate2().specs.model_spec.visit_spec(spec, _quantize)
     spec.validate()
-    spec.optimize(quantization)
+    spec.optimize(quantization if quantization != "int8" else None)
     folder.mkdir(exist_ok=True)
     spec.save(str(folder))
     for name, vocabulary in _vocabularies(loaded).items():
@@ -168,6 +174,19 @@ def _norm(written: Any, norm: nn.Module) -> None:
     written.gamma, written.beta = _array(norm.weight), _array(norm.bias)
 
 
+def _quantize(part: Any, name: str, weight: Any) -> None:
+    """Makes the matrix of linear layers and embeddings one of 8-bit integers, with a scale for each row.
+
+    Args:
+        part: of the specification.
+        name: of the array in it; others than those are left as they are.
+        weight: the array.
+    """
+    if not name.endswith("/weight") or not hasattr(part, "weight_scale"):
+        return
+    part.weight_scale = (ALWAYS_EXACT / np.abs(weight).max(axis=1).clip(min=1e-12)).astype(np.float32)
+    part.weight = np.rint(weight * part.weight_scale[:, None]).astype(np.int8)
+
+
 def _array(tensor: Tensor) -> Any:
-    """A copy: quantisation works in place."""
-    return tensor.detach().float().cpu().numpy().copy()
+    return tensor.detach().float().cpu().numpy()

@@ -22,14 +22,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.checkpoints import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.marian_vocabularies import as_listed
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model import ModelConfiguration
 from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.transformer import Transformer
 from nmt_async.text.vocabulary import END, UNKNOWN, Vocabulary
-from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate import DecodingOptions
 from nmt_async.writing import write_whole
 
 NEVER = -1e9

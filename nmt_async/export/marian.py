@@ -17,18 +17,16 @@ import numpy as np
 import torch
 import yaml
 
-from nmt_async.checkpoints.model_folder import LoadedModel, save_model
+from nmt_async.checkpoints import LoadedModel, save_model
 from nmt_async.errors import UserError, shown
 from nmt_async.export import marian_configuration
 from nmt_async.export.marian_parameters import Place, from_marian, places, to_marian
 from nmt_async.export.marian_vocabularies import Given, WordList, vocabulary_files, without_unlisted
 from nmt_async.export.npz import NpzFile, opened, write_npz
-from nmt_async.model.build import build_model
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
+from nmt_async.model import FlatLayout, ModelConfiguration, build_model
 from nmt_async.options import yaml_mapping
-from nmt_async.text.vocabulary import Vocabulary
-from nmt_async.translate.options import DecodingOptions
+from nmt_async.text import Vocabulary
+from nmt_async.translate import DecodingOptions
 from nmt_async.writing import write_whole
 
 MODEL = "model.npz"

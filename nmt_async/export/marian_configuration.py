@@ -13,7 +13,7 @@ import yaml
 from nmt_async import __version__
 from nmt_async.errors import shown
 from nmt_async.export.marian_parameters import NAMES
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model import ModelConfiguration
 
 ACTIVATIONS = ("relu", "swish", "gelu")
 EXACT_GELU = (1, 12, 42)

@@ -26,7 +26,8 @@ class ExportOptions:
     """
 
     format: str = option(
-        "marian", "Whose model it becomes; huggingface takes models of --norm post only, marian alone SSRUs.",
+        "marian", "The program that will load the model. huggingface takes only models with --norm post, and "
+        "only marian takes SSRUs.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
     quantization: str = option(
@@ -34,8 +35,9 @@ class ExportOptions:
         only_with={"format": "ctranslate2"},
     )  # fmt: skip
     verify: Path | None = option(
-        None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and compare. "
-        "CTranslate2 scores higher where <unk> was likely: it shares its probability out.",
+        None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and "
+        "compare. CTranslate2 scores higher where <unk> was likely, because it shares that "
+        "probability among the others.",
         group=VERIFICATION, metavar="FILE",
     )  # fmt: skip
     verify_share: float = option(
@@ -43,7 +45,7 @@ class ExportOptions:
         only_with={"verify": GIVEN},
     )  # fmt: skip
     beam_size: int = option(
-        1, "Hypotheses of both sides; with more than one, programs differ in when a search ends.",
+        1, "Beam size of both programs; with more than 1, they differ in when a search ends.",
         group=VERIFICATION, flags=("--beam-size", "-b"), only_with={"verify": GIVEN},
     )  # fmt: skip
 
@@ -64,8 +66,8 @@ class ImportOptions:
         group=IMPORTED, flags=("--vocabs", "-v"), metavar="SOURCE TARGET",
     )  # fmt: skip
     spm: tuple[Path, Path] | None = option(
-        None, "With lists of words: the SentencePiece models that source and target are split with "
-        "(a vocabulary that is one is given again).",
+        None, "With lists of words: the SentencePiece models that split source and target. Where a "
+        "vocabulary is such a model itself, give it again here.",
         group=IMPORTED, metavar="SOURCE TARGET",
     )  # fmt: skip
     out: Path | None = option(None, "Folder to write; it appears when it is complete.", group=IMPORTED, metavar="RUN")

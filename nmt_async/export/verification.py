@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.checkpoints import LoadedModel
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.text.vocabulary import END
+from nmt_async.translate import DecodingOptions, LineTranslator
 from nmt_async.translate.lines import one_line
-from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.translator import LineTranslator
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ GROUP = "Model"
 
 MODELS = ("transformer", "rnn")
 MARIANS_NAMES = {"s2s": "rnn"}
+PRECISIONS = ("float32", "int8")
+"""Of the numbers that decoding multiplies matrices in; see `nmt_async.model.linear`."""
 DECODER_AUTOREG = ("self-attention", "ssru")
 OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
                 "decoder_autoreg": "transformer", "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
@@ -141,7 +143,7 @@ class ModelOptions:
 
     model: str = option(
         "transformer",
-        "Transformer, or recurrent with attention (Marian's s2s).",
+        "A Transformer, or a recurrent model with attention (Marian's s2s).",
         group=GROUP,
         flags=("--model", "--type"),
         parse=model_named,
@@ -149,14 +151,14 @@ class ModelOptions:
     )
     preset: str = option("small", "Sizes of the model.", group=GROUP, choices=tuple(PRESETS["transformer"]))
     dim_emb: int | None = option(
-        None, "Width of embeddings, and of a Transformer's layers (else the preset's).", group=GROUP
+        None, "Width of embeddings, and of a Transformer's layers (default: the preset's).", group=GROUP
     )
     dim_rnn: int | None = option(
-        None, "rnn: width of recurrent states (else the preset's).", group=GROUP, only_with={"model": "rnn"}
+        None, "rnn: width of recurrent states (default: the preset's).", group=GROUP, only_with={"model": "rnn"}
     )
     heads: int | None = option(
         None,
-        "transformer: attention heads; they divide the width.",
+        "transformer: attention heads; the width must be a multiple of their number.",
         group=GROUP,
         only_with={"model": "transformer"},
         flags=("--heads", "--transformer-heads"),
@@ -172,8 +174,8 @@ class ModelOptions:
     dec_depth: int | None = option(None, "Decoder layers.", group=GROUP)
     norm: str | None = option(
         None,
-        "transformer: layer normalisation before each sub-layer (the default; Marian: preprocess n, postprocess da) "
-        "or after (postprocess dan).",
+        "transformer: normalise before each sub-layer (pre, the default; Marian: preprocess n, "
+        "postprocess da) or after it (post; Marian: postprocess dan).",
         group=GROUP,
         only_with={"model": "transformer"},
         choices=("pre", "post"),
@@ -188,23 +190,24 @@ class ModelOptions:
     )
     decoder_autoreg: str | None = option(
         None,
-        "transformer: how the decoder reads the words before; ssru, a recurrence, makes translating cheaper "
-        "(default: self-attention; Marian: transformer-decoder-autoreg rnn, dec-cell ssru).",
+        "transformer: how the decoder reads the words that it has written; ssru is a recurrence and "
+        "makes translating cheaper (default: self-attention; Marian: transformer-decoder-autoreg rnn,"
+        " dec-cell ssru).",
         group=GROUP,
         only_with={"model": "transformer"},
         choices=DECODER_AUTOREG,
     )
     dropout: float | None = option(
         None,
-        "Dropout after embeddings and sub-layers, in rnn after embeddings, encoder and before the output "
-        "(else the preset's).",
+        "Dropout after embeddings and sub-layers; in rnn after embeddings, after the encoder and "
+        "before the output (default: the preset's).",
         group=GROUP,
         flags=("--dropout", "--transformer-dropout"),
     )
     tied_embeddings: str = option(
         "auto",
-        "Matrices that are one: all three embeddings, target embedding and output (target), or none; "
-        "auto: all with a joint vocabulary, else target.",
+        "Which embeddings share one matrix. all: source, target and output; target: target and "
+        "output; auto: all with a joint vocabulary, else target.",
         group=GROUP,
         choices=("auto", "all", "target", "none"),
     )

@@ -1,4 +1,4 @@
-"""The decoder's layers: self-attention or an SSRU, attention to the encoder, and a feed-forward layer."""
+"""The Transformer's decoder layers: self-attention or an SSRU, attention to the encoder, and a feed-forward layer."""
 
 from __future__ import annotations
 

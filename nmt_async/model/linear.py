@@ -3,6 +3,10 @@
 Packed, a weight is a second copy in the order that oneDNN's kernels read (10 to 25 % faster), or in 8-bit integers
 with a scale for each output, activations quantised as they come (dynamic quantisation; a third of the time). A copy
 does not follow its weight: `packed` is held only while the parameters rest.
+
+8-bit kernels for processors without VNNI instructions (`vpdpbusd`) multiply two activations (0 to 255) by two weights
+and add both products in 16 bits, where a sum above 32,767 becomes 32,767. Which kernel torch takes is asked of the
+kernel itself: `largest_weight` has it compute the largest sums, and the weights are as large as it can bear.
 """
 
 from __future__ import annotations
@@ -10,13 +14,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-PRECISIONS = ("float32", "int8")
 
 ROWS = 256
 """Rows of a product that a layout is chosen for; products of any number can be computed with it."""
@@ -27,6 +30,13 @@ class Product(Protocol):
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor: ...
 
+
+LARGEST_ACTIVATION = 255
+ALWAYS_EXACT = 64
+"""The largest 8-bit weight whose products are exact on every processor: 2 · 255 · 64 = 32,640 fits into 16 bits."""
+
+LARGEST_WEIGHTS = (127, ALWAYS_EXACT)
+"""What the largest weight of an output may become, the finest first."""
 
 Make = Callable[[Tensor, Tensor | None], Product]
 """From a weight (outputs, inputs) and a bias to their product."""
@@ -45,10 +55,16 @@ class OneDnnProduct:
 
 
 class Int8Product:
-    """A product of 8-bit integers on the CPU, float32 outside."""
+    """A product of 8-bit integers on the CPU, float32 outside.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = (weight.detach().abs().amax(dim=1) / 127.0).clamp(min=1e-12)
+    Call one always with ReLU, or always without: oneDNN keeps what the first call was.
+
+    Args:
+        largest: the integer that the largest weight of each output becomes.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, largest: int) -> None:
+        scales = (weight.detach().abs().amax(dim=1) / largest).clamp(min=1e-12)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantised tensors are to move to another package
             integers = torch.quantize_per_channel(
@@ -59,6 +75,25 @@ class Int8Product:
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         compute = torch.ops.quantized.linear_relu_dynamic if relu else torch.ops.quantized.linear_dynamic
         return cast(Tensor, compute(x, self._weight, reduce_range=False))
+
+
+def largest_weight() -> int | None:
+    """The first of `LARGEST_WEIGHTS` with which torch's 8-bit kernels compute the largest sums right on this processor.
+
+    The kernels are those of ``torch.backends.quantized.engine``. None where it has none, or computes right with
+    neither.
+    """
+    x = torch.full((4, 64), float(LARGEST_ACTIVATION))
+    for largest in LARGEST_WEIGHTS:
+        weight = torch.full((32, 64), float(largest))
+        weight[::2] *= -1
+        try:
+            found = Int8Product(weight, None, largest)(x)
+        except RuntimeError:
+            return None
+        if torch.allclose(found, x @ weight.T, rtol=1e-3, atol=0.0):  # one pair in 32 that saturates takes 1.5 %
+            return largest
+    return None
 
 
 class Linear(nn.Linear):
@@ -91,14 +126,21 @@ def packs(weight: Tensor, precision: str = "float32") -> Make | None:
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
     if precision == "int8":
-        return Int8Product if torch.backends.quantized.engine in ("x86", "fbgemm", "onednn") else None
+        largest = largest_weight()
+        return None if largest is None else partial(Int8Product, largest=largest)
     return OneDnnProduct if hasattr(torch.ops.mkldnn, "_linear_pointwise") else None
 
 
-def packs_model(model: nn.Module, precision: str) -> bool:
-    """Whether all large matrices of the model can be packed in this precision here."""
-    holds = any(isinstance(module, Packable) for module in model.modules())
-    return holds and packs(next(model.parameters()), precision) is not None
+def not_in_int8(model: nn.Module) -> str | None:
+    """Why the large matrices of the model cannot be computed in int8 here; None if they can."""
+    weight = next(model.parameters())
+    if not any(isinstance(module, Packable) for module in model.modules()):
+        return "only Transformers compute in it"
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return "only float32 models on a CPU compute in it"
+    if packs(weight, "int8") is None:
+        return "torch has no 8-bit kernels that compute right on this processor"
+    return None
 
 
 @contextmanager

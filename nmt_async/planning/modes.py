@@ -32,8 +32,7 @@ class Mode:
     def rule(self, workers: int) -> Rule:
         """When its pushes become an update."""
         options = self._options(workers)
-        default = workers if options["sync-mode"] == "hybrid" else 1
-        return rule_for(options["sync-mode"], workers, options.get("accumulate", default))
+        return rule_for(options["sync-mode"], workers, options.get("accumulate"))
 
     def parts(self, workers: int) -> int:
         """Batches that a worker sums before its push."""
@@ -49,10 +48,8 @@ def mode_name(options: Mapping[str, Any]) -> str:
     accumulate, local = options.get("accumulate"), int(options.get("local-accumulate") or 1)
     if mode == "async":
         return "async" if local == 1 else f"local:{local}"
-    if mode == "sync" and accumulate in (None, 1):
-        named = mode
-    else:
-        named = f"{mode}:{accumulate or options.get('workers') or 'W'}"
+    workers = options.get("workers")
+    named = rule_for(mode, workers or 1, accumulate).name if workers or accumulate else mode
     return named if local == 1 else f"{named}+local:{local}"
 
 

@@ -9,22 +9,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
-from nmt_async.model.build import build_model
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import GIVEN, option
 from nmt_async.planning.modes import Mode, modes_named, workers_named
-from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import FACTORS
 from nmt_async.text.plan import BatchPlan
-from nmt_async.text.prepared import PreparedData
+
+if TYPE_CHECKING:
+    from nmt_async.text.prepared import PreparedData
 
 CLUSTER, BATCHES, RESULT = "Cluster", "Batches and model", "Result"
 VOCABULARY = 32_000
@@ -45,7 +44,7 @@ class SimulateOptions:
         "1..64", "Numbers of workers: 1,2,8, or 1..4096, which doubles from 1 on.", group=CLUSTER, metavar="LIST"
     )
     repeat: bool = option(
-        False, "Where a profile's file has fewer workers, let them come again and again.", group=CLUSTER,
+        False, "Repeat the workers of the profile's file where it has fewer than asked for.", group=CLUSTER,
         flags=("--repeat",),
     )  # fmt: skip
     modes: str = option(
@@ -55,12 +54,13 @@ class SimulateOptions:
         metavar="LIST",
     )
     data: Path | None = option(
-        None, "Batches as in this folder that prepare wrote (else all are of --mini-batch-words).", group=BATCHES,
+        None, "Take the batches of this folder, which prepare wrote (default: each batch has "
+        "--mini-batch-words).", group=BATCHES,
         metavar="DATA",
     )  # fmt: skip
     mini_batch_words: int = option(2048, "Target tokens in a batch.", group=BATCHES)
     max_length: int | None = option(
-        None, "With --data: leave out pairs with more subwords on either side (else 256).", group=BATCHES,
+        None, "With --data: leave out pairs with more subwords on either side (default: 256).", group=BATCHES,
         only_with={"data": GIVEN},
     )  # fmt: skip
     model_size: str = option(
@@ -69,8 +69,8 @@ class SimulateOptions:
         group=BATCHES,
         metavar="SIZE",
     )
-    batches: int = option(8, "Batches that each worker computes in the simulation, at least.", group=BATCHES)
-    seed: int = option(1, "Of jitter, pauses, failures, and shuffling.", group=BATCHES)
+    batches: int = option(8, "How many batches each worker computes in the simulation, at least.", group=BATCHES)
+    seed: int = option(1, "Seed of jitter, pauses, failures and shuffling.", group=BATCHES)
     json: bool = option(False, "Print figures as JSON.", group=RESULT, flags=("--json",))
     out: Path | None = option(
         None, "Write predictions.csv and plots of it into this folder.", group=RESULT, metavar="DIR"
@@ -114,6 +114,11 @@ class SimulateOptions:
 
     def sent(self) -> int:
         """Numbers that a pull and a push bring over the link."""
+        import torch
+
+        from nmt_async.model.build import build_model
+        from nmt_async.model.parameters import FlatLayout
+
         size = _model_size(self.model_size)
         if size is not None:
             return size
@@ -128,6 +133,8 @@ class SimulateOptions:
 
     @cached_property
     def _data(self) -> PreparedData | None:
+        from nmt_async.text.prepared import PreparedData
+
         return PreparedData.open(self.data) if self.data is not None else None
 
     def plans(self) -> Callable[[int, int], BatchPlan]:
@@ -136,6 +143,8 @@ class SimulateOptions:
         Raises:
             UserError: no pair of the data is short enough.
         """
+        from nmt_async.planning.simulation import even_plan
+
         data = self._data
         if data is None:
             return lambda pushes, parts: even_plan(self.mini_batch_words, pushes, parts)

@@ -22,7 +22,6 @@ from nmt_async.sync.push import Update
 from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 
 
@@ -140,7 +139,7 @@ def nominal_cluster(
     """
     still = Schedule(0.0, Span(0, "updates"), "none")
     server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
-    coordinator = Coordinator(server, Dispatcher(plan), _unrecorded, _unrecorded)
+    coordinator = Coordinator(server, plan, _unrecorded, _unrecorded)
     return SimulatedCluster(coordinator, NominalGradients(plan, sent), profile, seed, observe)
 
 

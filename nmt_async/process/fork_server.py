@@ -174,8 +174,8 @@ class Forked:
 
     def join(self) -> None:
         """Waits for its end."""
-        while self.exitcode is None and not wait([self.sentinel], 1.0):
-            if state_of(self.pid) in ("", "Z", "X"):  # it has ended, but the server is stopped
+        while self.exitcode is None:
+            if not wait([self.sentinel], 1.0) and state_of(self.pid) in ("", "Z", "X"):  # the server is stopped
                 self._exitcode = -signal.SIGKILL
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import datetime
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nmt_async.process.child import Child
@@ -91,7 +91,6 @@ class Watched:
 
     Attributes:
         starting: it has not said yet that it is ready.
-        idle: it waits for a task, and nothing is to be heard.
         error: why it ended or is to be ended; empty where its exit code tells.
         heard: when it last said something or was given a task, by the watchdog's clock.
         spoken_of: how often its silence has been noticed since then, which is ever later.
@@ -101,7 +100,6 @@ class Watched:
 
     process: Child
     starting: bool = True
-    idle: bool = False
     error: str = ""
     heard: float = 0.0
     spoken_of: int = 0
@@ -139,11 +137,11 @@ class Watchdog:
     def _quiet(self, child: Watched) -> float:
         return self.silence.now - child.heard
 
-    def look(self, children: Sequence[Watched], place: Callable[[int], str]) -> list[int]:
+    def look(self, children: Sequence[Watched], busy: Mapping[int, str]) -> list[int]:
         """Call often, when every idle child has been given what it may have.
 
         Args:
-            place: where a child is, in words, by its index.
+            busy: the index of each child of which something is to be heard, and where it is, in words.
 
         Returns:
             The indexes of those to be replaced, with the reason as their error.
@@ -156,14 +154,14 @@ class Watchdog:
             self._take(child)
         overdue = []
         for index, child in enumerate(children):
-            if child.idle:
+            if index not in busy:
                 continue
             if self._quiet(child) > self.silence.replaced_after(child.starting):
                 child.error = f"no sign of it for {self._quiet(child):.0f} s"
                 overdue.append(index)
             elif self._quiet(child) > self.silence.spoken_of_after(child.starting) * 2**child.spoken_of:
                 if not child.spoken_of:
-                    self._warn(self._told(child, place(index), any(other.idle for other in children)))
+                    self._warn(self._told(child, busy[index], awaited=len(busy) < len(children)))
                 child.spoken_of += 1
                 self._ask(children)
         return overdue

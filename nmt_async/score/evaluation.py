@@ -1,50 +1,81 @@
-"""How good a translation, or a model, is: what the command ``evaluate`` does."""
+"""How good a translation, or a model, is: BLEU, chrF and TER by sacrebleu (Post 2018, arXiv:1804.08771).
+
+Scores come with signatures and bootstrap confidence intervals. The intervals are sacrebleu's: lines drawn with
+replacement (Koehn 2004), the seed 12345 or the environment's SACREBLEU_SEED. `evaluate` is what the command does.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
 
 from nmt_async.errors import UserError
-from nmt_async.options import NOT_GIVEN, flag_of, is_given, option
-from nmt_async.score.scores import Score, check_lines, corpus_scores
-from nmt_async.text.progress import Progress
-from nmt_async.translate.api import Translator
-from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.text_file import text_lines
+from nmt_async.progress import Progress
+from nmt_async.score.options import EvaluateOptions
+from nmt_async.translate import Translator
+from nmt_async.translate.lines import text_lines
 
-SCORING = "Scoring"
-RANKING = ("beam_size", "normalize", "word_penalty")
+CORPUS_METRICS: dict[str, Callable[[], Any]] = {"BLEU": BLEU, "chrF": CHRF, "TER": TER}
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(DecodingOptions):
-    """The options of evaluate."""
+class Score:
+    """A metric's value for a corpus.
 
-    reference: Path | None = option(
-        None, "The correct translation, plain, gzip or zstd.", group=SCORING, flags=("--reference", "-r"),
-        metavar="FILE",
-    )  # fmt: skip
-    hypothesis: Path | None = option(
-        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
-        only_with={field.name: NOT_GIVEN for field in dataclasses.fields(DecodingOptions)},
-    )  # fmt: skip
-    source: Path | None = option(
-        None, "Text that the model of RUN translates, to be scored.", group=SCORING, metavar="FILE"
-    )
-    bootstrap: int = option(1000, "Samples for the confidence intervals; 0 for no intervals.", group=SCORING)
-    json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
+    Attributes:
+        name: ``BLEU``, ``chrF`` or ``TER``; of the last, less is better.
+        score: from 0 to 100 (TER may be above).
+        mean, half_width: of the 95 % confidence interval, mean ± half_width; None without bootstrap.
+        signature: sacrebleu's, for reports.
+    """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output_sampling is not None:  # one sample of each line, which nothing ranks
-            for field in dataclasses.fields(self):
-                if field.name in RANKING and is_given(field, getattr(self, field.name)):
-                    raise UserError(f"{flag_of(field)} means nothing with --output-sampling; leave it out.")
-        if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
-            raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")
+    name: str
+    score: float
+    mean: float | None
+    half_width: float | None
+    signature: str
+
+
+def corpus_scores(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    metrics: Sequence[str] = tuple(CORPUS_METRICS),
+    bootstrap: int = 0,
+) -> list[Score]:
+    """Scores of hypotheses against one reference each.
+
+    Args:
+        metrics: keys of `CORPUS_METRICS`.
+        bootstrap: samples for the confidence interval; 0 for none.
+
+    Raises:
+        UserError: there are no lines, or not as many of the one as of the other.
+    """
+    check_lines(hypotheses, "the hypothesis", references, "the reference")
+    scores = []
+    for name in metrics:
+        metric = CORPUS_METRICS[name]()
+        result = metric.corpus_score(hypotheses, [references], n_bootstrap=bootstrap or 1)
+        mean, half_width = (float(result._mean), float(result._ci)) if bootstrap else (None, None)
+        scores.append(Score(name, float(result.score), mean, half_width, str(metric.get_signature())))
+    return scores
+
+
+def check_lines(lines: Sequence[str], name: str, references: Sequence[str], reference_name: str) -> None:
+    """Raises UserError where ``lines`` cannot be compared with the references line by line."""
+    if len(lines) != len(references):
+        raise UserError(
+            f"{name} has {len(lines):,} lines but {reference_name} has {len(references):,}; "
+            f"line n of the one must belong to line n of the other."
+        )
+    if not references:
+        raise UserError(f"{reference_name} has no lines; there is nothing to score.")
 
 
 def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progress) -> list[Score]:

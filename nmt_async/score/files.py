@@ -7,23 +7,21 @@ from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
-from nmt_async.score.filtering import best_share, dual_scores
+from nmt_async.progress import Progress, Step
+from nmt_async.score.filtering import DualScore, best_share, dual_scores
 from nmt_async.score.options import ScoreOptions
 from nmt_async.score.rescoring import ranked, read_entries, rescore
-from nmt_async.score.scoring import LineScorer
-from nmt_async.search.penalties import Penalties
+from nmt_async.score.scorer import LineScorer, Scored, Scorer
+from nmt_async.search import Penalties
 from nmt_async.text.corpus import STANDARD_INPUT
-from nmt_async.text.progress import Progress, Step
-from nmt_async.translate.api import Scorer
-from nmt_async.translate.formats import dual_line, scored_line
-from nmt_async.translate.output import WriteLine, output_lines
-from nmt_async.translate.text_file import TextFile, pairs_of
-from nmt_async.translate.translator import warn_on_stderr
+from nmt_async.translate.formats import json_line, marian_word_scores, word_fields, words_of
+from nmt_async.translate.lines import TextFile, WriteLine, output_lines, pairs_of, warn_on_stderr
 
 
 def score_files(options: ScoreOptions, models: Sequence[Path], progress: Progress) -> None:
@@ -136,3 +134,29 @@ def _write_kept(file: TextFile, kept: list[bool], write: WriteLine) -> None:
     for line, keep in zip(file.again(), kept, strict=True):
         if keep:
             write(line)
+
+
+def scored_line(number: int, scored: Scored, form: str, normalised: bool, words: bool) -> str:
+    """What is printed of the pair ``number``, counted from 1.
+
+    Args:
+        normalised: print, as text, the normalised score.
+        words: print the subwords and their scores.
+    """
+    if form == "jsonl":
+        values: dict[str, Any] = {"line": number, "score": scored.score, "normalised": scored.normalised}
+        return json_line(values | (words_of(scored.tokens, scored.token_scores) if words else {}))
+    if form == "tsv":
+        fields = [str(number), f"{scored.score:.6f}", f"{scored.normalised:.6f}"]
+        return "\t".join(fields + (word_fields(scored.tokens, scored.token_scores) if words else []))
+    text = f"{scored.normalised if normalised else scored.score:.6f}"
+    return f"{text} ||| {marian_word_scores(scored.token_scores)}" if words else text
+
+
+def dual_line(number: int, dual: DualScore, form: str) -> str:
+    """What is printed of the dual cross-entropy of the pair ``number``, counted from 1."""
+    if form == "jsonl":
+        return json_line({"line": number, "score": dual.score, "forward": dual.forward, "backward": dual.backward})
+    if form == "tsv":
+        return f"{number}\t{dual.score:.6f}\t{dual.forward:.6f}\t{dual.backward:.6f}"
+    return f"{dual.score:.6f}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt_async.score.scoring import LineScorer, Pair
+from nmt_async.score.scorer import LineScorer, Pair
 from nmt_async.translate.lines import windows
 
 

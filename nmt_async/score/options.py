@@ -1,23 +1,69 @@
-"""The options of ``score``: pairs of lines, n-best lists, or a corpus to filter."""
+"""The options of scoring: of `Scorer`, and of the commands ``score`` and ``evaluate``. Nothing here needs torch."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import GIVEN, NOT_GIVEN, check_together, option
-from nmt_async.score.scoring import SCORES, ScoringOptions
-from nmt_async.search.ensemble import Weights
+from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
+from nmt_async.search import Penalties, Weights
 from nmt_async.translate.formats import FORMATS
+from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 
-FILES = "Files"
+SCORES = "Scores"
+SCORING = "Scoring"
 N_BEST = "N-best lists"
 FILTER = "Filtering"
 
 SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
 """Marian's: per pair, per subword, of all; in nats but for the last."""
+
+RANKING = ("beam_size", "normalize", "word_penalty")
+"""Options that mean nothing where nothing is ranked."""
+
+OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
+"""Where scores are printed with their penalties; all else goes by log-probabilities."""
+
+
+@dataclass(frozen=True)
+class ScoringOptions(ComputingOptions):
+    """How pairs are scored.
+
+    Raises:
+        UserError: a value that makes no sense.
+    """
+
+    normalize: float = option(
+        0.0, "Divide the normalised score by the length to this power; 0: do not divide.",
+        group=SCORES, flags=("--normalize", "-n"), only_with=OF_EACH_PAIR,
+    )  # fmt: skip
+    word_penalty: float = option(
+        0.0, "Subtract this from the normalised score for each subword, before --normalize divides the "
+        "score.", group=SCORES,
+        only_with=OF_EACH_PAIR,
+    )  # fmt: skip
+    max_length: int = option(
+        512, "Longest source in subwords, end mark included; the longest target has four times as many. A "
+        "longer one is cut there, with a warning.", group=SCORES,
+    )  # fmt: skip
+    mini_batch_words: int = option(
+        2048, "Subwords of either side computed at once, padding included; this limits memory.",
+        group=COMPUTING,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.penalties.check()
+        if self.max_length < 2:
+            raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
+
+    @property
+    def penalties(self) -> Penalties:
+        """What makes the normalised score of the score."""
+        return Penalties(self.normalize, self.word_penalty)
 
 
 @dataclass(frozen=True)
@@ -33,10 +79,11 @@ class ScoreOptions(ScoringOptions):
         group=FILES, flags=("--target", "-t"), metavar="FILE",
     )  # fmt: skip
     output: Path | None = option(
-        None, "Where the scores go (else standard output).", group=FILES, flags=("--output", "-o"), metavar="FILE"
+        None, "File for the scores (default: standard output).", group=FILES, flags=("--output", "-o"), metavar="FILE"
     )
     strict: bool = option(
-        False, "Refuse a line that is not UTF-8; else what cannot be read becomes U+FFFD, with a warning.",
+        False, "Refuse a line that is not UTF-8. Without this, U+FFFD takes the place of what cannot be "
+        "read, with a warning.",
         group=FILES, flags=("--strict",),
     )  # fmt: skip
     target_pieces: bool = option(
@@ -45,10 +92,13 @@ class ScoreOptions(ScoringOptions):
     )  # fmt: skip
     format: str = option(
         "text", "text: the score (after --normalize and --word-penalty); tsv: line, score, normalised; jsonl: by name.",
-        group=SCORES, choices=FORMATS, only_with={"n_best": NOT_GIVEN, "summary": NOT_GIVEN},
+        group=SCORES, choices=FORMATS, only_with=(
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "kept_source": NOT_GIVEN},
+            {"n_best": NOT_GIVEN, "summary": NOT_GIVEN, "output": GIVEN},
+        ),
     )  # fmt: skip
     model_weights: Weights | None = option(
-        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (else all the same).", group=SCORES,
+        None, "Weights of several models' log-probabilities, as in 0.7,0.3 (default: all the same).", group=SCORES,
         metavar="LIST", parse=Weights.parse,
     )  # fmt: skip
     word_scores: bool = option(
@@ -57,7 +107,7 @@ class ScoreOptions(ScoringOptions):
         only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN, "summary": NOT_GIVEN},
     )  # fmt: skip
     summary: str | None = option(
-        None, "Print one figure for all pairs instead, in nats but for perplexity.",
+        None, "Print one figure for all pairs together, in nats (perplexity has no unit).",
         group=SCORES, choices=SUMMARY_NAMES, only_with={"n_best": NOT_GIVEN, "backward": NOT_GIVEN},
     )  # fmt: skip
     n_best: bool = option(
@@ -68,7 +118,8 @@ class ScoreOptions(ScoringOptions):
         "Score", "Name of the feature that is added to the list.", group=N_BEST, only_with={"n_best": GIVEN}
     )
     weights: tuple[str, ...] = option(
-        (), "Rank hypotheses anew by the sum of these features, FEATURE=WEIGHT, each with an option of its own.",
+        (), "Rank hypotheses anew by a weighted sum of features; give this option once for each, as "
+        "FEATURE=WEIGHT.",
         group=N_BEST, flags=("--weights",), metavar="FEATURE=WEIGHT", only_with={"n_best": GIVEN},
         hint="weights of models are --model-weights",
     )  # fmt: skip
@@ -84,10 +135,10 @@ class ScoreOptions(ScoringOptions):
         None, "Keep this share of the pairs, 0.5 for the better half.", group=FILTER, only_with={"backward": GIVEN}
     )
     kept_source: Path | None = option(
-        None, "Where the sources of kept pairs go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+        None, "File for the sources of kept pairs.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
     )
     kept_target: Path | None = option(
-        None, "Where their targets go.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
+        None, "File for the targets of kept pairs.", group=FILTER, metavar="FILE", only_with={"backward": GIVEN}
     )
 
     def __post_init__(self) -> None:
@@ -130,3 +181,31 @@ class ScoreOptions(ScoringOptions):
             except ValueError:
                 raise UserError(f"--weights: {shown(written)} is not FEATURE=WEIGHT, such as F0=0.5.") from None
         return found
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(DecodingOptions):
+    """The options of evaluate."""
+
+    reference: Path | None = option(
+        None, "The correct translation, plain, gzip or zstd.", group=SCORING, flags=("--reference", "-r"),
+        metavar="FILE",
+    )  # fmt: skip
+    hypothesis: Path | None = option(
+        None, "The translation to score; - for standard input.", group=SCORING, metavar="FILE",
+        excludes=[field.name for field in dataclasses.fields(DecodingOptions)],
+    )  # fmt: skip
+    source: Path | None = option(
+        None, "Text that the model of RUN translates; this translation is scored.", group=SCORING, metavar="FILE"
+    )
+    bootstrap: int = option(1000, "Samples for the confidence intervals; 0: no intervals.", group=SCORING)
+    json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_sampling is not None:  # one sample of each line, which nothing ranks
+            for field in dataclasses.fields(self):
+                if field.name in RANKING and is_given(field, getattr(self, field.name)):
+                    raise UserError(f"{flag_of(field)} means nothing with --output-sampling; leave it out.")
+        if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
+            raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")

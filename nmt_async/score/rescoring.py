@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from nmt_async.errors import UserError, shown
-from nmt_async.score.scoring import LineScorer, Pair
+from nmt_async.score.scorer import LineScorer, Pair
 
 SEPARATOR = " ||| "
 LONGEST_NUMBER = 18

@@ -33,8 +33,8 @@ class Constraints:
     """
 
     def __init__(self, search: Search, source_lengths: Tensor, prefixes: Sequence[Sequence[int]] | None) -> None:
-        self.allow_unknown = search.allow_unknown
-        self.ngram = search.no_repeat_ngram
+        self.allow_unknown = search.allow_unk
+        self.ngram = search.no_repeat_ngram_size
         self.limits = search.limits(source_lengths)
         self.forced: Tensor | None = None
         self.forced_lengths = torch.zeros_like(self.limits)

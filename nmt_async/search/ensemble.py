@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor, nn
 
-from nmt_async.checkpoints.model_folder import LoadedModel, load_model
-from nmt_async.errors import UserError, shown
-from nmt_async.model.translation_model import DecoderState, TranslationModel
+from nmt_async.checkpoints import LoadedModel, load_model
+from nmt_async.errors import UserError
+from nmt_async.model import DecoderState, TranslationModel
+from nmt_async.search.options import Weights
 
-LARGEST_WEIGHT = 1000.0
-"""With far larger ones, log-probabilities are no finite numbers any more and nothing is found."""
+ModelPath = str | os.PathLike[str]
+"""The folder of a run or of a checkpoint."""
 
 
 class EnsembleState(DecoderState):
@@ -74,46 +75,27 @@ class Ensemble(TranslationModel):
         return self.step(state, previous)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """As Marian's ``--weights``: one for each model, at most `LARGEST_WEIGHT`."""
-
-    values: tuple[float, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Weights:
-        """Numbers with commas or spaces between them.
-
-        Raises:
-            UserError: they are not numbers from 0 to `LARGEST_WEIGHT`, or all are 0.
-        """
-        try:
-            values = tuple(float(part) for part in re.split(r"[\s,]+", text.strip()))
-        except ValueError:
-            values = ()
-        if not any(values) or not all(0 <= value <= LARGEST_WEIGHT for value in values):
-            raise UserError(
-                f"{shown(text)} are no weights; give a number from 0 to {LARGEST_WEIGHT:g} for each model, "
-                f"such as 0.7,0.3."
-            )
-        return cls(values)
-
-    def __str__(self) -> str:
-        return ",".join(map(repr, self.values))
-
-
-def load_models(folders: Sequence[Path], weights: Weights | None = None, flag: str = "--weights") -> LoadedModel:
+def load_models(
+    models: ModelPath | Sequence[ModelPath],
+    weights: Weights | Sequence[float] | str | None = None,
+    flag: str = "--weights",
+) -> LoadedModel:
     """One model, or an ensemble of several, each as `load_model` finds it.
 
     Args:
-        folders: one or more.
+        models: one folder, or several.
         weights: None gives all the same, which sum to 1. (Marian's are 1 each then: the same translations, with scores
             that are as many times ours as there are models.)
-        flag: the option that names them, for messages.
+        flag: the option that names the weights, for messages.
 
     Raises:
         UserError: a folder holds no model, the models' vocabularies differ, or there are not as many weights as models.
     """
+    folders = [Path(folder) for folder in ([models] if isinstance(models, str | os.PathLike) else models)]
+    if not folders:
+        raise UserError("there is no model; name one or more.")
+    if weights is not None and not isinstance(weights, Weights):
+        weights = Weights.parse(weights if isinstance(weights, str) else " ".join(map(str, weights)))
     if weights is not None and len(weights.values) != len(folders):
         raise UserError(
             f"{flag}: {len(weights.values)} weight{'s' * (len(weights.values) > 1)} for {len(folders)} "

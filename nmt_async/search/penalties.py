@@ -8,11 +8,12 @@ all hypotheses of a sentence are equally long, so only those that have ended are
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nmt_async.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,5 @@ class Penalties:
         if not self.word_penalty:
             return scores / largest
         highest = scores - self.word_penalty * (length if self.word_penalty > 0 else limits)
-        return torch.where(highest > 0, highest / length**self.normalize, highest / largest)
+        shortest: Tensor = highest / length**self.normalize
+        return shortest.where(highest > 0, highest / largest)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nmt_async.model.translation_model import TranslationModel, compact
 from nmt_async.search.constraints import Constraints
-from nmt_async.search.options import Search
+from nmt_async.search.options import NUCLEUS, TOP_K, SamplingMethod, Search
 from nmt_async.search.trace import Hypothesis, Step, best_hypotheses
 from nmt_async.text.vocabulary import END
 
@@ -35,13 +35,14 @@ def sample(
     Args:
         source, source_lengths, prefixes: as for `nmt_async.search.beam.beam_search`.
     """
-    assert search.sampling is not None
+    method = search.output_sampling
+    assert method is not None
     penalties, constraints = search.penalties, Constraints(search, source_lengths, prefixes)
     chances = _chances(source, source_lengths, search, int(constraints.limits.max()))
     index = torch.arange(len(source), device=source.device)
     alive = torch.ones(len(source), search.wanted, dtype=torch.bool, device=source.device)
     scores = torch.zeros(len(source), search.wanted, device=source.device)
-    written = source.new_empty(len(source), search.wanted, 0) if search.no_repeat_ngram else None
+    written = source.new_empty(len(source), search.wanted, 0) if search.no_repeat_ngram_size else None
     state = model.start(source, source_lengths)
     if search.alignment:
         state.note_attention()
@@ -57,7 +58,7 @@ def sample(
             state.reorder(parents)
         position = len(steps) + 1
         constraints.apply(log_probabilities, position, None if written is None else written.flatten(0, 1))
-        drawn = search.sampling.draw(log_probabilities, chances[:, :, position - 1].flatten())
+        drawn = draw(method, log_probabilities, chances[:, :, position - 1].flatten())
         scores = scores + log_probabilities.gather(1, drawn[:, None]).view_as(scores)
         subwords = drawn.view_as(scores)
         # Of a sample that has no continuation nothing comes.
@@ -78,6 +79,30 @@ def sample(
             state.keep(kept)
         previous = subwords.reshape(-1)
     return best_hypotheses(steps, source_lengths, search.wanted)
+
+
+def draw(method: SamplingMethod, log_probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """A subword for each row, (rows,), int64: the one at which the cumulated probability passes ``uniform``.
+
+    Args:
+        method: says of which subwords.
+        log_probabilities: (rows, vocabulary), minus infinity where a subword is forbidden.
+        uniform: (rows,), float64, from 0 to below 1.
+    """
+    index: Tensor | None = None
+    if method.kind == TOP_K:
+        log_probabilities, index = log_probabilities.topk(min(method.top_k, log_probabilities.shape[1]), dim=1)
+    elif method.kind == NUCLEUS:
+        log_probabilities, index = log_probabilities.sort(dim=1, descending=True)
+        probabilities = torch.softmax(log_probabilities.double(), dim=1)
+        outside = probabilities.cumsum(dim=1) - probabilities >= method.top_p
+        log_probabilities = log_probabilities.masked_fill(outside, -math.inf)
+    # The likeliest at 0: a temperature near 0 would make all of them minus infinity otherwise.
+    relative = log_probabilities.double() - log_probabilities.amax(dim=1, keepdim=True)
+    cumulated = torch.softmax(relative / method.temperature, dim=1).cumsum(dim=1)
+    passed = cumulated <= uniform[:, None] * cumulated[:, -1:]
+    place = passed.sum(dim=1).clamp(max=cumulated.shape[1] - 1)
+    return place if index is None else index.gather(1, place[:, None]).squeeze(1)
 
 
 def _chances(source: Tensor, source_lengths: Tensor, search: Search, longest: int) -> Tensor:

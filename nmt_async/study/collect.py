@@ -24,7 +24,8 @@ from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_obj
 from nmt_async.study.bootstrap import resampled_cross_entropy
 from nmt_async.study.result import Point, Result, TrainPoint
 from nmt_async.study.setting import Setting, given_options, typed
-from nmt_async.training.run_folder import CONFIG, DATA, JOURNAL, Ending, read_outcome
+from nmt_async.training.journal_file import JOURNAL
+from nmt_async.training.run_folder import CONFIG, DATA, Ending, read_outcome
 
 FIGURES, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
 

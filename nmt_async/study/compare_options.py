@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
@@ -12,12 +12,12 @@ from nmt_async.options import from_mapping, option, to_mapping
 from nmt_async.planning.modes import mode_options
 from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
-from nmt_async.study.runner import check_names, side_by_side
-from nmt_async.study.setting import Setting
-from nmt_async.text.prepared import PreparedData
+from nmt_async.study.setting import Setting, check_names
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import BatchSizeOptions, OptimizerOptions, TrainOptions, stop_quantity
-from nmt_async.training.parts import expected, model_configuration, training_plan
+
+if TYPE_CHECKING:
+    from nmt_async.text.prepared import PreparedData
 
 GROUP = "Comparison"
 
@@ -35,7 +35,7 @@ class WhereOptions:
         choices=("processes", "simulated"),
     )
     profile: str | None = option(
-        None, "Of the simulated cluster: a name or a file (default: paper).", group="Devices", metavar="PROFILE"
+        None, "Profile of the simulated cluster: a name or a file (default: paper).", group="Devices", metavar="PROFILE"
     )
 
 
@@ -45,8 +45,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
 
     modes: str = option(
         "sync,async,hybrid",
-        "Ways of updating: sync, sync:N, async, hybrid:N, local:N (N batches summed in each worker); @RATE behind one "
-        "gives it a learning rate of its own.",
+        "Ways of updating: sync, sync:N, async, hybrid:N, local:N (each worker sums N batches); @RATE"
+        " after a mode gives it its own learning rate.",
         group=GROUP,
         metavar="MODE,…",
     )
@@ -60,15 +60,15 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
     seeds: str = option("1,2", "Each mode is run with each of these seeds.", group=GROUP, metavar="SEED,…")
     intervals: str = option(
         "seeds",
-        "What intervals are over. seeds: seeds and sentences, which needs two seeds; sentences: the sentences alone, "
-        "of one seed.",
+        "What the intervals are over. seeds: seeds and sentences, which needs two seeds; sentences: "
+        "only the sentences, of one seed.",
         group=GROUP,
         choices=("seeds", "sentences"),
     )
     baseline: str | None = option(
         None, "The mode that others are compared with (default: sync, else the first).", group=GROUP
     )
-    validations: int = option(12, "Validations of each run.", group=GROUP)
+    validations: int = option(12, "How many validations each run makes.", group=GROUP)
     valid_sentences: int = option(0, "Translate this many validation sentences only; 0: all.", group=GROUP)
     valid_beam_size: int = option(1, "Beam size of validation's translations.", group=GROUP)
     jobs: int | None = option(None, "Runs side by side (default: one a core if simulated, else one).", group=GROUP)
@@ -136,6 +136,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
         """Runs at once."""
         if self.jobs is not None:
             return self.jobs
+        from nmt_async.study.runner import side_by_side
+
         return side_by_side(self.cluster, available_cores(), available_cores())
 
 
@@ -160,6 +162,8 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
+    from nmt_async.training.parts import expected, model_configuration, training_plan
+
     model_configuration(train, data)
     batch = expected(train, training_plan(train, data)).effective_batch
     every = train.valid_freq

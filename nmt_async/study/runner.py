@@ -121,19 +121,6 @@ class StudyFolder:
         return lock
 
 
-def check_names(settings: Sequence[Setting]) -> None:
-    """Every setting must have a name of its own.
-
-    Raises:
-        UserError: two have the same.
-    """
-    names: set[str] = set()
-    for setting in settings:
-        if setting.name in names:
-            raise UserError(f"{shown(setting.condition)} with seed {setting.seed} is asked for twice.")
-        names.add(setting.name)
-
-
 TRAIN = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 TICK = 0.5
 """Seconds between two looks at the running settings."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nmt_async.errors import UserError, shown
 from nmt_async.options import flags_of, to_mapping
 from nmt_async.planning.modes import mode_name
 from nmt_async.training.options import TrainOptions
@@ -66,3 +67,16 @@ def typed(options: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             words += [flag, str(value)]
     return words
+
+
+def check_names(settings: Sequence[Setting]) -> None:
+    """Every setting must have a name of its own.
+
+    Raises:
+        UserError: two have the same.
+    """
+    names: set[str] = set()
+    for setting in settings:
+        if setting.name in names:
+            raise UserError(f"{shown(setting.condition)} with seed {setting.seed} is asked for twice.")
+        names.add(setting.name)

@@ -1,1 +1,52 @@
-"""How pushes become updates: pure, tensors in and tensors out; no process, clock, file or device choice."""
+"""How pushes become updates: pure, tensors in and tensors out; no process, clock, file or device choice.
+
+from nmt_async.sync import Hybrid, OptimizerSettings, ParameterServer, Push, Schedule, Span
+
+server = ParameterServer(buffers, Hybrid(4), Schedule(0.001, Span(1000, "updates")), OptimizerSettings())
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nmt_async.lazy import named_in
+
+if TYPE_CHECKING:
+    from nmt_async.sync.journal import Event, Kind, effective
+    from nmt_async.sync.ledger import Ledger, ledger_of
+    from nmt_async.sync.optimizer import OptimizerSettings
+    from nmt_async.sync.push import Answer, Push, Update, Verdict
+    from nmt_async.sync.rules import (
+        MODES,
+        RULES,
+        Arrival,
+        Asynchronous,
+        Hybrid,
+        Round,
+        Rule,
+        Standing,
+        Synchronous,
+        rule_for,
+    )
+    from nmt_async.sync.schedule import Progress, Schedule, Span
+    from nmt_async.sync.server import ParameterServer
+
+__all__ = [
+    "MODES", "RULES", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings",
+    "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Span", "Standing", "Synchronous", "Update",
+    "Verdict", "effective", "ledger_of", "rule_for",
+]  # fmt: skip
+
+_RULES = ("MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")
+__getattr__, __dir__ = named_in(
+    __name__,
+    {
+        **dict.fromkeys(("Event", "Kind", "effective"), "journal"),
+        **dict.fromkeys(("Ledger", "ledger_of"), "ledger"),
+        **dict.fromkeys(("Answer", "Push", "Update", "Verdict"), "push"),
+        **dict.fromkeys(_RULES, "rules"),
+        **dict.fromkeys(("Progress", "Schedule", "Span"), "schedule"),
+        "OptimizerSettings": "optimizer",
+        "ParameterServer": "server",
+    },
+)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
+import heapq
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nmt_async.reading import as_dataclass
-from nmt_async.sync.push import BatchKey, Push
+from nmt_async.sync.push import Push
+from nmt_async.text.plan import BatchId
 
 
 class AccumulationBuffer:
@@ -31,11 +32,12 @@ class AccumulationBuffer:
         """All that was delivered since the latest update."""
         return self.summed
 
-    def expect(self, batch: BatchKey) -> None:
-        """A batch has been begun whose push will come."""
+    def add(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> None:  # noqa: ARG002
+        """Adds ``gradient``; the caller may overwrite it as soon as this returns.
 
-    def add(self, push: Push, gradient: Tensor) -> None:
-        """Adds ``gradient``; the caller may overwrite it as soon as this returns."""
+        Args:
+            awaited: the first batch in the plan's order that was begun and has not been delivered.
+        """
         if self.summed:
             self.sum.add_(gradient)
         else:
@@ -68,13 +70,13 @@ class OrderedBuffer(AccumulationBuffer):
     """Sums in the plan's order, whoever comes first: sums of floats depend on their order, so an update does not.
 
     A push that arrives before an earlier batch's is copied and held until that one is in, or until the update if it
-    never comes. Batches are begun in the plan's order, so the first expected one is always known.
+    never comes.
     """
 
     def __init__(self, like: Tensor) -> None:
         super().__init__(like)
-        self._expected: list[BatchKey] = []
-        self._held: dict[BatchKey, tuple[Push, Tensor]] = {}
+        self._held: dict[BatchId, tuple[Push, Tensor]] = {}
+        self._order: list[BatchId] = []  # a heap of what is held
 
     def __len__(self) -> int:
         return len(self.summed) + len(self._held)
@@ -84,34 +86,31 @@ class OrderedBuffer(AccumulationBuffer):
         """All that was delivered since the latest update, in the order of the sum."""
         return [*self.summed, *(self._held[batch][0] for batch in sorted(self._held))]
 
-    def expect(self, batch: BatchKey) -> None:
-        """Later batches' pushes are held until this one's is in."""
-        place = bisect.bisect_left(self._expected, batch)
-        if self._expected[place : place + 1] != [batch]:
-            self._expected.insert(place, batch)
-
-    def add(self, push: Push, gradient: Tensor) -> None:
-        """Adds ``gradient`` if its turn has come, else copies it for later."""
-        if self._expected and push.batch == self._expected[0]:
-            super().add(push, gradient)
-            self._expected.pop(0)
-            while self._expected and self._expected[0] in self._held:
-                super().add(*self._held.pop(self._expected.pop(0)))
-        else:
+    def add(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> None:
+        """Adds ``gradient`` if all before ``awaited`` have their turn, else copies it for later."""
+        if awaited is not None and awaited < push.batch:
+            self._add_held(awaited)
             self._held[push.batch] = (push, gradient.clone())
+            heapq.heappush(self._order, push.batch)
+        else:
+            self._add_held(push.batch)
+            super().add(push, gradient)
+            self._add_held(awaited)
+
+    def _add_held(self, before: BatchId | None) -> None:
+        """Adds what is held of the batches ``before`` one, or of all."""
+        while self._order and (before is None or self._order[0] < before):
+            super().add(*self._held.pop(heapq.heappop(self._order)))
 
     def settle(self) -> None:
         """Adds what is held although earlier batches are missing: the round ends without them."""
-        for batch in sorted(self._held):
-            super().add(*self._held.pop(batch))
-        self._expected = []
+        self._add_held(None)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As in `AccumulationBuffer`; what is held is stored by itself, since its turn is still to come."""
         values, tensors = super().state()
         held = [self._held[batch] for batch in sorted(self._held)]
         values["held"] = [_plain(push) for push, _ in held]
-        values["expected"] = [list(batch) for batch in self._expected]
         if held:
             tensors["held"] = torch.stack([gradient for _, gradient in held])
         return values, tensors
@@ -119,10 +118,10 @@ class OrderedBuffer(AccumulationBuffer):
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """As in `AccumulationBuffer`."""
         super().restore(values, tensors)
-        self._expected = [_key(batch) for batch in values["expected"]]
         pushes = [_push(entry) for entry in values["held"]]
         rows = tensors["held"] if pushes else self.sum[:0]
         self._held = {push.batch: (push, row.to(self.sum)) for push, row in zip(pushes, rows, strict=True)}
+        self._order = sorted(self._held)
 
 
 def _plain(push: Push) -> dict[str, Any]:
@@ -130,9 +129,7 @@ def _plain(push: Push) -> dict[str, Any]:
 
 
 def _push(entry: dict[str, Any]) -> Push:
-    return as_dataclass(Push, entry | {"batch": list(_key(entry["batch"]))})
-
-
-def _key(batch: list[int]) -> BatchKey:
-    epoch, number = batch
-    return epoch, number
+    values = dict(entry)
+    if "parts" in values:  # as version 0.1 called it
+        values["pieces"] = values.pop("parts")
+    return as_dataclass(Push, values)

@@ -1,6 +1,6 @@
 """The journal: what happened to every batch, in the order in which it happened, enough to replay the run.
 
-One record is 32 bytes: kind, worker, epoch, number, version, tokens, parts, stands. Floats are not recorded; a replay
+One record is 32 bytes: kind, worker, epoch, number, version, tokens, pieces, stands. Floats are not recorded; a replay
 computes them again and must find the same.
 """
 
@@ -11,21 +11,22 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from nmt_async.sync.push import BatchKey
+from nmt_async.text.plan import BatchId
 
 
 class Kind(enum.IntEnum):
-    """A change of a batch's state (DESIGN: the life of a batch), or a mark of the run."""
+    """A change of a batch's state (`nmt_async.sync.ledger`), or a mark of the run."""
 
     STARTED = 1  # waiting -> out, on a version
     ACCUMULATED = 2  # out -> accumulated
     UPDATED = 3  # all accumulated -> applied; version after it
     RETURNED = 4  # out -> waiting: its worker died, or the run stopped
-    REFUSED = 5  # out -> waiting: too stale or not finite
+    REFUSED = 5  # out -> waiting: too stale (in journals of version 0.1 also: not finite)
     SET_ASIDE = 6  # waiting -> set aside: it was returned or refused once too often
     STOPPED = 7  # the run ends: what is out returns, what is accumulated becomes an update
     RESUMED = 8  # a run goes on from a checkpoint of a version: what was out then is waiting
     READMITTED = 9  # waiting -> out: after a resume its worker holds the gradient it had, of an earlier version
+    NOT_FINITE = 10  # out -> waiting: its gradient or loss is not finite
 
 
 @dataclass(frozen=True)
@@ -34,27 +35,35 @@ class Event:
 
     Attributes:
         worker: of RESUMED: how many workers go on (0, as earlier versions wrote: as many as before).
+        tokens: of a push or an update: its target tokens. Of RESUMED: the number of the sitting that it begins, as
+            ``sittings.jsonl`` counts them (0, as earlier versions wrote: unknown).
+        pieces: in which the push was computed.
         stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
             after them happened after the checkpoint and are void.
     """
 
     kind: Kind
     worker: int = 0
-    batch: BatchKey = (0, 0)
+    batch: BatchId = BatchId(0, 0)
     version: int = 0
     tokens: int = 0
-    parts: int = 1
+    pieces: int = 1
     stands: int = 0
 
 
-_RECORD = struct.Struct("<BxHIIIQII")
+_RECORD = struct.Struct("<BBHIIIQII")  # the worker's highest 8 bits stand before its lowest 16
 RECORD_BYTES = _RECORD.size
+MOST_WORKERS = 2**24
+"""That a record can name."""
 
 
 def encode(event: Event) -> bytes:
     """One record of `RECORD_BYTES`."""
     epoch, number = event.batch
-    return _RECORD.pack(event.kind, event.worker, epoch, number, event.version, event.tokens, event.parts, event.stands)
+    high, low = divmod(event.worker, 1 << 16)
+    return _RECORD.pack(
+        event.kind, high, low, epoch, number, event.version, event.tokens, event.pieces, event.stands
+    )  # fmt: skip
 
 
 def decode(data: bytes) -> Iterator[Event]:
@@ -64,8 +73,8 @@ def decode(data: bytes) -> Iterator[Event]:
         ValueError: a record of an unknown kind.
     """
     whole = len(data) - len(data) % RECORD_BYTES
-    for kind, worker, epoch, number, version, tokens, parts, stands in _RECORD.iter_unpack(data[:whole]):
-        yield Event(Kind(kind), worker, (epoch, number), version, tokens, parts, stands)
+    for kind, high, low, epoch, number, version, tokens, pieces, stands in _RECORD.iter_unpack(data[:whole]):
+        yield Event(Kind(kind), high << 16 | low, BatchId(epoch, number), version, tokens, pieces, stands)
 
 
 def effective(events: Iterable[Event]) -> list[Event]:

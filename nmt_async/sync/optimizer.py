@@ -1,6 +1,7 @@
 """The server's step on the flat parameter vector: clipping, Adam, moving average.
 
-Adam is torch's fused one (Kingma & Ba 2015, algorithm 1) on one flat parameter.
+Adam is torch's fused one (Kingma & Ba 2015, algorithm 1) on one flat parameter: the function, since the class imports
+torch's compiler when it is made, which takes a second.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.adam import adam
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,9 @@ class FlatOptimizer:
 
     def __init__(self, initial: Tensor, settings: OptimizerSettings) -> None:
         self.settings = settings
-        self._parameter = nn.Parameter(initial.detach())
-        self._adam = torch.optim.Adam(
-            [self._parameter],
-            lr=torch.tensor(0.0),
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.epsilon,
-            fused=True,
-        )
-        self._adam.state[self._parameter] = {
-            "step": torch.tensor(0.0),
-            "exp_avg": torch.zeros_like(initial),
-            "exp_avg_sq": torch.zeros_like(initial),
-        }
+        self._tensors = {
+            "step": torch.tensor(0.0), "moment1": torch.zeros_like(initial), "moment2": torch.zeros_like(initial),
+        }  # fmt: skip
         self.average = initial.detach().clone() if settings.smoothing else None
 
     @torch.no_grad()
@@ -58,32 +50,24 @@ class FlatOptimizer:
         norm = float(torch.linalg.vector_norm(total)) / tokens
         limit = self.settings.clip_norm
         total.mul_((limit / norm if limit and norm > limit else 1.0) / tokens)
-        self._parameter.data = parameters
-        self._parameter.grad = total
-        group = self._adam.param_groups[0]
-        group["lr"].fill_(learning_rate)
-        self._adam.step()
-        self._parameter.grad = None
+        one, two, steps = self._tensors["moment1"], self._tensors["moment2"], self._tensors["step"]
+        adam(
+            [parameters], [total], [one], [two], [], [steps], fused=True, lr=torch.tensor(learning_rate),
+            beta1=self.settings.beta1, beta2=self.settings.beta2, eps=self.settings.epsilon, weight_decay=0.0,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
         if self.average is not None:
             self.average.lerp_(parameters, self._newest_weight())
         return norm
 
     def _newest_weight(self) -> float:
         """The moving average's weight of the newest parameters: larger at first, as in Marian."""
-        updates = float(self._state["step"])
+        updates = float(self._tensors["step"])
         return max(self.settings.smoothing, 1.0 - (updates + 1.0) / (updates + 10.0))
-
-    @property
-    def _state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self._adam.state[self._parameter]
-        return state
 
     def state(self) -> dict[str, Tensor]:
         """The tensors a checkpoint stores, by name; not copied."""
-        tensors = {"step": self._state["step"], "moment1": self._state["exp_avg"], "moment2": self._state["exp_avg_sq"]}
-        if self.average is not None:
-            tensors["average"] = self.average
-        return tensors
+        return self._tensors if self.average is None else {**self._tensors, "average": self.average}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken.

@@ -1,20 +1,11 @@
-"""What goes into the server and what comes out: pulls, pushes, answers, updates."""
+"""What goes into the server and what comes out: pushes, verdicts, updates."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 
-BatchKey = tuple[int, int]
-"""A batch's name, (epoch, number in the epoch); ordered as the plan is."""
-
-
-@dataclass(frozen=True)
-class Pull:
-    """A worker's copy of the parameters: which version, and which buffer of the ring holds it."""
-
-    version: int
-    buffer: int
+from nmt_async.text.plan import BatchId
 
 
 @dataclass(frozen=True)
@@ -31,11 +22,11 @@ class Push:
         loss: training loss summed over target tokens, in nats.
         gradient_norm: its Euclidean norm; not finite if any element is not.
         position: epochs gone by at the end of its batch, as a fraction.
-        parts: pieces in which the worker computed it.
+        pieces: in which the worker computed it.
     """
 
     worker: int
-    batch: BatchKey
+    batch: BatchId
     version: int
     tokens: int
     source_tokens: int = 0
@@ -43,11 +34,11 @@ class Push:
     loss: float = 0.0
     gradient_norm: float = 0.0
     position: float = 0.0
-    parts: int = 1
+    pieces: int = 1
 
 
 class Verdict(enum.Enum):
-    """What became of a push. All but ACCEPTED send its batch back to the dispatcher."""
+    """What became of a push. All but ACCEPTED send its batch back."""
 
     ACCEPTED = "accepted"
     STALE = "stale"
@@ -85,7 +76,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server says to a push: once, and always."""
+    """What becomes of a push, and the update that is due with it, if one is."""
 
     verdict: Verdict
     update: Update | None = None

@@ -44,11 +44,36 @@ class ParameterRing:
         """The reader holds nothing any more; releasing twice is no harm."""
         self._read.pop(reader, None)
 
+    def release_all(self) -> None:
+        """Nobody holds anything any more."""
+        self._read.clear()
+
+    def held_by(self, reader: Hashable) -> Tensor | None:
+        """The parameters (size,) that ``reader`` holds, None if it holds none."""
+        index = self._read.get(reader)
+        return None if index is None else self.buffers[index]
+
+    def hold(self, reader: Hashable, parameters: Tensor) -> None:
+        """``reader`` holds a copy of ``parameters`` (size,), an older version, as it did before the run was resumed.
+
+        Raises:
+            ValueError: the reader holds a buffer already.
+        """
+        if reader in self._read:
+            raise ValueError(f"reader {reader!r} holds a buffer already")
+        free = self._free()
+        self.buffers[free].copy_(parameters)
+        self._read[reader] = free
+
+    def _free(self) -> int:
+        """A buffer that is not current and that nobody holds."""
+        taken = {self.index, *self._read.values()}
+        return next(index for index in range(len(self.buffers)) if index not in taken)
+
     def writable(self) -> Tensor:
         """A buffer with the current parameters in it, current from now on, that no reader holds."""
-        held = set(self._read.values())
-        if self.index in held:
-            free = next(index for index in range(len(self.buffers)) if index not in held)
+        if self.index in self._read.values():
+            free = self._free()
             self.buffers[free].copy_(self.current)
             self.index = free
         return self.current

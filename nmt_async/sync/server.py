@@ -1,14 +1,15 @@
 """The parameter server: one pure state machine that turns pushes into updates.
 
-It owns the parameters and the optimizer's state and knows which worker computes which batch on which version. It
-knows no process, clock or file: the simulated cluster, the process cluster and a replay all drive this same object.
+It owns the parameters and the optimizer's state, and the sum of what was pushed since the latest update. It knows no
+process, clock or file: the simulated cluster, the process cluster and a replay all drive this same object. Which worker
+is at which batch is the `Ledger`'s to know, and when an update is due is for the `Rule` to say; the coordinator asks
+both.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor
@@ -16,18 +17,11 @@ from torch import Tensor
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
-from nmt_async.sync.push import Answer, BatchKey, Pull, Push, Update, Verdict
+from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
-from nmt_async.sync.rules import Rule, Standing
+from nmt_async.sync.rules import Arrival, Rule
 from nmt_async.sync.schedule import Progress, Schedule
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A batch that a worker is computing."""
-
-    batch: BatchKey
-    version: int
+from nmt_async.text.plan import BatchId
 
 
 class ParameterServer:
@@ -36,7 +30,7 @@ class ParameterServer:
     Args:
         buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
             may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
-        rule: when pushes become an update.
+        rule: which pushes count, and what each weighs.
         schedule: the learning rate.
         settings: of the optimizer.
     """
@@ -49,69 +43,55 @@ class ParameterServer:
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
         self.version = 0
         self.progress = Progress()
-        self._begun: dict[int, Begun] = {}
-        self._round: Counter[int] = Counter()  # batches that each worker has begun on this version
-        self._round_total = 0
 
     @property
     def parameters(self) -> Tensor:
         """The current parameters, (size,)."""
         return self.ring.current
 
-    def may_start(self, worker: int) -> bool:
-        """Whether ``worker`` may begin a batch now, or must wait for an update."""
-        return worker not in self._begun and self.rule.may_start(self._standing(worker))
-
-    def _standing(self, worker: int) -> Standing:
-        """Counts what is being computed or accumulated on the current version."""
-        return Standing(own=self._round[worker], all=self._round_total)
-
-    def _begin_round(self) -> None:
-        self._round.clear()
-        self._round_total = 0
-
-    def _count(self, worker: int, version: int, change: int = 1) -> None:
-        """A batch of this round is begun, or is not any more; those of earlier rounds do not count."""
-        if version == self.version:
-            self._round[worker] += change
-            self._round_total += change
-
-    def start(self, worker: int, batch: BatchKey) -> Pull:
-        """The pull with which ``worker`` begins ``batch``.
+    def pull(self, worker: Hashable) -> int:
+        """The index of the buffer with the current version, which stays as it is until ``worker`` lets it go.
 
         Raises:
-            ValueError: the worker is at a batch already, or must wait.
+            ValueError: the worker holds one already.
         """
-        if not self.may_start(worker):
-            raise ValueError(f"worker {worker} may not begin a batch now")
-        self._begun[worker] = Begun(batch, self.version)
-        self._count(worker, self.version)
-        self.buffer.expect(batch)
-        return Pull(self.version, self.ring.acquire(worker))
+        return self.ring.acquire(worker)
 
-    def readmit(self, worker: int, batch: BatchKey, version: int) -> None:
-        """A worker holds the gradient of a batch that it began on ``version`` before the run was resumed."""
-        self._begun[worker] = Begun(batch, version)
-        self._count(worker, version)
+    def pulled(self, worker: Hashable) -> Tensor | None:
+        """The parameters (size,) that ``worker`` holds; None if it holds none."""
+        return self.ring.held_by(worker)
 
-    def push(self, push: Push, gradient: Tensor) -> Answer:
-        """Accepts or refuses a push, and updates the parameters when the rule says so.
+    def computed(self, worker: Hashable) -> None:
+        """``worker`` has its gradient and reads its pull no more; it is kept only where the rule looks at it."""
+        if not self.rule.looks_at_parameters:
+            self.ring.release(worker)
+
+    def release(self, worker: Hashable) -> None:
+        """``worker`` holds nothing from now on, as when it died. No harm if it held nothing."""
+        self.ring.release(worker)
+
+    def readmit(self, worker: Hashable, pulled: Tensor | None) -> None:
+        """``worker`` holds a gradient that it computed before the run was resumed, on ``pulled`` (size,).
+
+        Args:
+            pulled: None where the rule does not look at them.
+        """
+        if pulled is not None and self.rule.looks_at_parameters:
+            self.ring.hold(worker, pulled)
+
+    def push(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> Verdict:
+        """Sums a push, or refuses it; its worker lets its pull go.
 
         Args:
             gradient: (size,), summed over the push's tokens; may be overwritten once this returns.
-
-        Raises:
-            ValueError: the worker is not at this batch on this version: nothing is changed.
+            awaited: the first batch in the plan's order that was begun and is still to come, where the rule wants the
+                sum in that order.
         """
-        if self._begun.get(push.worker) != Begun(push.batch, push.version):
-            raise ValueError(f"worker {push.worker} has not begun batch {push.batch} on version {push.version}")
-        self.abandon(push.worker)
         verdict = self._judge(push)
-        if verdict is not Verdict.ACCEPTED:
-            return Answer(verdict)
-        self._count(push.worker, push.version)
-        self.buffer.add(push, gradient)
-        return Answer(verdict, self._update() if len(self.buffer) >= self.rule.pushes else None)
+        if verdict is Verdict.ACCEPTED:
+            self.buffer.add(push, self._weighed(push, gradient), awaited)
+        self.release(push.worker)
+        return verdict
 
     def _judge(self, push: Push) -> Verdict:
         if not (math.isfinite(push.gradient_norm) and math.isfinite(push.loss)):
@@ -120,23 +100,23 @@ class ParameterServer:
             return Verdict.STALE
         return Verdict.ACCEPTED
 
-    def abandon(self, worker: int) -> None:
-        """``worker`` is at nothing from now on: it died, or its push is here. No harm if it was at nothing.
+    def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
+        """The gradient as it enters the sum; itself where its weight is 1."""
+        pulled = self.pulled(push.worker) if self.rule.looks_at_parameters else None
+        arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
+        weight = self.rule.weight(arrival)
+        return gradient if isinstance(weight, float | int) and weight == 1.0 else gradient * weight
 
-        What it has not delivered of a round another worker or its replacement may do.
+    def update(self) -> Update:
+        """Applies what is accumulated, normalised by its tokens.
+
+        Raises:
+            ValueError: nothing is.
         """
-        self.ring.release(worker)
-        begun = self._begun.pop(worker, None)
-        if begun is not None:
-            self._count(worker, begun.version, -1)
-
-    def flush(self) -> Update | None:
-        """Applies what is accumulated, if anything, as a smaller update normalised by its own tokens."""
-        return self._update() if len(self.buffer) else None
-
-    def _update(self) -> Update:
         self.buffer.settle()
         pushes = tuple(self.buffer.pushes)
+        if not pushes:
+            raise ValueError("nothing is accumulated that could become an update")
         tokens = sum(push.tokens for push in pushes)
         self.progress = Progress(
             updates=self.version + 1,
@@ -147,7 +127,6 @@ class ParameterServer:
         norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
-        self._begin_round()
         self.buffer.clear()
         return Update(self.version, pushes, staleness, rate, norm)
 
@@ -158,18 +137,14 @@ class ParameterServer:
         return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Takes up where `state` was taken; workers are at nothing.
+        """Takes up where `state` was taken; no worker holds anything.
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: something is absent, or is not what `state` gives.
         """
+        self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
         self.buffer.restore(values["buffer"], tensors)
-        for worker in list(self._begun):
-            self.abandon(worker)
-        self._begin_round()
-        for push in self.buffer.pushes:
-            self._count(push.worker, push.version)

@@ -27,15 +27,17 @@ class PrepareOptions:
         (), "Its translation, line by line; as many files as --train-source.", group=TEXT, metavar="FILE"
     )
     train_tsv: tuple[Path, ...] = option(
-        (), "Both in one file, source<TAB>target; may be repeated.", group=TEXT, metavar="FILE"
+        (), "Source and target in one file, source<TAB>target; may be repeated.", group=TEXT, metavar="FILE"
     )
     valid_source: tuple[Path, ...] = option((), "Source text for validation.", group=TEXT, metavar="FILE")
     valid_target: tuple[Path, ...] = option((), "Its reference translation.", group=TEXT, metavar="FILE")
-    valid_tsv: tuple[Path, ...] = option((), "Both in one file, source<TAB>target.", group=TEXT, metavar="FILE")
+    valid_tsv: tuple[Path, ...] = option(
+        (), "Source and target in one file, source<TAB>target.", group=TEXT, metavar="FILE"
+    )
 
-    vocab_size: int = option(8000, "Subwords to learn, for each vocabulary.", group=VOCABULARY)
+    vocab_size: int = option(8000, "How many subwords each vocabulary learns.", group=VOCABULARY)
     vocab_type: str = option(
-        "unigram", "How to learn them.", group=VOCABULARY, choices=("unigram", "bpe"), only_with=LEARNT
+        "unigram", "How to learn the subwords.", group=VOCABULARY, choices=("unigram", "bpe"), only_with=LEARNT
     )
     separate_vocabs: bool = option(
         False, "One vocabulary for each language instead of a joint one.", group=VOCABULARY,
@@ -44,32 +46,36 @@ class PrepareOptions:
     vocab: Path | None = option(
         None, "Use this SentencePiece model for both languages.", group=VOCABULARY, metavar="FILE"
     )
-    source_vocab: Path | None = option(None, "Use this one for the source.", group=VOCABULARY, metavar="FILE")
-    target_vocab: Path | None = option(None, "Use this one for the target.", group=VOCABULARY, metavar="FILE")
+    source_vocab: Path | None = option(
+        None, "Use this SentencePiece model for the source.", group=VOCABULARY, metavar="FILE"
+    )
+    target_vocab: Path | None = option(
+        None, "Use this SentencePiece model for the target.", group=VOCABULARY, metavar="FILE"
+    )
     vocab_sample: int = option(
-        1_000_000, "Lines to learn each vocabulary from, drawn evenly from all; 0 = all. They are held in memory, "
-        "at about 25 bytes a character.",
+        1_000_000, "Learn each vocabulary from so many lines, drawn evenly from all; 0: from all. Memory holds "
+        "them, at about 25 bytes a character.",
         group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
     character_coverage: float = option(
         0.9995, "Share of the text's characters that the vocabulary must know; the rarest become <unk>.",
         group=VOCABULARY, only_with=LEARNT,
     )  # fmt: skip
-    seed: int = option(1, "Of the sample the vocabulary is learnt from.", group=VOCABULARY, only_with=LEARNT)
+    seed: int = option(1, "Seed of the sample from which the vocabulary is learnt.", group=VOCABULARY, only_with=LEARNT)
 
     max_length: int = option(
-        256, "Remove pairs with a side of more subwords than this, end mark included; 0 = keep.", group=CLEANING
+        256, "Remove pairs with more subwords than this on one side, end mark included; 0: keep them.", group=CLEANING
     )
     max_length_ratio: float = option(
-        4.0, f"Remove pairs whose longer side ({RATIO_APPLIES_FROM} subwords or more) has more than this times the "
-        "subwords of the shorter; 0 = keep.", group=CLEANING,
+        4.0, f"Remove pairs whose longer side ({RATIO_APPLIES_FROM} subwords or more) has more than this many times "
+        "the subwords of the shorter side; 0: keep them.", group=CLEANING,
     )  # fmt: skip
     keep_duplicates: bool = option(
         False, "Keep pairs that occurred before.", group=CLEANING, flags=("--keep-duplicates",)
     )
     keep_empty: bool = option(False, "Keep pairs with an empty side.", group=CLEANING, flags=("--keep-empty",))
     keep_invalid_utf8: bool = option(
-        False, "Keep lines that are not UTF-8, with U+FFFD for the bytes in question.", group=CLEANING,
+        False, "Keep lines that are not UTF-8; U+FFFD takes the place of the wrong bytes.", group=CLEANING,
         flags=("--keep-invalid-utf8",),
     )  # fmt: skip
     keep_control_characters: bool = option(
@@ -77,7 +83,7 @@ class PrepareOptions:
         flags=("--keep-control-characters",),
     )  # fmt: skip
 
-    threads: int = option(0, "Threads for encoding; 0 = one for each core.", group=RUN)
+    threads: int = option(0, "Threads for encoding; 0: one for each core.", group=RUN)
     overwrite: bool = option(
         False, "Replace the prepared folder that is there.", group=RUN, flags=("--overwrite",)
     )  # fmt: skip

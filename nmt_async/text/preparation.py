@@ -27,6 +27,7 @@ import numpy as np
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.options import key_of, matters, to_mapping
+from nmt_async.progress import Progress, SilentProgress
 from nmt_async.text.cleaning import REASONS, Rules, judge_lengths
 from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
 from nmt_async.text.options import PrepareOptions
@@ -41,9 +42,8 @@ from nmt_async.text.prepared import (
     fingerprint,
     read_manifest,
 )  # fmt: skip
-from nmt_async.text.progress import Progress, SilentProgress
 from nmt_async.text.spool import Spool, spool_training, spool_validation
-from nmt_async.text.store import StoreWriter
+from nmt_async.text.token_store import StoreWriter
 from nmt_async.text.vocabulary import UNKNOWN, Vocabulary, sample_lines, train_vocabulary
 from nmt_async.writing import built_whole
 

@@ -20,7 +20,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.options import LONGEST_NAME
 from nmt_async.reading import as_dataclass, read_object
 from nmt_async.text.batch import Batch, collate
-from nmt_async.text.store import TokenStore, store_files
+from nmt_async.text.token_store import TokenStore, store_files
 from nmt_async.text.vocabulary import Vocabulary
 
 FORMAT = 1

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
+from nmt_async.progress import Progress, Step
 from nmt_async.text.cleaning import Rules, judge_text, mark_first_occurrences, pair_hash
 from nmt_async.text.corpus import Corpus, InputFile, ZstdLines, input_files
-from nmt_async.text.progress import Progress, Step
 
 CHUNK, CHUNK_CHARACTERS = 2048, 1 << 22
 """Pairs in a list, and characters after which it ends earlier; encoding has one list in memory for each thread."""

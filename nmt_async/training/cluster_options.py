@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import torch
-
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
 from nmt_async.options import option
 from nmt_async.quantity import Quantity, parse_quantity
-from nmt_async.sync.rules import MODES, Rule, rule_for
+from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
@@ -37,13 +35,14 @@ class SyncOptions:
 
     sync_mode: str = option(
         "hybrid",
-        "sync: all workers wait for each update; async: each push is an update; hybrid: N pushes from anyone are one.",
+        f"{'; '.join(f'{mode}: {rule.summary}' for mode, rule in RULES.items())}.",
         group="Updates",
         choices=MODES,
     )
     accumulate: int | None = option(
         None,
-        "N: pushes summed before an update; in sync, of each worker (default: the workers' number in hybrid, else 1).",
+        "N: how many pushes an update sums; in sync, of each worker (default: twice the number of "
+        "workers in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
@@ -57,7 +56,7 @@ class SyncOptions:
     )
     devices: str = option(
         "cpu",
-        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are dealt to them in turn.",
+        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn.",
         group="Devices",
         changeable=True,
     )
@@ -97,16 +96,14 @@ class SyncOptions:
         """
         workers = len(self.device_list())
         try:
-            return rule_for(self.sync_mode, workers, self.pushes_summed)
+            return rule_for(self.sync_mode, workers, self.accumulate)
         except ValueError as error:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
 
     @property
     def pushes_summed(self) -> int:
         """N, with its default resolved."""
-        if self.accumulate is not None:
-            return self.accumulate
-        return len(self.device_list()) if self.sync_mode == "hybrid" else 1
+        return self.rule().accumulate
 
     def threads(self) -> int:
         """Threads of each worker on CPU."""
@@ -141,7 +138,7 @@ class ClusterOptions(SyncOptions):
     )
     profile: str | None = option(
         None,
-        f"Of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
+        f"Profile of the simulated cluster: {', '.join(PRESETS)} (default: paper), or a file that bench wrote.",
         group="Devices",
         metavar="PROFILE",
         only_with={"cluster": "simulated"},
@@ -185,6 +182,8 @@ def available_cores() -> int:
 def _check_device(device: str) -> None:
     if device == "cpu":
         return
+    import torch
+
     try:
         kind = torch.device(device).type
     except (RuntimeError, ValueError, OverflowError):

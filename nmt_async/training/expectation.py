@@ -70,18 +70,14 @@ class Expectation:
 def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, push_batches: int = 1) -> Expectation:
     """What to expect of ``workers`` that are never idle unless the rule lets them wait.
 
-    When a push arrives, each of the other workers has pulled and not yet pushed, however uneven their speeds are: it
-    goes by W - 1 pulls. So by the average pull go W - 1 pushes, which are (W - 1) / N updates; none if the rule counts
-    no older push.
-
     Args:
         rule: when pushes become an update.
         epoch_tokens: target tokens in an epoch.
         epoch_pushes: pushes that the epoch makes.
         push_batches: batches that a worker sums before each push.
     """
-    staleness = (workers - 1) / rule.pushes if rule.counts(1) else 0.0
-    return Expectation(rule.pushes, push_batches, epoch_tokens / epoch_pushes, epoch_tokens, staleness)
+    mean = epoch_tokens / epoch_pushes
+    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, rule.staleness(workers))
 
 
 def counted(amount: float, unit: str) -> str:

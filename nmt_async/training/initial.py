@@ -61,7 +61,18 @@ def initial_model(options: TrainOptions, configuration: ModelConfiguration, data
     Raises:
         UserError: the model of ``--init-from`` is not as the options or the data say.
     """
-    if options.init_from is None or folders_by_update(options.out / "checkpoints", "step"):
+    if folders_by_update(options.out / "checkpoints", "step"):
+        return build_model(configuration, options.seed)
+    return first_model(options, configuration, data)
+
+
+def first_model(options: TrainOptions, configuration: ModelConfiguration, data: PreparedData) -> TranslationModel:
+    """A model with the parameters that a run began with, whether or not it has checkpoints by now.
+
+    Raises:
+        UserError: the model of ``--init-from`` is not as the options or the data say.
+    """
+    if options.init_from is None:
         return build_model(configuration, options.seed)
     loaded = _loaded(options.init_from)
     _check_vocabularies(loaded, data, options.init_from)

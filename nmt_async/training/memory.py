@@ -86,23 +86,28 @@ def vectors(
     """Those of a run with ``workers``.
 
     Args:
-        rule: in sync all pushes of a round but those of the worker that is at its first batch may come before it.
+        rule: when pushes become an update.
         average: whether there is a moving average.
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
     """
     return Vectors(
-        buffers=1 if simulated else workers + 1,
+        buffers=buffers_needed(rule, workers, simulated),
         slots=workers,
         validation=int(validation),
         sum=1,
-        held=rule.pushes - rule.pushes // workers if rule.ordered else 0,
+        held=rule.held(workers),
         moments=2,
         average=int(average),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
     )
+
+
+def buffers_needed(rule: Rule, workers: int, simulated: bool) -> int:
+    """Parameter buffers of a run; one process computes a gradient at once, and needs others only to look back."""
+    return 1 if simulated and not rule.looks_at_parameters else workers + 1
 
 
 def _counted(count: int, noun: str, nouns: str = "") -> str:

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
-from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.schedule import DECAYS, Schedule, Span
 from nmt_async.training.cluster_options import ClusterOptions
+
+if TYPE_CHECKING:
+    from nmt_async.sync.optimizer import OptimizerSettings
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
@@ -32,7 +34,7 @@ class InitialOptions:
 
     init_from: Path | None = option(
         None,
-        "Begin with the parameters, and so the sizes, of this run's model (or of a checkpoint, or import's).",
+        "Begin with the parameters and sizes of this model: a run, a checkpoint, or what import made.",
         group="Model",
         flags=("--init-from", "--pretrained-model"),
         metavar="RUN",
@@ -70,10 +72,14 @@ class OptimizerOptions:
     adam_beta2: float = option(0.98, "Adam's decay of the second moment.", group="Optimizer")
     adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer")
     clip_norm: float = option(
-        1.0, "Clip the gradient per token, summed over the update, to this norm; 0: never.", group="Optimizer"
+        1.0,
+        "Scale the gradient of an update, per token, down to this norm where it is larger; 0: never.",
+        group="Optimizer",
     )
     exponential_smoothing: float = option(
-        0.0, "Moving average of parameters: weight of the newest, such as 0.001; 0: none.", group="Optimizer"
+        0.0,
+        "Keep a moving average of the parameters, in which the newest have this weight, such as 0.001; 0: none.",
+        group="Optimizer",
     )
     label_smoothing: float = option(0.1, "Label smoothing in the training loss.", group="Optimizer")
 
@@ -83,6 +89,15 @@ class OptimizerOptions:
         Raises:
             UserError: a constant out of its range.
         """
+        from nmt_async.sync.optimizer import OptimizerSettings
+
+        self.check_constants()
+        return OptimizerSettings(
+            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
+        )
+
+    def check_constants(self) -> None:
+        """Raises UserError for a constant out of its range."""
         probabilities = ("adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor")
         for name in probabilities:
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -92,9 +107,6 @@ class OptimizerOptions:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not a number above 0.")
         if not 0.0 <= self.clip_norm < math.inf:
             raise UserError(f"--clip-norm: {self.clip_norm} is not a number from 0 on.")
-        return OptimizerSettings(
-            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
-        )
 
     def schedule(self, stop_after: Quantity | None) -> Schedule:
         """The learning-rate schedule.
@@ -102,21 +114,22 @@ class OptimizerOptions:
         Raises:
             UserError: linear or cosine decay without an end, or inverse square root without a warm-up to begin at.
         """
-        end = self.lr_decay_end
         if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount:
             raise UserError(
                 "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by, so that the rate would stay; give a "
                 "warm-up, or --lr-decay none."
             )
-        if self.lr_decay in ("linear", "cosine") and end is None:
-            if stop_after is None or stop_after.unit in ("hours", "minutes"):
+        end = None
+        if self.lr_decay in ("linear", "cosine"):
+            end = self.lr_decay_end or stop_after
+            if end is None or end.unit in ("hours", "minutes"):
                 raise UserError(
                     f"--lr-decay {self.lr_decay} needs --lr-decay-end, or a --stop-after in updates, tokens or epochs."
                 )
-            end = stop_after
         span = Span(end.amount, end.unit) if end else None
         warmup = Span(self.lr_warmup.amount, self.lr_warmup.unit)
-        return Schedule(self.learn_rate, warmup, self.lr_decay, span, self.lr_floor)
+        floor = 0.0 if self.lr_decay == "none" else self.lr_floor
+        return Schedule(self.learn_rate, warmup, self.lr_decay, span, floor)
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,9 @@ class BatchSizeOptions:
     """How large a batch and a sentence may be."""
 
     mini_batch_words: int = option(
-        2048, "Target tokens in a batch, that is in one push; longer sentences make a batch alone.", group="Batches"
+        2048,
+        "Target tokens in a batch, which makes one push; a longer sentence is a batch of its own.",
+        group="Batches",
     )
     max_length: int = option(
         256, "Leave out training pairs with more subwords than this on either side.", group="Batches"
@@ -135,7 +150,7 @@ class BatchSizeOptions:
 class BatchOptions(BatchSizeOptions):
     """What a batch is."""
 
-    seed: int = option(1, "Of initial parameters, shuffling and dropout.", group="Batches")
+    seed: int = option(1, "Seed of the initial parameters, of shuffling and of dropout.", group="Batches")
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,7 @@ class ValidationOptions:
     )
     metric: str = option(
         "cross-entropy",
-        "What decides which validation is better.",
+        "The score that decides which validation is better.",
         group="Validation and stopping",
         choices=METRICS,
         flags=("--metric", "--early-stopping-metric"),
@@ -215,8 +230,12 @@ class SavingOptions:
         metavar="AMOUNT",
         changeable=True,
     )
-    keep_last: int = option(2, "Newest checkpoints to keep.", group="Reports and checkpoints", changeable=True)
-    keep_best: int = option(1, "Best models by --metric to keep.", group="Reports and checkpoints", changeable=True)
+    keep_last: int = option(
+        2, "How many of the newest checkpoints to keep.", group="Reports and checkpoints", changeable=True
+    )
+    keep_best: int = option(
+        1, "How many of the best models (by --metric) to keep.", group="Reports and checkpoints", changeable=True
+    )
     tensorboard: bool = option(
         False,
         "Write the figures to RUN/tensorboard too; needs pip install 'nmt-async[tensorboard]'.",
@@ -231,7 +250,9 @@ class RunOptions(
 ):
     """All that a run is made of, and where it is written."""
 
-    out: Path = option(Path("run"), "The run's folder; if it holds a run, that is resumed.", group="Run", metavar="RUN")
+    out: Path = option(
+        Path("run"), "The run's folder; a run that is there already is resumed.", group="Run", metavar="RUN"
+    )
 
     def __post_init__(self) -> None:
         at_least = {
@@ -261,7 +282,7 @@ class RunOptions(
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
         if self.cluster == "simulated":
             self.cluster_profile()
-        self.settings()
+        self.check_constants()
         self.schedule(self.stop_after)
 
 

@@ -16,7 +16,6 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.sync.journal import Event
 from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import Expectation, expectation
@@ -70,12 +69,19 @@ def build_coordinator(
     buffers: Tensor,
     record: Callable[[Event], None],
     warn: Callable[[str], None],
+    endless: bool = False,
 ) -> Coordinator:
-    """Server and dispatcher as the options say; ``buffers[0]`` holds the initial parameters."""
+    """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
+
+    Args:
+        endless: whenever the options say that the stream ends.
+    """
     server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
-    return Coordinator(server, Dispatcher(plan, last_epoch), record, warn)
+    if endless:
+        last_epoch = None
+    return Coordinator(server, plan, record, warn, last_epoch)
 
 
 def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:

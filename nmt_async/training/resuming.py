@@ -1,7 +1,7 @@
 """What a run that goes on may change about its workers: their number, as long as an update stays what it was.
 
-Hybrid and asynchronous updates do not depend on how many workers deliver pushes; a synchronous one sums W x N of them,
-and is the same with fewer workers that do more batches each.
+A rule knows whether other workers can make the same update: hybrid and asynchronous ones do not depend on how many
+deliver pushes; a synchronous one sums W x N of them, and is the same with fewer workers that do more batches each.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ def with_workers(options: TrainOptions, workers: int | None) -> TrainOptions:
     """
     if workers is None or workers < 1 or options.cluster != "processes" or options.workers == workers:
         return options
-    accumulate, pushes = options.accumulate, rule_of(options).pushes
-    if options.sync_mode == "sync" and pushes % workers == 0:
-        accumulate = pushes // workers
+    same = rule_of(options).with_workers(workers)
+    accumulate = options.accumulate if same is None else same.accumulate
     return dataclasses.replace(options, workers=workers, accumulate=accumulate)
 
 
@@ -56,12 +55,10 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
         return
     tokens = expected(now, plan).push_tokens
     assert now.workers is not None
-    if now.sync_mode != "sync":
-        keeps = f"--accumulate {summed}"
-    elif summed % now.workers == 0:
-        keeps = f"--accumulate {summed // now.workers}"
-    else:
-        keeps = f"--workers {before.workers} (several may share a device) --accumulate {before.accumulate}"
+    same = rule_of(before).with_workers(now.workers)
+    keeps = f"--workers {before.workers} (several may share a device) --accumulate {before.accumulate}"
+    if same is not None:
+        keeps = f"--accumulate {same.accumulate}"
     raise UserError(
         f"--out {now.out}: an update of that run sums {summed:,} pushes, about {about(summed * tokens)} target tokens; "
         f"now it would sum {would:,}, about {about(would * tokens)}, which its learning rate and Adam's moments do not "

@@ -23,12 +23,13 @@ from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.guarded import Guarded
+from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
 from nmt_async.training.metrics import MetricsFiles, Stretch
 from nmt_async.training.moment import Every, Moment
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, expected_lines, model_configuration, training_plan
 from nmt_async.training.resuming import change_text
-from nmt_async.training.run_folder import JOURNAL, Ending, JournalFile, RunFolder
+from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving
 from nmt_async.training.setups import Tell, setup_for
 from nmt_async.training.signals import Interrupted, StopSignals
@@ -66,7 +67,7 @@ class Run:
         self.display = display
         self.moment = Moment()
         self.signals = StopSignals()
-        self._finite = self._refused = -1
+        self._finite = self._not_finite = -1
         self._guarded = Guarded(self._warn, self._say)
         devices = options.device_list()
         configuration = model_configuration(options, data)
@@ -75,6 +76,7 @@ class Run:
         self.setup.buffers[0].copy_(self.layout.gather(model))
         self.stretch = Stretch(self.moment)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
+        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
         self.plan = training_plan(options, data)
         self.coordinator = build_coordinator(options, self.plan, self.setup.buffers, self._record, self._warn)
         self.checkpoints = Checkpoints(
@@ -134,7 +136,7 @@ class Run:
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
-                self._record(Event(Kind.RESUMED, len(self.options.device_list())))
+                self.coordinator.begin_anew(len(self.options.device_list()), self.sitting.number)
             return False, None
         values, tensors = found
         with self._takes_up():
@@ -156,7 +158,7 @@ class Run:
             ) from None
 
     def _take_up(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()))
+        self.coordinator.restore(values["coordinator"], tensors, len(self.options.device_list()), self.sitting.number)
         self.moment = as_dataclass(Moment, values["moment"])
         self.validations.restore(values)
         if "stretch" in values:  # earlier versions did not keep it
@@ -166,8 +168,8 @@ class Run:
         self.journal.record(event)
         if event.kind is Kind.ACCUMULATED:
             self._finite = max(self._finite, event.version)
-        elif event.kind is Kind.REFUSED:
-            self._refused = event.version
+        elif event.kind is Kind.NOT_FINITE:
+            self._not_finite = max(self._not_finite, event.version)
 
     def _warn(self, text: str) -> None:
         self.display.warn(text)
@@ -189,6 +191,7 @@ class Run:
             RunFailure: workers died again and again, or too many batches were set aside.
         """
         options = self.options
+        self._guarded("removing what noted the end before", self.folder.begins)
         report, save, validate = (
             Every(quantity, self.moment) for quantity in (options.disp_freq, options.save_freq, options.valid_freq)
         )
@@ -239,7 +242,7 @@ class Run:
     def _report(self) -> None:
         if not self.stretch.updates:
             return
-        aside = len(self.coordinator.dispatcher.set_aside)
+        aside = len(self.coordinator.ledger.set_aside)
         report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
         self._guarded("finding the run's folder", self.folder.check, lambda: VANISHED)
         self._guarded("writing the figures", lambda: self.metrics.trained(report))
@@ -290,10 +293,10 @@ class Run:
         return None
 
     def _epochs_done(self, amount: float) -> bool:
-        # Whole epochs end when each of their batches is applied, which the dispatcher knows best.
-        last = self.coordinator.dispatcher.last_epoch
-        if last is not None:
-            return self.coordinator.finished and not self.coordinator.dispatcher.accumulated
+        # Whole epochs end when each of their batches is applied, which the ledger knows best.
+        ledger = self.coordinator.ledger
+        if ledger.last_epoch is not None:
+            return ledger.finished and not ledger.accumulated
         return self.moment.epochs >= amount
 
     def _finish(self) -> None:
@@ -322,9 +325,13 @@ class Run:
         self.display.say(f"{text}; {self.folder.path} holds the run.")
 
     def _stop_cluster(self) -> None:
-        last = self.cluster.pause() if self.signals.number else self.cluster.stop()
-        if last is not None:
-            self._count(last)
+        """Ends the run's last round with a smaller update, unless the run is to go on as if nothing had been."""
+        if self._interrupted():
+            self.cluster.pause()
+        else:
+            last = self.cluster.stop()
+            if last is not None:
+                self._count(last)
         self._guarded("writing the journal", self.journal.flush)
 
     def _last_validation(self) -> None:
@@ -357,7 +364,7 @@ class Run:
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            if self.moment.updates and self._refused <= self._finite:
+            if self.moment.updates and self._not_finite <= self._finite:
                 self._write_checkpoint()
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:

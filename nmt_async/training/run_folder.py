@@ -1,31 +1,24 @@
-"""The folder of a run: who may write it, which options it was begun with, and its journal.
+"""The folder of a run: who may write it, and which options it was begun with.
 
 ``config.yaml`` all options as resolved; ``data.json`` what it was trained on, ``source.model`` and ``target.model`` its
-vocabularies; ``journal`` the record of batches and updates; ``metrics.jsonl`` and ``train.log`` the figures;
+vocabularies; ``journal`` and ``sittings.jsonl`` the record of batches and updates (`journal_file`);
+``metrics.jsonl`` and ``train.log`` the figures;
 ``checkpoints/`` and the pointers ``best`` and ``last``; ``outcome.json``, once training has ended, how it did.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
-import os
-import platform
 import time
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, Literal, get_args
 
-import torch
-
-from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, load_yaml
-from nmt_async.reading import json_object, open_ordinary, read_object
-from nmt_async.sync.journal import RECORD_BYTES, Event, decode, encode
+from nmt_async.reading import read_object
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import adopted, as_begun
 from nmt_async.training.options import TrainOptions, options_of_run
@@ -35,11 +28,7 @@ from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
 DATA = "data.json"
-JOURNAL = "journal"
 OUTCOME = "outcome.json"
-JOURNAL_FORMAT = 1
-LONGEST_HEADER = 4096
-"""Bytes of a journal's first line."""
 
 Ending = Literal["finished", "interrupted", "failed", "diverged"]
 """How training can end: as it was asked to, by a signal, because something failed, or because parameters or gradients
@@ -91,7 +80,6 @@ class RunFolder:
 
     def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
         path = self.path
-        (path / OUTCOME).unlink(missing_ok=True)  # of the sitting before; this one has not ended
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
             _copied(data.source_vocabulary.path, path / "source.model"),
@@ -107,6 +95,10 @@ class RunFolder:
             OSError: it was removed, moved or unmounted, or another lies in its place.
         """
         self._held.check()
+
+    def begins(self) -> None:
+        """Training begins: how the sitting before ended is not how this one did."""
+        (self.path / OUTCOME).unlink(missing_ok=True)
 
     def ended(self, ending: Ending, reason: str) -> None:
         """Notes how training ended, for programs to read.
@@ -260,120 +252,3 @@ def settled(options: TrainOptions) -> TrainOptions:
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip
-
-
-class JournalFile:
-    """The journal on disk: a line of JSON that says which machine made it, then records.
-
-    Args:
-        path: appended to.
-        threads: of each worker; with torch's build and the machine's type it decides bit-equality.
-
-    Attributes:
-        recorded: bytes, of this sitting.
-
-    Raises:
-        UserError: something else stands there.
-    """
-
-    def __init__(self, path: Path, workers: int, threads: int) -> None:
-        whole = _whole_bytes(path)
-        self._file = path.open("ab", buffering=0)
-        self._file.truncate(whole)
-        self._file.seek(0, os.SEEK_END)
-        self._unwritten = bytearray()
-        self._written = self.recorded = 0
-        if not self._file.tell():
-            header = {"format": JOURNAL_FORMAT, "workers": workers, **environment(threads)}
-            self._unwritten += json.dumps(header).encode() + b"\n"
-            self.recorded = len(self._unwritten)
-
-    def record(self, event: Event) -> None:
-        """Appends one event; the system has it after the next `flush`."""
-        record = encode(event)
-        self._unwritten += record
-        self.recorded += len(record)
-
-    def flush(self) -> None:
-        """Hands what was recorded to the system.
-
-        Raises:
-            OSError: not all could be written; the rest is tried again the next time.
-        """
-        while self._unwritten:
-            written = self._file.write(self._unwritten)
-            self._written += written
-            del self._unwritten[:written]
-
-    def secure(self, recorded: int) -> None:
-        """Brings what was flushed to the disk. Another thread may call it.
-
-        Args:
-            recorded: as it was when something was saved that counts on what had been recorded.
-
-        Raises:
-            OSError: that could not be flushed, or cannot be brought there.
-        """
-        if self._written < recorded:
-            raise OSError(errno.EIO, "the journal before it is not written")
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Nothing more will be recorded; what the disk had no room for is lost."""
-        with contextlib.suppress(OSError):
-            self.flush()
-        self._file.close()
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """What gradients depend on to the last bit, besides options and data."""
-    return {
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "threads": threads,
-    }
-
-
-def read_journal(path: Path) -> tuple[dict[str, Any], list[Event]]:
-    """The journal's header and all its events.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        with open_ordinary(path) as file:
-            return _header(file.readline(LONGEST_HEADER)), list(decode(file.read()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a journal ({error}).") from None
-
-
-def _whole_bytes(path: Path) -> int:
-    """Bytes of a journal without what a crash left half written, since the records after it could not be read.
-
-    Raises:
-        UserError: it is no journal, and nothing should be cut from it.
-    """
-    try:
-        with open_ordinary(path) as file:
-            line, size = file.readline(LONGEST_HEADER), os.fstat(file.fileno()).st_size
-        if size < LONGEST_HEADER and b"\n" not in line and b"}" not in line[:-1]:  # the header itself was cut off
-            return 0
-        _header(line)
-    except FileNotFoundError:
-        return 0
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as a journal ({error}); move it away to go on without what it records."
-        ) from None
-    return size - (size - len(line)) % RECORD_BYTES
-
-
-def _header(line: bytes) -> dict[str, Any]:
-    header = json_object(line.decode())
-    if header.get("format") != JOURNAL_FORMAT:
-        raise ValueError(f"it has format {shown(header.get('format'))}, this version reads {JOURNAL_FORMAT}")
-    workers = header.get("workers")
-    if type(workers) is not int or not 1 <= workers <= MOST_WORKERS:
-        raise ValueError(f"it says that {shown(workers)} workers made it")
-    return header

@@ -15,6 +15,7 @@ from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.worker_process import WorkerSettings, build_worker
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.memory import buffers_needed
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import shared_memory
 from nmt_async.training.validation import InlineValidator, ProcessValidator, ValidationSettings, Validator
@@ -81,7 +82,7 @@ class SimulatedSetup:
 
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.options = options
-        self.buffers = torch.zeros(1, size)
+        self.buffers = torch.zeros(buffers_needed(options.rule(), len(options.device_list()), True), size)
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
         """The virtual workers."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from nmt_async.display.console import Display
 from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.options import check_together
+from nmt_async.process import fork_server
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial import initial_model
 from nmt_async.training.lasting import LastingDisplay
@@ -16,6 +18,16 @@ from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import RunFolder, settled
 from nmt_async.training.signals import Interrupted
 from nmt_async.training.tensorboard import require_tensorboard
+
+CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
+"""What the processes of a run import."""
+
+
+def prepare_children(options: TrainOptions) -> None:
+    """Begins to start what the run's processes are forked from: it imports beside this process, which can go on."""
+    if options.cluster == "processes":
+        with contextlib.suppress(OSError):  # the first child that cannot be started says so
+            fork_server.prepare(*CHILDREN)
 
 
 def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
@@ -27,6 +39,7 @@ def train(options: TrainOptions, data_folder: Path, display: Display) -> None:
         RunFailure: the run could not go on; what there is is saved.
     """
     check_together(options)
+    prepare_children(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")

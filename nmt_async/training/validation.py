@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt_async.model.build import build_model
+from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import LONGEST_STEP, Watchdog, Watched
-from nmt_async.score.scores import corpus_scores
+from nmt_async.score.evaluation import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
@@ -163,7 +163,7 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
     """The body of the validation process: scores what stands in ``frozen`` whenever it is told to."""
     try:
         data = PreparedData.open(settings.data)
-        model = build_model(settings.configuration)
+        model = build_unfilled(settings.configuration)
         FlatLayout(model).bind(model, frozen.tensor[0])
         while pipe.recv():
             pipe.send(score(model, data, settings, pipe.send))
@@ -207,7 +207,7 @@ class InlineValidator:
         self.step: int | None = None
         self._scores: Scores | None = None
         self._data = PreparedData.open(settings.data)
-        self._model = build_model(settings.configuration)
+        self._model = build_unfilled(settings.configuration)
         FlatLayout(self._model).bind(self._model, self.frozen)
 
     @property
@@ -295,7 +295,7 @@ class ProcessValidator:
             return None
         limit = time.monotonic() + timeout
         while True:
-            if self.watchdog.look([scorer], lambda _: f"at the validation of update {step:,}"):
+            if self.watchdog.look([scorer], {0: f"at the validation of update {step:,}"}):
                 break
             if not scorer.process.pipe.poll(min(max(0.0, limit - time.monotonic()), LONGEST_STEP / 2)):
                 if time.monotonic() >= limit:

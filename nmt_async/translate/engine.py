@@ -22,21 +22,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from nmt_async.checkpoints.model_folder import LoadedModel
+from nmt_async.checkpoints import LoadedModel
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
-from nmt_async.model.translation_model import TranslationModel
-from nmt_async.search.beam import Hypothesis
-from nmt_async.search.options import Scores, Search
+from nmt_async.model import TranslationModel
+from nmt_async.options import flag_of, is_given
+from nmt_async.search import Hypothesis, Search, SearchOptions
 from nmt_async.text.vocabulary import END, UNKNOWN
+from nmt_async.translate.formats import WantedScores
 
-ENGINES = ("torch", "ctranslate2", "auto")
-
-NOT_UNDERSTOOD = {
-    "word_penalty": "--word-penalty", "min_length": "--min-target-length", "min_length_factor": "--min-length-factor",
-    "no_repeat_ngram": "--no-repeat-ngram-size", "sampling": "--output-sampling", "alignment": "--alignment",
+UNDERSTOOD = {
+    "beam_size", "normalize", "allow_unk", "max_target_length", "max_length_factor", "seed",
 }  # fmt: skip
-"""Fields of `Search` that CTranslate2 has not, or understands otherwise than we do, and their options."""
+"""Options of a search that CTranslate2 understands as we do; what is given of the others needs our own search."""
 
 Rows = list[list[int]]
 """Sentences as subword indexes, each with its end mark."""
@@ -56,20 +54,21 @@ def engine_named(
     device: torch.device,
     warn: Callable[[str], None],
     precision: str = "float32",
-    scores: Scores = Scores.OF_SUBWORDS,
+    scores: WantedScores = WantedScores.OF_SUBWORDS,
 ) -> Engine | None:
-    """The engine called ``name``, one of `ENGINES`; None for our own.
+    """The engine called ``name``, one of `nmt_async.translate.options.ENGINES`; None for our own.
 
     Args:
         warn: told in a sentence if ``auto`` falls back to torch.
         scores: that hypotheses come with; those of CTranslate2 may have nan for others.
 
     Raises:
-        UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model or an option.
+        UserError: ``ctranslate2`` is asked for where it is not installed, or does not know the model, an option, or
+            the precision on this device.
     """
     if name == "torch":
         return None
-    reason = _unfit(loaded, search, device)
+    reason = _unfit(loaded, search, device, precision)
     if reason is None:
         return CTranslate2Engine(loaded, search, device, precision, scores)
     if name == "ctranslate2":
@@ -78,18 +77,22 @@ def engine_named(
     return None
 
 
-def _unfit(loaded: LoadedModel, search: Search, device: torch.device) -> str | None:
+def _unfit(loaded: LoadedModel, search: Search, device: torch.device, precision: str) -> str | None:
     """Why CTranslate2 cannot search like this; None if it can."""
     if importlib.util.find_spec("ctranslate2") is None:
         return "the package is not installed (pip install 'nmt-async[ctranslate2]')"
     reason = unsupported(loaded)
     if reason is not None:
         return f"{loaded.folder} does not fit: {reason}"
-    for each in dataclasses.fields(search):
-        if each.name in NOT_UNDERSTOOD and getattr(search, each.name) != each.default:
-            return f"{NOT_UNDERSTOOD[each.name]} is unknown there, or means something else"
+    if search.alignment:
+        return "--alignment is unknown there, or means something else"
+    for option in dataclasses.fields(SearchOptions):
+        if option.name not in UNDERSTOOD and is_given(option, getattr(search, option.name)):
+            return f"{flag_of(option)} is unknown there, or means something else"
     if device.type == "cuda" and not import_ctranslate2().get_cuda_device_count():
         return "there is no CUDA device"
+    if precision not in import_ctranslate2().get_supported_compute_types(device.type, device.index or 0):
+        return f"--precision {precision} has no kernels there on this device"
     return None
 
 
@@ -103,7 +106,7 @@ class CTranslate2Engine:
     """
 
     def __init__(
-        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, scores: Scores
+        self, loaded: LoadedModel, search: Search, device: torch.device, precision: str, scores: WantedScores
     ) -> None:  # fmt: skip
         self._translator = _converted(loaded, device, precision)
         self._search = search
@@ -117,7 +120,7 @@ class CTranslate2Engine:
         asked = [self._asked(rows, greedy) for rows in batches]
         read = self._greedy if greedy else self._hypotheses
         found = [read(result.result(), limit) if result else [] for each in asked for result, limit in each]
-        if self._scores > (Scores.NONE if greedy else Scores.OF_TRANSLATIONS):
+        if self._scores > (WantedScores.NONE if greedy else WantedScores.OF_TRANSLATIONS):
             self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1), greedy)
         return found
 
@@ -131,7 +134,7 @@ class CTranslate2Engine:
             beam_size=self._search.beam_size,
             num_hypotheses=self._search.wanted,
             length_penalty=self._search.normalize,
-            disable_unk=greedy and not self._search.allow_unknown,
+            disable_unk=greedy and not self._search.allow_unk,
             max_input_length=0,
             max_decoding_length=max(limits),
             min_decoding_length=0,
@@ -153,7 +156,7 @@ class CTranslate2Engine:
         found = []
         for tokens, score in zip(result.hypotheses, result.scores, strict=True):
             ids = self._ids(tokens)
-            if (UNKNOWN in ids and not self._search.allow_unknown) or END in ids or len(ids) >= limit:
+            if (UNKNOWN in ids and not self._search.allow_unk) or END in ids or len(ids) >= limit:
                 return []
             found.append(Hypothesis(ids, score * (len(ids) + 1) ** self._search.normalize, score))
         return found

@@ -1,6 +1,8 @@
-"""How translations and scores are written: plain text in Marian's forms, tab-separated values, or JSON, a line each.
+"""How translations are written: plain text in Marian's forms, tab-separated values, or JSON, a line each.
 
-Tab-separated and in JSON, lines are counted from 1, as in messages; Marian's n-best lists count from 0.
+With them, where that is asked for: subwords and their scores, and the alignment, which says by attention from which
+subwords of the source each subword comes. Tab-separated and in JSON, lines are counted from 1, as in messages;
+Marian's n-best lists count from 0.
 """
 
 from __future__ import annotations
@@ -9,15 +11,78 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
-from nmt_async.score.filtering import DualScore
-from nmt_async.score.scoring import Scored
-from nmt_async.search.options import Scores
-from nmt_async.translate.alignment import AlignmentForm, links
-from nmt_async.translate.translator import Candidate, Translation
+from nmt_async.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from nmt_async.translate.translator import Candidate, Translation
+
+Alignment = Sequence[Sequence[float]]
+"""One row for each target subword and the end mark, over the source's subwords and its end mark."""
+
+
+@dataclass(frozen=True)
+class AlignmentForm:
+    """As Marian's ``--alignment``.
+
+    Attributes:
+        threshold: None: all weights (``soft``); 1: the one source subword that weighs most (``hard``); else all
+            source subwords that weigh more.
+    """
+
+    threshold: float | None
+
+    @classmethod
+    def parse(cls, text: str) -> AlignmentForm:
+        """``soft``, ``hard`` or a number above 0 and at most 1, which is hard.
+
+        Raises:
+            UserError: it is none of them.
+        """
+        if text == "soft":
+            return cls(None)
+        try:
+            threshold = 1.0 if text == "hard" else float(text)
+        except ValueError:
+            threshold = math.nan
+        if not 0 < threshold <= 1:
+            raise UserError(f"{shown(text)} is no form of alignment; give soft, hard or a weight above 0 and below 1.")
+        return cls(threshold)
+
+    def __str__(self) -> str:
+        return {None: "soft", 1.0: "hard"}.get(self.threshold) or repr(self.threshold)
+
+    def text(self, alignment: Alignment) -> str:
+        """``0-0 1-2``, source and target position, by source; soft ``0.9,0.1 0.2,0.8``, a group a target subword."""
+        if self.threshold is None:
+            return " ".join(",".join(f"{weight:g}" for weight in row) for row in alignment)
+        return " ".join(f"{source}-{target}" for source, target in links(alignment, self.threshold))
+
+
+def links(alignment: Alignment, threshold: float = 1.0) -> list[tuple[int, int]]:
+    """Pairs of a source and a target position, in that order: those that weigh more than ``threshold``.
+
+    With 1, for each target position the source position that weighs most, of equal ones the first.
+    """
+    if threshold == 1.0:
+        return sorted((max(range(len(row)), key=row.__getitem__), target) for target, row in enumerate(alignment))
+    return sorted(
+        (source, target) for target, row in enumerate(alignment) for source, weight in enumerate(row)
+        if weight > threshold
+    )  # fmt: skip
+
 
 FORMATS = ("text", "tsv", "jsonl")
+
+
+class WantedScores(IntEnum):
+    """Which scores are wanted: ours come with the search, CTranslate2's cost time."""
+
+    NONE = 0
+    OF_TRANSLATIONS = 1
+    OF_SUBWORDS = 2
 
 
 @dataclass(frozen=True)
@@ -37,11 +102,11 @@ class Printed:
     alignment: AlignmentForm | None = None
 
     @property
-    def scores(self) -> Scores:
+    def scores(self) -> WantedScores:
         """Which must be known for it."""
         if self.words:
-            return Scores.OF_SUBWORDS
-        return Scores.NONE if self.form == "text" and not self.n_best else Scores.OF_TRANSLATIONS
+            return WantedScores.OF_SUBWORDS
+        return WantedScores.NONE if self.form == "text" and not self.n_best else WantedScores.OF_TRANSLATIONS
 
     def lines(self, number: int, translation: Translation) -> list[str]:
         """What is printed of the line ``number``, counted from 1."""
@@ -82,32 +147,6 @@ class Printed:
         if self.n_best:
             fields += [f"F0= {candidate.score:.6f}", f"{candidate.normalised:.6f}"]
         return " ||| ".join(fields)
-
-
-def scored_line(number: int, scored: Scored, form: str, normalised: bool, words: bool) -> str:
-    """What is printed of the pair ``number``, counted from 1.
-
-    Args:
-        normalised: print, as text, the normalised score.
-        words: print the subwords and their scores.
-    """
-    if form == "jsonl":
-        values: dict[str, Any] = {"line": number, "score": scored.score, "normalised": scored.normalised}
-        return json_line(values | (words_of(scored.tokens, scored.token_scores) if words else {}))
-    if form == "tsv":
-        fields = [str(number), f"{scored.score:.6f}", f"{scored.normalised:.6f}"]
-        return "\t".join(fields + (word_fields(scored.tokens, scored.token_scores) if words else []))
-    text = f"{scored.normalised if normalised else scored.score:.6f}"
-    return f"{text} ||| {marian_word_scores(scored.token_scores)}" if words else text
-
-
-def dual_line(number: int, dual: DualScore, form: str) -> str:
-    """What is printed of the dual cross-entropy of the pair ``number``, counted from 1."""
-    if form == "jsonl":
-        return json_line({"line": number, "score": dual.score, "forward": dual.forward, "backward": dual.backward})
-    if form == "tsv":
-        return f"{number}\t{dual.score:.6f}\t{dual.forward:.6f}\t{dual.backward:.6f}"
-    return f"{dual.score:.6f}"
 
 
 def _aligned(form: AlignmentForm, candidate: Candidate) -> list[Any]:

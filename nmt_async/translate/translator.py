@@ -1,24 +1,30 @@
-"""From lines to lines: subwords, batches sorted by length, search, text; input order kept, one line out for each in."""
+"""From lines to lines: subwords, batches sorted by length, search, text; input order kept, one line out for each in.
+
+`Translator` is Python's: ``from nmt_async import Translator``. The command ``translate`` does the same by the same
+classes.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
-from nmt_async.errors import UserError
-from nmt_async.model.linear import packed, packs_model
+from nmt_async.errors import UserError, shown
+from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.search.beam import Hypothesis, beam_search
-from nmt_async.search.sampling import sample
+from nmt_async.options import check_together
+from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
-from nmt_async.translate.engine import Engine
-from nmt_async.translate.lines import one_line, windows
-from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.engine import Engine, engine_named
+from nmt_async.translate.formats import WantedScores
+from nmt_async.translate.lines import checked_lines, one_line, warn_on_stderr, windows
+from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions
 
 BegunLine = tuple[str, str]
 """A line and how its translation begins, which may be with nothing."""
@@ -69,11 +75,6 @@ WORTH_PACKING = 4
 NOTHING = Translation((Candidate("", 0.0, 0.0),))
 
 
-def warn_on_stderr(message: str) -> None:
-    """Where a translator's warnings go if nobody says otherwise."""
-    print(f"nmt-async: {message}", file=sys.stderr)
-
-
 class LineTranslator:
     """A model with its vocabularies and one way to search.
 
@@ -112,10 +113,8 @@ class LineTranslator:
         self.warn = warn
         self.engine = engine
         self.computed = computed
-        if options.precision != "float32" and engine is None and not packs_model(self.model, options.precision):
-            raise UserError(
-                f"--precision {options.precision}: only Transformers, on a CPU, compute in it here; leave it out."
-            )
+        if options.precision == "int8" and engine is None and (reason := not_in_int8(self.model)) is not None:
+            raise UserError(f"--precision int8: {reason}; leave it out.")
 
     def translate(
         self, lines: Iterable[str], at_hand: bool = False, prefixes: Iterable[str] | None = None
@@ -191,7 +190,7 @@ class LineTranslator:
         prefixes = None
         if any(beginnings):
             prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
-        find = beam_search if self.search.sampling is None else sample
+        find = beam_search if self.search.output_sampling is None else sample
         return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
@@ -200,3 +199,162 @@ class LineTranslator:
         return Candidate(
             text, hypothesis.score, hypothesis.normalised, tokens, hypothesis.token_scores, hypothesis.alignment
         )  # fmt: skip
+
+
+class Translator:
+    """Translates with a trained model, or with several as one.
+
+    >>> translator = Translator("run")                                     # doctest: +SKIP
+    >>> translator.translate(["A dog runs."], beam_size=5)[0].text         # doctest: +SKIP
+    'Ein Hund läuft.'
+
+    Args:
+        model: the folder of a run or of a checkpoint, or several.
+        weights: of several models' log-probabilities; None: all the same, with the sum 1.
+        device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
+        threads: CPU threads of this process from here on (else as many as torch has).
+        engine: ``torch``, ``ctranslate2`` or ``auto``; see `nmt_async.translate.engine`.
+        warn: called with a sentence for each line that is cut; by default they go to standard error.
+
+    Raises:
+        UserError: there is no such model or device, a file is damaged, or models do not go together.
+    """
+
+    def __init__(
+        self,
+        model: ModelPath | Sequence[ModelPath],
+        *,
+        weights: Weights | Sequence[float] | str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        engine: str = "torch",
+        warn: Callable[[str], None] = warn_on_stderr,
+    ) -> None:
+        if engine not in ENGINES:
+            raise UserError(f"engine {shown(engine)} is not known; choose one of {', '.join(ENGINES)}.")
+        self.engine = engine
+        self.options = DecodingOptions(device=device, threads=threads)
+        self.device = use_device(self.options)
+        self.loaded = load_models(model, weights)
+        self.warn = warn
+
+    def translate(
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        **options: Any,
+    ) -> list[Translation]:
+        """A translation of each line, in their order; a line without words gives an empty one.
+
+        Args:
+            n_best: candidates for each line, at most the beam's size.
+            alignment: candidates come with alignments.
+            prefixes: how the translation of each line begins; empty where that is free.
+            options: fields of `DecodingOptions`, as ``nmt-async translate`` has them; their defaults are the same.
+
+        Raises:
+            UserError: an option that makes no sense, or means nothing beside the others.
+            TypeError: there is no such option, or it belongs to the model: device, threads, weights.
+        """
+        lines = list(checked_lines(lines))
+        return list(self.stream(lines, n_best=n_best, alignment=alignment, prefixes=prefixes, **options))
+
+    def stream(
+        self,
+        lines: Iterable[str],
+        *,
+        n_best: int = 1,
+        alignment: bool = False,
+        prefixes: Iterable[str] | None = None,
+        at_hand: bool = False,
+        **options: Any,
+    ) -> Iterator[Translation]:
+        """As `translate`, in constant memory: the first translations come before the last line is read.
+
+        Args:
+            at_hand: no line has to be waited for, as none of a file has; else what is there is translated at once.
+        """
+        changed = changed_options(self.options, options)
+        translator = self.line_translator(changed, n_best, alignment)
+        begun = None if prefixes is None else checked_lines(prefixes)
+        return translator.translate(checked_lines(lines), at_hand or isinstance(lines, Sequence), begun)
+
+    def line_translator(
+        self,
+        options: DecodingOptions,
+        n_best: int = 1,
+        alignment: bool = False,
+        scores: WantedScores = WantedScores.OF_SUBWORDS,
+    ) -> LineTranslator:
+        """What translates lines with these options (its device, threads and weights are the translator's).
+
+        Args:
+            scores: that candidates come with, whatever the engine.
+        """
+        model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        if n_best < 1:
+            raise UserError(f"n_best: {n_best} is too small; give 1 or more.")
+        search = options.search(n_best, alignment)
+        engine = engine_named(
+            self.engine, self.loaded, search, self.device, self.warn, options.precision, scores
+        )  # fmt: skip
+        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
+
+
+OF_THE_MODEL = ("device", "threads", "weights")
+"""Options that are told with the model, and do not differ from call to call."""
+
+Options = TypeVar("Options", bound=ComputingOptions)
+
+
+def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:
+    """``options`` with what a call in Python says; text is read where the command line reads it: ``"nucleus 0.9"``.
+
+    Raises:
+        UserError: a value that makes no sense, or means nothing beside the others.
+        TypeError: there is no such option, or none that may differ from call to call.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in OF_THE_MODEL}
+    values = {}
+    for name, value in changes.items():
+        if name not in fields:
+            raise TypeError(f"there is no option {name} here; there are {', '.join(fields)}")
+        parse = fields[name].metadata["parse"]
+        values[name] = parse(value) if parse is not None and isinstance(value, str) else value
+    changed = dataclasses.replace(options, **values)
+    check_together(changed)
+    return changed
+
+
+def device_of(name: str, flag: str = "--device") -> torch.device:
+    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:1``; ``flag`` is the option that messages name.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError, OverflowError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"{flag}: {shown(name)} is not known; give cpu, cuda or, for example, cuda:1.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        found = f"only {count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+        raise UserError(f"{flag} {name}: torch finds {found} here; give {flag} cpu.")
+    return device
+
+
+def use_device(options: ComputingOptions) -> torch.device:
+    """The device the options name; from here on this process computes with as many CPU threads as they say.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    device = device_of(options.device)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return device

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nmt_async.bench.throughput import BenchOptions, Compared, agreements, measure
+from nmt_async.bench.options import BenchOptions
+from nmt_async.bench.throughput import Compared, agreements, measure
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.demo_corpus.generate import write

@@ -78,6 +78,19 @@ MISTAKES = [
     (["--clip-norm", "nan"], "--clip-norm: nan is not a number from 0 on."),
     (["--label-smoothing", "1"], "--label-smoothing: 1.0 is not from 0 to below 1."),
     (["--lr-decay", "linear"], "--lr-decay linear needs --lr-decay-end"),
+    (["--lr-warmup", "0"], "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by"),
+    (
+        ["--lr-decay-end", "9"],
+        "--lr-decay-end means nothing with --lr-decay inv-sqrt; leave it out, or give --lr-decay linear or cosine.",
+    ),
+    (
+        ["--metric", "bleu", "--no-valid-translate"],
+        "--no-valid-translate means nothing with --metric bleu; leave it out, or give --metric cross-entropy.",
+    ),
+    (
+        ["--no-valid-translate", "--valid-beam-size", "2"],
+        "--valid-beam-size means nothing with --no-valid-translate; leave it out.",
+    ),
     (["--max-length", "1"], "--max-length 1: no training pair in "),
     (["--heads", "3"], "--heads"),
     (["--model", "lstm"], "--model: 'lstm' is not known; choose one of transformer, rnn."),

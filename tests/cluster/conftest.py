@@ -21,10 +21,9 @@ from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.rules import Rule, rule_for
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore
-from nmt_async.text.store import StoreWriter
+from nmt_async.text.token_store import StoreWriter
 
 VOCABULARY = 13
 SEED = 5
@@ -73,7 +72,7 @@ class Training:
     ) -> Coordinator:  # fmt: skip
         rule = rule_for(mode, workers, accumulate) if isinstance(mode, str) else mode
         record = ([] if events is None else events).append
-        return Coordinator(self.server(rule, workers), Dispatcher(self.plan(), epochs), record, [].append)
+        return Coordinator(self.server(rule, workers), self.plan(), record, [].append, epochs)
 
 
 @pytest.fixture(scope="session")

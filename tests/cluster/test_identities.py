@@ -18,6 +18,8 @@ from nmt_async.sync.push import Push, Update
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.plan import BatchId
 
+pytestmark = pytest.mark.numeric
+
 UPDATES = 6
 
 
@@ -46,10 +48,9 @@ def one_big_batch(training, count: int) -> Tensor:
         key = parts[-1]
         sentences = [index for part in parts for index in plan.sentences(part)]
         batch = training.data.batch(sentences)
-        pull = server.start(0, key)
-        computed = worker.compute(server.ring.buffers[pull.buffer], slot, [batch], key)
-        push = Push(0, key, pull.version, computed.tokens, gradient_norm=computed.gradient_norm)
-        assert server.push(push, slot).update is not None
+        computed = worker.compute(server.ring.buffers[server.pull(0)], slot, [batch], key)
+        server.push(Push(0, key, server.version, computed.tokens, gradient_norm=computed.gradient_norm), slot)
+        server.update()
     return server.parameters.clone()
 
 

@@ -62,7 +62,7 @@ def test_any_history_with_other_workers_goes_on_and_replays(
 
     standing = effective(decode(b"".join(map(encode, events))))
     applied = Counter(event.batch for event in standing if event.kind is Kind.ACCUMULATED)
-    epoch = len(coordinator.dispatcher.plan.epoch(1))
+    epoch = len(coordinator.plan.epoch(1))
     assert applied == Counter({(number, batch): 1 for number in (1, 2) for batch in range(epoch)})
     sizes = [event.tokens for event in standing if event.kind is Kind.UPDATED]
     assert sum(sizes) == 2 * int(training.data.target.lengths.sum())
@@ -70,7 +70,7 @@ def test_any_history_with_other_workers_goes_on_and_replays(
     def build(record, count: int) -> Coordinator:
         again = dict(sittings)[count] if mode == "sync" else sittings[0][1]
         made = training.coordinator(mode, count, again, epochs=2)
-        return Coordinator(made.server, made.dispatcher, record, [].append)
+        return Coordinator(made.server, made.plan, record, [].append, 2)
 
     replay = Replay(build, training.worker(0.2), training.data, sittings[0][0])
     replay.run(standing)

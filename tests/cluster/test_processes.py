@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
+from small_rules import GapAware, Never, Patient, PutOff
 from training_runs import (
-    applications,
+    assert_each_batch_counted,
     assert_same_state,
-    epochs_of,
     events_of,
     kill_child,
     replayed,
@@ -17,7 +20,17 @@ from training_runs import (
     small_options,
 )
 
-from nmt_async.sync.journal import Kind
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.replay import Replay
+from nmt_async.cluster.worker import Worker
+from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.errors import RunFailure
+from nmt_async.model.build import build_model
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync import Event, Kind, ParameterServer, Rule, effective, ledger_of
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.parts import model_configuration, training_plan
 
 
 def kill_both() -> None:
@@ -35,8 +48,7 @@ def test_killed_workers_lose_no_batch_and_replay(small_data: Path, tmp_path: Pat
     acts = {4: kill_both, 12: lambda: kill_child("worker 0")}
     witness = run_small(small_data, tmp_path / "run", acts, accumulate=3, stop_after="2e")
     events = events_of(tmp_path / "run")
-    assert set(applications(events).values()) == {1}
-    assert applications(events).keys() == epochs_of(small_data, small_options(tmp_path), 2)
+    assert assert_each_batch_counted(tmp_path / "run", small_data, 2).set_aside == []
     returned = [(event.worker, event.batch) for event in events if event.kind is Kind.RETURNED]
     assert returned  # at least the worker whose push made update 4 had begun another batch
     for worker, (epoch, number) in returned:
@@ -55,3 +67,83 @@ def test_neither_a_death_nor_a_stop_changes_anything_in_sync(small_data: Path, t
     assert_same_state(calm, troubled)
     for run in (calm, troubled):
         assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def rule_cluster(
+    data: Path, rule: Rule, events: list[Event], warnings: list[str]
+) -> tuple[ProcessCluster, Memory, PreparedData]:
+    """Two real workers under a rule that no option names."""
+    prepared, options = PreparedData.open(data), small_options(data, sync_mode="async")
+    configuration = model_configuration(options, prepared)
+    model = build_model(configuration, options.seed)
+    layout = FlatLayout(model)
+    memory = Memory(2, layout.size)
+    memory.ring.tensor[0].copy_(layout.gather(model))
+    server = ParameterServer(memory.ring.tensor, rule, options.schedule(None), options.settings())
+    coordinator = Coordinator(server, training_plan(options, prepared), events.append, warnings.append, last_epoch=1)
+    settings = WorkerSettings(data, configuration, options.seed, options.label_smoothing, 1)
+    return ProcessCluster(coordinator, memory, settings, ["cpu", "cpu"], warnings.append), memory, prepared
+
+
+def replaced(warnings: list[str]) -> int:
+    """How many workers died and were replaced."""
+    return sum("a new one takes its place" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("rule", [PutOff(2, bound=1), Patient(3, bound=1), GapAware(1)], ids=str)
+def test_a_rule_of_ones_own_goes_through_deaths_a_pause_and_a_replay(small_data: Path, rule: Rule) -> None:
+    events: list[Event] = []
+    warnings: list[str] = []
+    state = None
+    for sitting in range(2):
+        cluster, memory, prepared = rule_cluster(small_data, rule, events, warnings)
+        try:
+            if state is not None:
+                cluster.coordinator.restore(*state, workers=2)
+            for number, update in enumerate(filter(None, cluster.updates())):
+                if isinstance(rule, PutOff):
+                    assert max(update.staleness) <= rule.bound
+                if sitting == 0 and number == 2:
+                    kill_child("worker 1")
+                if sitting == 0 and replaced(warnings):
+                    break
+            else:
+                assert cluster.coordinator.finished
+            if sitting == 0:
+                cluster.pause()
+            values, tensors = cluster.coordinator.state()
+            state = json.loads(json.dumps(values)), {name: tensor.clone() for name, tensor in tensors.items()}
+        finally:
+            cluster.close()
+            memory.close()
+    assert replaced(warnings) == 1
+    plan = cluster.coordinator.plan
+    standing = effective(events)
+    ledger = ledger_of(standing, lambda epoch: len(plan.epoch(epoch)))
+    assert (ledger.applied, ledger.out, ledger.waiting) == (len(plan.epoch(1)), {}, [])
+
+    options = small_options(small_data, sync_mode="async")
+    configuration = model_configuration(options, prepared)
+    model = build_model(configuration, options.seed)
+    layout = FlatLayout(model)
+
+    def build(record: Callable[[Event], None], workers: int) -> Coordinator:
+        buffers = torch.zeros(workers + 1, layout.size)
+        buffers[0].copy_(layout.gather(model))
+        server = ParameterServer(buffers, rule, options.schedule(None), options.settings())
+        return Coordinator(server, plan, record, lambda _: None, last_epoch=1)
+
+    worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
+    replay = Replay(build, worker, prepared.train, 2)
+    replay.run(standing)
+    assert torch.equal(replay.coordinator.server.parameters, state[1]["parameters"])
+
+
+def test_workers_that_all_wait_end_the_run_with_the_reason(small_data: Path) -> None:
+    cluster, memory, _ = rule_cluster(small_data, Never(9), [], [])
+    try:
+        with pytest.raises(RunFailure, match=r"every worker waits for another: the rule hybrid:9 never lets any"):
+            next(filter(None, cluster.updates()))
+    finally:
+        cluster.close()
+        memory.close()

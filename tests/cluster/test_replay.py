@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_rules import Bounded, GapAware, PutOff
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
@@ -18,17 +19,9 @@ from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
-from nmt_async.sync.rules import Hybrid, Rule, rule_for
+from nmt_async.sync.rules import Rule, rule_for
 
 WORKERS = 3
-
-
-@dataclass(frozen=True)
-class Bounded(Hybrid):
-    """Hybrid that throws pushes away which are more than one update old."""
-
-    def counts(self, staleness: int) -> bool:
-        return staleness <= 1
 
 
 class Poisoned(Worker):
@@ -50,7 +43,7 @@ def replayed(training, mode: str | Rule, accumulate: int, events: list[Event], p
 
     def build(record, workers: int) -> Coordinator:
         coordinator = training.coordinator(mode, workers, accumulate)
-        return Coordinator(coordinator.server, coordinator.dispatcher, record, [].append)
+        return Coordinator(coordinator.server, coordinator.plan, record, [].append)
 
     replay = Replay(build, worker_of(training, poisoned), training.data, WORKERS)
     replay.run(standing)
@@ -107,7 +100,8 @@ ACTIONS = st.lists(
 
 @settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
-    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3, 1), rule_for("hybrid", 3, 4), Bounded(1),
+    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), Bounded(1),
+    PutOff(2), GapAware(1),
 ]))  # fmt: skip
 def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:
     """Deaths, refusals, batches set aside, stops, checkpoints at any moment and resumes from them."""
@@ -122,6 +116,7 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
             parts = training.data.batches(task.parts)
             parameters = coordinator.server.ring.buffers[task.buffer]
             at[index] = worker.compute(parameters, slots[index], parts, task.batch)
+            coordinator.server.computed(index)
         elif action in ("push", "die"):
             computed = at.pop(index, None)
             try:
@@ -152,7 +147,7 @@ CHANGES = {
     "of another version": lambda event: [replace(event, version=event.version + 1)],
     "of another batch": lambda event: [replace(event, batch=(event.batch[0], event.batch[1] + 1))],
     "of more tokens": lambda event: [replace(event, tokens=event.tokens + 1)],
-    "in parts": lambda event: [replace(event, parts=2)],
+    "in pieces": lambda event: [replace(event, pieces=2)],
     "of another kind": lambda event: [replace(event, kind=Kind(event.kind % len(Kind) + 1))],
 }
 
@@ -168,7 +163,7 @@ def eventful(training, through_a_checkpoint) -> list[Event]:
     cluster.coordinator.restore(*states[0])
     cluster.restore(*states[1])
     list(itertools.islice(cluster.updates(), 2))
-    cluster.coordinator.died(next(iter(cluster.coordinator.held())))
+    cluster.coordinator.died(next(iter(cluster.coordinator.ledger.out)))
     cluster.stop()
     cluster.coordinator.next_task(0)
     return events
@@ -184,10 +179,10 @@ def test_a_journal_that_was_changed_is_found_out(training, eventful: list[Event]
         seen.add(event.kind)
         changed = [*eventful[:place], *CHANGES[change](event), *eventful[place + 1 :]]
         # Runs that stop or resume twice, or with more workers than they use, or whose workers die where others were
-        # stopped, are runs like any other.
+        # stopped, are runs like any other; and so are those of another sitting.
         if (change, event.kind) in {
             ("twice", Kind.STOPPED), ("lost", Kind.STOPPED), ("twice", Kind.RESUMED),
-            ("of a worker there is not", Kind.RESUMED),
+            ("of a worker there is not", Kind.RESUMED), ("of more tokens", Kind.RESUMED),
         }:  # fmt: skip
             continue
         with pytest.raises((RunFailure, ValueError), match=r"journal has|replay came to|events are missing"):
@@ -201,7 +196,7 @@ def test_a_replay_with_another_seed_comes_to_another_end(training) -> None:
     list(itertools.islice(cluster.updates(), 3))
     other = training.coordinator("async", WORKERS)
     replay = Replay(
-        lambda record, _workers: Coordinator(other.server, other.dispatcher, record, [].append),
+        lambda record, _workers: Coordinator(other.server, other.plan, record, [].append),
         Worker(training.model(0.2), 6, 0.1, torch.device("cpu")), training.data, WORKERS,
     )  # fmt: skip
     replay.run(events)

@@ -8,12 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_rules import Bounded, GapAware, Never, Patient, PutOff
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Kind
 
-MODES = [("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4)]
+MODES = [
+    ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (Bounded(1), 3, 1), (PutOff(1, bound=1), 3, 1),
+    (Patient(2, bound=2), 3, 1), (GapAware(2), 3, 1),
+]  # fmt: skip
 
 
 def lasting(*seconds: float) -> ClusterProfile:
@@ -133,7 +138,7 @@ def test_a_run_that_was_stopped_goes_on(
     cluster = cluster_of(training, mode, workers, accumulate, JITTERED, 1, events)
     cluster.coordinator.restore(*coordinator_state)
     cluster.restore(*cluster_state)
-    if mode != "sync":
+    if mode in ("async", "hybrid"):
         made += take(cluster, 1)
         assert cluster.waiting_shares() == [0.0] * workers, "nobody waited for what was thrown away"
     made += cluster.updates()
@@ -141,3 +146,35 @@ def test_a_run_that_was_stopped_goes_on(
         range(len(training.plan().epoch(1)))
     )
     assert [event.kind for event in events].count(Kind.RESUMED) == 1
+
+
+def test_an_exact_bound_on_staleness_puts_updates_off_and_bounds_it(training) -> None:
+    slow = lasting(1.0, 1.0, 10.0)
+    free = take(cluster_of(training, "async", 3, 1, slow), 30)
+    bound = take(cluster_of(training, PutOff(1, bound=2), 3, 1, slow), 30)
+    assert max(age for update in free for age in update.staleness) > 10
+    assert max(age for update in bound for age in update.staleness) == 2
+    assert max(len(update.pushes) for update in bound) > 5
+
+
+def test_a_wait_that_another_push_ends_ends_with_it(training) -> None:
+    """Workers 0 and 1 wait while worker 2 computes on old parameters; its push makes no update and lets them begin."""
+    cluster = cluster_of(training, Patient(4, bound=1), 3, 1, lasting(1.0, 1.0, 5.0))
+    begun: list[tuple[float, int]] = []
+    next_task = cluster.coordinator.next_task
+
+    def noted(worker: int):
+        task = next_task(worker)
+        if task is not None:
+            begun.append((cluster.time, worker))
+        return task
+
+    cluster.coordinator.next_task = noted
+    take(cluster, 2)
+    assert begun[:6] == [(0.0, 0), (0.0, 1), (0.0, 2), (1.0, 0), (1.0, 1), (2.0, 0)]
+    assert begun[6:9] == [(5.0, 0), (5.0, 1), (5.0, 2)]
+
+
+def test_workers_that_all_wait_end_the_run_with_the_reason(training) -> None:
+    with pytest.raises(RunFailure, match=r"every worker waits for another: the rule hybrid:9 never lets any"):
+        take(cluster_of(training, Never(9), 2, 1), 1)

@@ -92,7 +92,7 @@ def test_dropout_depends_on_seed_epoch_and_number(training, vector) -> None:
 def test_it_tells_what_the_batch_holds(training, vector) -> None:
     batch = training.data.batch(range(6))
     computed, slot = gradient_of(training.worker(), vector, batch)
-    assert (computed.tokens, computed.source_tokens, computed.parts) == (batch.target_tokens, batch.source_tokens, 1)
+    assert (computed.tokens, computed.source_tokens, computed.pieces) == (batch.target_tokens, batch.source_tokens, 1)
     assert computed.gradient_norm == pytest.approx(float(slot.norm()))
 
 
@@ -121,7 +121,7 @@ def test_a_batch_too_large_is_computed_in_parts_with_the_same_gradient(
     worker = Worker(model, 5, 0.1, torch.device("cpu"))
     for _ in range(2):
         computed, slot = gradient_of(worker, vector, batch)
-        assert computed.parts == parts
+        assert computed.pieces == parts
         assert (computed.tokens, computed.source_tokens) == (whole.tokens, whole.source_tokens)
         assert computed.loss == pytest.approx(whole.loss, rel=1e-5)
         torch.testing.assert_close(slot, expected, rtol=1e-4, atol=1e-5)
@@ -145,7 +145,7 @@ def test_memory_fails_under_many_names(training, vector, error: Exception) -> No
     assert out_of_memory(error)
     computed, _ = gradient_of(Worker(Failing(training.model(), 3), 5, 0.1, torch.device("cpu")), vector,
                               training.data.batch(range(6)))  # fmt: skip
-    assert computed.parts == 2
+    assert computed.pieces == 2
 
 
 def test_any_other_failure_ends_the_worker(training, vector) -> None:
@@ -165,14 +165,14 @@ def test_a_worker_remembers_where_memory_failed(training, vector) -> None:
     model = LittleMemory(training.model(), 3)
     worker = Worker(model, 5, 0.1, torch.device("cpu"))
     first, _ = gradient_of(worker, vector, batch)
-    assert (first.parts, model.failures) == (2, 1)
+    assert (first.pieces, model.failures) == (2, 1)
     assert first.most == worker.most == max(piece.padded_tokens for piece in batch.pieces(2))
     again, _ = gradient_of(worker, vector, batch, (1, 1))
-    assert (again.parts, again.most, model.failures) == (2, first.most, 1)
+    assert (again.pieces, again.most, model.failures) == (2, first.most, 1)
     small, _ = gradient_of(worker, vector, training.data.batch(range(2)), (1, 2))
-    assert small.parts == 1
+    assert small.pieces == 1
     successor = Worker(model, 5, 0.1, torch.device("cpu"), first.most)
-    assert gradient_of(successor, vector, batch)[0].parts == 2
+    assert gradient_of(successor, vector, batch)[0].pieces == 2
     assert model.failures == 1
 
 
@@ -181,8 +181,8 @@ def test_with_dropout_the_gradient_depends_on_the_pieces_and_on_nothing_that_fai
     whole = gradient_of(training.worker(0.3), vector, batch)[1]
     failed = gradient_of(Worker(LittleMemory(training.model(0.3), 2), 5, 0.1, torch.device("cpu")), vector, batch)
     told = torch.zeros_like(vector)
-    at_once = training.worker(0.3).compute(vector, told, [batch], (1, 0), failed[0].parts)
-    assert at_once.parts == failed[0].parts == 4
+    at_once = training.worker(0.3).compute(vector, told, [batch], (1, 0), failed[0].pieces)
+    assert at_once.pieces == failed[0].pieces == 4
     assert torch.equal(told, failed[1])
     assert not torch.equal(told, whole)
 

@@ -89,6 +89,7 @@ def test_a_user_exports_verifies_imports_and_translates(trained, lines, tmp_path
     assert len((tmp_path / "made").read_text().splitlines()) == len(lines)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("quantization", ["float32", "int8"])
 def test_ctranslate2_translates_as_we_do(trained, lines, quantization, tmp_path):
     pytest.importorskip("nmt_async.export.ctranslate2")

@@ -12,6 +12,8 @@ from nmt_async.export.huggingface import export_huggingface
 from nmt_async.export.verification import by_transformers, verified
 from nmt_async.translate.options import DecodingOptions
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def exported(saved, trained, tmp_path):

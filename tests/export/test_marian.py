@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from exported import RECURRENT, SMALL, build, marian
 
@@ -12,6 +13,15 @@ from nmt_async.errors import UserError
 from nmt_async.export.marian import export_marian
 from nmt_async.export.verification import by_marian, verified
 from nmt_async.translate.options import DecodingOptions
+
+pytestmark = pytest.mark.numeric
+
+SCORE_ERROR = 2e-5
+"""A log-probability is a logit less the logarithm of a sum, both of a magnitude up to 16, where neighbours in float32
+are 2^-20 apart. Four such steps for each of n subwords, all in one direction, divided by n^0.6, make 2e-5 at n = 60."""
+
+MARIANS_EPSILON = 1e-5
+"""Of layer normalisation, where Marian's type is ``transformer-new``: `src/layers_new/neuralnet.h`; ours is 1e-6."""
 
 CASES = [
     {"norm": "post", "tied": "all", "activation": "relu"},
@@ -39,11 +49,14 @@ def exported(saved, trained, tmp_path):
 def test_marian_finds_the_same_translations_and_scores(exported, lines, sizes):
     pytest.importorskip("pymarian")
     loaded, folder = exported(True, **sizes)
+    if sizes["norm"] == "pre" and "decoder_autoreg" not in sizes:
+        for norm in (module for module in loaded.model.modules() if isinstance(module, torch.nn.LayerNorm)):
+            norm.eps = MARIANS_EPSILON
     for beam_size, share in ((1, 0.95), (5, 0.95)):  # searches differ in when they end
         options = DecodingOptions(beam_size=beam_size)
         found = verified(loaded, lines, by_marian(folder, loaded, lines, options), options)
         assert found.share >= share
-        assert found.score_difference < 1e-4
+        assert found.score_difference < SCORE_ERROR
 
 
 def test_the_folder_stands_where_it_is_put(exported, lines, tmp_path, monkeypatch):

@@ -39,7 +39,12 @@ def outcome(arguments: list[str]) -> list[Any]:
 
 def main() -> None:
     import matplotlib.pyplot  # noqa: F401
-    import nmt_async.cli.main  # noqa: F401
+    import torch  # noqa: F401
+
+    import nmt_async.export.conversion
+    import nmt_async.score.files
+    import nmt_async.training.train
+    import nmt_async.translate.files  # noqa: F401
 
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 from strikes import DAMAGES, ENDING, KILLS, STRIKES, Fault, newest_checkpoint
-from training_runs import epochs_of, events_of, replayed, run_small, saved_state, small_options
+from training_runs import events_of, ledger_at_end, replayed, run_small, saved_state, small_options
 from watched import Hang, WatchedRun
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.planning.modes import mode_options
 from nmt_async.reading import read_json_lines
-from nmt_async.sync.accounting import Account, account
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
-from nmt_async.training.run_folder import JOURNAL
+from nmt_async.sync.ledger import Ledger, ledger_of
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import JOURNAL
+from nmt_async.training.parts import training_plan
 from nmt_async.training.signals import Interrupted
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
@@ -182,18 +184,17 @@ class Ordeal:
     def _epochs_begun(self) -> int:
         if not (self.out / JOURNAL).exists():
             return 1
-        return max((epoch for epoch, _ in account(events_of(self.out)).begun), default=1)
+        return ledger_of(events_of(self.out)).position.epoch
 
     def _examine(self, epochs: int) -> None:
         """Every batch of the epochs is counted once, the parameters are those of the journal, all files are whole."""
-        found = account(events_of(self.out))
-        whole = epochs_of(self.data, small_options(self.out, **self.trial.options), epochs)
-        batches = Counter(epoch for epoch, _ in whole)
-        lost = {*found.lost(lambda epoch: batches[epoch]), *(whole - found.applied.keys() - found.aside)}
-        self.lost, self.twice = len(lost), len(found.twice())
-        self.wrong += [f"lost: {batch}" for batch in sorted(lost)]
-        self.wrong += [f"counted twice: {batch}" for batch in found.twice()]
-        self.wrong += found.contradictions
+        found = ledger_at_end(self.out, self.data)
+        plan = training_plan(small_options(self.out, **self.trial.options), PreparedData.open(self.data))
+        whole = sum(len(plan.epoch(epoch)) for epoch in range(1, epochs + 1))
+        missing = whole - found.applied - len(found.set_aside)
+        self.lost, self.twice = max(0, missing), max(0, -missing)
+        self.wrong += [f"{self.lost} batches lost"] * bool(self.lost)
+        self.wrong += [f"{self.twice} batches counted twice"] * bool(self.twice)
         if not torch.equal(replayed(self.out, self.data), saved_state(self.out)["parameters"]):
             self.wrong.append("the journal leads to other parameters")
         self.wrong += [f"half written: {path}" for path in self.out.rglob("*.partial")]
@@ -202,19 +203,16 @@ class Ordeal:
         if updates != sorted(set(updates)):
             self.wrong.append(f"metrics.jsonl reports updates {updates}")
 
-    def _compare(self, found: Account, epochs: int) -> None:
+    def _compare(self, found: Ledger, epochs: int) -> None:
         """Where the order of pushes is determined, the run is bit-equal to one that nothing befell.
 
-        Where a signal found something accumulated it became a smaller update, and the later ones are others; the sum
-        of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's.
+        But the sum of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's.
         """
         options = self.trial.options
-        pushes = small_options(self.out, **options).rule().pushes
-        sizes = updates_of(events_of(self.out))
-        self.updates = len(sizes)
+        self.updates = found.version
         determined = options["workers"] == 1 or options["sync_mode"] == "sync"
         in_pieces = "sums the pieces" in (self.out / "train.log").read_text()
-        if not determined or in_pieces or found.aside or set(sizes[:-1]) - {pushes}:
+        if not determined or in_pieces or found.set_aside:
             return
         straight = self.out.with_name(self.out.name + "-straight")
         run_small(self.data, straight, **{**options, "valid_freq": "1M", "save_freq": "1M"}, stop_after=f"{epochs}e")

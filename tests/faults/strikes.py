@@ -14,7 +14,7 @@ from training_runs import family, name_of
 from watched import WatchedRun
 
 from nmt_async.sync.journal import RECORD_BYTES
-from nmt_async.training.run_folder import JOURNAL
+from nmt_async.training.journal_file import JOURNAL
 
 
 @dataclass(frozen=True)

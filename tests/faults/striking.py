@@ -9,16 +9,11 @@ from pathlib import Path
 import torch
 from training_runs import (
     Witness,
-    applications,
+    assert_each_batch_counted,
     children_named,
-    epochs_of,
-    events_of,
     replayed,
     saved_state,
 )
-
-from nmt_async.sync.journal import Kind
-from nmt_async.training.run_folder import read_options
 
 
 def pid_of(worker: int) -> int | None:
@@ -36,11 +31,7 @@ def send(worker: int, number: signal.Signals) -> int | None:
 
 def assert_whole(run: Path, data: Path, epochs: int) -> None:
     """Each batch of the first epochs is applied once or set aside, and the parameters are those of the journal."""
-    events = events_of(run)
-    applied = applications(events)
-    aside = [event.batch for event in events if event.kind is Kind.SET_ASIDE]
-    assert set(applied.values()) == {1}
-    assert sorted([*applied, *aside]) == sorted(epochs_of(data, read_options(run), epochs))
+    assert_each_batch_counted(run, data, epochs)
     assert torch.equal(replayed(run, data), saved_state(run)["parameters"])
 
 

@@ -14,11 +14,10 @@ from random import Random
 import pytest
 import torch
 from moments import random_moments
-from training_runs import children_named, epochs_of, events_of, replayed, run_small, saved_state, small_options
+from training_runs import assert_each_batch_counted, children_named, replayed, run_small, saved_state
 from watched import INJECTED
 
 from nmt_async.process import fork_server
-from nmt_async.sync.accounting import account
 
 MODES = [
     {"sync_mode": "sync"}, {"sync_mode": "sync", "accumulate": 2}, {"sync_mode": "async"},
@@ -65,9 +64,5 @@ def test_random_kills_of_real_workers_lose_no_batch_and_double_none(
             r"\((killed by signal (9; out of memory\?|11, SIGSEGV|12, SIGUSR2)|"
             r"RuntimeError: injected from outside|exit code 1)\)", death
         )  # fmt: skip
-    found = account(events_of(run))
-    assert found.contradictions == []
-    assert set(found.applied.values()) == {1}
-    assert found.applied.keys() | found.aside == epochs_of(small_data, small_options(run, **mode), EPOCHS)
-    assert not found.applied.keys() & found.aside
+    assert_each_batch_counted(run, small_data, EPOCHS)
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])

@@ -39,8 +39,8 @@ def test_a_process_without_memory_computes_in_pieces_and_its_replacement_from_th
     assert told
     assert all(warning.startswith("worker 0 had not the memory for a batch of 3,") for warning in told)
     pushes = [event for event in events_of(tmp_path / "run") if event.kind is Kind.ACCUMULATED]
-    assert {push.parts for push in pushes[:limited]} == {1}
+    assert {push.pieces for push in pushes[:limited]} == {1}
     for stretch in (pushes[limited:killed], pushes[killed:]):
-        large = [push.parts for push in stretch if push.tokens > LARGE]
+        large = [push.pieces for push in stretch if push.tokens > LARGE]
         assert large
         assert min(large) > 1

@@ -7,19 +7,18 @@ from pathlib import Path
 import torch
 from moments import random_moments
 from training_runs import (
+    assert_each_batch_counted,
     assert_same_state,
-    epochs_of,
     events_of,
     replayed,
     run_small,
     saved_state,
-    small_options,
 )
 from watched import WatchedRun
 
 from nmt_async.reading import read_json_lines
-from nmt_async.sync.accounting import account
 from nmt_async.sync.journal import RECORD_BYTES
+from nmt_async.sync.ledger import ledger_of
 
 DETERMINED = [
     {"sync_mode": "sync", "workers": 2}, {"sync_mode": "sync", "workers": 1, "accumulate": 2},
@@ -48,14 +47,12 @@ def test_a_run_killed_at_a_random_moment_leaves_nothing_and_goes_on_bit_equal(sm
     with (killed / "journal").open("ab") as journal:
         journal.write(random.randbytes(random.randrange(RECORD_BYTES)))
     saved = sorted(int(path.name.removeprefix("step-")) for path in (killed / "checkpoints").glob("step-*[0-9]"))
-    epochs = max((batch[0] for batch in account(events_of(killed)).begun), default=1)
+    epochs = ledger_of(events_of(killed)).position.epoch
     witness = run_small(small_data, killed, **settings, disp_freq="2", stop_after=f"{epochs}e")
     assert not saved or f"going on after update {saved[-1]:,}." in witness.said
     run_small(small_data, straight, **settings, stop_after=f"{epochs}e")
     assert_same_state(straight, killed)
     assert torch.equal(replayed(killed, small_data), saved_state(killed)["parameters"])
-    found = account(events_of(killed))
-    assert found.applied == dict.fromkeys(epochs_of(small_data, small_options(killed, **mode), epochs), 1)
-    assert found.contradictions == []
+    assert assert_each_batch_counted(killed, small_data, epochs).set_aside == []
     updates = [line["update"] for line in read_json_lines(killed / "metrics.jsonl") if line["kind"] == "train"]
     assert updates == sorted(set(updates))

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from nmt_async.cli.main import run
-from training_runs import epochs_of, run_small, small_options
+from training_runs import assert_each_batch_counted, run_small
 
 from nmt_async.demo_corpus.generate import generate
-from nmt_async.sync.journal import Kind
 from nmt_async.text import corpus
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.run_folder import JOURNAL, read_journal
 
 PATHOLOGICAL: dict[str, list[bytes]] = {
     "too_long": [b"the dog sees a cat " * 10_000, b"x" * 3_000_000, "\u4e2d".encode() * 2_000_000],
@@ -90,8 +88,7 @@ def test_no_worker_meets_one(odd: tuple[Path, list[tuple[str, str]]], tmp_path: 
     settings = {"cluster": "simulated", "workers": 2, "stop_after": "1e"}
     witness = run_small(data.folder, tmp_path / "run", **settings)
     assert witness.warnings == []
-    applied = [event.batch for event in read_journal(tmp_path / "run" / JOURNAL)[1] if event.kind is Kind.ACCUMULATED]
-    assert sorted(applied) == sorted(epochs_of(data.folder, small_options(tmp_path, **settings), 1))
+    assert assert_each_batch_counted(tmp_path / "run", data.folder, 1).set_aside == []
 
 
 def test_what_switches_the_filters_off_keeps_the_sides_aligned_too(small_data: Path, tmp_path: Path) -> None:

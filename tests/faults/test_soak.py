@@ -9,7 +9,8 @@ import pytest
 from soak import main
 from strikes import KILLS, STRIKES
 
-from nmt_async.text.dispatcher import Dispatcher
+from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.ledger import Ledger
 
 SHORT = ["--minutes", "0", "--virtual-kills", "40", "--seed", "5"]
 
@@ -37,11 +38,15 @@ def test_a_soak_counts_what_it_did_and_what_that_cost(capsys: pytest.CaptureFixt
 
 
 def test_a_soak_sees_batches_that_are_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def forget(self: Dispatcher, batch: tuple[int, int], reason: str, limit: int) -> bool:  # noqa: ARG001
-        del self.out[batch]
-        return False
+    take = Ledger.take
 
-    monkeypatch.setattr(Dispatcher, "fail", forget)
+    def forget(self: Ledger, event: Event) -> None:
+        take(self, event)
+        if event.kind is Kind.RETURNED:
+            self.waiting.remove(event.batch)
+            self._undelivered.remove(event.batch)
+
+    monkeypatch.setattr(Ledger, "take", forget)
     assert main(SHORT) == 1
     printed = capsys.readouterr().out
     assert int(counts(printed)["batches lost"]) > 0

@@ -1,7 +1,8 @@
-"""A worker's process is stopped: the others go on or say for whom they wait, and it comes back or is replaced."""
+"""A worker's or the validation's process is stopped: the run goes on or says for whom it waits, and reaches its end."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from striking import assert_whole, deaths, send, silences
-from training_runs import events_of, run_small, until
+from training_runs import children_named, events_of, run_small, until
 
 from nmt_async.process import watchdog
 from nmt_async.sync.journal import Kind
@@ -102,3 +103,38 @@ def test_sync_says_for_whom_it_waits_and_goes_on_with_it(training_data: Path, tm
     other = said.partition("[stack] worker 0 (process ")[2]
     assert re.search(r"connection.py.* in recv\n.*worker_process.py.* in run_worker\n", other)
     assert re.search(r"\[watchdog\] worker 1 is heard again, after \d+ s", said)
+
+
+@pytest.mark.parametrize(("update", "last"), [(4, 9), (9, 9)], ids=["on the way", "at the end"])
+def test_a_validation_that_stays_silent_is_given_up_and_the_run_reaches_its_end(
+    update: int, last: int, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(watchdog, "STARTING_SECONDS", 6.0)
+    run, pids = tmp_path / "run", []
+
+    def stop() -> None:
+        """Once the child of that update's validation is there."""
+        until(lambda: children_named("validation"), "the validation")
+        (child,) = children_named("validation")
+        os.kill(child.pid, signal.SIGSTOP)
+        pids.append(child.pid)
+
+    stopper = threading.Thread(target=stop)
+    # The next one, if there is one, is made as ever.
+    witness = run_small(
+        small_data, run, {update: stopper.start}, workers=1, accumulate=1, worker_timeout=time_quantity("0.1min"),
+        valid_freq=str(update), stop_after=str(last),
+    )  # fmt: skip
+    stopper.join()
+    (told,) = [told for told in witness.warnings if "nothing has been heard of validation" in told]
+    assert re.fullmatch(
+        rf"nothing has been heard of validation \(process {pids[0]}\) for \d+ s, at the validation of update {update} "
+        rf"since \d\d:\d\d:\d\d; its process is stopped, kill -CONT {pids[0]} lets it go on; it is replaced after "
+        rf"\d+ s; train\.log has the stacks\.",
+        told,
+    )
+    (failed,) = [warning for warning in witness.warnings if "training goes on" in warning]
+    assert failed.startswith(f"the validation of update {update} failed (no sign of it for ")
+    assert f"[stack] validation (process {pids[0]}) does not answer" in (run / "train.log").read_text()
+    assert (run / "last").read_text() == f"checkpoints/step-{last}\n"

@@ -104,7 +104,7 @@ def test_data_that_vanishes_costs_what_is_not_in_memory_yet(tmp_path: Path) -> N
 def test_an_absurd_learning_rate_stops_the_run_and_leaves_the_last_good_checkpoint(
     small_data: Path, tmp_path: Path
 ) -> None:
-    settings = {**ONE, "lr_warmup": "0", "learn_rate": 1e30, "save_freq": "1", "stop_after": "9"}
+    settings = {**ONE, "lr_warmup": "0", "lr_decay": "none", "learn_rate": 1e30, "save_freq": "1", "stop_after": "9"}
     with pytest.raises(Diverged) as failed:
         run_small(small_data, tmp_path / "run", **settings)
     assert failed.value.exit_code == 3

@@ -25,14 +25,13 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.planning.simulation import even_plan
-from nmt_async.sync.accounting import Account, account
 from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
-from nmt_async.text.dispatcher import Dispatcher
-from nmt_async.text.plan import BatchPlan
-from nmt_async.training.run_folder import JournalFile, read_journal
+from nmt_async.text.plan import BatchId, BatchPlan
+from nmt_async.training.journal_file import JournalFile, read_journal
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
 WORKERS = (1, 2, 3, 4, 8)
@@ -120,8 +119,8 @@ class VirtualRun:
         """Of the journal."""
         return self.folder / "journal"
 
-    def finish(self) -> Account:
-        """Runs, is killed and goes on until the stream has ended; where its journal says that every batch is."""
+    def finish(self) -> list[str]:
+        """Runs, is killed and goes on until the stream has ended; what is wrong then."""
         ended = False
         while not ended:
             self._fuse = self.random.expovariate(1 / 400)
@@ -130,7 +129,31 @@ class VirtualRun:
                 ended = self._sit(journal)
             except Killed:
                 self._tear()
-        return account(effective(read_journal(self.path)[1]))
+        try:
+            ledger = ledger_of(effective(read_journal(self.path)[1]), lambda _: BATCHES)
+        except ValueError as error:
+            return [*self._miscounted(set()), str(error)]
+        return self._miscounted(set(ledger.set_aside)) + self._unfinished(ledger)
+
+    def _miscounted(self, aside: set[BatchId]) -> list[str]:
+        """Batches that the parameters do not hold once, by their own place in them; those set aside not at all."""
+        wrong = []
+        for epoch in range(1, EPOCHS + 1):
+            for number in range(BATCHES):
+                batch, counted = BatchId(epoch, number), int(self.parameters[place((epoch, number))])
+                if counted < (batch not in aside):
+                    wrong.append(f"lost: {batch}")
+                if counted > (batch not in aside):
+                    wrong.append(f"counted twice: {batch}")
+        return wrong
+
+    def _unfinished(self, ledger: Ledger) -> list[str]:
+        """What the journal leaves open, though the stream has ended."""
+        left = [*ledger.waiting, *(begun.batch for begun in ledger.out.values()), *ledger.accumulated]
+        wrong = [f"left over: {batch}" for batch in left]
+        if (ledger.position, ledger.applied) != ((EPOCHS + 1, 0), EPOCHS * BATCHES - len(ledger.set_aside)):
+            wrong.append(f"the journal ends at {ledger.position} with {ledger.applied} batches applied")
+        return wrong
 
     def _sit(self, journal: JournalFile) -> bool:
         """One start of the run; whether it came to the end."""
@@ -138,7 +161,7 @@ class VirtualRun:
         coordinator = self._coordinator(record)
         cluster = SimulatedCluster(coordinator, self.gradients, self.profile, self.seed)
         if not self._take_up(coordinator, cluster) and self.path.stat().st_size:
-            record(Event(Kind.RESUMED, self.workers))  # killed before its first checkpoint
+            coordinator.begin_anew(self.workers)  # killed before its first checkpoint
         try:
             for _ in cluster.updates():
                 journal.flush()
@@ -156,7 +179,7 @@ class VirtualRun:
         parameters = torch.zeros(1, self.gradients.size)
         server = ParameterServer(parameters, rule, Schedule(0.0, Span(0, "updates"), "none"), OptimizerSettings())
         server.optimizer = Adding(server.parameters, OptimizerSettings())
-        return Coordinator(server, Dispatcher(self.plan, EPOCHS), record, lambda _: None)
+        return Coordinator(server, self.plan, record, lambda _: None, EPOCHS)
 
     def _recorder(self, journal: JournalFile) -> Callable[[Event], None]:
         """Records events until the run is killed at one: what was recorded last may be on the disk or not."""
@@ -203,19 +226,6 @@ class VirtualRun:
             file.write(self.random.randbytes(self.random.randrange(32)))
 
 
-def miscounted(run: VirtualRun, found: Account) -> list[str]:
-    """What is wrong with a run that has ended: lost batches, batches counted twice, an account that is not true."""
-    whole = {(epoch, number) for epoch in range(1, EPOCHS + 1) for number in range(BATCHES)}
-    ended = found.applied.keys() | found.aside
-    wrong = [f"lost: {batch}" for batch in {*(whole - ended), *found.lost(lambda _: BATCHES)}]
-    wrong += [f"counted twice: {batch}" for batch in found.twice()]
-    wrong += [f"beyond the end: {batch}" for batch in ended - whole] + found.contradictions
-    counted = run.parameters.tolist()
-    wrong += [f"{batch} is in the parameters {counted[place(batch)]:g} times, {found.applied[batch]} in the journal"
-              for batch in whole if counted[place(batch)] != found.applied[batch]]  # fmt: skip
-    return sorted(wrong)
-
-
 def run_until(
     kills: int, folder: Path, random: Random, tell: Callable[[str], None] = lambda _: None
 ) -> tuple[Counter[str], list[str]]:
@@ -232,7 +242,7 @@ def run_until(
         here = folder / f"virtual-{number}"
         here.mkdir()
         run = VirtualRun(here, mode, workers, random)
-        found = miscounted(run, run.finish())
+        found = run.finish()
         wrong += [f"{mode}, {workers} workers: {problem}" for problem in found]
         faults.update(run.faults)
         number += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mutations import answered, damaged, json_files, often
 
 from nmt_async.text.prepared import MANIFEST, PreparedData
-from nmt_async.text.store import StoreWriter, TokenStore, store_files
+from nmt_async.text.token_store import StoreWriter, TokenStore, store_files
 
 SENTENCES = [[5, 6, 0], [0], [7, 8, 9, 10, 11, 0], [65_534, 0], [3] * 40 + [0]]
 

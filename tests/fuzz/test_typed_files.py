@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import STRANGE, answered, often, yaml_files
 
-from nmt_async.bench.throughput import BenchOptions
+from nmt_async.bench.options import BenchOptions
 from nmt_async.cluster.profile import profile_for
 from nmt_async.options import from_mapping, key_of, load_yaml, to_mapping
 from nmt_async.planning.options import SimulateOptions
@@ -21,7 +21,7 @@ from nmt_async.study.compare_options import CompareOptions
 from nmt_async.study.declaration import read_declaration
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
-from nmt_async.translate.files import TranslateOptions
+from nmt_async.translate.options import TranslateOptions
 
 CONFIGURATION = b"""\
 # of a run

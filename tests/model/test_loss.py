@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nmt_async.model.loss import smoothed_cross_entropy
+
+pytestmark = pytest.mark.numeric
 
 
 @given(

@@ -6,6 +6,8 @@ import torch
 from nmt_async.model.configuration import MODELS
 from nmt_async.model.parameters import ALIGNMENT, FlatLayout
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("tied", ["all", "target", "none"])

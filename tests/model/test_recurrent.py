@@ -12,8 +12,11 @@ from nmt_async.model.configuration import PRESETS, ModelOptions
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.recurrent import RecurrentModel, additive_attention, gru_cell
 from nmt_async.model.transformer import Transformer
-from nmt_async.search.beam import Search, beam_search
+from nmt_async.search.beam import beam_search
+from nmt_async.search.options import Search
 from nmt_async.text.batch import Batch, pad
+
+pytestmark = pytest.mark.numeric
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=5)
 

@@ -11,6 +11,8 @@ from nmt_async.model.layers import SSRU
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.transformer import Transformer
 
+pytestmark = pytest.mark.numeric
+
 
 def random_ssru(width):
     """In double precision, its bias not zero; fed with numbers so large that gates open and close."""

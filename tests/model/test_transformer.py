@@ -12,6 +12,8 @@ from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.transformer import Transformer
 
+pytestmark = pytest.mark.numeric
+
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=2, max_size=5)
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from nmt_async.model.translation_model import compact
 
+pytestmark = pytest.mark.numeric
+
 KINDS = {"transformer": {}, "ssru": {"decoder_autoreg": "ssru"}, "rnn": {"model": "rnn"}}
 
 

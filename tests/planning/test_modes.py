@@ -6,14 +6,14 @@ import pytest
 
 from nmt_async.errors import UserError
 from nmt_async.planning.modes import modes_named, workers_named
-from nmt_async.sync.rules import Hybrid, Synchronous
+from nmt_async.sync.rules import Asynchronous, Hybrid, Synchronous
 
 
 def test_w_is_the_number_of_workers() -> None:
     hybrid, sync, local, plain = modes_named("hybrid:W, sync:2,local:W,hybrid")
-    assert hybrid.rule(7) == plain.rule(7) == Hybrid(7)
+    assert (hybrid.rule(7), plain.rule(7)) == (Hybrid(7), Hybrid(14))
     assert sync.rule(7) == Synchronous(7, 2)
-    assert (local.rule(7), local.parts(7)) == (Hybrid(1), 7)
+    assert (local.rule(7), local.parts(7)) == (Asynchronous(), 7)
     assert hybrid.parts(7) == 1
 
 

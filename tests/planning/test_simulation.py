@@ -91,7 +91,7 @@ def test_nominal_gradients_have_the_tokens_of_the_plans_batches() -> None:
     plan = BatchPlan(2 * lengths, lengths, 9, 1, indexes=np.array([1, 3, 5, 7, 9, 11]), parts=2)
     gradients = NominalGradients(plan, 77)
     tasks = [plan.parts(BatchId(1, number)) for number in range(len(plan.epoch(1)))]
-    computed = [gradients.compute(torch.zeros(1), torch.zeros(1), Task((1, 0), parts, 0, 0, 0.0)) for parts in tasks]
+    computed = [gradients.compute(torch.zeros(1), torch.zeros(1), Task(BatchId(1, 0), parts, 0)) for parts in tasks]
     assert sum(each.tokens for each in computed) == lengths.sum()
     assert all(each.source_tokens == 2 * each.tokens for each in computed)
     assert (gradients.size, gradients.sent) == (1, 77)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nmt_async.model.build import build_model
 from nmt_async.score.filtering import UNPAIRED, best_share, dual_score, dual_scores
-from nmt_async.score.scoring import LineScorer, ScoringOptions
+from nmt_async.score.options import ScoringOptions
+from nmt_async.score.scorer import LineScorer
 
 ENTROPIES = st.floats(0.0, 50.0)
 SHARES = st.floats(0.01, 1.0)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
+from nmt_async.score.options import ScoringOptions
 from nmt_async.score.rescoring import ranked, read_entries, rescore
-from nmt_async.score.scoring import LineScorer, ScoringOptions
+from nmt_async.score.scorer import LineScorer
 from nmt_async.translate.formats import Printed
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator

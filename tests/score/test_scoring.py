@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.score.scoring import LineScorer, Scored, ScoringOptions
+from nmt_async.score.options import ScoringOptions
+from nmt_async.score.scorer import LineScorer, Scored
 from nmt_async.text.vocabulary import END
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
+
+pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
 

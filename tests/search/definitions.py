@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.search.beam import Hypothesis, beam_search
+from nmt_async.search.beam import beam_search
+from nmt_async.search.options import Search
 from nmt_async.search.sampling import sample
+from nmt_async.search.trace import Hypothesis
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, UNKNOWN
 
@@ -44,7 +46,7 @@ def random_sources(seed, vocabulary, lengths):
 
 def decode(model, sources, search, prefixes=None):
     """What the search that ships finds, or draws, in one batch."""
-    find = beam_search if search.sampling is None else sample
+    find = beam_search if search.output_sampling is None else sample
     with torch.inference_mode():
         return find(model, *pad([source.numpy() for source in sources]), search, prefixes)
 
@@ -69,8 +71,10 @@ def mixed_log_probabilities(models, weights):
 def lengths_allowed(search, source, forced=()):
     """The shortest and the longest translation, end mark counted."""
     longest = int(len(source) * search.max_length_factor) + search.extra_length
-    longest = max(longest if search.max_length is None else min(longest, search.max_length), len(forced) + 1)
-    return min(longest, max(search.min_length, int(len(source) * search.min_length_factor))), longest
+    longest = max(
+        longest if search.max_target_length is None else min(longest, search.max_target_length), len(forced) + 1
+    )
+    return min(longest, max(search.min_target_length, int(len(source) * search.min_length_factor))), longest
 
 
 def allowed(search, source, prefix, word, forced=()):
@@ -80,9 +84,9 @@ def allowed(search, source, prefix, word, forced=()):
         return word == forced[length - 1]
     if word == END:
         return length >= shortest
-    if length >= longest or (word == UNKNOWN and not search.allow_unknown):
+    if length >= longest or (word == UNKNOWN and not search.allow_unk):
         return False
-    size = search.no_repeat_ngram
+    size = search.no_repeat_ngram_size
     earlier = [prefix[begin : begin + size] for begin in range(len(prefix) - size + 1)] if size else []
     return (*prefix, word)[-size:] not in earlier
 
@@ -151,12 +155,25 @@ def assert_same(found, expected, tolerance=1e-8):
 
 CONSTRAINTS = {
     "word_penalty": st.sampled_from([0.0, 0.7, -0.4, -3.0]),
-    "allow_unknown": st.booleans(),
-    "max_length": st.sampled_from([None, 1, 2, 4]),
-    "min_length": st.sampled_from([1, 1, 3, 9]),
+    "allow_unk": st.booleans(),
+    "max_target_length": st.sampled_from([None, 1, 2, 4]),
+    "min_target_length": st.sampled_from([1, 1, 3, 9]),
     "min_length_factor": st.sampled_from([0.0, 0.0, 1.0]),
-    "no_repeat_ngram": st.sampled_from([0, 0, 1, 2, 3]),
+    "no_repeat_ngram_size": st.sampled_from([0, 0, 1, 2, 3]),
 }
-"""Of a `Search`, beside the beam's size and the rest that `Search` has first."""
+"""Of a `Search`."""
+
+
+def searches(**strategies):
+    """Searches with any constraints; those that contradict each other come as near as the options allow."""
+
+    def built(values):
+        if values["max_target_length"] is not None:
+            values["min_target_length"] = min(values["min_target_length"], values["max_target_length"])
+        values["min_length_factor"] = min(values["min_length_factor"], values["max_length_factor"])
+        return Search(**values)
+
+    return st.fixed_dictionaries({**strategies, **CONSTRAINTS}).map(built)
+
 
 NORMALIZATIONS = st.sampled_from([0.0, 0.6, 1.0, 2.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -10,14 +11,15 @@ from definitions import KINDS, decode, random_model, random_sources
 
 from nmt_async.errors import UserError
 from nmt_async.model import recurrent
-from nmt_async.search.beam import Search
 from nmt_async.search.ensemble import Ensemble
-from nmt_async.search.sampling_method import SamplingMethod
+from nmt_async.search.options import SamplingMethod, Search
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END
-from nmt_async.translate.alignment import AlignmentForm, links
+from nmt_async.translate.formats import AlignmentForm, links
 
-SEARCH = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True)
+pytestmark = pytest.mark.numeric
+
+SEARCH = Search(beam_size=3, normalize=0.6, max_length_factor=1.0, extra_length=4, wanted=3, alignment=True)
 
 
 @pytest.fixture
@@ -57,7 +59,15 @@ def looked_at(monkeypatch):
 def test_an_alignment_is_what_the_forward_pass_looks_at(kind, sampling, looked_at):
     model = random_model(3, 60, eagerness=1.0, kind=kind)
     sources = random_sources(7, 60, [3, 9, 1, 5, 2])
-    search = Search(3, 0.6, 1.0, 4, wanted=3, alignment=True, sampling=sampling)
+    search = Search(
+        beam_size=3,
+        normalize=0.6,
+        max_length_factor=1.0,
+        extra_length=4,
+        wanted=3,
+        alignment=True,
+        output_sampling=sampling,
+    )
     for source, hypotheses in zip(sources, decode(model, sources, search), strict=True):
         for hypothesis in hypotheses:
             expected = looked_at(kind, model, source, hypothesis.ids)
@@ -70,7 +80,7 @@ def test_asking_for_alignments_changes_no_translation_and_an_ensemble_has_its_fi
     model, other = random_model(3, 60, 1.0, kind), random_model(4, 60, 1.0, "rnn")
     sources = random_sources(7, 60, [3, 9, 1])
     found = decode(model, sources, SEARCH)
-    plain = decode(model, sources, Search(3, 0.6, 1.0, 4, wanted=3))
+    plain = decode(model, sources, dataclasses.replace(SEARCH, alignment=False))
     assert [[each.ids for each in n_best] for n_best in found] == [[each.ids for each in n_best] for n_best in plain]
     assert all(each.alignment is None for n_best in plain for each in n_best)
     assert decode(Ensemble([model, other], [1.0, 0.0]), sources, SEARCH) == found

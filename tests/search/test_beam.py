@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from definitions import (
-    CONSTRAINTS,
     KINDS,
     NORMALIZATIONS,
     all_translations,
@@ -19,25 +18,26 @@ from definitions import (
     random_model,
     random_sources,
     reference_beam_search,
+    searches,
 )
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from nmt_async.search.beam import Search
+from nmt_async.search.options import Search
 from nmt_async.text.vocabulary import END, UNKNOWN
 
+pytestmark = pytest.mark.numeric
+
 FINITE = st.integers(1, 6).flatmap(
-    lambda beam_size: st.builds(
-        Search,
+    lambda beam_size: searches(
         beam_size=st.just(beam_size),
         normalize=NORMALIZATIONS,
         max_length_factor=st.sampled_from([0.5, 1.0]),
         extra_length=st.integers(1, 4),
         wanted=st.sampled_from(sorted({1, beam_size})),
-        **CONSTRAINTS,
     )
 )
-PLAIN = Search(4, 0.6, 1.0, 3, 1)
+PLAIN = Search(beam_size=4, normalize=0.6, max_length_factor=1.0, extra_length=3)
 
 
 @given(
@@ -70,9 +70,9 @@ def test_batched_search_finds_what_the_definition_finds(seed, vocabulary, eagern
 @given(
     seed=st.integers(0, 10_000),
     eagerness=st.sampled_from([-1.0, 1.0]),
-    search=st.builds(
-        Search, beam_size=st.just(400), normalize=NORMALIZATIONS, max_length_factor=st.just(0.5),
-        extra_length=st.just(4), wanted=st.sampled_from([1, 10]), **CONSTRAINTS,
+    search=searches(
+        beam_size=st.just(400), normalize=NORMALIZATIONS, max_length_factor=st.just(0.5),
+        extra_length=st.just(4), wanted=st.sampled_from([1, 10]),
     ),
     forced=st.sampled_from([[], [], [2], [3, 3], [1, 2, 2]]),
     kind=st.sampled_from(sorted(KINDS)),
@@ -115,7 +115,7 @@ def test_batch_order_and_padding_do_not_change_a_translation(beam_size, kind):
     model = random_model(3, 150, eagerness=2.0, kind=kind)
     lengths = [1 + (7 * number) % 30 for number in range(64)]
     sources = random_sources(7, 150, lengths)
-    search = Search(beam_size, 0.6, 1.0, 3, wanted=beam_size)
+    search = Search(beam_size=beam_size, normalize=0.6, max_length_factor=1.0, extra_length=3, wanted=beam_size)
     alone = [decode(model, [source], search)[0] for source in sources]
     for together, expected in zip(decode(model, sources, search), alone, strict=True):
         assert_same(together, expected, tolerance=1e-12)
@@ -128,7 +128,7 @@ def test_batch_order_and_padding_do_not_change_a_translation(beam_size, kind):
 def test_in_single_precision_batches_change_a_translation_only_where_two_are_as_good(kind):
     model = random_model(3, 150, eagerness=2.0, kind=kind).float()
     sources = random_sources(7, 150, [1 + (7 * number) % 30 for number in range(64)])
-    search, others = Search(5, 0.6, 1.0, 3), 0
+    search, others = Search(beam_size=5, normalize=0.6, max_length_factor=1.0, extra_length=3), 0
     for source, (together,) in zip(sources, decode(model, sources, search), strict=True):
         ((alone,),) = decode(model, [source], search)
         assert together.score == pytest.approx(alone.score, abs=1e-3)
@@ -177,7 +177,7 @@ def test_unknown_is_never_produced_and_lengths_are_within_the_limit():
 
 def test_a_shortest_length_yields_to_the_longest():
     model = random_model(5, 20, eagerness=9.0)
-    search = Search(2, max_length=3, min_length=8)
+    search = Search(beam_size=2, max_length_factor=0.01, extra_length=3, min_target_length=8)
     sources = random_sources(5, 20, [4, 1])
     assert lengths_allowed(search, sources[0]) == (3, 3)
     assert [len(hypotheses[0].ids) for hypotheses in decode(model, sources, search)] == [2, 2]

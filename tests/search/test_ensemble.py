@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.errors import UserError
-from nmt_async.score.scoring import token_scores
-from nmt_async.search.beam import Search
-from nmt_async.search.ensemble import Ensemble, Weights, load_models
+from nmt_async.score.scorer import token_scores
+from nmt_async.search.ensemble import Ensemble, load_models
+from nmt_async.search.options import Search, Weights
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, train_vocabulary
 
-SEARCH = Search(4, 0.6, 1.0, 3, wanted=4)
+pytestmark = pytest.mark.numeric
+
+SEARCH = Search(beam_size=4, normalize=0.6, max_length_factor=1.0, extra_length=3, wanted=4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,7 +61,7 @@ def test_what_is_found_scores_as_it_did_in_the_search(kind):
 def test_log_probabilities_are_mixed_with_the_weights(seed, weights, kinds, beam_size):
     models = [random_model(seed + number, 30, 1.0, kind) for number, kind in enumerate(kinds)]
     sources = random_sources(seed, 30, [4, 1, 3])
-    search = Search(beam_size, 0.6, 1.0, 3, wanted=beam_size)
+    search = Search(beam_size=beam_size, normalize=0.6, max_length_factor=1.0, extra_length=3, wanted=beam_size)
     following = mixed_log_probabilities(models, weights)
     for found, source in zip(decode(Ensemble(models, weights), sources, search), sources, strict=True):
         assert_same(found, reference_beam_search(following, source, search))

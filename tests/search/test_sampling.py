@@ -7,23 +7,25 @@ import math
 
 import pytest
 import torch
-from definitions import CONSTRAINTS, KINDS, allowed, decode, next_log_probabilities, random_model, random_sources
+from definitions import KINDS, allowed, decode, next_log_probabilities, random_model, random_sources, searches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
-from nmt_async.search.beam import Search
-from nmt_async.search.sampling_method import SamplingMethod
+from nmt_async.search.options import SamplingMethod
+from nmt_async.search.sampling import Search, draw
 from nmt_async.text.vocabulary import END
 
+pytestmark = pytest.mark.numeric
+
 FULL = SamplingMethod()
-SHORT = Search(beam_size=3, max_length_factor=1.0, extra_length=4, wanted=3, sampling=FULL)
+SHORT = Search(beam_size=3, max_length_factor=1.0, extra_length=4, wanted=3, output_sampling=FULL)
 
 
 def shares(method, probabilities, draws=2000):
     """How often each subword is drawn where chances are spread evenly."""
     rows = torch.tensor([probabilities]).log().expand(draws, -1)
-    drawn = method.draw(rows, (torch.arange(draws).double() + 0.5) / draws)
+    drawn = draw(method, rows, (torch.arange(draws).double() + 0.5) / draws)
     return [float((drawn == word).double().mean()) for word in range(len(probabilities))]
 
 
@@ -76,8 +78,8 @@ def test_another_seed_and_another_number_give_another_sample():
 def test_where_one_subword_can_be_drawn_sampling_is_greedy_search(method, kind):
     model = random_model(3, 40, eagerness=1.0, kind=kind)
     sources = random_sources(7, 40, [3, 8, 1])
-    search = dataclasses.replace(SHORT, wanted=1, sampling=SamplingMethod.parse(method))
-    greedy = dataclasses.replace(SHORT, beam_size=1, wanted=1, sampling=None)
+    search = dataclasses.replace(SHORT, wanted=1, output_sampling=SamplingMethod.parse(method))
+    greedy = dataclasses.replace(SHORT, beam_size=1, wanted=1, output_sampling=None)
     for (drawn,), (found,) in zip(decode(model, sources, search), decode(model, sources, greedy), strict=True):
         assert drawn.ids == found.ids
         assert drawn.score == pytest.approx(found.score, abs=1e-9)
@@ -85,9 +87,9 @@ def test_where_one_subword_can_be_drawn_sampling_is_greedy_search(method, kind):
 
 @given(
     seed=st.integers(0, 1000),
-    search=st.builds(
-        Search, beam_size=st.just(3), wanted=st.just(3), max_length_factor=st.just(1.0), extra_length=st.just(4),
-        sampling=st.sampled_from(list(map(SamplingMethod.parse, ["full 2", "topk 4", "nucleus 0.7"]))), **CONSTRAINTS,
+    search=searches(
+        beam_size=st.just(3), wanted=st.just(3), max_length_factor=st.just(1.0), extra_length=st.just(4),
+        output_sampling=st.sampled_from(list(map(SamplingMethod.parse, ["full 2", "topk 4", "nucleus 0.7"]))),
     ),
     forced=st.lists(st.integers(1, 8), max_size=4),
 )  # fmt: skip

@@ -10,9 +10,9 @@ from definitions import decode, random_model, random_sources
 
 from nmt_async.errors import UserError
 from nmt_async.options import convert, dump_yaml, from_mapping, load_yaml
-from nmt_async.search.sampling_method import SamplingMethod
+from nmt_async.search.options import SamplingMethod, SearchOptions
 from nmt_async.text.vocabulary import UNKNOWN
-from nmt_async.translate.options import SEARCH, DecodingOptions
+from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
 SOURCES = random_sources(7, 40, [9, 4, 12, 6])
@@ -27,7 +27,7 @@ def best():
 
 def translations_by(model):
     def translate(wanted=1, **options):
-        search = DecodingOptions(**options).search(wanted)
+        search = SearchOptions(**options).search(wanted)
         return [hypotheses[0] for hypotheses in decode(model, SOURCES, search)]
 
     return translate
@@ -112,16 +112,7 @@ def check_seed(best):
     assert drawn(2) == drawn(2) != drawn(3)
 
 
-ELSEWHERE = {"max_length", "weights"}
-"""Tested where they are used: the source's length by the translator, weights by `load_models`."""
-OF_THE_SEARCH = [
-    field.name
-    for field in dataclasses.fields(DecodingOptions)
-    if field.metadata["group"] == SEARCH and field.name not in ELSEWHERE
-]
-
-
-@pytest.mark.parametrize("name", OF_THE_SEARCH)
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SearchOptions)])
 def test_the_option_is_not_ignored(name, best):
     globals()[f"check_{name}"](best)
 

@@ -15,8 +15,8 @@ import pytest
 from nmt_async.display.study import LineDisplay
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.study.result import Result
-from nmt_async.study.runner import StudyFolder, check_names, run_all, side_by_side
-from nmt_async.study.setting import Setting, typed
+from nmt_async.study.runner import StudyFolder, run_all, side_by_side
+from nmt_async.study.setting import Setting, check_names, typed
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.signals import Interrupted
 from tests.training_runs import PATIENCE, alive, children_of, until

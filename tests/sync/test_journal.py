@@ -11,8 +11,8 @@ from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective,
 WORD = st.integers(0, 2**32 - 1)
 EVENTS = st.lists(
     st.builds(
-        Event, kind=st.sampled_from(Kind), worker=st.integers(0, 2**16 - 1), batch=st.tuples(WORD, WORD), version=WORD,
-        tokens=st.integers(0, 2**64 - 1), parts=WORD, stands=WORD,
+        Event, kind=st.sampled_from(Kind), worker=st.integers(0, 2**24 - 1), batch=st.tuples(WORD, WORD), version=WORD,
+        tokens=st.integers(0, 2**64 - 1), pieces=WORD, stands=WORD,
     )
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
 
+pytestmark = pytest.mark.numeric
+
 SIZE = 20
 
 

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from training_runs import run_small
 
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.task import Computed
 from nmt_async.model.build import build_model
-from nmt_async.model.flat import FlatLayout
-from nmt_async.sync.optimizer import OptimizerSettings
-from nmt_async.sync.push import Push
-from nmt_async.sync.rules import rule_for
-from nmt_async.sync.schedule import Schedule, Span
-from nmt_async.sync.server import ParameterServer
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.planning.simulation import even_plan
+from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, Span, rule_for
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.memory import VECTOR_BYTES, vectors
 from nmt_async.training.parts import model_configuration
@@ -27,10 +26,11 @@ from nmt_async.training.run_folder import read_options
 SIZE = 16
 
 
-def server(mode: str, workers: int, accumulate: int, average: bool) -> ParameterServer:
+def coordinator(rule: Rule, workers: int, average: bool) -> Coordinator:
     settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
-    return ParameterServer(torch.zeros(workers + 1, SIZE), rule_for(mode, workers, accumulate),
-                           Schedule(0.1, Span(1, "updates")), settings)  # fmt: skip
+    buffers = torch.zeros(workers + 1, SIZE)
+    server = ParameterServer(buffers, rule, Schedule(0.1, Span(1, "updates")), settings)
+    return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
 def of_model_size(tensors: dict[str, Tensor]) -> int:
@@ -46,21 +46,16 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
 ) -> None:
     rule = rule_for(mode, workers, accumulate)
     stated = vectors(rule, workers, average=average, validation=True, simulated=False)
-    parts = server(mode, workers, accumulate, average)
-    most = 0
-    batch = 0
-    started: list[tuple[int, int, int]] = []
+    parts = coordinator(rule, workers, average)
     for worker in range(workers):
-        started.append((worker, batch, parts.start(worker, (1, batch)).version))
-        batch += 1
+        assert parts.next_task(worker) is not None
+    most = 0
     # The first batch is the last to come.
-    while len(started) > 1:
-        worker, number, version = started.pop(1)
-        parts.push(Push(worker, (1, number), version, tokens=1), torch.ones(SIZE))
-        most = max(most, of_model_size(parts.state()[1]) + (not parts.buffer.summed))
-        if parts.may_start(worker) and batch < 3 * workers * accumulate:
-            started.append((worker, batch, parts.start(worker, (1, batch)).version))
-            batch += 1
+    while others := [worker for worker in parts.ledger.out if worker != 0]:
+        parts.push(others[0], Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
+        most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
+        if parts.ledger.events < 9 * workers * accumulate:
+            parts.next_task(others[0])
     expected = 1 + stated.sum + stated.held + stated.moments + stated.average
     if workers > 1:
         assert most == expected

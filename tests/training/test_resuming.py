@@ -46,7 +46,7 @@ def test_a_hybrid_run_goes_on_with_other_workers_and_replays(small_data: Path, t
 
 @pytest.mark.parametrize(("begun", "workers", "accumulate"), [
     ({**SYNC, "workers": 4}, 2, 2), ({**SYNC, "workers": 2, "accumulate": 3}, 6, 1), ({**HYBRID, "workers": 4}, 1, 3),
-    ({"sync_mode": "hybrid", "workers": 4}, 2, 4), ({**ASYNC, "workers": 4}, 7, 1),
+    ({"sync_mode": "hybrid", "workers": 4}, 2, 8), ({**ASYNC, "workers": 4}, 7, 1),
 ])  # fmt: skip
 def test_the_update_is_kept_if_nobody_says_otherwise(
     small_data: Path, tmp_path: Path, begun: dict[str, Any], workers: int, accumulate: int

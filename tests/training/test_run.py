@@ -11,14 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training_runs import (
-    applications,
+    assert_each_batch_counted,
     assert_same_state,
-    epochs_of,
-    events_of,
     replayed,
     run_small,
     saved_state,
-    small_options,
 )
 
 from nmt_async.checkpoints.model_folder import load_model
@@ -86,9 +83,7 @@ def test_a_run_of_whole_epochs_applies_each_batch_once_and_reports_it(small_data
     run = tmp_path / "run"
     settings = {**ONE, "accumulate": 5, "disp_freq": "2", "save_freq": "3", "valid_freq": "1e"}
     run_small(small_data, run, **settings, stop_after="1e")
-    applied = applications(events_of(run))
-    assert set(applied.values()) == {1}
-    assert applied.keys() == epochs_of(small_data, small_options(run), 1)
+    assert assert_each_batch_counted(run, small_data, 1).set_aside == []
     lines = figures(run, "train")
     assert all(line.keys() >= KEYS for line in lines)
     assert all(len(line["waiting_share"]) == 1 for line in lines)  # type: ignore[arg-type]
@@ -107,8 +102,8 @@ def test_a_run_of_whole_epochs_applies_each_batch_once_and_reports_it(small_data
 def test_patience_ends_a_run_that_gets_no_better(small_data: Path, tmp_path: Path) -> None:
     # The BLEU of so small a model stays 0.
     witness = run_small(
-        small_data, tmp_path / "run", **ONE, metric="bleu", early_stopping=2, valid_freq="2", valid_sentences=3,
-        learn_rate=1e-9,
+        small_data, tmp_path / "run", **ONE, metric="bleu", valid_translate=True, early_stopping=2, valid_freq="2",
+        valid_sentences=3, learn_rate=1e-9,
     )  # fmt: skip
     assert "by 2 validations in a row without a better bleu" in witness.said
     validated = figures(tmp_path / "run", "valid")

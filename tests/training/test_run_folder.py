@@ -16,8 +16,9 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import JournalFile, read_journal
 from nmt_async.training.metrics import MetricsFiles
-from nmt_async.training.run_folder import JournalFile, RunFolder, read_journal, read_options, settled
+from nmt_async.training.run_folder import RunFolder, read_options, settled
 
 EVENT = Event(Kind.STARTED, 1, (2, 3), 4)
 
@@ -114,9 +115,9 @@ def test_counts_that_nobody_gave_are_the_runs(small_data: Path, tmp_path: Path) 
     begin(tmp_path / "run", small_data, workers=3, accumulate=None, cpu_threads=2)
     unsaid = dataclasses.replace(small_options(tmp_path / "run"), workers=None, accumulate=None, cpu_threads=None)
     options = settled(unsaid)
-    assert (options.workers, options.accumulate, options.cpu_threads) == (3, 3, 2)
+    assert (options.workers, options.accumulate, options.cpu_threads) == (3, 6, 2)
     anew = settled(dataclasses.replace(unsaid, out=tmp_path / "new"))
-    assert anew.workers == anew.accumulate == len(unsaid.device_list())
+    assert (anew.workers, anew.accumulate) == (len(unsaid.device_list()), 2 * len(unsaid.device_list()))
 
 
 def test_a_run_killed_while_it_began_can_begin_again(small_data: Path, tmp_path: Path) -> None:
@@ -139,3 +140,17 @@ def test_a_damaged_run_folder_is_named(small_data: Path, tmp_path: Path, name: s
     (tmp_path / "run" / name).write_text(content)
     with pytest.raises(UserError, match=rf"{name}.*the run cannot be resumed, choose another --out\.$"):
         begin(tmp_path / "run", small_data)
+
+
+def test_a_run_with_options_that_mean_nothing_is_resumed_without_them(small_data: Path, tmp_path: Path) -> None:
+    """They were accepted once, and the sentence that refuses them now says to leave them out."""
+    run, rest = tmp_path / "run", {"lr_decay": "none", "lr_warmup": "0"}
+    begin(run, small_data, **rest)
+    config = run / "config.yaml"
+    old = {"lr-decay": "inv-sqrt", "lr-decay-end": "9u", "lr-floor": 0.1}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | old))
+    with pytest.raises(UserError, match="--lr-warmup 0 leaves --lr-decay inv-sqrt nothing"):
+        begin(run, small_data, lr_warmup="0")
+    begin(run, small_data, **rest)
+    options = read_options(run)
+    assert (options.lr_decay, options.lr_decay_end, options.lr_floor) == ("none", None, 0.0)

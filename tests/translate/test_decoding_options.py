@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nmt_async.errors import UserError
-from nmt_async.translate.options import DecodingOptions, device_of
+from nmt_async.translate.options import DecodingOptions
+from nmt_async.translate.translator import device_of
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import math
 
 import pytest
 
-from nmt_async.translate.alignment import AlignmentForm
-from nmt_async.translate.formats import Printed, json_line
+from nmt_async.translate.formats import AlignmentForm, Printed, json_line
 from nmt_async.translate.translator import NOTHING, Candidate, Translation
 
 BEST = Candidate(

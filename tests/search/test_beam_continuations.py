@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.search.candidates import BLOCK, best_continuations
+from nmt_async.search.beam import BLOCK, best_continuations
 
 
 @given(

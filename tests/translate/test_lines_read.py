@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
-from nmt_async.translate.text_file import TextFile, text_lines
+from nmt_async.translate.lines import TextFile, text_lines
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=10))

@@ -13,14 +13,19 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 Step = Callable[[int, int], None]
-"""Called with how much of the stage's total is done, and how many lines that was."""
+"""Called with how much of the stage's total is done, and how many lines (or what is counted) that was."""
 
 
 class Progress(Protocol):
     """What a long computation reports to."""
 
-    def stage(self, name: str, total: int | None) -> AbstractContextManager[Step]:
-        """A stage of the work; ``total`` is in any unit, None where nobody can know."""
+    def stage(self, name: str, total: int | None, counted: str = "lines") -> AbstractContextManager[Step]:
+        """A stage of the work.
+
+        Args:
+            total: in any unit; None where nobody can know.
+            counted: what a step counts besides.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -32,7 +37,7 @@ class SilentProgress:
     """Says nothing."""
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Step]:  # noqa: ARG002
+    def stage(self, name: str, total: int | None, counted: str = "lines") -> Iterator[Step]:  # noqa: ARG002
         yield _ignore
 
     def note(self, text: str) -> None:
@@ -50,7 +55,7 @@ class PlainProgress:
         self._clock = clock
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Step]:
+    def stage(self, name: str, total: int | None, counted: str = "lines") -> Iterator[Step]:
         begin = said = self._clock()
         seen = 0
 
@@ -62,11 +67,11 @@ class PlainProgress:
                 said = now
                 share = f", {done / total:.0%}, {_duration((total - done) / done * (now - begin))} left" \
                     if total and done else ""  # fmt: skip
-                self.note(f"{name}: {lines:,} lines, {lines / (now - begin):,.0f} lines/s{share}")
+                self.note(f"{name}: {lines:,} {counted}, {lines / (now - begin):,.0f} {counted}/s{share}")
 
         yield step
         seconds = self._clock() - begin
-        speed = f": {seen:,} lines, {seen / max(seconds, 1e-3):,.0f} lines/s" if seen else ""
+        speed = f": {seen:,} {counted}, {seen / max(seconds, 1e-3):,.0f} {counted}/s" if seen else ""
         self.note(f"{name}{speed}, {seconds:.1f} s")
 
     def note(self, text: str) -> None:
@@ -81,7 +86,7 @@ class TerminalProgress:
         self._clock = clock
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Step]:
+    def stage(self, name: str, total: int | None, counted: str = "lines") -> Iterator[Step]:
         measured = (TaskProgressColumn(), TextColumn("{task.fields[speed]}"), TextColumn("left"), TimeRemainingColumn())
         unmeasured = (TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
         columns = (TextColumn("{task.description}"), BarColumn(), *(measured if total else unmeasured))
@@ -91,7 +96,7 @@ class TerminalProgress:
 
             def step(done: int, lines: int) -> None:
                 speed = lines / max(self._clock() - begin, 1e-3)
-                bars.update(task, completed=done, speed=f"{lines:,} lines, {speed:,.0f} lines/s")
+                bars.update(task, completed=done, speed=f"{lines:,} {counted}, {speed:,.0f} {counted}/s")
 
             yield step
             done = total or 1

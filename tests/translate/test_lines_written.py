@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from nmt_async.errors import UserError
-from nmt_async.translate.output import output_lines
+from nmt_async.translate.lines import output_lines
 
 
 def test_a_pipe_is_written_to_and_stays_one(tmp_path):

@@ -1,72 +1,31 @@
-"""How probable given translations are to a model: teacher-forced, all subwords of a batch at once."""
+"""How probable given translations are to a model: teacher-forced, all subwords of a batch at once.
+
+`Scorer` is Python's: ``from nmt_async import Scorer``. The command ``score`` does the same by the same classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt_async.errors import UserError
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.options import NOT_GIVEN, option
-from nmt_async.search.ensemble import Ensemble
-from nmt_async.search.penalties import Penalties
+from nmt_async.score.options import ScoringOptions
+from nmt_async.search import Ensemble, ModelPath, Weights, load_models
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, Vocabulary
-from nmt_async.translate.lines import windows
-from nmt_async.translate.options import ComputingOptions
-from nmt_async.translate.translator import warn_on_stderr
+from nmt_async.translate.lines import checked_lines, warn_on_stderr, windows
+from nmt_async.translate.translator import changed_options, use_device
 
-SCORES = "Scores"
 LONGER_TARGET = 4
 """Times its `max_length` that a translation may have subwords; a search's are never as long."""
 
-OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
-"""Where scores are printed with their penalties; all else goes by log-probabilities."""
-
 Pair = tuple[str, str]
 """A line and a translation of it."""
-
-
-@dataclass(frozen=True)
-class ScoringOptions(ComputingOptions):
-    """How pairs are scored.
-
-    Raises:
-        UserError: a value that makes no sense.
-    """
-
-    normalize: float = option(
-        0.0, "Exponent of the length by which the normalised score is divided; 0 for none.",
-        group=SCORES, flags=("--normalize", "-n"), only_with=OF_EACH_PAIR,
-    )  # fmt: skip
-    word_penalty: float = option(
-        0.0, "Subtracted from the normalised score for each subword, before --normalize divides it.", group=SCORES,
-        only_with=OF_EACH_PAIR,
-    )  # fmt: skip
-    max_length: int = option(
-        512, "Longest source in subwords, end mark counted, and a fourth of the longest target; a longer one is cut "
-        "there, with a warning.", group=SCORES,
-    )  # fmt: skip
-    mini_batch_words: int = option(
-        2048, "Subwords of either side computed at once, padding counted; bounds memory.",
-        group="Computing",
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.penalties.check()
-        if self.max_length < 2:
-            raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
-
-    @property
-    def penalties(self) -> Penalties:
-        """What makes the normalised score of the score."""
-        return Penalties(self.normalize, self.word_penalty)
 
 
 @dataclass(frozen=True)
@@ -207,3 +166,55 @@ class LineScorer:
         normalised = self.options.penalties.ranked(total, len(target))
         tokens = self.target_vocabulary.pieces(target[:-1])
         return Scored(float(total), float(normalised), tokens, tuple(scores.tolist()))
+
+
+class Scorer:
+    """Says how probable translations are to a trained model, or to several as one.
+
+    >>> Scorer("run").score(["A dog runs."], ["Ein Hund läuft."])[0].score   # doctest: +SKIP
+    -1.7
+
+    Args: as `nmt_async.translate.translator.Translator` has them.
+    """
+
+    def __init__(
+        self,
+        model: ModelPath | Sequence[ModelPath],
+        *,
+        weights: Weights | Sequence[float] | str | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        warn: Callable[[str], None] = warn_on_stderr,
+    ) -> None:
+        self.options = ScoringOptions(device=device, threads=threads)
+        self.device = use_device(self.options)
+        self.loaded = load_models(model, weights, "--model-weights")
+        self.warn = warn
+
+    def score(
+        self, sources: Iterable[str], targets: Iterable[str], **options: Any
+    ) -> list[Scored]:  # fmt: skip
+        """What the model thinks of each target as the translation of its source, in their order.
+
+        Args:
+            options: fields of `ScoringOptions`, as ``nmt-async score`` has them; their defaults are the same.
+
+        Raises:
+            ValueError: there are more sources than targets, or fewer.
+            UserError: an option that makes no sense.
+            TypeError: there is no such option, or it belongs to the model: device, threads.
+        """
+        return list(self.stream(list(zip(checked_lines(sources), checked_lines(targets), strict=True)), **options))
+
+    def stream(
+        self, pairs: Iterable[Pair], *, at_hand: bool = False, **options: Any
+    ) -> Iterator[Scored]:  # fmt: skip
+        """As `score`, in constant memory; ``at_hand`` as in `Translator.stream`."""
+        return self.line_scorer(changed_options(self.options, options)).score(pairs, at_hand)
+
+    def line_scorer(
+        self, options: ScoringOptions, in_pieces: bool = False, sides: tuple[str, str] = ("source", "target")
+    ) -> LineScorer:  # fmt: skip
+        """What scores pairs with these options (its device and threads are the scorer's); see `LineScorer`."""
+        model, source, target = self.loaded.model, self.loaded.source_vocabulary, self.loaded.target_vocabulary
+        return LineScorer(model, source, target, options, self.device, in_pieces, sides, self.warn)

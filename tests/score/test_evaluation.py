@@ -4,7 +4,7 @@ import pytest
 import sacrebleu
 
 from nmt_async.errors import UserError
-from nmt_async.score.scores import corpus_scores
+from nmt_async.score.evaluation import corpus_scores
 
 REFERENCES = ["the dog sees the red cat", "a bird runs in the garden", "", "never in the big house"] * 5
 HYPOTHESES = ["the dog sees the big cat", "a bird runs in a garden", "", "never in the house"] * 5

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
-from nmt_async.text.store import StoreWriter, TokenStore, store_files
+from nmt_async.text.token_store import StoreWriter, TokenStore, store_files
 
 
 @given(

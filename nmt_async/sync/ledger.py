@@ -1,0 +1,336 @@
+"""The ledger: where every batch is, on which version of the parameters, and with whom.
+
+A batch is *waiting*, *out* with one worker, *accumulated* in the server's sum, *applied* in an update, or *set aside*
+after it failed too often. The ledger learns everything from events (`take`), in a live run as it learns them later from
+the journal; what cannot have happened is refused. So whoever reads a journal to its end knows that each batch of it
+counts once, or was set aside, and that none was passed over.
+
+Only what is under way is stored: a batch before the stream's `position` that is none of these is applied. So the memory
+does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nmt_async.errors import shown
+from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.push import Push
+from nmt_async.sync.rules import Round, Standing
+from nmt_async.text.plan import BatchId
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch that a worker has begun, and the version of the parameters that it computes on."""
+
+    batch: BatchId
+    version: int
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Whose push of a batch is accumulated: the worker, the version that it computed on, and its target tokens."""
+
+    worker: int
+    version: int
+    tokens: int
+
+
+class Ledger:
+    """Where every batch of the stream is; see the head of this file.
+
+    Args:
+        batches: how many an epoch has. None where nobody knows: then the ledger cannot say what comes next, and
+            believes that an epoch ends where the next one begins.
+        last_epoch: the stream ends after it; None: it never ends.
+
+    Attributes:
+        version: of the parameters; it counts updates.
+        position: the first batch of the stream that was never begun.
+        waiting: those that were given back, in the stream's order; they come before ``position``.
+        out: what each worker is at.
+        accumulated: what is in the sum of the next update.
+        applied: how many batches were applied, since this ledger was made.
+        set_aside: those that failed too often, in the order in which it was said.
+        failures: of a batch that was given back, how often for which reason: Kind.RETURNED by a death, Kind.NOT_FINITE.
+        stopped: the run has been ended, and nothing was begun since.
+        events: how many there were, without the resumes.
+    """
+
+    def __init__(self, batches: Callable[[int], int] | None = None, last_epoch: int | None = None) -> None:
+        self.batches = batches
+        self.last_epoch = last_epoch
+        self.version = 0
+        self.position = BatchId(1, 0)
+        self.waiting: list[BatchId] = []
+        self.out: dict[int, Begun] = {}
+        self.accumulated: dict[BatchId, Delivered] = {}
+        self.applied = 0
+        self.set_aside: list[BatchId] = []
+        self.failures: dict[BatchId, Counter[Kind]] = {}
+        self.stopped = False
+        self.events = 0
+        self._undelivered: list[BatchId] = []  # what is out or waiting, in the stream's order
+        self._round: Counter[int] = Counter()  # batches of each worker on this version, out or accumulated
+        self._round_total = 0
+
+    # What others ask
+
+    def next(self) -> BatchId | None:
+        """The batch that is to be begun next: the first that waits, or the first of all that were never begun."""
+        if self.waiting:
+            return self.waiting[0]
+        return None if self._at_end() else self.position
+
+    def _at_end(self) -> bool:
+        return self.last_epoch is not None and self.position.epoch > self.last_epoch
+
+    @property
+    def finished(self) -> bool:
+        """True when every batch of a finite stream is accumulated, applied or set aside."""
+        return self._at_end() and not self._undelivered
+
+    def standing(self, worker: int) -> Standing:
+        """What is out or accumulated on the current version."""
+        return Standing(self._round[worker], self._round_total, self.round())
+
+    def round(self) -> Round:
+        """What has come together since the latest update."""
+        return Round(len(self.accumulated), self.version, _Versions(self.out))
+
+    def awaited(self, besides: BatchId) -> BatchId | None:
+        """The first batch in the stream's order, ``besides`` one, that was begun and has not been delivered."""
+        return next((batch for batch in self._undelivered[:2] if batch != besides), None)
+
+    # What is told
+
+    def take(self, event: Event) -> None:
+        """One more event.
+
+        Raises:
+            ValueError: it cannot have happened: nothing is changed.
+        """
+        batch = BatchId(*event.batch)
+        match event.kind:
+            case Kind.STARTED:
+                self._start(event, batch)
+            case Kind.READMITTED:
+                self._expect(event, batch in self.waiting, "it was not waiting")
+                self._expect(event, event.worker not in self.out, "that worker was at another batch")
+                self._drop(self.waiting, batch)
+                self._give(event.worker, batch, event.version)
+            case Kind.ACCUMULATED:
+                self._leave_worker(event, batch)
+                self._drop(self._undelivered, batch)
+                self.accumulated[batch] = Delivered(event.worker, event.version, event.tokens)
+                self._count(event.worker, event.version)
+            case Kind.RETURNED | Kind.REFUSED | Kind.NOT_FINITE:
+                self._leave_worker(event, batch)
+                bisect.insort(self.waiting, batch)
+                if event.kind is Kind.NOT_FINITE or (event.kind is Kind.RETURNED and not self.stopped):
+                    self.failures.setdefault(batch, Counter())[event.kind] += 1
+            case Kind.SET_ASIDE:
+                self._expect(event, batch in self.waiting, "it had not been given back")
+                self._drop(self.waiting, batch)
+                self._drop(self._undelivered, batch)
+                self.failures.pop(batch, None)
+                self.set_aside.append(batch)
+            case Kind.UPDATED:
+                self._update(event)
+            case Kind.STOPPED:
+                self.stopped = True
+            case Kind.RESUMED:
+                self._expect_version(event, self.version)
+                self._resume()
+        self.events += event.kind is not Kind.RESUMED
+
+    def _start(self, event: Event, batch: BatchId) -> None:
+        self._expect(event, event.worker not in self.out, "that worker was at another batch")
+        self._expect_version(event, self.version)
+        if self.waiting:
+            self._expect(event, batch == self.waiting[0], f"batch {_name(self.waiting[0])} came before it")
+            self.waiting.pop(0)
+        else:
+            self._expect(event, not self._at_end(), "the stream had ended")
+            follows = batch == self.position or (
+                self.batches is None and self.position.number > 0 and batch == BatchId(self.position.epoch + 1, 0)
+            )
+            self._expect(event, follows, f"batch {_name(self.position)} comes next")
+            self.position = self._following(batch)
+            self._undelivered.append(batch)
+        self._give(event.worker, batch, event.version)
+        self.stopped = False
+
+    def _following(self, batch: BatchId) -> BatchId:
+        at_end = self.batches is not None and batch.number + 1 >= self.batches(batch.epoch)
+        return BatchId(batch.epoch + 1, 0) if at_end else BatchId(batch.epoch, batch.number + 1)
+
+    @staticmethod
+    def _drop(batches: list[BatchId], batch: BatchId) -> None:
+        """Takes one out of a sorted list, without looking through all of it."""
+        del batches[bisect.bisect_left(batches, batch)]
+
+    def _give(self, worker: int, batch: BatchId, version: int) -> None:
+        self.out[worker] = Begun(batch, version)
+        self._count(worker, version)
+
+    def _leave_worker(self, event: Event, batch: BatchId) -> None:
+        begun = self.out.get(event.worker)
+        had = f"worker {event.worker} was at {f'batch {_name(begun.batch)}' if begun else 'nothing'}"
+        self._expect(event, begun is not None and begun.batch == batch, had)
+        assert begun is not None
+        self._expect_version(event, begun.version)
+        del self.out[event.worker]
+        self._count(event.worker, begun.version, -1)
+
+    def _update(self, event: Event) -> None:
+        tokens = sum(delivered.tokens for delivered in self.accumulated.values())
+        self._expect(event, bool(self.accumulated), "nothing had been accumulated")
+        self._expect(event, tokens == event.tokens, f"{tokens:,} tokens had been accumulated")
+        self._expect_version(event, self.version + 1)
+        self.version += 1
+        self.applied += len(self.accumulated)
+        for batch in self.accumulated:
+            self.failures.pop(batch, None)
+        self.accumulated = {}
+        self._begin_round()
+
+    def _resume(self) -> None:
+        """What was out waits; its workers are gone, and that is no failure."""
+        self.waiting = list(self._undelivered)
+        self.out = {}
+        self._begin_round()
+        self.stopped = False
+
+    def _begin_round(self) -> None:
+        self._round = Counter()
+        self._round_total = 0
+        for delivered in self.accumulated.values():
+            self._count(delivered.worker, delivered.version)
+
+    def _count(self, worker: int, version: int, change: int = 1) -> None:
+        """A batch of this round is begun, or is not any more; those on earlier versions do not count."""
+        if version == self.version:
+            self._round[worker] += change
+            self._round_total += change
+
+    def _expect_version(self, event: Event, version: int) -> None:
+        self._expect(event, event.version == version, f"the version was {version}")
+
+    def _expect(self, event: Event, possible: bool, otherwise: str) -> None:
+        if not possible:
+            raise ValueError(f"{_told(event)} cannot be: {otherwise}")
+
+    # What a checkpoint stores
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores, besides the server's state; batches that are out count as waiting."""
+        return {
+            "position": list(self.position),
+            "waiting": [list(batch) for batch in self._undelivered],
+            "set_aside": [list(batch) for batch in self.set_aside],
+            "failures": [[list(batch), {kind.name: count for kind, count in counts.items()}]
+                         for batch, counts in self.failures.items()],
+            "events": self.events,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any], version: int, accumulated: Iterable[Push]) -> None:
+        """Takes up where `state` was taken; nobody is at anything.
+
+        Args:
+            version: the server's.
+            accumulated: the pushes in the server's sum.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no state, or of another plan.
+        """
+        self.version = version
+        self.position = self._known(state["position"])
+        self.out = {}
+        self.waiting = sorted(map(self._known, state["waiting"]))
+        self._undelivered = list(self.waiting)
+        self.accumulated = {
+            self._known(push.batch): Delivered(push.worker, push.version, push.tokens) for push in accumulated
+        }
+        self.set_aside = list(map(_batch, state["set_aside"]))
+        self.failures = {
+            self._known(batch): Counter({Kind[name]: int(count) for name, count in counts.items()})
+            for batch, counts in state["failures"]
+        }
+        self.stopped = False
+        self.events = int(state["events"])
+        self._begin_round()
+
+    def _known(self, values: Any) -> BatchId:
+        batch = _batch(values)
+        if self.batches is not None and batch.number >= self.batches(batch.epoch):
+            raise ValueError(f"the plan has no batch {_name(batch)}")
+        return batch
+
+
+class _Versions(Collection[int]):
+    """The versions in ``out``, seen through it: a rule that does not ask for them costs nothing."""
+
+    def __init__(self, out: dict[int, Begun]) -> None:
+        self._out = out
+
+    def __iter__(self) -> Iterator[int]:
+        return (begun.version for begun in self._out.values())
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def __contains__(self, version: object) -> bool:
+        return any(begun.version == version for begun in self._out.values())
+
+
+def _told(event: Event) -> str:
+    """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
+    batch = f" batch {_name(BatchId(*event.batch))} by worker {event.worker} on" if event.batch != (0, 0) else ""
+    return f"{event.kind.name.lower().replace('_', ' ')},{batch} version {event.version},"
+
+
+def _name(batch: BatchId) -> str:
+    return f"{batch.number} of epoch {batch.epoch}"
+
+
+def _batch(values: Any) -> BatchId:
+    epoch, number = values
+    if type(epoch) is not int or type(number) is not int or epoch < 1 or number < 0:
+        raise ValueError(f"{shown(values)} is no batch")
+    return BatchId(epoch, number)
+
+
+def of_dispatcher(state: dict[str, Any], events: int) -> dict[str, Any]:
+    """A state as `Ledger.restore` takes it, of one that version 0.1 stored, when a dispatcher knew of the batches.
+
+    Raises:
+        LookupError, TypeError, ValueError: it is none.
+    """
+    reasons = {"death": Kind.RETURNED.name, "not finite": Kind.NOT_FINITE.name}
+    failures = [[batch, {reasons[reason]: n for reason, n in counts.items()}] for batch, counts in state["failures"]]
+    return {
+        "position": state["position"], "waiting": state["returned"], "set_aside": state["set_aside"],
+        "failures": failures, "events": events,
+    }  # fmt: skip
+
+
+def ledger_of(events: Iterable[Event], batches: Callable[[int], int] | None = None) -> Ledger:
+    """Where every batch is after ``events``.
+
+    Args:
+        events: those that stand, as `nmt_async.sync.journal.effective` gives them.
+        batches: how many an epoch has, where that is known.
+
+    Raises:
+        ValueError: one of them cannot have happened.
+    """
+    ledger = Ledger(batches)
+    for event in events:
+        ledger.take(event)
+    return ledger

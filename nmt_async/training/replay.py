@@ -1,0 +1,264 @@
+"""A run's journal, replayed on one process: whether it leads to the parameters of the run's checkpoint, bit for bit.
+
+The gradients are computed with as many threads as each sitting of the run had, the updates with as many as its server
+had: sums of floats depend on how they are shared out. What else they depend on, the machine and torch, must be here
+what it was there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.checkpoints.run_models import folders_by_update
+from nmt_async.checkpoints.training_state import checkpoint_damages, read_state
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.replay import Replay
+from nmt_async.cluster.task import Computed
+from nmt_async.cluster.worker import Worker
+from nmt_async.errors import RunFailure, UserError
+from nmt_async.model.build import build_model
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.progress import Progress
+from nmt_async.reading import read_object
+from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.batch import Batch
+from nmt_async.text.plan import BatchId
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.initial import first_model
+from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, environment, read_journal, read_sittings
+from nmt_async.training.memory import buffers_needed
+from nmt_async.training.options import TrainOptions, stop_quantity
+from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.resuming import rule_of, with_workers
+from nmt_async.training.run_folder import DATA, read_options
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay came to.
+
+    Attributes:
+        update: to which it went.
+        checkpoint: the folder that it was compared with.
+        compared: the vectors that were compared, by their names.
+        different: of these, those that differ, and by how much at most.
+    """
+
+    update: int
+    checkpoint: Path
+    compared: tuple[str, ...]
+    different: dict[str, float]
+
+
+def replay(run: Path, until: int | None, moved: Path | None, progress: Progress) -> Replayed:
+    """Replays the journal of the run in the folder ``run``.
+
+    Args:
+        until: the update to which to go; None: that of the newest checkpoint.
+        moved: where the prepared folder is, if it is not where it was.
+
+    Raises:
+        UserError: there is no such run, or nothing to compare with, or it cannot be replayed here.
+        RunFailure: the journal cannot have happened.
+    """
+    begun = _options(run)
+    data = _data(run, moved)
+    header, events = read_journal(run / JOURNAL)
+    try:
+        standing = effective(events)
+    except ValueError as error:
+        raise UserError(f"{run / JOURNAL} cannot be replayed: {error}.") from None
+    update, checkpoint = _compared_with(run, until, standing)
+    standing = _until(update, standing)
+    sittings = _sittings(run, header, standing, begun)
+    _check_environment(run, sittings.values())
+
+    configuration = model_configuration(begun, data)
+    model = first_model(begun, configuration, data)
+    layout = FlatLayout(model)
+    initial = layout.gather(model)
+    plan = training_plan(begun, data)
+
+    def build(record: Callable[[Event], None], workers: int) -> Coordinator:
+        now = with_workers(begun, workers)
+        buffers = torch.zeros(buffers_needed(rule_of(now), workers, simulated=True), layout.size)
+        buffers[0].copy_(initial)
+        return build_coordinator(now, plan, buffers, record, lambda _: None, endless=True)
+
+    def sits(number: int) -> None:
+        """From here on threads and schedule are those of another sitting."""
+        sitting = sittings[number]
+        worker.threads = sitting.threads
+        torch.set_num_threads(_server_threads(begun, sitting))
+        stop = stop_quantity(sitting.stop_after) if sitting.stop_after else None
+        happening.coordinator.server.schedule = begun.schedule(stop)
+
+    worker = ThreadedWorker(
+        Worker(build_model(configuration), begun.seed, begun.label_smoothing, torch.device("cpu")), 1
+    )
+    before = torch.get_num_threads()
+    try:
+        happening = Replay(build, worker, data.train, header["workers"], sits)
+        sits(_first_sitting(standing))
+        with progress.stage("replay", update, "updates") as step:
+            happening.run(standing, lambda version: step(version, version))
+        server = happening.coordinator.server
+        found = _differences(server, checkpoint, layout)
+    finally:
+        torch.set_num_threads(before)
+    return Replayed(update, checkpoint, tuple(found), {name: most for name, most in found.items() if most})
+
+
+class ThreadedWorker:
+    """A worker that computes with so many threads, whatever the rest of the process does."""
+
+    def __init__(self, worker: Worker, threads: int) -> None:
+        self.worker = worker
+        self.threads = threads
+        self.layout = worker.layout
+
+    def compute(
+        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+    ) -> Computed:
+        """As `Worker.compute`."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return self.worker.compute(parameters, gradient, parts, key, pieces)
+        finally:
+            torch.set_num_threads(before)
+
+
+def _options(run: Path) -> TrainOptions:
+    try:
+        return dataclasses.replace(read_options(run), out=run)
+    except UserError as error:
+        problem = str(error).removeprefix("--out ").partition("; the run cannot be resumed")[0]
+        raise UserError(f"{problem}; give the folder of a run (train --out).") from None
+
+
+def _data(run: Path, moved: Path | None) -> PreparedData:
+    """The data that the run was trained on."""
+    try:
+        noted = read_object(run / DATA)
+        folder, fingerprint = Path(noted["folder"]), noted["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UserError(f"{run / DATA} cannot be read: nobody knows on which data the run was trained.") from None
+    if moved is None and not folder.is_dir():
+        raise UserError(f"the data of {run} are not in {str(folder)[:300]} any more; say with --data where they are.")
+    data = PreparedData.open(moved or folder)
+    if data.fingerprint != fingerprint:
+        raise UserError(f"{data.folder} holds other data than those of {run}; give its own with --data.")
+    return data
+
+
+def _compared_with(run: Path, until: int | None, events: Sequence[Event]) -> tuple[int, Path]:
+    """To which update to go, and the checkpoint of it."""
+    made = max((event.version for event in events if event.kind is Kind.UPDATED), default=0)
+    states = folders_by_update(run / "checkpoints", "step")
+    kept = {**folders_by_update(run / "checkpoints", "best"), **states}
+    there = ", ".join(f"{update:,}" for update in sorted(kept) if update <= made)
+    if not there:
+        raise UserError(f"{run} has no checkpoint to compare with; let the run save one first (--save-freq).")
+    if until is None:
+        until = max((update for update in states if update <= made), default=0) or max(kept)
+    if until not in kept or until > made:
+        raise UserError(f"--until {until}: {run} keeps no checkpoint of that update; choose from {there}.")
+    folder = kept[until]
+    if until in states:
+        found = checkpoint_damages(folder)
+        if found:
+            raise UserError(f"{folder}: {'; '.join(found)}; choose another checkpoint with --until, from {there}.")
+    return until, folder
+
+
+def _until(update: int, events: Sequence[Event]) -> list[Event]:
+    """The events up to the update."""
+    ends = (place for place, event in enumerate(events) if event.kind is Kind.UPDATED and event.version == update)
+    return list(events[: next(ends) + 1])
+
+
+def _first_sitting(events: Sequence[Event]) -> int:
+    """The number of the sitting in which the journal begins."""
+    return 1 if not events or events[0].kind is not Kind.RESUMED else events[0].tokens
+
+
+def _sittings(run: Path, header: dict[str, Any], events: Sequence[Event], options: TrainOptions) -> dict[int, Sitting]:
+    """Those in which the events happened, by number. Where none is noted, as by version 0.1, the journal's head speaks.
+
+    Raises:
+        UserError: one is not noted.
+    """
+    wanted = {_first_sitting(events), *(event.tokens for event in events if event.kind is Kind.RESUMED)}
+    noted = {sitting.number: sitting for sitting in read_sittings(run)}
+    if not noted:
+        stop = None if options.stop_after is None else str(options.stop_after)
+        known = (str(header.get(name)) for name in ("machine", "cpu", "torch"))
+        head = Sitting(0, int(header.get("threads", 1)), tuple(options.device_list()), stop, *known)
+        noted = dict.fromkeys(wanted, head)
+    missing = sorted(wanted - noted.keys())
+    if missing:
+        raise UserError(
+            f"{run} cannot be replayed: {SITTINGS} does not say with what start {missing[0]} of the run computed."
+        )
+    return {number: noted[number] for number in wanted}
+
+
+def _check_environment(run: Path, sittings: Iterable[Sitting]) -> None:
+    """Everything on which the last bits depend is here what it was there.
+
+    Raises:
+        UserError: something is not.
+    """
+    cannot = f"{run} cannot be replayed bit for bit"
+    for sitting in sittings:
+        others = [device for device in sitting.devices if device != "cpu"]
+        if others:
+            raise UserError(f"{cannot}: it was computed on {others[0]}, and a replay computes on the CPU.")
+        here, there = environment(sitting.threads), vars(sitting)
+        differ = [name for name in ("machine", "cpu", "torch") if there[name] != here[name]]
+        if differ:
+            said = "; ".join(f"{name} {there[name]}, here {here[name]}" for name in differ)
+            raise UserError(f"{cannot} here: it was computed with {said}. Replay it where it was computed.")
+
+
+def _server_threads(options: TrainOptions, sitting: Sitting) -> int:
+    """With how many the updates were computed: beside processes on the CPU the server has one."""
+    return sitting.threads if options.cluster == "simulated" else 1
+
+
+def _differences(server: ParameterServer, checkpoint: Path, layout: FlatLayout) -> dict[str, float]:
+    """Of each vector of the checkpoint, by how much it differs from the server's at most; 0 if it is bit-equal."""
+    if checkpoint.name.startswith("step-"):
+        stored, ours = read_state(checkpoint)[1], {"parameters": server.parameters, **server.optimizer.state()}
+    else:
+        average = server.optimizer.average
+        stored = {"the model": layout.gather(load_model(checkpoint).model)}
+        ours = {"the model": server.parameters if average is None else average}
+    return {
+        name: 0.0 if torch.equal(vector, stored[name]) else max(float((vector - stored[name]).abs().max()), 1e-45)
+        for name, vector in ours.items()
+    }
+
+
+def verdict(run: Path, found: Replayed) -> str:
+    """What a replay came to, in one sentence.
+
+    Raises:
+        RunFailure: the parameters are others.
+    """
+    where = f"the journal of {run}, replayed to update {found.update:,}, leads to"
+    if not found.different:
+        names = ", ".join(found.compared)
+        return f"{where} what {found.checkpoint} holds, bit for bit ({names})."
+    most = "; ".join(f"{name} differ by up to {difference:.3g}" for name, difference in found.different.items())
+    raise RunFailure(f"{where} something else than {found.checkpoint} holds: {most}.")
