@@ -71,7 +71,9 @@ def run(options: AverageOptions, common: CommonOptions, models: list[Path]) -> N
 def _chosen(options: AverageOptions, models: list[Path]) -> list[Path]:
     if options.last is None and options.best is None:
         if len(models) == 1:
-            raise UserError("of one run, say which checkpoints: --last N or --best N; or give several folders.")
+            raise UserError(
+                "for one run, say which checkpoints to average: --last N or --best N; or give several folders."
+            )
         return [find_model(model) for model in models]
     if len(models) != 1:
         raise UserError("--last and --best choose from one run; give one, or folders without them.")

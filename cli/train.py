@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.options import TrainOptions
 
 from .declare import CommonOptions
@@ -22,11 +23,13 @@ GROUPS = (
 
 def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     """Train a model on prepared data, in sync, async or hybrid mode; resumes RUN if it exists."""
+    if not options.dry_run:
+        prepare_children(options)  # before this process imports as much
     from nmt_async.display.live import display_for
-    from nmt_async.training.describe import describe
-    from nmt_async.training.train import train
+    from nmt_async.training.expectation import describe
+    from nmt_async.training.trainer import train_run
 
     if options.dry_run:
         print(describe(options, data))
     else:
-        train(options, data, display_for(sys.stderr, common.quiet))
+        train_run(options, data, display_for(sys.stderr, common.quiet))

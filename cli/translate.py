@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nmt_async.process import fork_server
 from nmt_async.progress import progress_for
 from nmt_async.translate.options import FILES, PRINTED, TranslateOptions
 
@@ -26,6 +28,9 @@ GROUPS = (FILES, "Search", PRINTED, "Computing")
 
 def run(options: TranslateOptions, common: CommonOptions, models: list[Path]) -> None:
     """Translate standard input with a trained model: one line out for each line in."""
+    if (options.workers or 1) > 1:
+        with contextlib.suppress(OSError):  # the first process that cannot be started says so
+            fork_server.prepare("nmt_async.translate.files")  # before this process imports as much
     from nmt_async.translate.files import translate_files
 
     seen = sys.stderr.isatty() and not (options.output is None and sys.stdout.isatty())

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their names whole or not at all, whatever ends the process or the power."""
+"""Files and folders that appear under their names whole or not at all, and files that grow and lose nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nmt_async.errors import UserError
@@ -31,6 +31,55 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+class AppendedFile:
+    """A file that grows; what the disk did not take is kept, and written before what comes next.
+
+    Args:
+        path: made if absent.
+
+    Attributes:
+        size: bytes in the file and those still to come.
+        written: bytes that this object has written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._unwritten = bytearray()
+        self.size = self._file.tell()
+        self.written = 0
+
+    def append(self, content: str | bytes) -> None:
+        """Takes what is to be written with the next `flush`."""
+        data = content.encode() if isinstance(content, str) else content
+        self._unwritten += data
+        self.size += len(data)
+
+    def flush(self) -> None:
+        """Hands all to the system.
+
+        Raises:
+            OSError: not all could be written; the rest is tried again the next time.
+        """
+        while self._unwritten:
+            written = self._file.write(self._unwritten)
+            self.written += written
+            del self._unwritten[:written]
+
+    def secure(self) -> None:
+        """Brings to the disk what was flushed. Another thread may call it.
+
+        Raises:
+            OSError: it cannot be brought there.
+        """
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Nothing more will come; what the disk had no room for is lost."""
+        with suppress(OSError):
+            self.flush()
+        self._file.close()
 
 
 def check_free(folder: Path, where: str = "") -> None:

@@ -69,7 +69,7 @@ def test_what_is_not_in_the_folder_is_not_within_it(name: Any, tmp_path: Path) -
 def test_only_ordinary_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match="no ordinary file"):
+        with pytest.raises(OSError, match="not an ordinary file"):
             open_ordinary(path)
     with pytest.raises(FileNotFoundError):
         open_ordinary(tmp_path / "nothing")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import PATIENCE, Command
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,10 +37,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import with_workers
 from nmt_async.training.run_folder import read_options
-from nmt_async.training.train import train
-
-PATIENCE = 60.0
-"""Seconds after which a test gives up on what takes a few."""
+from nmt_async.training.trainer import train_run
 
 COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 SIZES = {
@@ -115,7 +113,7 @@ class Witness(PlainDisplay):
 def run_small(data: Path, out: Path, acts: Mapping[int, Callable[[], object]] | None = None, **changes: Any) -> Witness:
     """A run in this process, with its real children; what it said."""
     witness = Witness(acts)
-    train(small_options(out, **changes), data, witness)
+    train_run(small_options(out, **changes), data, witness)
     return witness
 
 
@@ -191,10 +189,7 @@ def start_typed(data: Path, out: Path, output: int = subprocess.PIPE, **changes:
     Args:
         output: where what it says goes; a pipe that nobody reads makes it wait once it is full.
     """
-    return subprocess.Popen(
-        [*COMMAND, str(data), *typed(out, **changes)], stdout=output, stderr=output, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return Command(["train", data, *typed(out, **changes)], stdout=output, stderr=output, text=True)
 
 
 def events_of(run: Path) -> list[Event]:

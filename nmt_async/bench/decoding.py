@@ -162,7 +162,7 @@ class Decoder:
         try:
             return self._process.pipe.recv()
         except EOFError:
-            raise RunFailure("a process that is measured ended; out of memory?") from None
+            raise RunFailure("a process that was measured has ended; perhaps it ran out of memory.") from None
 
     def close(self) -> None:
         """Ends the process."""

@@ -165,7 +165,7 @@ class Rival:
         try:
             return [process.pipe.recv() for process in self._processes]
         except EOFError:
-            raise RunFailure("a process that is measured ended; out of memory?") from None
+            raise RunFailure("a process that was measured has ended; perhaps it ran out of memory.") from None
 
     def close(self) -> None:
         """Ends the processes."""

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from nmt_async.devices import named
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
@@ -35,6 +36,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
         group=GROUP,
         choices=AGAINST,
     )
+    devices: str = option("cpu", "cpu: workers are compared on it alone.", group="Devices")
     rounds: int = option(5, "How many turns each contender has.", group=GROUP)
     batches: int = option(8, "Batches of each process in a turn.", group=GROUP)
     profile_out: Path | None = option(
@@ -54,11 +56,12 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}: {getattr(self, name)} is too small; give 1 or more.")
         if (self.profile_out is not None or self.check) and self.batches < 2:
-            raise UserError("--batches: a turn's first batch tells nothing of waiting; give 2 or more.")
+            raise UserError("--batches: a turn's first batch tells nothing about waiting; give 2 or more.")
         if self.profile_out is not None and not os.path.isdir(self.profile_out.parent):
             raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
-        if set(self.device_list()) != {"cpu"}:
+        if set(named(self.devices, "--devices")) != {"cpu"}:
             raise UserError("--devices: bench compares workers on CPU; give cpu.")
+        self.device_list()
 
     @property
     def turns(self) -> int:

@@ -91,6 +91,8 @@ class TrainReport:
         staleness_mean, staleness_max, staleness: of its pushes, in updates; the histogram counts pushes.
         waiting_share: of each worker's time, the share it waited for a task.
         set_aside: batches set aside so far.
+        refused_stale, refused_not_finite: pushes of this stretch that did not count, since they were too old or not
+            finite.
         stall_seconds, stall_longest: of this stretch, the seconds in which no push was taken in because the server was
             beginning a checkpoint or a validation, or writing figures: in all, and at a time.
     """
@@ -116,6 +118,8 @@ class TrainReport:
     staleness: dict[int, int]
     waiting_share: list[float]
     set_aside: int
+    refused_stale: int = 0
+    refused_not_finite: int = 0
     stall_seconds: float = 0.0
     stall_longest: float = 0.0
 

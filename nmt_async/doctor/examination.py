@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from nmt_async.devices import MissingDevice
 from nmt_async.display.watch import is_trained
-from nmt_async.doctor.data import data_findings
 from nmt_async.doctor.finding import Finding
-from nmt_async.doctor.fitting import plan_findings
+from nmt_async.doctor.folders import data_findings, record_findings, saved_findings
 from nmt_async.doctor.machine import machine_findings
 from nmt_async.doctor.options import DoctorOptions
-from nmt_async.doctor.records import record_findings
-from nmt_async.doctor.saved import saved_findings
+from nmt_async.doctor.plan import plan_findings
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import MANIFEST, PreparedData
-from nmt_async.training.cluster_options import MissingDevice
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
 
@@ -88,7 +86,7 @@ def _data_of(run: Path) -> Path | Finding:
         return Finding("data", "wrong", f"{run / DATA} cannot be read ({error})", "the run cannot be resumed")
     if not (folder / MANIFEST).is_file():
         return Finding(
-            "data", "wrong", f"{folder}, which the run was begun on, is not there",
-            "put it back, or give train its copy: the path may change, what it holds may not",
+            "data", "wrong", f"{folder}, on which the run began, is not there",
+            "put it back, or give train a copy: the path may differ, the content may not",
         )  # fmt: skip
     return folder

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
+from nmt_async.devices import MissingDevice
 from nmt_async.doctor.finding import Finding, mebibytes
-from nmt_async.training.cluster_options import MissingDevice, available_cores
+from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import TrainOptions
 
 DRIVER = Path("/proc/driver/nvidia/version")

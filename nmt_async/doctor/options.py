@@ -40,6 +40,6 @@ class DoctorOptions(RunOptions):
         out = typed.pop("out", run)
         if out != run:
             field = next(field for field in dataclasses.fields(RunOptions) if field.name == "out")
-            raise UserError(f"{flag_of(field)} {out}: the run lies in {run}; leave it out.")
+            raise UserError(f"{flag_of(field)} {out}: the run is in {run}; leave it out.")
         changed = with_workers(begun_with, typed.pop("workers", None))
-        return dataclasses.replace(changed, **{**typed, "out": run})
+        return dataclasses.replace(changed, **{"devices": None, **typed, "out": run})

@@ -53,7 +53,7 @@ def is_word_list(path: Path) -> bool:
         UserError: it takes it for another kind, which cannot be imported.
     """
     if path.suffix == ".fsv":
-        raise UserError(f"--vocabs: {path} has factors (.fsv); models of them cannot be imported.")
+        raise UserError(f"--vocabs: {path} has factors (.fsv); models with factors cannot be imported.")
     return path.suffix in YAML_LISTS + TEXT_LISTS
 
 
@@ -71,7 +71,7 @@ def read_words(path: Path) -> list[str]:
             raise ValueError(f"it has {' and '.join(found)}, and only </s> at {END} and <unk> at {UNKNOWN} are read")
         wrong = next((word for word in words if not word or "\0" in word or word == LIST_END), None)
         if wrong is not None:
-            raise ValueError(f"{shown(wrong)} is no word")
+            raise ValueError(f"{shown(wrong)} is not a word")
         if len(set(words)) != len(words):
             raise ValueError("it has a word twice")
         return words

@@ -70,7 +70,7 @@ class NpzFile:
             shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
             begin = file.tell()
             if kind.hasobject or any(size < 0 for size in shape):
-                raise ValueError("it is no array of numbers")
+                raise ValueError("it is not an array of numbers")
             if begin + math.prod(shape) * kind.itemsize != entry.file_size:
                 raise ValueError(f"its shape {shown(shape)} does not fit its {entry.file_size:,} bytes")
         return Array(shape, kind, by_columns, begin)
@@ -112,7 +112,7 @@ def opened(path: Path) -> Iterator[NpzFile]:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError, OverflowError) as error:
-            raise ValueError(f"it is no .npz ({error})") from None
+            raise ValueError(f"it is not an .npz file ({error})") from None
         with archive:
             yield NpzFile(archive)
 

@@ -93,7 +93,7 @@ class ModelConfiguration:
         if self.heads and (self.dim_emb % self.heads or self.dim_emb % 2):
             raise ValueError(f"dim_emb is {self.dim_emb}, odd or no multiple of {self.heads} heads")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout} and no probability below 1")
+            raise ValueError(f"dropout is {self.dropout} and not a probability below 1")
         if self.tied not in ("all", "target", "none"):
             raise ValueError(f"tied is {shown(self.tied)}")
         if self.model == "transformer" and self.norm not in ("pre", "post"):

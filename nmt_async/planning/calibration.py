@@ -77,7 +77,7 @@ def calibrated(sittings: Sequence[Sequence[Handled]], name: str) -> ClusterProfi
             counted.setdefault(worker, []).append(own[1:])
             trips.setdefault(worker, []).extend(_round_trips(own, alone))
     if not counted or min(sum(map(len, parts)) for parts in counted.values()) < LEAST_PUSHES:
-        raise RunFailure("too few batches were measured for a profile; give more of them a turn, or more turns.")
+        raise RunFailure("too few batches were measured for a profile; give more --batches or more --rounds.")
     workers = tuple(_worker(counted[worker], trips[worker]) for worker in sorted(counted))
     return ClusterProfile(
         name, workers, *_server([push for parts in counted.values() for own in parts for push in own])

@@ -106,7 +106,7 @@ def modes_named(text: str) -> tuple[Mode, ...]:
     for mode in modes:
         if "@" in mode.name:
             raise UserError(
-                f"--modes: {shown(mode.name)}: a learning rate changes no time; leave out what follows the @."
+                f"--modes: {shown(mode.name)}: a learning rate does not change the time; leave out the @ and the rate."
             )
         mode.rule(2)
     if not modes:

@@ -184,10 +184,26 @@ class Forked:
 
 
 class _Server:
-    """The server's process, seen from its parent."""
+    """The server's process, seen from its parent.
 
-    def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    Args:
+        process: of the server; it serves at the other end of ``control``.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self.process = process
+        self.control = control
+        self._imported: set[str] = set()
+        self._importing = True
+
+    @classmethod
+    def begun(cls) -> _Server:
+        """A new one, which imports nothing yet.
+
+        Raises:
+            OSError: it could not be started.
+        """
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Who ends is told by thread: started by a thread that ends before its process, the server would die with it.
         die = threading.current_thread() is threading.main_thread()
         program = _PROGRAM.format(
@@ -197,12 +213,11 @@ class _Server:
         # Libraries read the number of threads when they are loaded. Here they must start none.
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         with theirs, signals_later():
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *flags, "-c", program], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 env=environment, process_group=0,
             )  # fmt: skip
-        self._imported: set[str] = set()
-        self._importing = True
+        return cls(process, control)
 
     def wants(self, modules: Sequence[str]) -> None:
         """Has it import what it has not imported yet."""
@@ -278,7 +293,7 @@ def _running() -> _Server:
         _server.end()
         _server = None
     if _server is None:
-        _server = _Server()
+        _server = _Server.begun()
     return _server
 
 

@@ -20,6 +20,7 @@ from nmt_async.progress import Progress
 from nmt_async.score.options import EvaluateOptions
 from nmt_async.translate import Translator
 from nmt_async.translate.lines import text_lines
+from nmt_async.translate.translator import default_devices
 
 CORPUS_METRICS: dict[str, Callable[[], Any]] = {"BLEU": BLEU, "chrF": CHRF, "TER": TER}
 
@@ -99,7 +100,8 @@ def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progres
     check_lines(lines, str(given), references, str(options.reference))
     if not models:
         return corpus_scores(lines, references, bootstrap=options.bootstrap)
-    translator = Translator(models, device=options.device, threads=options.threads, weights=options.weights)
+    device = options.device or default_devices(options.precision)[0]
+    translator = Translator(models, device=device, threads=options.threads, weights=options.weights)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:
         for translation in translator.line_translator(options).translate(lines):

@@ -149,7 +149,7 @@ class ScoreOptions(ScoringOptions):
         if self.best_share is not None and not 0.0 < self.best_share <= 1.0:
             raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
         if self.n_best_feature.split() != [self.n_best_feature] or any(sign in self.n_best_feature for sign in "=|"):
-            raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is no word without =, | and spaces.")
+            raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is not a word without =, | and spaces.")
         kept = [self.kept_source, self.kept_target]
         if (self.filters and None in kept) or (not self.filters and kept != [None, None]):
             raise UserError(

@@ -62,7 +62,7 @@ class Entry:
                 values[name] += float(word)
             except ValueError:
                 raise UserError(
-                    f"{self.place}: {shown(self.features)} are no features such as 'F0= -1.5 LM= -20.1'."
+                    f"{self.place}: {shown(self.features)} are not features such as 'F0= -1.5 LM= -20.1'."
                 ) from None
         return values
 
@@ -82,7 +82,9 @@ def read_entries(lines: Iterable[str], name: str) -> Iterator[Entry]:
         text, *middle, features, score = rest
         entry = Entry(place, int(number), text, tuple(middle), features, score)
         if entry.number < before:
-            raise UserError(f"{place} belongs to source line {entry.number} and stands after one of {before}; sort it.")
+            raise UserError(
+                f"{place} belongs to source line {entry.number} and comes after one of line {before}; sort the list."
+            )
         before = entry.number
         yield entry
 
@@ -146,7 +148,7 @@ def _weighted(entry: Entry, weights: Mapping[str, float]) -> float:
             )
     total = sum(weight * values[name] for name, weight in weights.items())
     if not math.isfinite(total):
-        raise UserError(f"{entry.place}: the weighted sum of {shown(entry.features)} is no finite number.")
+        raise UserError(f"{entry.place}: the weighted sum of {shown(entry.features)} is not a finite number.")
     return total
 
 

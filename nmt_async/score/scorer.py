@@ -19,7 +19,8 @@ from nmt_async.search import Ensemble, ModelPath, Weights, load_models
 from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.lines import checked_lines, warn_on_stderr, windows
-from nmt_async.translate.translator import changed_options, use_device
+from nmt_async.translate.options import changed_options
+from nmt_async.translate.translator import use_device
 
 LONGER_TARGET = 4
 """Times its `max_length` that a translation may have subwords; a search's are never as long."""
@@ -182,7 +183,7 @@ class Scorer:
         model: ModelPath | Sequence[ModelPath],
         *,
         weights: Weights | Sequence[float] | str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:

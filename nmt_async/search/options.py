@@ -60,7 +60,7 @@ class SamplingMethod:
             or len(values) > most
             or not all(0 < value < math.inf for value in values)
         ):
-            raise UserError(f"{shown(text)} is no way to sample; give {SYNTAX}.")
+            raise UserError(f"{shown(text)} is not a way to sample; give {SYNTAX}.")
         size = values.pop(0) if values and kind != FULL else None
         temperature = values[0] if values else 1.0
         if kind == TOP_K and size is not None and not size.is_integer():
@@ -208,7 +208,7 @@ class Weights:
             values = ()
         if not any(values) or not all(0 <= value <= LARGEST_WEIGHT for value in values):
             raise UserError(
-                f"{shown(text)} are no weights; give a number from 0 to {LARGEST_WEIGHT:g} for each model, "
+                f"{shown(text)} are not weights; give a number from 0 to {LARGEST_WEIGHT:g} for each model, "
                 f"such as 0.7,0.3."
             )
         return cls(values)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmt_async.devices import ALL_GPUS
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import from_mapping, option, to_mapping
@@ -27,7 +28,7 @@ class WhereOptions:
     """Where every run of a comparison computes."""
 
     workers: int | None = option(None, "Workers of each run (default: as train's).", group="Devices")
-    devices: str = option("cpu", "cpu, or CUDA devices as in '0,1'.", group="Devices")
+    devices: str | None = option(None, f"cpu, or CUDA devices as in '0,1' (default: {ALL_GPUS}).", group="Devices")
     cluster: str = option(
         "processes",
         "processes: real workers, one run at a time; simulated: virtual workers, several runs side by side.",
@@ -86,8 +87,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
             )
         if len(self.seed_list()) > 1 and self.intervals == "sentences":
             raise UserError(
-                f"--intervals sentences is for one seed, and --seeds {self.seeds} are {len(self.seed_list())}, over "
-                f"which intervals are taken too; leave it out, or give one seed."
+                f"--intervals sentences is for one seed, and --seeds {self.seeds} names {len(self.seed_list())}; leave "
+                f"--intervals out, or give one seed."
             )
         self.base()
 
@@ -162,13 +163,14 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
-    from nmt_async.training.parts import expected, model_configuration, training_plan
+    from nmt_async.training.expectation import expected
+    from nmt_async.training.parts import model_configuration, training_plan
 
     model_configuration(train, data)
     batch = expected(train, training_plan(train, data)).effective_batch
     every = train.valid_freq
     if every.unit == "tokens" and every.amount < batch:
         raise UserError(
-            f"--budget {options.budget} is too small for {options.validations} validations of {condition}, of "
-            f"whose updates each holds {batch:,.0f} tokens; give more, or fewer --validations."
+            f"--budget {options.budget} is too small for {options.validations} validations of {condition}: each of "
+            f"its updates holds {batch:,.0f} tokens; give more, or fewer --validations."
         )

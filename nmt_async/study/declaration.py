@@ -120,7 +120,7 @@ def _against(path: Path, values: Mapping[str, Any], conditions: Collection[str])
     for baseline, patterns in values.items():
         where = f"{path}, against {shown(baseline)}"
         if baseline not in conditions:
-            raise UserError(f"{where}: no condition is called so.")
+            raise UserError(f"{where}: there is no condition of this name.")
         if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
             raise UserError(f"{where}: it must be a list of conditions or of patterns such as 'post *'.")
         for condition in _named(patterns, conditions, where):

@@ -17,8 +17,9 @@ from nmt_async.study.comparison import Pair, compare
 from nmt_async.study.conditions import Condition
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.expectation import expected
 from nmt_async.training.options import TrainOptions, progress_quantity
-from nmt_async.training.parts import expected, training_plan
+from nmt_async.training.parts import training_plan
 
 ALIKE = 1.1
 """Batches that differ by less than this factor count as the same: the rates that fit them differ by less than 5 %."""

@@ -29,8 +29,8 @@ from nmt_async.study.result import Result
 from nmt_async.study.setting import Setting, typed
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
+from nmt_async.training.interruptions import Interrupted, StopSignals
 from nmt_async.training.options import stop_quantity
-from nmt_async.training.signals import Interrupted, StopSignals
 from nmt_async.writing import write_whole
 
 STUDY = "study.json"
@@ -105,7 +105,7 @@ class StudyFolder:
             if not same:
                 raise UserError(f"--out {self.path}: this folder holds another comparison; choose another.")
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"--out {self.path}: there is something else at this place; choose another.")
+            raise UserError(f"--out {self.path}: something else is in this place; choose another.")
         try:
             for part in (self.path / "runs", self.path / "logs", self.results):
                 part.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class StudyFolder:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise UserError(f"--out {self.path}: another process is at this comparison; wait for it.") from None
+            raise UserError(f"--out {self.path}: another process is writing this comparison; wait for it.") from None
         return lock
 
 

@@ -245,14 +245,16 @@ def _given_vocabularies(options: PrepareOptions) -> list[InputFile]:
         file.check()
         size = Vocabulary(file.path).size
         if options.vocab_size not in (size, PrepareOptions.vocab_size):
-            raise UserError(f"--vocab-size {options.vocab_size:,} cannot be had: {file.name} has {size:,} subwords.")
+            raise UserError(f"--vocab-size {options.vocab_size:,} does not fit: {file.name} has {size:,} subwords.")
     return files
 
 
 def _check_inputs(inputs: list[InputFile]) -> None:
     piped = [file.option for file in inputs if file.path == STANDARD_INPUT]
     if len(piped) > 1:
-        raise UserError(f"standard input is asked for {len(piped)} times ({', '.join(piped)}); it can be read once.")
+        raise UserError(
+            f"standard input is asked for {len(piped)} times ({', '.join(piped)}); it can be read only once."
+        )
 
 
 def _is_free(out: Path) -> bool:

@@ -127,7 +127,7 @@ def spool_validation(valid: Corpus, path: Path, report: Progress) -> Spool:
             for number, (source, target) in enumerate(part.pairs(), 1):
                 verdict = judge_text(source, target, rules)
                 if isinstance(verdict, str):
-                    raise UserError(f"{part.where(number)} is not UTF-8; validation text must be, repair it.")
+                    raise UserError(f"{part.where(number)} is not UTF-8, as validation text must be; repair the line.")
                 spool.read += 1
                 source_file.write(verdict[0] + "\n")
                 target_file.write(verdict[1] + "\n")

@@ -145,7 +145,9 @@ class TokenStore:
         return lengths.astype(np.int32)
 
     def _damaged(self) -> UserError:
-        return UserError(f"{store_files(self.path)[1]} is damaged: sentences cannot lie so; run prepare again.")
+        return UserError(
+            f"{store_files(self.path)[1]} is damaged: no sentences have such positions; run prepare again."
+        )
 
 
 def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:

@@ -77,7 +77,7 @@ class Vocabulary:
         if special != {"</s>": END, "<unk>": UNKNOWN} or any(index != -1 for index in absent.values()):
             found = ", ".join(f"{name} = {index}" for name, index in {**special, **absent}.items() if index != -1)
             raise UserError(
-                f"{model_path} has {found}; needed are </s> = {END}, <unk> = {UNKNOWN} and neither <s> nor <pad> "
+                f"{model_path} has {found}; it needs </s> = {END}, <unk> = {UNKNOWN} and neither <s> nor <pad> "
                 f"(spm_train --eos_id=0 --unk_id=1 --bos_id=-1 --pad_id=-1, as Marian does)."
             )
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
-from nmt_async.errors import UserError, shown
+from nmt_async.devices import ALL_GPUS, all_gpus, check_here, named, reason
+from nmt_async.errors import UserError
 from nmt_async.options import option
+from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
 MOST_THREADS = 4096
+
+CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
+"""What the processes of a run import."""
 
 
 def time_quantity(text: str) -> Quantity:
@@ -23,10 +29,6 @@ def time_quantity(text: str) -> Quantity:
         UserError: something else.
     """
     return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
-
-
-class MissingDevice(UserError):
-    """A device that another machine may have, or this one when its driver works."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ class SyncOptions:
     workers: int | None = option(
         None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
     )
-    devices: str = option(
-        "cpu",
-        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn.",
+    devices: str | None = option(
+        None,
+        "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn "
+        f"(default: {ALL_GPUS}).",
         group="Devices",
         changeable=True,
     )
@@ -70,17 +73,23 @@ class SyncOptions:
         Raises:
             UserError: a device that this machine does not have.
         """
-        names = [name.strip() for name in self.devices.replace(" ", ",").split(",") if name.strip()]
-        devices = [f"cuda:{name}" if name.isdigit() else "cuda:0" if name == "cuda" else name for name in names]
-        for device in devices:
-            _check_device(device)
-        if not devices:
-            raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
+        devices = self._default_devices() if self.devices is None else named(self.devices, "--devices")
+        check_here(devices, "--devices")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
         if self.workers is not None and self.workers > MOST_WORKERS:
             raise UserError(f"--workers: {self.workers} is too many; give {MOST_WORKERS:,} or fewer.")
         return [devices[index % len(devices)] for index in range(self.workers or self._default_workers(devices))]
+
+    def _default_devices(self) -> list[str]:
+        return all_gpus()
+
+    def devices_found(self) -> str:
+        """What is computed on, and why, where nobody named it; empty where somebody did."""
+        if self.devices is not None:
+            return ""
+        devices = self._default_devices()
+        return f"computing on {', '.join(devices)}: {reason(devices)}; --devices chooses others."
 
     def _default_workers(self, devices: list[str]) -> int:
         return min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)
@@ -157,6 +166,10 @@ class ClusterOptions(SyncOptions):
         """
         return profile_for(self.profile or "paper", self.workers)
 
+    def _default_devices(self) -> list[str]:
+        devices = super()._default_devices()
+        return devices[:1] if self.cluster == "simulated" else devices
+
     def device_list(self) -> list[str]:
         devices = super().device_list()
         if self.cluster == "simulated" and len(set(devices)) > 1:
@@ -174,26 +187,13 @@ class ClusterOptions(SyncOptions):
         return 1 if self.cluster == "simulated" else super()._computing_processes()
 
 
+def prepare_children(options: ClusterOptions) -> None:
+    """Begins to start what the run's processes are forked from: it imports beside this process, which can go on."""
+    if options.cluster == "processes":
+        with contextlib.suppress(OSError):  # the first child that cannot be started says so
+            fork_server.prepare(*CHILDREN)
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, ValueError, OverflowError):
-        kind = ""
-    if kind != "cuda":
-        raise UserError(
-            f"--devices: {shown(device)} is not a device; give cpu, or numbers of CUDA devices such as 0,1."
-        )
-    if not torch.cuda.is_available():
-        raise MissingDevice(f"--devices: {device} asked for, but torch finds no CUDA here; use --devices cpu.")
-    if (torch.device(device).index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise MissingDevice(f"--devices: there is no {device}; this machine has {count} CUDA devices, counted from 0.")

@@ -1,16 +1,24 @@
-"""What to expect of a run's updates, known before it starts: effective batch, staleness, and amounts in other units.
+"""What to expect of a run, known before it starts: what an update is, how much memory it takes, and ``--dry-run``.
 
-A pure function of the rule, the workers and the lengths in the batch plan; the figures that a run then measures are
+Pure functions of the rule, the workers and the lengths in the batch plan; the figures that a run then measures are
 ``effective_batch`` and ``staleness_mean`` in its ``metrics.jsonl``.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from nmt_async.formatting import about
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
 from nmt_async.sync.rules import Rule
+from nmt_async.text.plan import BatchPlan
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.initial_model import initial_model
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import buffers_needed, model_configuration, training_plan, within_memory
 
 TRANSLATED = ("updates", "tokens", "epochs")
 """Units that go by at a constant ratio; how many hours an update takes is not known before."""
@@ -85,3 +93,159 @@ def counted(amount: float, unit: str) -> str:
     text = about(max(amount, 1.0) if unit == "updates" else amount)
     noun = {"updates": "update", "tokens": "target token", "epochs": "epoch"}[unit]
     return f"{text} {noun if text == '1' else noun + 's'}"
+
+
+def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
+    """What to expect of the updates of a run."""
+    return expected_of(options.rule(), len(options.device_list()), options.local_accumulate, plan)
+
+
+def expected_of(rule: Rule, workers: int, push_batches: int, plan: BatchPlan) -> Expectation:
+    """What to expect of updates by a rule, from so many workers."""
+    return expectation(rule, workers, int(plan.target_lengths.sum()), len(plan.epoch(1)), push_batches)
+
+
+def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
+    """The same in words, and what the schedule's amounts are in other units."""
+    updates = expected(options, plan)
+    amounts = {"--lr-warmup": options.lr_warmup, "--lr-decay-end": options.lr_decay_end}
+    if options.lr_decay not in ("linear", "cosine"):
+        del amounts["--lr-decay-end"]
+    lines = [updates.update_text(), updates.amounts_text(amounts | {"--stop-after": options.stop_after})]
+    return [line for line in lines if line]
+
+
+VECTOR_BYTES = 4
+"""Of one element: parameters, gradients and moments are float32."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """How many vectors there are at most, by what they hold.
+
+    Attributes:
+        buffers: versions of the parameters that workers read.
+        slots: gradients on their way to the server, one a worker.
+        validation: the copy that is validated.
+        sum: what is accumulated.
+        held: gradients that arrived before those of earlier batches, in sync.
+        moments: Adam's.
+        average: the moving average of the parameters.
+        gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
+        shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
+    """
+
+    buffers: int
+    slots: int
+    validation: int
+    sum: int
+    held: int
+    moments: int
+    average: int
+    gradients: int
+    shared: bool
+
+    @property
+    def between_processes(self) -> int:
+        """In the shared part."""
+        return self.buffers + self.slots + self.validation if self.shared else 0
+
+    @property
+    def server(self) -> int:
+        """Of the process that makes the updates alone."""
+        own = self.sum + self.held + self.moments + self.average
+        return own if self.shared else own + self.buffers + self.slots + self.validation
+
+    @property
+    def checkpoint(self) -> int:
+        """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
+        slots = 0 if self.shared else self.slots
+        return 2 + self.sum + self.held + self.moments + self.average + slots
+
+    def rows(self, size: int) -> dict[str, str]:
+        """What ``--dry-run`` says of it, for vectors of ``size``."""
+        mebibytes = VECTOR_BYTES * size / 2**20
+        buffers, slots = _counted(self.buffers, "parameter buffer"), _counted(self.slots, "gradient slot")
+        validation = "the copy under validation" if self.validation else ""
+        own = [
+            "the sum of pushes",
+            "Adam's moments",
+            "the moving average" if self.average else "",
+            f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
+        ]
+        common = [f"{buffers} and {slots}", validation]
+        rows = {}
+        if self.shared:
+            rows["memory, shared"] = f"{mebibytes * self.between_processes:,.0f} MiB: {_listed(common)}"
+            rows["memory, server"] = f"{mebibytes * self.server:,.0f} MiB: {_listed(own)}"
+            where = "each worker"
+        else:
+            rows["memory"] = f"{mebibytes * self.server:,.0f} MiB in one process: {_listed([*common, *own])}"
+            where = "it"
+        rows["memory, besides"] = (
+            f"{mebibytes * self.gradients:,.0f} MiB in {where} for gradients under way, and activations; "
+            f"{mebibytes * self.checkpoint:,.0f} MiB from the first checkpoint on"
+        )
+        return rows
+
+
+def vectors(
+    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1
+) -> Vectors:
+    """Those of a run with ``workers``.
+
+    Args:
+        rule: when pushes become an update.
+        average: whether there is a moving average.
+        validation: whether there is a validation set.
+        simulated: one process computes for all workers.
+        push_batches: batches that a worker sums before each push.
+    """
+    return Vectors(
+        buffers=buffers_needed(rule, workers, simulated),
+        slots=workers,
+        validation=int(validation),
+        sum=1,
+        held=rule.held(workers),
+        moments=2,
+        average=int(average),
+        gradients=1 + (push_batches > 1),
+        shared=not simulated,
+    )
+
+
+def _counted(count: int, noun: str, nouns: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def describe(options: TrainOptions, data_folder: Path) -> str:
+    """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
+    data = PreparedData.open(data_folder)
+    configuration = model_configuration(options, data)
+    with within_memory():
+        layout = FlatLayout(initial_model(options, configuration, data))
+    plan = training_plan(options, data)
+    devices, rule = options.device_list(), options.rule()
+    updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
+    need = vectors(
+        rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
+        simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+    )  # fmt: skip
+    rows = {
+        "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
+        "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
+        "target tokens an epoch": f"{updates.epoch_tokens:,}",
+        "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
+        "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
+        "effective batch": f"{updates.effective_batch:,.0f} target tokens",
+        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}, {options.threads()} threads each",
+        **({"devices": found} if (found := options.devices_found()) else {}),
+        **need.rows(layout.size),
+    }
+    width = max(map(len, rows))
+    table = [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    return "\n".join([*table, *expected_lines(options, plan)])

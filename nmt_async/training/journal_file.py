@@ -22,6 +22,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_json_lines
 from nmt_async.sync.journal import MOST_WORKERS, RECORD_BYTES, Event, decode, encode
+from nmt_async.writing import AppendedFile
 
 JOURNAL = "journal"
 JOURNAL_FORMAT = 1
@@ -97,30 +98,28 @@ class JournalFile:
         path: appended to.
         threads: of each worker; with torch's build and the machine's type it decides bit-equality.
 
-    Attributes:
-        recorded: bytes, of this sitting.
-
     Raises:
         UserError: something else stands there.
     """
 
     def __init__(self, path: Path, workers: int, threads: int) -> None:
         whole = _whole_bytes(path)
-        self._file = path.open("ab", buffering=0)
-        self._file.truncate(whole)
-        self._file.seek(0, os.SEEK_END)
-        self._unwritten = bytearray()
-        self._written = self.recorded = 0
-        if not self._file.tell():
+        if path.exists():
+            os.truncate(path, whole)
+        self._file = AppendedFile(path)
+        self._before = self._file.size
+        if not self._before:
             header = {"format": JOURNAL_FORMAT, "workers": workers, **environment(threads)}
-            self._unwritten += json.dumps(header).encode() + b"\n"
-            self.recorded = len(self._unwritten)
+            self._file.append(json.dumps(header).encode() + b"\n")
+
+    @property
+    def recorded(self) -> int:
+        """Bytes, of this sitting."""
+        return self._file.size - self._before
 
     def record(self, event: Event) -> None:
         """Appends one event; the system has it after the next `flush`."""
-        record = encode(event)
-        self._unwritten += record
-        self.recorded += len(record)
+        self._file.append(encode(event))
 
     def flush(self) -> None:
         """Hands what was recorded to the system.
@@ -128,10 +127,7 @@ class JournalFile:
         Raises:
             OSError: not all could be written; the rest is tried again the next time.
         """
-        while self._unwritten:
-            written = self._file.write(self._unwritten)
-            self._written += written
-            del self._unwritten[:written]
+        self._file.flush()
 
     def secure(self, recorded: int) -> None:
         """Brings what was flushed to the disk. Another thread may call it.
@@ -142,14 +138,12 @@ class JournalFile:
         Raises:
             OSError: that could not be flushed, or cannot be brought there.
         """
-        if self._written < recorded:
+        if self._file.written < recorded:
             raise OSError(errno.EIO, "the journal before it is not written")
-        os.fsync(self._file.fileno())
+        self._file.secure()
 
     def close(self) -> None:
         """Nothing more will be recorded; what the disk had no room for is lost."""
-        with contextlib.suppress(OSError):
-            self.flush()
         self._file.close()
 
 

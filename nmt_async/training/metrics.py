@@ -1,4 +1,4 @@
-"""Measures a run and writes what it measures.
+"""How far a run is, what it measures on the way, and the files that it writes that to.
 
 ``metrics.jsonl`` and ``train.log`` hold its figures, ``validation.jsonl`` the loss of each validation pair (an object a
 validation: ``update``, ``losses`` in nats, and in the first ``tokens``, the target tokens of each pair);
@@ -14,7 +14,8 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,90 @@ import numpy as np
 from nmt_async import __version__
 from nmt_async.display.marian_log import opening_lines, stamp, train_line, valid_lines
 from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, read_json_lines
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
-from nmt_async.training.moment import Moment
 from nmt_async.training.tensorboard import TensorBoardFile
-from nmt_async.writing import write_whole
+from nmt_async.writing import AppendedFile, write_whole
 
 
-class Stretch:
+@dataclass(frozen=True)
+class Moment:
+    """How far a run is.
+
+    Attributes:
+        updates, tokens, source_tokens: so far; ``tokens`` counts target tokens.
+        epochs: gone by, as a fraction.
+        epoch: in which the latest update's last batch lies, from 1.
+        sentences: sentence pairs of that epoch applied so far.
+        seconds: of training, earlier sittings of the run included.
+    """
+
+    updates: int = 0
+    tokens: int = 0
+    source_tokens: int = 0
+    epochs: float = 0.0
+    epoch: int = 1
+    sentences: int = 0
+    seconds: float = 0.0
+
+    def after(self, update: Update, epochs: float, seconds: float) -> Moment:
+        """The moment at which ``update`` is applied."""
+        epoch = max(self.epoch, max(push.batch[0] for push in update.pushes))
+        sentences = self.sentences if epoch == self.epoch else 0
+        return Moment(
+            updates=update.version,
+            tokens=self.tokens + update.tokens,
+            source_tokens=self.source_tokens + sum(push.source_tokens for push in update.pushes),
+            epochs=epochs,
+            epoch=epoch,
+            sentences=sentences + sum(push.sentences for push in update.pushes if push.batch[0] == epoch),
+            seconds=seconds,
+        )
+
+    def amount(self, unit: str) -> float:
+        """The moment in ``unit``, a unit of `Quantity`."""
+        if unit == "minutes":
+            return self.seconds / 60
+        if unit == "hours":
+            return self.seconds / 3600
+        return float(getattr(self, unit))
+
+    def reaches(self, quantity: Quantity) -> bool:
+        """Whether the amount has gone by."""
+        return self.amount(quantity.unit) >= quantity.amount
+
+    def share(self, quantity: Quantity | None) -> float | None:
+        """How much of the amount has gone by, 0 to 1."""
+        return None if quantity is None else min(1.0, self.amount(quantity.unit) / quantity.amount)
+
+
+class Every:
+    """Says when something that happens every so often is due: at each multiple of the amount.
+
+    Args:
+        quantity: the amount between two times.
+        since: the moment from which to count on.
+    """
+
+    def __init__(self, quantity: Quantity, since: Moment) -> None:
+        self.quantity = quantity
+        self._done = self._multiples(since)
+
+    def _multiples(self, moment: Moment) -> int:
+        return int(moment.amount(self.quantity.unit) / self.quantity.amount)
+
+    def due(self, moment: Moment) -> bool:
+        """True if a multiple has been passed since the last time `mark` was called."""
+        return self._multiples(moment) > self._done
+
+    def mark(self, moment: Moment) -> None:
+        """It has happened."""
+        self._done = self._multiples(moment)
+
+
+class ReportPeriod:
     """Collects updates until the next report.
 
     Args:
@@ -46,6 +123,12 @@ class Stretch:
         self.latest_tokens = 0
         self.learning_rate = 0.0
         self.stall_seconds = self.stall_longest = 0.0
+        self.refused_stale = self.refused_not_finite = 0
+
+    def record(self, event: Event) -> None:
+        """Something happened to a batch: pushes that were refused are counted."""
+        self.refused_stale += event.kind is Kind.REFUSED
+        self.refused_not_finite += event.kind is Kind.NOT_FINITE
 
     def stalled(self, seconds: float) -> None:
         """The server was at something else for so long."""
@@ -66,18 +149,18 @@ class Stretch:
         return {**vars(self), "begin": vars(self.begin), "staleness": list(self.staleness.items())}
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> Stretch:
-        """The stretch of which `state` was taken.
+    def restored(cls, state: dict[str, Any]) -> ReportPeriod:
+        """The period of which `state` was taken.
 
         Raises:
             LookupError, TypeError, ValueError: it is not what `state` gives.
         """
-        stretch = cls(as_dataclass(Moment, state["begin"]))
-        for name, value in vars(stretch).items():
+        period = cls(as_dataclass(Moment, state["begin"]))
+        for name, value in vars(period).items():
             if name in state and name not in ("begin", "staleness"):
-                setattr(stretch, name, type(value)(state[name]))
-        stretch.staleness.update({int(age): int(count) for age, count in state["staleness"]})
-        return stretch
+                setattr(period, name, type(value)(state[name]))
+        period.staleness.update({int(age): int(count) for age, count in state["staleness"]})
+        return period
 
     def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:
         """What happened up to ``moment``; needs at least one update."""
@@ -106,6 +189,8 @@ class Stretch:
             staleness=dict(sorted(self.staleness.items())),
             waiting_share=waiting_share,
             set_aside=set_aside,
+            refused_stale=self.refused_stale,
+            refused_not_finite=self.refused_not_finite,
             stall_seconds=self.stall_seconds,
             stall_longest=self.stall_longest,
         )
@@ -126,12 +211,12 @@ class MetricsFiles:
         for path in (metrics, sentences):
             if path.exists():
                 _drop_later(path, update, validated)
-        self._metrics = metrics.open("a", encoding="utf-8")
-        self._sentences = sentences.open("a", encoding="utf-8")
-        self._log = (folder / "train.log").open("a", encoding="utf-8")
+        self._metrics, self._sentences = AppendedFile(metrics), AppendedFile(sentences)
+        self._log = AppendedFile(folder / "train.log")
         configuration = (folder / "config.yaml").read_text(encoding="utf-8")
         with contextlib.suppress(OSError):  # what the disk has no room for comes with the first report
-            self._write(None, opening_lines(__version__, socket.gethostname(), os.getpid(), configuration))
+            self._log_lines(opening_lines(__version__, socket.gethostname(), os.getpid(), configuration))
+            self._flush()
         self._events = TensorBoardFile(folder) if tensorboard else None
 
     def trained(self, report: TrainReport) -> None:
@@ -140,17 +225,21 @@ class MetricsFiles:
         Raises:
             OSError: it could not be written, as for the other two; what was not is written with what comes next.
         """
+        self._metrics.append(_json_line(report.as_mapping()))
+        self._log_lines([train_line(report)])
         with self._shown(report):
-            self._write(report.as_mapping(), [train_line(report)])
+            self._flush()
 
     def validated(self, report: ValidReport, losses: np.ndarray, tokens: np.ndarray) -> None:
         """A validation, with the loss and the number of target tokens of each pair, both (pairs,)."""
+        values = {"kind": "valid", "update": report.update, "losses": [_finite(float(f"{x:.5g}")) for x in losses]}
+        if not self._sentences.size:
+            values["tokens"] = tokens.tolist()
+        self._metrics.append(_json_line(report.as_mapping()))
+        self._log_lines(valid_lines(report))
+        self._sentences.append(_json_line(values))
         with self._shown(report):
-            self._write(report.as_mapping(), valid_lines(report))
-            values = {"kind": "valid", "update": report.update, "losses": [_finite(float(f"{x:.5g}")) for x in losses]}
-            if not self._sentences.tell():
-                values["tokens"] = tokens.tolist()
-            print(json.dumps(values), file=self._sentences, flush=True)
+            self._flush()
 
     @contextlib.contextmanager
     def _shown(self, report: TrainReport | ValidReport) -> Iterator[None]:
@@ -166,21 +255,34 @@ class MetricsFiles:
 
     def note(self, text: str) -> None:
         """A sentence for ``train.log`` alone."""
-        self._write(None, [text])
+        self._log_lines([text])
+        self._log.flush()
 
-    def _write(self, values: dict[str, Any] | None, lines: list[str]) -> None:
-        if values is not None:
-            print(json.dumps({name: _finite(value) for name, value in values.items()}), file=self._metrics, flush=True)
+    def _log_lines(self, lines: Sequence[str]) -> None:
         now = stamp(datetime.datetime.now())
-        print("\n".join(f"{now} {line}" for line in lines), file=self._log, flush=True)
+        self._log.append("".join(f"{now} {line}\n" for line in lines))
+
+    def _flush(self) -> None:
+        """Writes all three; the first that fails does not keep the others from it."""
+        failed: OSError | None = None
+        for file in (self._metrics, self._log, self._sentences):
+            try:
+                file.flush()
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Nothing more will be written; of a full disk `trained` has told."""
         for file in (self._metrics, self._sentences, self._log):
-            with contextlib.suppress(OSError):  # of a full disk `trained` has told
-                file.close()
+            file.close()
         if self._events is not None:
             self._events.close()
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    return json.dumps({name: _finite(value) for name, value in values.items()}) + "\n"
 
 
 def _finite(value: Any) -> Any:

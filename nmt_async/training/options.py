@@ -116,7 +116,7 @@ class OptimizerOptions:
         """
         if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount:
             raise UserError(
-                "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by, so that the rate would stay; give a "
+                "--lr-warmup 0 does not fit --lr-decay inv-sqrt, which measures the decay by the warm-up; give a "
                 "warm-up, or --lr-decay none."
             )
         end = None

@@ -1,16 +1,22 @@
-"""The parts that a run, its description and a replay build from the same options."""
+"""The parts that a run, its description and a replay build from the same options, and where workers compute."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.processes import Memory
+from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
+from nmt_async.cluster.worker_process import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.sync.journal import Event
@@ -18,9 +24,10 @@ from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import Expectation, expectation
-from nmt_async.training.initial import adopted
+from nmt_async.training.initial_model import adopted
 from nmt_async.training.options import TrainOptions
+from nmt_async.training.validation import InlineValidator, ProcessValidator, Validator
+from nmt_async.training.validation_scores import ValidationSettings
 
 
 def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
@@ -41,26 +48,6 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
         fitting,
         parts=options.local_accumulate,
     )
-
-
-def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
-    """What to expect of the updates of a run."""
-    return expected_of(options.rule(), len(options.device_list()), options.local_accumulate, plan)
-
-
-def expected_of(rule: Rule, workers: int, push_batches: int, plan: BatchPlan) -> Expectation:
-    """What to expect of updates by a rule, from so many workers."""
-    return expectation(rule, workers, int(plan.target_lengths.sum()), len(plan.epoch(1)), push_batches)
-
-
-def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
-    """The same in words, and what the schedule's amounts are in other units."""
-    updates = expected(options, plan)
-    amounts = {"--lr-warmup": options.lr_warmup, "--lr-decay-end": options.lr_decay_end}
-    if options.lr_decay not in ("linear", "cosine"):
-        del amounts["--lr-decay-end"]
-    lines = [updates.update_text(), updates.amounts_text(amounts | {"--stop-after": options.stop_after})]
-    return [line for line in lines if line]
 
 
 def build_coordinator(
@@ -107,7 +94,7 @@ def shared_memory(workers: int, size: int) -> Memory:
     except OSError as error:
         need = math.ceil(4 * (2 * workers + 1) * size / 2**20)
         raise RunFailure(
-            f"{need:,} MiB of shared memory cannot be had ({error.strerror or error}); "
+            f"{need:,} MiB of shared memory are not available ({error.strerror or error}); "
             f"use fewer --workers or a smaller model."
         ) from None
 
@@ -125,3 +112,95 @@ def within_memory() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch has no type for it
             raise
         raise RunFailure("the model does not fit this machine's memory; choose a smaller --preset or width.") from None
+
+
+def buffers_needed(rule: Rule, workers: int, simulated: bool) -> int:
+    """Parameter buffers of a run; one process computes a gradient at once, and needs others only to look back."""
+    return 1 if simulated and not rule.looks_at_parameters else workers + 1
+
+
+class Setup(Protocol):
+    """Makes what differs between kinds of clusters.
+
+    Attributes:
+        buffers: for the server's parameters, (buffers, size).
+    """
+
+    buffers: Tensor
+
+    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
+        """The workers, begun."""
+
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
+        """What scores the parameters."""
+
+    def close(self) -> None:
+        """Gives the memory back."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """To whom a cluster tells what its run survives.
+
+    Attributes:
+        warn: takes one sentence.
+        log: takes a traceback, or stacks.
+    """
+
+    warn: Callable[[str], None]
+    log: Callable[[str], None]
+
+
+class ProcessSetup:
+    """A process for each worker, and one for validation."""
+
+    def __init__(self, options: TrainOptions, size: int) -> None:
+        self.devices = options.device_list()
+        self.timeout = options.timeout_seconds
+        self.memory = shared_memory(len(self.devices), size)
+        self.buffers = self.memory.ring.tensor
+
+    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
+        """The workers, begun."""
+        return ProcessCluster(
+            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout
+        )
+
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
+        """Validation while training goes on."""
+        return ProcessValidator(settings, self.buffers.shape[1], tell.warn, tell.log, self.timeout)
+
+    def close(self) -> None:
+        """Gives the memory back."""
+        self.memory.close()
+
+
+class SimulatedSetup:
+    """Everything in this process; validation costs no virtual time."""
+
+    def __init__(self, options: TrainOptions, size: int) -> None:
+        self.options = options
+        self.buffers = torch.zeros(buffers_needed(options.rule(), len(options.device_list()), True), size)
+
+    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
+        """The virtual workers."""
+        torch.set_num_threads(settings.threads)
+        worker = build_worker(settings, torch.device(self.options.device_list()[0]))
+        gradients = WorkerGradients(worker, PreparedData.open(settings.data).train)
+        return SimulatedCluster(coordinator, gradients, self.options.cluster_profile(), settings.seed)
+
+    def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:  # noqa: ARG002
+        """Validation before training goes on."""
+        return InlineValidator(settings, self.buffers.shape[1])
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def setup_for(options: TrainOptions, size: int) -> Setup:
+    """What ``--cluster`` names, for parameter vectors of ``size``.
+
+    Raises:
+        RunFailure: the memory cannot be had.
+    """
+    return SimulatedSetup(options, size) if options.cluster == "simulated" else ProcessSetup(options, size)

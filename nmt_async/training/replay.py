@@ -33,11 +33,10 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.initial import first_model
+from nmt_async.training.initial_model import first_model
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, environment, read_journal, read_sittings
-from nmt_async.training.memory import buffers_needed
 from nmt_async.training.options import TrainOptions, stop_quantity
-from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.parts import buffers_needed, build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import rule_of, with_workers
 from nmt_async.training.run_folder import DATA, read_options
 

@@ -12,8 +12,8 @@ from nmt_async.errors import UserError
 from nmt_async.formatting import about
 from nmt_async.sync.rules import Rule, rule_for
 from nmt_async.text.plan import BatchPlan
+from nmt_async.training.expectation import expected, expected_of
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import expected, expected_of
 
 
 def rule_of(options: TrainOptions) -> Rule:

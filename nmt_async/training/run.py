@@ -22,20 +22,17 @@ from nmt_async.reading import as_dataclass
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.guarded import Guarded
+from nmt_async.training.expectation import expected_lines
+from nmt_async.training.interruptions import Interrupted, MayFail, StopSignals
 from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
-from nmt_async.training.metrics import MetricsFiles, Stretch
-from nmt_async.training.moment import Every, Moment
+from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import build_coordinator, expected_lines, model_configuration, training_plan
+from nmt_async.training.parts import Tell, build_coordinator, model_configuration, setup_for, training_plan
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving
-from nmt_async.training.setups import Tell, setup_for
-from nmt_async.training.signals import Interrupted, StopSignals
-from nmt_async.training.stopping import Judge
-from nmt_async.training.validation import Scores, ValidationSettings, Validator
-from nmt_async.training.validations import Validations
+from nmt_async.training.validation import Judge, Validations, Validator
+from nmt_async.training.validation_scores import Scores, ValidationSettings
 
 VANISHED = "nothing of the run is kept unless it is put back; "
 
@@ -68,14 +65,26 @@ class Run:
         self.moment = Moment()
         self.signals = StopSignals()
         self._finite = self._not_finite = -1
-        self._guarded = Guarded(self._warn, self._say)
+        self._may_fail = MayFail(self._warn, self._say)
+        self.metrics: MetricsFiles | None = None
+        self._unnoted: list[str] = []
+        with contextlib.ExitStack() as opened:
+            self._open(model, opened)
+            self._opened = opened.pop_all()
+
+    def _open(self, model: TranslationModel, opened: contextlib.ExitStack) -> None:
+        """Builds the parts; what is to be closed is in ``opened``, also if the building fails half-way."""
+        options, data, folder = self.options, self.data, self.folder
+        opened.callback(self._close_metrics)
         devices = options.device_list()
         configuration = model_configuration(options, data)
         self.layout = FlatLayout(model)
         self.setup = setup_for(options, self.layout.size)
+        opened.callback(self.setup.close)
         self.setup.buffers[0].copy_(self.layout.gather(model))
-        self.stretch = Stretch(self.moment)
+        self.period = ReportPeriod(self.moment)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
+        opened.callback(self.journal.close)
         self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
         self.plan = training_plan(options, data)
         self.coordinator = build_coordinator(options, self.plan, self.setup.buffers, self._record, self._warn)
@@ -85,18 +94,23 @@ class Run:
             options.keep_last,
             options.keep_best,
         )
-        self.saving = Saving(self.checkpoints, self._guarded, time.monotonic)
+        opened.callback(self.checkpoints.close)
+        self.saving = Saving(self.checkpoints, self._may_fail, time.monotonic)
         judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self.validations = Validations(self._build_validator(configuration), judge, self._tell, self._keep)
+        opened.callback(self.validations.close)
         validating, held = self._resume()
         self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates, self.validations.judged, options.tensorboard)
+        for text in self._unnoted:
+            self._note(text)
         self._expect()
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
         )
-        self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self.metrics.note))
+        self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self._note))
+        opened.callback(self.cluster.close)
         if held is not None:
             with self._takes_up():
                 self.cluster.restore(*held)
@@ -111,7 +125,7 @@ class Run:
             self.data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
             options.valid_beam_size, options.valid_sentences,
         )  # fmt: skip
-        return self.setup.validator(settings, Tell(self._warn, lambda text: self.metrics.note(text)))
+        return self.setup.validator(settings, Tell(self._warn, self._note))
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
@@ -128,8 +142,7 @@ class Run:
         change = change_text(earlier, self.options, self.plan) if earlier else ""
         for line in filter(None, [change, *expected_lines(self.options, self.plan)]):
             self.display.say(line)
-            with contextlib.suppress(OSError):
-                self.metrics.note(f"[expected] {line}")
+            self._note(f"[expected] {line}")
 
     def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
         """Takes up the newest checkpoint; whether its own validation was not finished then, and the cluster's state."""
@@ -162,7 +175,7 @@ class Run:
         self.moment = as_dataclass(Moment, values["moment"])
         self.validations.restore(values)
         if "stretch" in values:  # earlier versions did not keep it
-            self.stretch = Stretch.restored(values["stretch"])
+            self.period = ReportPeriod.restored(values["stretch"])
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
@@ -170,17 +183,29 @@ class Run:
             self._finite = max(self._finite, event.version)
         elif event.kind is Kind.NOT_FINITE:
             self._not_finite = max(self._not_finite, event.version)
+        self.period.record(event)
 
     def _warn(self, text: str) -> None:
         self.display.warn(text)
-        if hasattr(self, "metrics"):
-            with contextlib.suppress(OSError):
-                self.metrics.note(f"[warn] {text}")
+        self._note(f"[warn] {text}")
 
     def _say(self, text: str) -> None:
         self.display.say(text)
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        """A sentence for ``train.log``, now or as soon as that is open; where it cannot be written, it is lost."""
+        if self.metrics is None:
+            self._unnoted.append(text)
+            return
         with contextlib.suppress(OSError):
             self.metrics.note(text)
+
+    @property
+    def figures(self) -> MetricsFiles:
+        """The files of the run's figures, which are open while it trains."""
+        assert self.metrics is not None
+        return self.metrics
 
     def train(self) -> None:
         """Trains until the run should stop, and saves it.
@@ -191,7 +216,7 @@ class Run:
             RunFailure: workers died again and again, or too many batches were set aside.
         """
         options = self.options
-        self._guarded("removing what noted the end before", self.folder.begins)
+        self._may_fail("removing what noted the end before", self.folder.begins)
         report, save, validate = (
             Every(quantity, self.moment) for quantity in (options.disp_freq, options.save_freq, options.valid_freq)
         )
@@ -220,7 +245,7 @@ class Run:
         if not self.saving.busy and (save.due(self.moment) or self.saving.due):
             save.mark(self.moment)
             self._begin_checkpoint()
-        self.stretch.stalled(self.cluster.seconds - begin)
+        self.period.stalled(self.cluster.seconds - begin)
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -234,27 +259,27 @@ class Run:
             self.moment = Moment(**{**vars(self.moment), "seconds": seconds})
             return
         self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
-        self.stretch.add(update)
-        self._guarded("writing the journal", self.journal.flush)
+        self.period.add(update)
+        self._may_fail("writing the journal", self.journal.flush)
         stop = self.options.stop_after
         self.display.progress(self.moment.share(stop), self.moment.updates)
 
     def _report(self) -> None:
-        if not self.stretch.updates:
+        if not self.period.updates:
             return
         aside = len(self.coordinator.ledger.set_aside)
-        report = self.stretch.report(self.moment, self.cluster.waiting_shares(), aside)
-        self._guarded("finding the run's folder", self.folder.check, lambda: VANISHED)
-        self._guarded("writing the figures", lambda: self.metrics.trained(report))
+        report = self.period.report(self.moment, self.cluster.waiting_shares(), aside)
+        self._may_fail("finding the run's folder", self.folder.check, lambda: VANISHED)
+        self._may_fail("writing the figures", lambda: self.figures.trained(report))
         self.display.trained(report)
-        self.stretch = Stretch(self.moment)
+        self.period = ReportPeriod(self.moment)
 
     def _validate(self) -> None:
         begin = self.validations.begin
-        self._guarded("starting a validation", lambda: begin(self.moment, self.decoding_parameters))
+        self._may_fail("starting a validation", lambda: begin(self.moment, self.decoding_parameters))
 
     def _tell(self, report: ValidReport, scores: Scores) -> None:
-        self._guarded("writing the figures", lambda: self.metrics.validated(report, scores.losses, scores.tokens))
+        self._may_fail("writing the figures", lambda: self.figures.validated(report, scores.losses, scores.tokens))
         self.display.validated(report)
 
     def _keep(self, step: int, parameters: Tensor) -> None:
@@ -265,10 +290,10 @@ class Run:
         values, tensors = self.coordinator.state()
         held, held_tensors = self.cluster.state()
         state: dict[str, Any] = {
-            "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.stretch.state(),
+            "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.period.state(),
             "validating": self.validations.at(self.moment.updates), **self.validations.state(),
         }  # fmt: skip
-        self._guarded("writing the journal", self.journal.flush)
+        self._may_fail("writing the journal", self.journal.flush)
         # A resume says how many of the journal's events still stand, so they must be there.
         first = functools.partial(self.journal.secure, self.journal.recorded)
         best = self.validations.judge.best_steps
@@ -301,7 +326,7 @@ class Run:
 
     def _finish(self) -> None:
         reason = self._reason_to_stop() or "the end of the data"
-        self._stop_cluster()
+        self._stop_cluster(goes_on=self._interrupted())
         self._report()
         self._last_validation()
         try:
@@ -309,7 +334,7 @@ class Run:
                 self._write_checkpoint()
         except OSError as error:
             unsaved = Unsaved(
-                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); see to "
+                f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); fix "
                 f"that, and give the same command to go on from the checkpoint before."
             )
             self._note_end("failed", str(unsaved))
@@ -317,22 +342,22 @@ class Run:
         if self.signals.number:  # it may have come while we were at it
             reason = f"signal {self.signals.name}"
         text = f"stopped at update {self.moment.updates:,} by {reason}"
-        self._guarded("writing the log", lambda: self.metrics.note(text))
+        self._may_fail("writing the log", lambda: self.figures.note(text))
         self._note_end("interrupted" if self.signals.number else "finished", text)
         if self.signals.number:
             saved = "the run is saved, " if self.moment.updates else ""
             raise Interrupted(f"{text}; {saved}give the same command to go on.", self.signals.number)
         self.display.say(f"{text}; {self.folder.path} holds the run.")
 
-    def _stop_cluster(self) -> None:
+    def _stop_cluster(self, goes_on: bool) -> None:
         """Ends the run's last round with a smaller update, unless the run is to go on as if nothing had been."""
-        if self._interrupted():
+        if goes_on:
             self.cluster.pause()
         else:
             last = self.cluster.stop()
             if last is not None:
                 self._count(last)
-        self._guarded("writing the journal", self.journal.flush)
+        self._may_fail("writing the journal", self.journal.flush)
 
     def _last_validation(self) -> None:
         if not self.moment.updates:
@@ -350,14 +375,14 @@ class Run:
         return bool(self.signals.number)
 
     def _note_end(self, ending: Ending, reason: str) -> None:
-        self._guarded("noting how the run ended", lambda: self.folder.ended(ending, reason))
+        self._may_fail("noting how the run ended", lambda: self.folder.ended(ending, reason))
 
     def save_after_failure(self, failure: RunFailure) -> str:
         """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
-        self._stop_cluster()
+        self._stop_cluster(goes_on=True)
         self._report()
         text = f"{failure} {self._save_if_sound()}"
-        self._guarded("writing the log", lambda: self.metrics.note(f"[error] {text}"))
+        self._may_fail("writing the log", lambda: self.figures.note(f"[error] {text}"))
         self._note_end("diverged" if isinstance(failure, Diverged) else "failed", text)
         return text
 
@@ -377,9 +402,8 @@ class Run:
 
     def close(self) -> None:
         """Ends all processes and closes all files."""
-        self.cluster.close()
-        self.validations.close()
-        self.setup.close()
-        self.checkpoints.close()
-        self.journal.close()
-        self.metrics.close()
+        self._opened.close()
+
+    def _close_metrics(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()

@@ -20,7 +20,7 @@ from nmt_async.model.configuration import DEFAULTS
 from nmt_async.options import dump_yaml, flag_of, load_yaml
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.initial import adopted, as_begun
+from nmt_async.training.initial_model import adopted, as_begun
 from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
@@ -220,7 +220,7 @@ def read_options(path: Path) -> TrainOptions:
     """
     try:
         if not (path / CONFIG).is_file():
-            raise UserError(f"{path / CONFIG} is no file")
+            raise UserError(f"{path / CONFIG} is not a file")
         return options_of_run(load_yaml(path / CONFIG), str(path / CONFIG))
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")
@@ -248,7 +248,8 @@ def settled(options: TrainOptions) -> TrainOptions:
         )
     options = adopted(options)
     return dataclasses.replace(
-        options, workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
+        options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
+        workers=len(options.device_list()), accumulate=options.pushes_summed, cpu_threads=options.threads(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints
-from nmt_async.training.guarded import Guarded
+from nmt_async.training.interruptions import MayFail
 from nmt_async.writing import free_bytes
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0
@@ -23,13 +23,13 @@ class Saving:
 
     Args:
         checkpoints: writes them.
-        guarded: tells what fails.
+        may_fail: tells what fails.
         clock: seconds of any steady clock.
     """
 
-    def __init__(self, checkpoints: Checkpoints, guarded: Guarded, clock: Callable[[], float]) -> None:
+    def __init__(self, checkpoints: Checkpoints, may_fail: MayFail, clock: Callable[[], float]) -> None:
         self.checkpoints = checkpoints
-        self._guarded = guarded
+        self._may_fail = may_fail
         self._clock = clock
         self._checkpoint: Future[None] | None = None
         self._models: dict[int, Future[None]] = {}
@@ -80,7 +80,7 @@ class Saving:
                 self._write_model(step, best)
 
     def _end_model(self, step: int) -> bool:
-        saved = self._guarded(
+        saved = self._may_fail(
             "saving a best model", self._models.pop(step).result, lambda: self._hint(self.checkpoints.bytes_of_model)
         )
         if saved:
@@ -89,7 +89,7 @@ class Saving:
 
     def _end_checkpoint(self, checkpoint: Future[None]) -> bool:
         self._checkpoint = None
-        saved = self._guarded(
+        saved = self._may_fail(
             "writing a checkpoint", checkpoint.result, lambda: self._hint(self.checkpoints.bytes_of_one)
         )
         self._owed = not saved

@@ -1,77 +1,31 @@
-"""Validation on a frozen copy of the parameters: in a process of its own, so that no worker waits, or at once."""
+"""The validations of one run: by whom the parameters are scored, when, and which are the best.
+
+A frozen copy is scored, in a process of its own so that no worker waits, or at once where workers are simulated.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nmt_async.display.reports import ValidReport
 from nmt_async.model.build import build_unfilled
-from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.model.translation_model import TranslationModel
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import LONGEST_STEP, Watchdog, Watched
-from nmt_async.score.evaluation import corpus_scores
-from nmt_async.text.batch import Batch
-from nmt_async.text.plan import BatchPlan, EpochPlan
-from nmt_async.text.prepared import ParallelStore, PreparedData
-from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.translator import LineTranslator
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.metrics import Moment
+from nmt_async.training.validation_scores import Scores, ValidationSettings, score
 
 NICENESS = 10
-BATCH_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class ValidationSettings:
-    """What the validation process is told when it starts.
-
-    Attributes:
-        data: the prepared folder.
-        translate: whether to translate for BLEU and chrF.
-        beam_size: of that.
-        sentences: translate only so many; 0: all.
-    """
-
-    data: Path
-    configuration: ModelConfiguration
-    translate: bool
-    beam_size: int
-    sentences: int
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of one version.
-
-    Attributes:
-        losses: of each sentence pair, summed over its target tokens, in nats; (pairs,).
-        tokens: target tokens of each pair, (pairs,).
-        bleu, chrf: of the translations, None where not translated.
-        seconds: that the scoring took.
-    """
-
-    losses: np.ndarray
-    tokens: np.ndarray
-    bleu: float | None
-    chrf: float | None
-    seconds: float
-
-    @property
-    def cross_entropy(self) -> float:
-        """Per target token, in nats."""
-        return float(self.losses.sum() / self.tokens.sum())
 
 
 @dataclass(frozen=True)
@@ -79,84 +33,6 @@ class Unscored:
     """Validation failed with an exception."""
 
     error: str
-
-
-@dataclass(frozen=True)
-class BatchScored:
-    """A validation goes on: one more batch's losses or translations are computed, which took so many seconds."""
-
-    seconds: float
-
-
-@torch.inference_mode()
-def sentence_losses(
-    model: TranslationModel, data: ParallelStore, computed: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Of each pair, summed over its target tokens, in nats, without label smoothing and dropout: (pairs,).
-
-    Args:
-        computed: called after each batch.
-    """
-    model.eval()
-    plan = validation_plan(data)
-    losses = np.zeros(len(data))
-    for number in range(len(plan)):
-        losses[plan[number]] = batch_losses(model, data.batch(plan[number])).numpy()
-        computed()
-    return losses
-
-
-def validation_plan(data: ParallelStore) -> EpochPlan:
-    """The batches in which the loss of the validation pairs is computed."""
-    return BatchPlan(data.source.lengths, data.target.lengths, BATCH_TOKENS, seed=0).epoch(1)
-
-
-def batch_losses(model: TranslationModel, batch: Batch) -> Tensor:
-    """Of each pair, summed over its target tokens, in nats: (pairs,), float64."""
-    logits, targets = model(batch)
-    of_tokens = F.cross_entropy(logits, targets, reduction="none").double()
-    row_of_token = torch.repeat_interleave(torch.arange(len(batch)), batch.target_lengths)
-    return torch.zeros(len(batch)).double().index_add_(0, row_of_token, of_tokens)
-
-
-def validation_translator(
-    model: TranslationModel, data: PreparedData, beam_size: int, computed: Callable[[], None] = lambda: None
-) -> LineTranslator:
-    """What translates the validation set; ``computed`` is called after each batch."""
-    return LineTranslator(
-        model, data.source_vocabulary, data.target_vocabulary, DecodingOptions(beam_size=beam_size),
-        torch.device("cpu"), warn=lambda _: None, computed=computed,
-    )  # fmt: skip
-
-
-def score(
-    model: TranslationModel,
-    data: PreparedData,
-    settings: ValidationSettings,
-    tell: Callable[[BatchScored], None] = lambda _: None,
-) -> Scores:
-    """All scores of the model on the validation set of ``data``; ``tell`` is called after each batch."""
-    assert data.valid is not None
-    begin = time.monotonic()
-    latest = begin
-
-    def computed() -> None:
-        nonlocal latest
-        now = time.monotonic()
-        tell(BatchScored(now - latest))
-        latest = now
-
-    losses = sentence_losses(model, data.valid, computed)
-    bleu_score = chrf_score = None
-    if settings.translate and math.isfinite(losses.sum()):
-        sources, references = data.valid_lines()
-        count = settings.sentences or len(sources)
-        translator = validation_translator(model, data, settings.beam_size, computed)
-        hypotheses = [translation.text for translation in translator.translate(sources[:count])]
-        found = corpus_scores(hypotheses, references[:count], metrics=("BLEU", "chrF"))
-        bleu_score, chrf_score = found[0].score, found[1].score
-    tokens = np.asarray(data.valid.target.lengths)
-    return Scores(losses, tokens, bleu_score, chrf_score, time.monotonic() - begin)
 
 
 def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Connection) -> None:
@@ -331,3 +207,160 @@ class ProcessValidator:
             self._scorer.process.close()
             self._scorer = None
         self.step = None
+
+
+class Validations:
+    """One at a time.
+
+    Args:
+        validator: scores; None where there is no validation set, and then nothing is ever validated.
+        judge: ranks what was scored.
+        tell: takes each report with its scores.
+        keep: takes the step and the parameters (size,) of a validation that is among the best.
+    """
+
+    def __init__(
+        self,
+        validator: Validator | None,
+        judge: Judge,
+        tell: Callable[[ValidReport, Scores], None],
+        keep: Callable[[int, Tensor], None],
+    ) -> None:
+        self.validator = validator
+        self.judge = judge
+        self._tell = tell
+        self._keep = keep
+        self._moments: dict[int, Moment] = {}
+        self._begun = 0
+        self.judged = 0
+
+    @property
+    def possible(self) -> bool:
+        """Whether one could begin now."""
+        return self.validator is not None and not self.validator.busy
+
+    def at(self, step: int) -> bool:
+        """Whether the version of ``step`` is being scored."""
+        return self.validator is not None and self.validator.step == step
+
+    def begin(self, moment: Moment, parameters: Tensor) -> None:
+        """Begins to score ``parameters`` (size,), the version of ``moment``.
+
+        Raises:
+            OSError: the validator could not be started.
+        """
+        assert self.validator is not None
+        self._moments[moment.updates] = moment
+        self._begun = moment.updates
+        self.validator.begin(moment.updates, parameters)
+
+    def has_begun(self, step: int) -> bool:
+        """Whether the latest to begin was that of ``step``."""
+        return self._begun == step
+
+    def hear(self, timeout: float = 0.0) -> None:
+        """Takes what has been scored, if it has within ``timeout`` seconds."""
+        if self.validator is None or self.validator.step is None:
+            return
+        step = self.validator.step
+        finished = self.validator.result(timeout)
+        if not self.validator.busy:
+            self.judged = step
+        if finished is not None:
+            self._judge(*finished)
+
+    def hear_all(self, gives_up: Callable[[], bool]) -> None:
+        """Waits for what is being scored, until ``gives_up``."""
+        while self.validator is not None and self.validator.busy and not gives_up():
+            self.hear(timeout=0.5)
+
+    def _judge(self, step: int, scores: Scores) -> None:
+        assert self.validator is not None
+        moment, judge = self._moments.pop(step), self.judge
+        named = {"cross-entropy": scores.cross_entropy, "bleu": scores.bleu, "chrf": scores.chrf}
+        value = named[judge.metric]
+        keep = judge.judge(step, math.nan if value is None else value)
+        report = ValidReport(
+            moment.seconds, moment.epoch, step, moment.source_tokens, moment.tokens, scores.cross_entropy,
+            scores.bleu, scores.chrf, judge.metric, judge.stalled, judge.best, scores.seconds,
+        )  # fmt: skip
+        self._tell(report, scores)
+        if keep:
+            self._keep(step, self.validator.frozen)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
+        return {"judge": self.judge.state(), "judged": self.judged}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up where `state` was taken; what was being scored then has not begun."""
+        self.judge.restore(state["judge"])
+        self._begun = self.judged = int(state["judged"])
+
+    def close(self) -> None:
+        """Nothing more will be scored."""
+        if self.validator is not None:
+            self.validator.close()
+
+
+@dataclass
+class Judge:
+    """Ranks validations by one metric.
+
+    Attributes:
+        metric: its name; cross-entropy is better when lower, the others when higher.
+        patience: validations in a row without a better one after which training ends; 0: never.
+        keep: how many of the best steps are remembered.
+        ranking: (value, step) of the best, best first.
+        stalled: validations in a row without a better one.
+    """
+
+    metric: str
+    patience: int
+    keep: int = 1
+    ranking: list[tuple[float, int]] = field(default_factory=list)
+    stalled: int = 0
+
+    def judge(self, step: int, value: float) -> bool:
+        """Takes the validation of ``step`` into account; True if it is among the best to keep.
+
+        A ``value`` that is not finite is worse than all and is not remembered.
+        """
+        better = math.isfinite(value) and (not self.ranking or self._order(value) < self._order(self.best))
+        self.stalled = 0 if better else self.stalled + 1
+        if not math.isfinite(value):
+            return False
+        self.ranking = sorted([*self.ranking, (value, step)], key=lambda entry: (self._order(entry[0]), entry[1]))
+        self.ranking = self.ranking[: max(self.keep, 1)]
+        return step in self.best_steps
+
+    def _order(self, value: float) -> float:
+        return value if self.metric == "cross-entropy" else -value
+
+    @property
+    def best(self) -> float:
+        """The best value so far, not a number if there is none."""
+        return self.ranking[0][0] if self.ranking else math.nan
+
+    @property
+    def best_steps(self) -> list[int]:
+        """The steps to keep, best first."""
+        return [step for _, step in self.ranking[: self.keep]]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return bool(self.patience) and self.stalled >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores."""
+        return {"ranking": self.ranking, "stalled": self.stalled}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up where `state` was taken.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is no state.
+        """
+        self.ranking = [(float(value), int(step)) for value, step in state["ranking"]]
+        self.stalled = int(state["stalled"])

@@ -77,6 +77,11 @@ def engine_named(
     return None
 
 
+def on_gpus() -> bool:
+    """Whether CTranslate2 is installed, and built so that it sees a GPU."""
+    return importlib.util.find_spec("ctranslate2") is not None and import_ctranslate2().get_cuda_device_count() > 0
+
+
 def _unfit(loaded: LoadedModel, search: Search, device: torch.device, precision: str) -> str | None:
     """Why CTranslate2 cannot search like this; None if it can."""
     if importlib.util.find_spec("ctranslate2") is None:

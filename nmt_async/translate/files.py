@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.checkpoints import find_model
+from nmt_async.devices import check_here, named
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress
 from nmt_async.translate.lines import TextFile, output_lines, pairs_of, warn_on_stderr, windows
 from nmt_async.translate.options import TranslateOptions
 from nmt_async.translate.processes import Processes
-from nmt_async.translate.translator import BegunLine, LineTranslator, Translation, Translator, device_of
+from nmt_async.translate.translator import BegunLine, LineTranslator, Translation, Translator, default_devices
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,9 @@ def devices_of(options: TranslateOptions) -> list[str]:
     Raises:
         UserError: one that this machine does not have.
     """
-    names = (options.devices or options.device).replace(" ", ",").split(",")
-    devices = [f"cuda:{name}" if name.isdigit() else name for name in names if name]
-    if not devices:
-        raise UserError("--devices names no device; give cpu, or numbers of CUDA devices such as 0,1.")
-    for device in devices:
-        device_of(device, "--device" if options.devices is None else "--devices")
+    flag, text = ("--device", options.device) if options.devices is None else ("--devices", options.devices)
+    devices = default_devices(options.precision, options.engine) if text is None else named(text, flag)
+    check_here(devices, flag)
     return [devices[index % len(devices)] for index in range(options.workers or len(devices))]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from nmt_async.devices import ALL_GPUS, FIRST_GPU
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import PRECISIONS
-from nmt_async.options import NOT_GIVEN, option
+from nmt_async.options import NOT_GIVEN, check_together, option
 from nmt_async.search.options import SEARCH, SearchOptions, Weights
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.translate.formats import FORMATS, AlignmentForm, Printed
@@ -35,7 +39,9 @@ class ComputingOptions:
     maxi_batch: int = option(
         16, "Read so many mini-batches ahead, where input is ready, and sort them by length.", group=COMPUTING
     )
-    device: str = option("cpu", "Where to compute: cpu, cuda or, for example, cuda:1.", group=COMPUTING)
+    device: str | None = option(
+        None, f"Where to compute: cpu, cuda or, for example, cuda:1 (default: {FIRST_GPU}).", group=COMPUTING
+    )
     threads: int | None = option(
         None,
         "CPU threads (default: torch's choice, the number of cores).",
@@ -126,7 +132,8 @@ class TranslateOptions(DecodingOptions):
     )  # fmt: skip
     workers: int | None = option(None, "Processes that share the text (default: one for each device).", group=COMPUTING)
     devices: str | None = option(
-        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn.",
+        None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn "
+        f"(default: {ALL_GPUS}).",
         group=COMPUTING, only_with={"device": NOT_GIVEN},
     )  # fmt: skip
     engine: str = option(
@@ -144,3 +151,28 @@ class TranslateOptions(DecodingOptions):
     def printed(self) -> Printed:
         """What is printed of a translation."""
         return Printed(self.format, self.n_best, self.word_scores, self.alignment)
+
+
+OF_THE_MODEL = ("device", "threads", "weights")
+"""Options that are told with the model, and do not differ from call to call."""
+
+Options = TypeVar("Options", bound=ComputingOptions)
+
+
+def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:
+    """``options`` with what a call in Python says; text is read where the command line reads it: ``"nucleus 0.9"``.
+
+    Raises:
+        UserError: a value that makes no sense, or means nothing beside the others.
+        TypeError: there is no such option, or none that may differ from call to call.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in OF_THE_MODEL}
+    values = {}
+    for name, value in changes.items():
+        if name not in fields:
+            raise TypeError(f"there is no option {name} here; there are {', '.join(fields)}")
+        parse = fields[name].metadata["parse"]
+        values[name] = parse(value) if parse is not None and isinstance(value, str) else value
+    changed = dataclasses.replace(options, **values)
+    check_together(changed)
+    return changed

@@ -6,25 +6,24 @@ classes.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from nmt_async.devices import all_gpus, check_here, named
 from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.options import check_together
 from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
 from nmt_async.text.vocabulary import END, Vocabulary
-from nmt_async.translate.engine import Engine, engine_named
+from nmt_async.translate.engine import Engine, engine_named, on_gpus
 from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.lines import checked_lines, one_line, warn_on_stderr, windows
-from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions
+from nmt_async.translate.options import ENGINES, ComputingOptions, DecodingOptions, changed_options
 
 BegunLine = tuple[str, str]
 """A line and how its translation begins, which may be with nothing."""
@@ -211,7 +210,7 @@ class Translator:
     Args:
         model: the folder of a run or of a checkpoint, or several.
         weights: of several models' log-probabilities; None: all the same, with the sum 1.
-        device: ``cpu``, ``cuda`` or, for example, ``cuda:1``.
+        device: ``cpu``, ``cuda`` or, for example, ``cuda:1``; None: the first GPU there is, else the CPU.
         threads: CPU threads of this process from here on (else as many as torch has).
         engine: ``torch``, ``ctranslate2`` or ``auto``; see `nmt_async.translate.engine`.
         warn: called with a sentence for each line that is cut; by default they go to standard error.
@@ -225,7 +224,7 @@ class Translator:
         model: ModelPath | Sequence[ModelPath],
         *,
         weights: Weights | Sequence[float] | str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         engine: str = "torch",
         warn: Callable[[str], None] = warn_on_stderr,
@@ -233,7 +232,7 @@ class Translator:
         if engine not in ENGINES:
             raise UserError(f"engine {shown(engine)} is not known; choose one of {', '.join(ENGINES)}.")
         self.engine = engine
-        self.options = DecodingOptions(device=device, threads=threads)
+        self.options = DecodingOptions(device=device or default_devices(engine=engine)[0], threads=threads)
         self.device = use_device(self.options)
         self.loaded = load_models(model, weights)
         self.warn = warn
@@ -304,57 +303,23 @@ class Translator:
         return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
 
 
-OF_THE_MODEL = ("device", "threads", "weights")
-"""Options that are told with the model, and do not differ from call to call."""
-
-Options = TypeVar("Options", bound=ComputingOptions)
-
-
-def changed_options(options: Options, changes: Mapping[str, Any]) -> Options:
-    """``options`` with what a call in Python says; text is read where the command line reads it: ``"nucleus 0.9"``.
-
-    Raises:
-        UserError: a value that makes no sense, or means nothing beside the others.
-        TypeError: there is no such option, or none that may differ from call to call.
-    """
-    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in OF_THE_MODEL}
-    values = {}
-    for name, value in changes.items():
-        if name not in fields:
-            raise TypeError(f"there is no option {name} here; there are {', '.join(fields)}")
-        parse = fields[name].metadata["parse"]
-        values[name] = parse(value) if parse is not None and isinstance(value, str) else value
-    changed = dataclasses.replace(options, **values)
-    check_together(changed)
-    return changed
-
-
-def device_of(name: str, flag: str = "--device") -> torch.device:
-    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:1``; ``flag`` is the option that messages name.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    try:
-        device = torch.device(name)
-    except (RuntimeError, ValueError, OverflowError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"{flag}: {shown(name)} is not known; give cpu, cuda or, for example, cuda:1.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        found = f"only {count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
-        raise UserError(f"{flag} {name}: torch finds {found} here; give {flag} cpu.")
-    return device
-
-
 def use_device(options: ComputingOptions) -> torch.device:
-    """The device the options name; from here on this process computes with as many CPU threads as they say.
+    """The device the options name, else the first GPU or the CPU; from here on this process computes with as many CPU
+    threads as they say.
 
     Raises:
         UserError: there is no such device.
     """
-    device = device_of(options.device)
+    devices = all_gpus() if options.device is None else named(options.device, "--device")
+    check_here(devices[:1], "--device")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return device
+    return torch.device(devices[0])
+
+
+def default_devices(precision: str = "float32", engine: str = "torch") -> list[str]:
+    """Where translations are computed if nobody says it: on all GPUs that can do it, else on the CPU."""
+    if precision != "float32":  # packed weights are the CPU's
+        return ["cpu"]
+    devices = all_gpus()
+    return devices if engine == "torch" or devices == ["cpu"] or on_gpus() else ["cpu"]

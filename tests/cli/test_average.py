@@ -57,7 +57,7 @@ def test_given_checkpoints_are_averaged(checkpoints, tmp_path):
     ("arguments", "message"),
     [
         (["{run}"], "average needs --out DIR"),
-        (["{run}", "--out", "{new}"], "of one run, say which checkpoints: --last N or --best N"),
+        (["{run}", "--out", "{new}"], "for one run, say which checkpoints to average: --last N or --best N"),
         (["{run}", "--last", "9", "--out", "{new}"], "has 2 checkpoints, not 9"),
         (["{run}", "--last", "0", "--out", "{new}"], "--last: 0 is too few"),
         (["{run}", "--last", "1", "--best", "1", "--out", "{new}"], "--last means nothing with --best; leave it out."),

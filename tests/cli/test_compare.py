@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 from nmt_async.study.comparison import Pair, compare
@@ -20,10 +20,7 @@ FEW = ["--dim-emb", "16", "--heads", "2", "--dim-ffn", "32", "--enc-depth", "1",
 
 
 def call(command: str, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from nmt_async.cli.start import main; main()", command, *map(str, words)],
-        capture_output=True, text=True, timeout=3 * PATIENCE,
-    )  # fmt: skip
+    return commands.run([command, *words], capture_output=True, text=True, timeout=3 * PATIENCE)
 
 
 def test_modes_are_compared_and_the_second_call_trains_nothing(small_data: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ USES = {
     "bench training": "--check --batches 3 --devices cpu --seed 4",
     "bench decode": "--input text --length 7 --rounds 2",
     "watch": "--once",
+    "replay": "--until 7 --data moved",
 }
 """A use of each command whose options need each other, where some do."""
 

@@ -68,7 +68,7 @@ def test_a_run_knows_its_options_and_its_data(ended: Path, capsys: pytest.Captur
     assert "was begun with --seed 1, now it is 5" in err
     code, _, err = doctor(capsys, ended, "--no-trial", "--out", "elsewhere")
     assert code == 2
-    assert err.endswith(f"--out elsewhere: the run lies in {ended}; leave it out.\n")
+    assert err.endswith(f"--out elsewhere: the run is in {ended}; leave it out.\n")
     code, out, _ = doctor(capsys, ended, "--no-trial", "--keep-last", 10**9)
     assert code == 1
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()"]
-PATIENCE = 60.0
+from commands import PATIENCE, Command
 
 
 def test_ctrl_c_is_answered_with_one_line(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "prepare", "--quiet", "--train-tsv", "-", "--out", str(tmp_path / "data")],
+    with Command(
+        ["prepare", "--quiet", "--train-tsv", "-", "--out", str(tmp_path / "data")],
         stdin=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         limit = time.monotonic() + PATIENCE

@@ -114,6 +114,7 @@ SETTINGS = {
     "simulate": ["simulate --workers 1,2 --modes sync", "simulate --workers 1,2 --modes sync --data DATA --out NEW"],
     "report": ["report RUN --out NEW"],
     "watch": ["watch RUN --once"],
+    "replay": ["replay RUN"],
     "compare": [
         f"compare DATA --cluster simulated --workers 2 --budget 2kt --validations 1 --seeds 1 --modes sync "
         f"--intervals sentences --out NEW {TINY}"

@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 from nmt_async.cli.main import run
 
 from nmt_async.text.prepared import PreparedData
 
-COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "prepare"]
 SMALL = ["--vocab-size", "80", "--character-coverage", "1"]
 
 
@@ -77,14 +77,14 @@ def test_options_come_from_a_file_as_they_were_dumped(
 def test_standard_input_is_read_once_and_recognised_again(tmp_path: Path, corpus: list[str]) -> None:
     lines = zip(*((tmp_path / name).read_text().splitlines() for name in ("train.en", "train.de")), strict=True)
     text = "".join(f"{source}\t{target}\n" for source, target in lines).encode()
-    typed = [*COMMAND, "--train-tsv", "-", *SMALL, "--out", str(tmp_path / "piped")]
-    subprocess.run(typed, input=text, check=True, timeout=60)
+    typed = ["prepare", "--train-tsv", "-", *SMALL, "--out", str(tmp_path / "piped")]
+    commands.run(typed, input=text, check=True, timeout=60)
     assert run(["prepare", *corpus, *SMALL, "--out", str(tmp_path / "files"), "--quiet"]) == 0
     piped, files = (PreparedData.open(tmp_path / name) for name in ("piped", "files"))
     assert piped.fingerprint == files.fingerprint
-    again = subprocess.run(typed, input=text, check=True, timeout=60, capture_output=True, text=False)
+    again = commands.run(typed, input=text, check=True, timeout=60, capture_output=True, text=False)
     assert b"nothing to do" in again.stderr
-    other = subprocess.run(typed, input=text + b"more\tmehr\n", timeout=60, capture_output=True, check=False)
+    other = commands.run(typed, input=text + b"more\tmehr\n", timeout=60, capture_output=True, check=False)
     assert other.returncode == 2
     assert b"another --train-tsv than standard input" in other.stderr
 
@@ -104,8 +104,8 @@ def test_a_full_disk_is_a_failure_that_leaves_nothing(tmp_path: Path, corpus: li
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "--train-tsv", "-", "--out", str(tmp_path / "data")], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    with commands.Command(
+        ["prepare", "--train-tsv", "-", "--out", str(tmp_path / "data")], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         process.stdin.write(b"a\tb\n" * 1000)
@@ -123,8 +123,8 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_terminal_sees_a_bar(tmp_path: Path, corpus: list[str]) -> None:
     parent, child = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *corpus, *SMALL, "--out", str(tmp_path / "data")], stdout=child, stderr=child,
+    with commands.Command(
+        ["prepare", *corpus, *SMALL, "--out", str(tmp_path / "data")], stdout=child, stderr=child,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     ) as process:  # fmt: skip
         os.close(child)

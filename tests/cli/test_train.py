@@ -78,7 +78,7 @@ MISTAKES = [
     (["--clip-norm", "nan"], "--clip-norm: nan is not a number from 0 on."),
     (["--label-smoothing", "1"], "--label-smoothing: 1.0 is not from 0 to below 1."),
     (["--lr-decay", "linear"], "--lr-decay linear needs --lr-decay-end"),
-    (["--lr-warmup", "0"], "--lr-warmup 0 leaves --lr-decay inv-sqrt nothing to measure by"),
+    (["--lr-warmup", "0"], "--lr-warmup 0 does not fit --lr-decay inv-sqrt"),
     (
         ["--lr-decay-end", "9"],
         "--lr-decay-end means nothing with --lr-decay inv-sqrt; leave it out, or give --lr-decay linear or cosine.",
@@ -143,7 +143,7 @@ def test_a_folder_that_is_no_run_is_left_alone(
 def test_cuda_that_is_not_there_is_said(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for devices in ("0", "cuda", "cuda:0,cuda:1"):
         assert run(["train", str(small_data), *typed(tmp_path / "run"), "--devices", devices]) == 2
-        assert "torch finds no CUDA here; use --devices cpu." in capsys.readouterr().err
+        assert "torch finds no CUDA device here; give --devices cpu, or leave it out." in capsys.readouterr().err
 
 
 def test_early_stopping_needs_a_validation_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

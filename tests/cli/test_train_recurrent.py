@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 import yaml
 from nmt_async.cli.main import run
-from training_runs import PATIENCE, replayed
+from training_runs import replayed
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.recurrent import RecurrentModel
 from nmt_async.reading import read_json_lines
 
-COMMAND = str(Path(sys.executable).with_name("nmt-async"))
 WORDS = [
     "--type", "s2s", "--preset", "tiny", "--dim-emb", "16", "--dim-rnn", "24", "--mini-batch-words", "300",
     "--lr-warmup", "5", "--workers", "2", "--cpu-threads", "1", "--valid-freq", "4", "--valid-sentences", "4",
@@ -27,9 +25,7 @@ WORDS = [
 
 def typed(*words: object, text: str = "") -> str:
     """Standard output of the command, which must succeed without a word on standard error."""
-    done = subprocess.run(
-        [COMMAND, *map(str, words)], input=text, capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
+    done = commands.run(words, input=text, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Command
 from nmt_async.cli.main import run
 from small_model import WORDS, save_small_model
 from training_runs import alive, family, until
@@ -149,9 +150,7 @@ def test_several_processes_give_the_same_lines_as_one(model, tmp_path, capsys):
 def test_no_process_outlives_the_command(model, tmp_path):
     source = tmp_path / "many"
     source.write_text("the dog sees the cat\n" * 100_000)
-    with subprocess.Popen(
-        [COMMAND, "translate", model, "-i", str(source), "--workers", "2"], stdout=-1, stderr=-1, env=ENVIRONMENT
-    ) as command:
+    with Command(["translate", model, "-i", str(source), "--workers", "2"], stdout=-1, stderr=-1) as command:
         assert command.stdout.readline()
         children = [pid for pid in family(command.pid) - {command.pid} if alive(pid)]
         assert len(children) >= 3  # two that translate, and the one that started them
@@ -205,9 +204,7 @@ def test_translations_begin_as_a_file_says(model, tmp_path):
 
 
 def test_a_person_who_types_gets_an_answer_at_once_and_ctrl_c_ends_it(model):
-    with subprocess.Popen(
-        [COMMAND, "translate", model], stdin=-1, stdout=-1, stderr=-1, bufsize=0, env=ENVIRONMENT
-    ) as typed:
+    with Command(["translate", model], stdin=-1, stdout=-1, stderr=-1, bufsize=0) as typed:
         for _ in range(2):
             typed.stdin.write(b"the dog\n")
             assert typed.stdout.readline().endswith(b"\n")
@@ -219,9 +216,7 @@ def test_a_person_who_types_gets_an_answer_at_once_and_ctrl_c_ends_it(model):
 def test_a_reader_who_has_seen_enough_ends_it_without_a_word(model, tmp_path):
     source = tmp_path / "many"
     source.write_text("the dog sees the cat\n" * 3000)
-    with subprocess.Popen(
-        [COMMAND, "translate", model, "-i", str(source)], stdout=-1, stderr=-1, env=ENVIRONMENT
-    ) as command:
+    with Command(["translate", model, "-i", str(source)], stdout=-1, stderr=-1) as command:
         assert command.stdout.readline()
         command.stdout.close()
         assert command.wait(PATIENCE) == 0
@@ -262,7 +257,7 @@ def test_what_is_asked_for_changes_the_search(model, tmp_path):
         (["{model}", "-i", "{text}", "-o", "{folder}/absent/out"], "--output: "),
         (["{model}", "-i", "{text}", "--device", "cuda:99"], "--device cuda:99: torch finds "),
         (["{model}", "-i", "{text}", "--devices", "cuda:98,99"], "--devices cuda:98: torch finds "),
-        (["{model}", "-i", "{text}", "--devices", "tpu"], "--devices: 'tpu' is not known"),
+        (["{model}", "-i", "{text}", "--devices", "tpu"], "--devices: 'tpu' is not a device"),
         (["{model}", "-i", "{text}", "--devices", ","], "--devices names no device"),
         (["{model}", "-i", "{text}", "--workers", "0"], "--workers: 0"),
         (["{model}", "-i", "{text}", "--alignment", "firm"], "--alignment: 'firm'"),

@@ -9,7 +9,6 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -18,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import Command
+from commands import run as run_command
 from nmt_async.cli.main import run
 from training_runs import PATIENCE, run_small, small_options, start_typed, until
 
@@ -25,7 +26,6 @@ from nmt_async.reading import read_json_lines
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.run_folder import RunFolder, settled
 
-COMMAND = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "watch"]
 ENDLESS = {"workers": 1, "stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
 
 
@@ -48,8 +48,8 @@ def on_terminal(folder: Path, seen: str, then: Callable[[subprocess.Popen[bytes]
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     surroundings = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        [*COMMAND, str(folder)], stdin=theirs, stdout=theirs, stderr=theirs, env=surroundings | {"TERM": "xterm"}
+    process = Command(
+        ["watch", str(folder)], stdin=theirs, stdout=theirs, stderr=theirs, env=surroundings | {"TERM": "xterm"}
     )
     os.close(theirs)
     text, limit, done = "", time.monotonic() + PATIENCE, False
@@ -117,9 +117,9 @@ def reports(folder: Path) -> list[int]:
 def test_a_run_is_followed_until_its_trainer_is_told_to_stop(small_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with endless_training(small_data, folder) as trainer:
-        once = subprocess.run([*COMMAND, str(folder), "--once"], capture_output=True, text=True, timeout=PATIENCE)
+        once = run_command(["watch", str(folder), "--once"], capture_output=True, text=True, timeout=PATIENCE)
         assert once.stdout.endswith("\nThe run goes on.\n")
-        with subprocess.Popen([*COMMAND, str(folder)], stdout=subprocess.PIPE, text=True) as watching:
+        with Command(["watch", str(folder)], stdout=subprocess.PIPE, text=True) as watching:
             assert watching.stdout is not None
             said = watching.stdout.readline()
             trainer.send_signal(signal.SIGTERM)
@@ -161,7 +161,7 @@ def test_looking_at_a_run_does_not_keep_its_trainer_from_beginning(small_data: P
 
 
 def test_a_reader_that_goes_away_ends_the_watching(ended_run: Path) -> None:
-    with subprocess.Popen([*COMMAND, str(ended_run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with Command(["watch", str(ended_run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None

@@ -20,9 +20,9 @@ MARIANS = {"--cost-type", "--dim-vocabs"}
 
 def subcommands(command: Any = PROGRAM, name: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every command that does something, by what one types for it."""
-    if hasattr(command, "commands"):
-        for word, part in command.commands.items():
-            yield from subcommands(part, (*name, word))
+    if hasattr(command, "list_commands"):
+        for word in command.list_commands(None):
+            yield from subcommands(command.get_command(None, word), (*name, word))
     else:
         yield " ".join(name), command
 

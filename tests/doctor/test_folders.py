@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from training_runs import events_of, run_small
 
-from nmt_async.doctor.data import data_findings
 from nmt_async.doctor.finding import Finding
-from nmt_async.doctor.records import record_findings
-from nmt_async.doctor.saved import saved_findings
+from nmt_async.doctor.folders import data_findings, record_findings, saved_findings
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, encode
 from nmt_async.training.journal_file import JournalFile
 

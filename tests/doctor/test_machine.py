@@ -10,7 +10,7 @@ import torch
 from training_runs import small_options
 
 from nmt_async.doctor.machine import cores, devices, quota, shared_space, torch_build
-from nmt_async.doctor.room import available_memory
+from nmt_async.doctor.plan import available_memory
 from nmt_async.errors import UserError
 
 

@@ -273,7 +273,7 @@ def test_a_file_that_is_none_of_marians_is_named(vocabularies, tmp_path):
     vocabs = (vocabularies["joint"],) * 2
     (tmp_path / "text.npz").write_text("no archive")
     os.mkfifo(tmp_path / "pipe.npz")
-    for name, reason in (("text", "no .npz"), ("pipe", "no ordinary file"), ("absent", "No such file")):
+    for name, reason in (("text", "not an .npz"), ("pipe", "not an ordinary file"), ("absent", "No such file")):
         with pytest.raises(UserError, match=rf"{name}\.npz cannot be .*{reason}"):
             imported(tmp_path / f"{name}.npz", tmp_path / "run", *vocabs)
 

@@ -27,8 +27,8 @@ NO_LISTS = {
     "several": ("vocab.yml", LIST + "---\n" + LIST, "several documents"),
     "no YAML": ("vocab.yml", LIST + "}", "did not find"),
     "empty": ("vocab.yaml", "", "it is empty"),
-    "an empty word": ("vocab.txt", "</s>\n<unk>\n\na", "'' is no word"),
-    "the mark of the end": ("vocab.txt", f"</s>\n<unk>\n{LIST_END}", "is no word"),
+    "an empty word": ("vocab.txt", "</s>\n<unk>\n\na", "'' is not a word"),
+    "the mark of the end": ("vocab.txt", f"</s>\n<unk>\n{LIST_END}", "is not a word"),
     "half a letter": ("vocab.txt", "</s>\n<unk>\n\udcff", "codec can't decode"),
 }
 

@@ -187,7 +187,7 @@ DATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "a pickle for a manifest": (lambda data: (data / "manifest.json").write_bytes(PICKLE), "manifest.json is damaged"),
     "a pickle for a vocabulary": (vocabulary_of_harm, "is not a SentencePiece model"),
     "nesting without end": (lambda data: (data / "manifest.json").write_text(DEEP), "nested too deeply"),
-    "a list for a manifest": (lambda data: (data / "manifest.json").write_text("[]"), "holds no object"),
+    "a list for a manifest": (lambda data: (data / "manifest.json").write_text("[]"), "is not a JSON object"),
 }
 HASHES_FIRST = {"an end far behind the file's": "has another SHA-256"}
 """What `prepare` says instead."""
@@ -271,10 +271,10 @@ RUNS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "a value within itself": (instead("config.yaml", "a: &a [*a]\n"), REPORTED + RESUMED, "is not YAML"),
     "nesting without end": (instead("config.yaml", f"a: {DEEP}"), REPORTED + RESUMED, "nested too deeply"),
     "a pipe for a configuration": (a_pipe("config.yaml"), REPORTED, "is not the folder of a run"),
-    "a pipe to resume from": (a_pipe("config.yaml"), RESUMED, "config.yaml is no file"),
-    "a pipe for figures": (a_pipe("metrics.jsonl"), WATCHED, "it is no ordinary file"),
+    "a pipe to resume from": (a_pipe("config.yaml"), RESUMED, "config.yaml is not a file"),
+    "a pipe for figures": (a_pipe("metrics.jsonl"), WATCHED, "it is not an ordinary file"),
     "a pipe to write figures to": (a_pipe("metrics.jsonl"), RESUMED, "metrics.jsonl is neither a file nor a folder"),
-    "a device for figures": (a_link("metrics.jsonl", "/dev/zero"), WATCHED, "it is no ordinary file"),
+    "a device for figures": (a_link("metrics.jsonl", "/dev/zero"), WATCHED, "it is not an ordinary file"),
     "figures elsewhere": (a_link("metrics.jsonl", "../precious"), RESUMED, "metrics.jsonl is a link"),
     "a lock elsewhere": (a_link(".lock", "../precious"), RESUMED, ".lock is a link"),
     "a log elsewhere": (a_link("train.log", "../precious"), RESUMED, "train.log is a link"),

@@ -43,7 +43,7 @@ def main() -> None:
 
     import nmt_async.export.conversion
     import nmt_async.score.files
-    import nmt_async.training.train
+    import nmt_async.training.trainer
     import nmt_async.translate.files  # noqa: F401
 
     signal.signal(signal.SIGALRM, signal.default_int_handler)

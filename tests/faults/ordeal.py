@@ -23,9 +23,9 @@ from nmt_async.reading import read_json_lines
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind
 from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.interruptions import Interrupted
 from nmt_async.training.journal_file import JOURNAL
 from nmt_async.training.parts import training_plan
-from nmt_async.training.signals import Interrupted
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
 

@@ -108,7 +108,9 @@ def test_a_run_goes_on_from_the_checkpoint_before_and_comes_to_the_same(
     (before,) = set((run / "checkpoints").glob("step-*")) - {last}
     phrase = damage(last / "state.safetensors", "flipped")
     witness = run_small(small_data, run, **VIRTUAL, stop_after="8")
-    assert f"{last}: {phrase}; the checkpoint before it is used." in witness.warnings
+    told = f"{last}: {phrase}; the checkpoint before it is used."
+    assert told in witness.warnings
+    assert f"[warn] {told}" in (run / "train.log").read_text()
     assert f"going on after update {before.name.removeprefix('step-')}." in witness.said
     run_small(small_data, tmp_path / "straight", **VIRTUAL, stop_after="8")
     assert_same_state(run, tmp_path / "straight")

@@ -17,8 +17,8 @@ from training_runs import PATIENCE, Witness, ledger_at_end, small_options
 
 from nmt_async.checkpoints.training_state import checkpoint_damages
 from nmt_async.errors import RunFailure
-from nmt_async.training.signals import Interrupted
-from nmt_async.training.train import train
+from nmt_async.training.interruptions import Interrupted
+from nmt_async.training.trainer import train_run
 
 VIRTUAL = {"cluster": "simulated", "workers": 2, "save_freq": "2", "disp_freq": "1", "stop_after": "100k"}
 Step = tuple[Callable[[Witness], object], Callable[[], object]]
@@ -48,7 +48,7 @@ def play(data: Path, run: Path, *steps: Step) -> Script:
     """A run through all steps, ended and saved."""
     script = Script(*steps)
     with pytest.raises(Interrupted):
-        train(small_options(run, **VIRTUAL), data, script)
+        train_run(small_options(run, **VIRTUAL), data, script)
     return script
 
 
@@ -187,5 +187,5 @@ def test_a_folder_that_is_gone_for_good_is_told_at_the_end(small_data: Path, tmp
 
     script = Script((has_saved(run), remove))
     with pytest.raises(RunFailure, match=rf"the last checkpoint could not be written \({run}/checkpoints has vanished"):
-        train(small_options(run, **VIRTUAL), small_data, script)
+        train_run(small_options(run, **VIRTUAL), small_data, script)
     assert not lost.exists()

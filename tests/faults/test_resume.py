@@ -17,7 +17,7 @@ import pytest
 from moments import random_moments
 from training_runs import assert_same_state, run_small
 
-from nmt_async.training.signals import Interrupted
+from nmt_async.training.interruptions import Interrupted
 
 MORTAL = """
 workers:

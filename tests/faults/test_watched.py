@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     runs: list[WatchedRun] = []
 
     def start(code: str) -> WatchedRun:
-        monkeypatch.setattr("watched.COMMAND", [sys.executable, "-c", code])
+        monkeypatch.setattr(
+            "watched.START", lambda _, **options: subprocess.Popen([sys.executable, "-c", code], **options)
+        )
         runs.append(WatchedRun(tmp_path, tmp_path / "run"))
         return runs[-1]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_runs import COMMAND, alive, family, parents, typed
+from commands import Command
+from training_runs import alive, family, parents, typed
 
 HANG = 10.0
 """Seconds in which nothing is computed and nothing comes that are a hang."""
@@ -23,13 +24,23 @@ IN_VAIN = 60.0
 SEEN = 0.1
 """Seconds between two looks."""
 
-_TAG = "NMT_ASYNC_WATCHED"
+START: Callable[..., subprocess.Popen[str]] = Command
+"""Starts what is watched, in a session of its own."""
+
 INJECTED = Path(__file__).parent / "injected"
 _WORKER = re.compile(r"\[worker\] (\d+) is process (\d+)")
 
 
 class Hang(AssertionError):
     """Nothing came of a run for too long."""
+
+
+def session_of(pid: int) -> int:
+    """The session that a process belongs to, by its first process; 0 if the process has ended."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def wants_processor(pid: int) -> bool:
@@ -73,13 +84,10 @@ class WatchedRun:
     def __init__(self, data: Path, out: Path, **options: Any) -> None:
         self.out = out
         self.shared = set(os.listdir("/dev/shm"))
-        self.tag = f"{_TAG}={os.getpid()}-{time.monotonic_ns()}"
-        name, _, value = self.tag.partition("=")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(INJECTED), name: value}
         # A pipe, since what limits the size of files would limit a file of its words too.
-        self.process = subprocess.Popen(
-            [*COMMAND, str(data), *typed(out, **options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=environment,
+        self.process = START(
+            ["train", str(data), *typed(out, **options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONPATH": str(INJECTED)}, start_new_session=True,
         )  # fmt: skip
         self._said: list[str] = []
         self._reader = threading.Thread(target=self._listen, daemon=True)
@@ -198,15 +206,7 @@ class WatchedRun:
             time.sleep(SEEN)
 
     def _orphans(self) -> list[int]:
-        tag = self.tag.encode()
-        found = []
-        for pid in parents():
-            try:
-                if tag in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and alive(pid):
-                    found.append(pid)
-            except OSError:
-                continue
-        return found
+        return [pid for pid in parents() if session_of(pid) == self.pid and alive(pid)]
 
     def end(self) -> None:
         """Kills whatever is still there, after a test that failed."""

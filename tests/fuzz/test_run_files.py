@@ -38,11 +38,11 @@ from nmt_async.study.result import Result
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.journal_file import JOURNAL, JournalFile, read_journal
-from nmt_async.training.metrics import Stretch, _drop_later
+from nmt_async.training.metrics import ReportPeriod, _drop_later
 from nmt_async.training.parts import build_coordinator, training_plan
 from nmt_async.training.run import NO_STATE
 from nmt_async.training.run_folder import RunFolder, read_options, settled
-from nmt_async.training.stopping import Judge
+from nmt_async.training.validation import Judge
 
 
 @pytest.fixture(scope="session")
@@ -208,4 +208,4 @@ def test_a_checkpoints_state_is_taken_up_or_refused(run: Path, small_data: Path,
         coordinator.restore(changed["coordinator"], tensors, 2)
         cluster.restore(changed["cluster"], tensors)
         judge.restore(changed["judge"])
-        Stretch.restored(changed["stretch"])
+        ReportPeriod.restored(changed["stretch"])

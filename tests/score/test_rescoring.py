@@ -82,8 +82,8 @@ def test_weights_rank_the_hypotheses_of_each_line_anew():
         ("no list", "line 1 of list is not in the form NUMBER |||"),
         ("-1 ||| a ||| F0= 1 ||| 1", "line 1 of list is not in the form"),
         ("9" * 5000 + " ||| a ||| F0= 1 ||| 1", "line 1 of list is not in the form"),
-        ("0 ||| a ||| F0 1 ||| 1", "'F0 1' are no features such as"),
-        ("0 ||| a ||| F0= one ||| 1", "are no features such as"),
+        ("0 ||| a ||| F0 1 ||| 1", "'F0 1' are not features such as"),
+        ("0 ||| a ||| F0= one ||| 1", "are not features such as"),
         ("0 ||| a ||| Score= 1 ||| 1", "has a feature Score already; give another --n-best-feature"),
         ("3 ||| a ||| F0= 1 ||| 1", "belongs to source line 3, counted from 0, but --source has 3 lines"),
     ],
@@ -95,9 +95,11 @@ def test_a_list_that_cannot_be_used_is_refused(scorer, line, message):
 
 
 def test_a_list_that_is_not_sorted_and_an_unknown_weight_are_refused():
-    with pytest.raises(UserError, match=r"line 2 of list belongs to source line 1 and stands after one of 2; sort it"):
+    with pytest.raises(
+        UserError, match=r"line 2 of list belongs to source line 1 and comes after one of line 2; sort the list"
+    ):
         list(read_entries(["2 ||| a ||| F0= 1 ||| 1", "1 ||| a ||| F0= 1 ||| 1"], "list"))
     with pytest.raises(UserError, match=r"line 1 of list has no feature 'X', which --weights names; it has F0, LM"):
         list(ranked(read_entries(LIST, "list"), {"X": 1.0}))
-    with pytest.raises(UserError, match=r"line 1 of list: the weighted sum of 'F0= nan' is no finite number"):
+    with pytest.raises(UserError, match=r"line 1 of list: the weighted sum of 'F0= nan' is not a finite number"):
         list(ranked(read_entries(["0 ||| a ||| F0= nan ||| 1"], "list"), {"F0": 1.0}))

@@ -102,7 +102,7 @@ def test_as_many_weights_as_models_are_needed(saved):
 
 @pytest.mark.parametrize("text", ["", "a", "0.5,", "0,0", "-1,2", "nan", "inf 1"])
 def test_what_are_no_weights_is_refused(text):
-    with pytest.raises(UserError, match="are no weights"):
+    with pytest.raises(UserError, match="are not weights"):
         Weights.parse(text)
 
 

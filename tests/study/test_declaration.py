@@ -78,7 +78,7 @@ def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
         ("options: {", "option: {", "size 'small': no key is called 'option'"),
         ("note: Little.", "note: [Little.]", "size 'small': it needs budget"),
         ("options: {lr-warmup: 10}", "options: 3", "size 'small': it needs budget"),
-        ("one sync: [", "three sync: [", "against 'three sync': no condition is called so"),
+        ("one sync: [", "three sync: [", "against 'three sync': there is no condition of this name"),
         ('["one *"]', "one async", "against 'one sync': it must be a list"),
         ('["one *"]', "[three]", "against 'one sync': no condition is called 'three'"),
         ('["one *"]', '["one *"]\n  two sync: [one async]', "'one async' is set beside 'one sync' too"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 from nmt_async.display.study import LineDisplay
@@ -18,8 +19,8 @@ from nmt_async.study.result import Result
 from nmt_async.study.runner import StudyFolder, run_all, side_by_side
 from nmt_async.study.setting import Setting, check_names, typed
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.signals import Interrupted
-from tests.training_runs import PATIENCE, alive, children_of, until
+from nmt_async.training.interruptions import Interrupted
+from tests.training_runs import PATIENCE, alive, children_of, family, until
 
 BASE = {
     "dim-emb": 16, "heads": 2, "dim-ffn": 32, "enc-depth": 1, "dec-depth": 1, "mini-batch-words": 300, "workers": 3,
@@ -31,6 +32,12 @@ BASE = {
 def setting(mode: str, seed: int = 1, **more: object) -> Setting:
     options = {**BASE, "sync-mode": mode, **{name.replace("_", "-"): value for name, value in more.items()}}
     return Setting(mode, seed, options)
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings' commands are forked."""
+    monkeypatch.setattr(subprocess, "Popen", commands.popen)
 
 
 class Display(LineDisplay):
@@ -87,8 +94,8 @@ def test_the_named_command_makes_the_same_run_again(small_data: Path, tmp_path: 
     (result,) = run(tmp_path / "study", small_data, [setting("async")], jobs=1)
     words = shlex.split(result.command)
     words[words.index("--out") + 1] = str(tmp_path / "again")
-    call = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", *words[1:]]
-    subprocess.run(call, check=True, capture_output=True, timeout=PATIENCE)
+    script = Path(sys.executable).with_name(words[0])  # as it is installed
+    subprocess.run([script, *words[1:]], check=True, capture_output=True, timeout=PATIENCE)
     figures = [
         (run / "validation.jsonl").read_text() for run in (tmp_path / "study" / result.folder, tmp_path / "again")
     ]
@@ -101,11 +108,11 @@ def test_an_interrupted_study_leaves_no_process_and_goes_on_to_the_same_result(
     one = setting("hybrid", accumulate=2, stop_after="40u")
     (whole,) = run(tmp_path / "whole", small_data, [one])
     children: list[int] = []
-    others = children_of(os.getpid())  # of earlier tests in this process
+    others = family(os.getpid())  # of earlier tests in this process
 
     def interrupt(share: float) -> None:
         if share > 0.1 and not children:
-            children.extend(set(children_of(os.getpid())).difference(others))
+            children.extend(family(os.getpid()) - others)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
@@ -124,7 +131,9 @@ def test_when_the_study_is_killed_its_runs_end_too(small_data: Path, tmp_path: P
         "run(Path(sys.argv[1]), Path(sys.argv[2]), [setting('sync', stop_after='100ku')])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "study"), str(small_data)], cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", program, str(tmp_path / "study"), str(small_data)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "tests"},
     )
     until(lambda: (tmp_path / "study/runs/sync.seed1/metrics.jsonl").exists(), "the run to begin")
     children = children_of(process.pid)
@@ -189,11 +198,11 @@ def test_a_folder_of_something_else_is_refused(small_data: Path, tmp_path: Path)
     data = PreparedData.open(small_data)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="there is something else at this place"):
+    with pytest.raises(UserError, match="something else is in this place"):
         run(tmp_path / "other", small_data, [])
     folder = StudyFolder(tmp_path / "study", tmp_path / "study/results")
     lock = folder.begin("compare", data.fingerprint)
-    with pytest.raises(UserError, match="another process is at this comparison"):
+    with pytest.raises(UserError, match="another process is writing this comparison"):
         folder.begin("compare", data.fingerprint)
     lock.close()
     for kind, fingerprint in (("reproduction", data.fingerprint), ("compare", "other")):

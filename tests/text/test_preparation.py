@@ -89,7 +89,7 @@ def test_existing_vocabularies_are_used_and_their_change_noticed(tmp_path: Path)
     train_vocabulary(lines, 90, "unigram", model)
     with pytest.raises(UserError, match="another --vocab than"):
         prepare(chosen)
-    with pytest.raises(UserError, match=r"--vocab-size 99 cannot be had: .*mine has 90 subwords"):
+    with pytest.raises(UserError, match=r"--vocab-size 99 does not fit: .*mine has 90 subwords"):
         prepare(dataclasses.replace(chosen, vocab_size=99))
 
 

@@ -180,7 +180,7 @@ def test_a_model_without_marians_indexes_is_refused(tmp_path: Path) -> None:
         sentence_iterator=iter(LINES), model_writer=model, vocab_size=100, minloglevel=3
     )
     (tmp_path / "v.model").write_bytes(model.getvalue())
-    with pytest.raises(UserError, match=r"has </s> = 2, <unk> = 0, <s> = 1; needed are </s> = 0, <unk> = 1"):
+    with pytest.raises(UserError, match=r"has </s> = 2, <unk> = 0, <s> = 1; it needs </s> = 0, <unk> = 1"):
         Vocabulary(tmp_path / "v.model")
 
 

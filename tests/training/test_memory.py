@@ -19,7 +19,7 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
 from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, Span, rule_for
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.memory import VECTOR_BYTES, vectors
+from nmt_async.training.expectation import VECTOR_BYTES, vectors
 from nmt_async.training.parts import model_configuration
 from nmt_async.training.run_folder import read_options
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import re
 import resource
 from collections.abc import Callable
@@ -9,19 +11,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from nmt_async.cli.main import run as run_command
 from safetensors.torch import load_file
 from training_runs import (
+    SIZES,
     assert_each_batch_counted,
     assert_same_state,
+    events_of,
     replayed,
     run_small,
     saved_state,
 )
 
+import nmt_async
 from nmt_async.checkpoints.model_folder import load_model
-from nmt_async.errors import RunFailure
+from nmt_async.errors import Diverged, RunFailure, UserError
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.quantity import Quantity
 from nmt_async.reading import read_json_lines
+from nmt_async.sync.journal import Kind
+from nmt_async.training.parts import ProcessSetup
 
 ONE = {"workers": 1, "accumulate": 2}
 MARIAN = re.compile(
@@ -141,9 +150,7 @@ def test_a_disk_that_is_full_from_the_start_is_said(small_data: Path, tmp_path: 
 def test_a_last_checkpoint_that_cannot_be_written_is_a_failure(small_data: Path, tmp_path: Path) -> None:
     run, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(
-            RunFailure, match=r"the last checkpoint could not be written \(.*File too large.*see to that"
-        ):
+        with pytest.raises(RunFailure, match=r"the last checkpoint could not be written \(.*File too large.*fix that"):
             run_small(small_data, run, {6: limit_files_to(20_000)}, **ONE, save_freq="4", stop_after="8")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -151,3 +158,43 @@ def test_a_last_checkpoint_that_cannot_be_written_is_a_failure(small_data: Path,
     witness = run_small(small_data, run, **ONE, save_freq="4", stop_after="8")
     assert "going on after update 4." in witness.said
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+def test_a_run_that_cannot_be_built_closes_what_it_had_opened(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RunFailure("no more")
+
+    monkeypatch.setattr(ProcessSetup, "cluster", fail)
+    open_files = []
+    for name in ("first", "second"):  # the first starts what all children are forked from, which stays
+        with pytest.raises(RunFailure, match="no more"):
+            run_small(small_data, tmp_path / name, **ONE)
+        gc.collect()
+        open_files.append(len(os.listdir("/proc/self/fd")))
+    assert open_files[0] == open_files[1]
+
+
+def test_pushes_that_did_not_count_are_in_the_figures(small_data: Path, tmp_path: Path) -> None:
+    settings = {**ONE, "lr_warmup": "0", "lr_decay": "none", "learn_rate": 1e30, "disp_freq": "1", "stop_after": "9"}
+    with pytest.raises(Diverged):
+        run_small(small_data, tmp_path / "run", **settings)
+    refused = [event for event in events_of(tmp_path / "run") if event.kind is Kind.NOT_FINITE]
+    reported = figures(tmp_path / "run", "train")
+    assert len(refused) == 4
+    assert sum(line["refused_not_finite"] for line in reported) == 0, "no update came after them"
+    assert all(line["refused_stale"] == 0 for line in reported)
+
+
+def test_training_from_python_is_that_of_the_command(small_data: Path, tmp_path: Path) -> None:
+    given = {**SIZES, "workers": 1, "sync_mode": "async", "valid_sentences": 2}
+    run = nmt_async.train(
+        str(small_data), out=tmp_path / "run", stop_after="4u", valid_freq=Quantity(1, "epochs"), **given
+    )
+    assert run == tmp_path / "run"
+    typed = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    assert run_command(["train", str(small_data), f"--out={tmp_path}/typed", "--stop-after=4u", "-q", *typed]) == 0
+    assert_same_state(run, tmp_path / "typed")
+    with pytest.raises(UserError, match=r"train\(\): no option is called 'lern_rate'"):
+        nmt_async.train(small_data, lern_rate=1)

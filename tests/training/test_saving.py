@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from checkpoint_writer import CheckpointWriter
 
-from nmt_async.training.guarded import Guarded
+from nmt_async.training.interruptions import MayFail
 from nmt_async.training.saving import FIRST_PAUSE, LONGEST_PAUSE, Saving
 
 
@@ -19,8 +19,8 @@ class Sitting:
         self.now = 0.0
         self.warned: list[str] = []
         self.said: list[str] = []
-        guarded = Guarded(self.warned.append, self.said.append)
-        self.saving = Saving(self.writer.checkpoints, guarded, lambda: self.now)
+        may_fail = MayFail(self.warned.append, self.said.append)
+        self.saving = Saving(self.writer.checkpoints, may_fail, lambda: self.now)
         self.folder, self.aside = run / "checkpoints", run / "aside"
 
     def take_away(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from nmt_async.training.stopping import Judge
+from nmt_async.training.validation import Judge
 
 
 def test_cross_entropy_is_better_when_lower_and_bleu_when_higher() -> None:

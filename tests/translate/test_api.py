@@ -114,7 +114,7 @@ def test_mistakes_are_told(folder, translator, tmp_path):
         Translator([folder, folder], weights=[1.0])
     with pytest.raises(UserError, match="--beam-size: 0"):
         translator.translate(["a"], beam_size=0)
-    with pytest.raises(UserError, match=r"are no weights; give a number from 0 to 1000"):
+    with pytest.raises(UserError, match=r"are not weights; give a number from 0 to 1000"):
         Translator([folder, folder], weights="1e300 1")
     with pytest.raises(UserError, match="there is no model; name one or more"):
         Translator([])

@@ -5,7 +5,7 @@ import torch
 
 from nmt_async.errors import UserError
 from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.translator import device_of
+from nmt_async.translate.translator import use_device
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,10 @@ def test_a_value_without_sense_is_named(changes, flag):
 @pytest.mark.parametrize("name", ["tpu", "cpu:x", "", "cuda:-1", "meta"])
 def test_an_unknown_device_is_named(name):
     with pytest.raises(UserError, match="--device"):
-        device_of(name)
+        use_device(DecodingOptions(device=name))
 
 
 def test_a_cuda_device_that_is_absent_is_named():
     name = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UserError, match=f"--device {name}"):
-        device_of(name)
+        use_device(DecodingOptions(device=name))

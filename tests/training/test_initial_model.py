@@ -13,9 +13,9 @@ from training_runs import prepare_small, run_small, small_options
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
-from nmt_async.training.describe import describe
+from nmt_async.training.expectation import describe
 from nmt_async.training.run_folder import read_options
-from nmt_async.training.train import train
+from nmt_async.training.trainer import train_run
 
 ALONE = {"cluster": "simulated", "workers": 1, "profile": "uneven"}
 UNSAID = {"dim_emb": None, "heads": None, "dim_ffn": None, "enc_depth": None, "dec_depth": None}
@@ -97,7 +97,7 @@ def test_an_option_that_asks_for_another_model_is_refused(first: Path, small_dat
 def test_data_of_other_vocabularies_is_refused_with_how_to_prepare_it(first: Path, tmp_path: Path) -> None:
     data = prepare_small(tmp_path, vocab_size=300)
     with pytest.raises(UserError, match=r"other vocabularies .* nmt-async prepare --vocab (.*)\.") as refused:
-        train(small_options(tmp_path / "run", init_from=first, **STANDING), data, None)  # type: ignore[arg-type]
+        train_run(small_options(tmp_path / "run", init_from=first, **STANDING), data, None)  # type: ignore[arg-type]
     vocabulary = str(refused.value).rpartition("--vocab ")[2].rstrip(".")
     assert not (tmp_path / "run").exists()
     text = [f"--train-{side}={tmp_path}/text/train.{suffix}" for side, suffix in (("source", "en"), ("target", "de"))]
