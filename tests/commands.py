@@ -35,9 +35,12 @@ PROGRAM = [sys.executable, "-c", "from nmt_async.cli.start import main; main()"]
 REAL = subprocess.Popen
 
 IMPORTED = (
-    "nmt_async.cli.main", "nmt_async.cluster.worker_process", "nmt_async.training.train",
-    "nmt_async.training.validation", "nmt_async.translate.translate_files", "sacrebleu",
+    "nmt_async.cli.prepare", "nmt_async.cli.train", "nmt_async.cli.translate", "nmt_async.cli.watch",
+    "nmt_async.cli.compare", "nmt_async.cli.study", "nmt_async.training.train", "nmt_async.training.validation",
+    "nmt_async.cluster.worker_process", "nmt_async.text.preparation", "nmt_async.translate.files",
+    "nmt_async.display.live", "nmt_async.display.study", "nmt_async.study.runner", "sacrebleu",
 )  # fmt: skip
+"""What commands import, so that each need not."""
 
 
 class Command(subprocess.Popen):

@@ -284,7 +284,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "waiting without end": (figure(waiting_share=[1e308, -1e308]), REPORTED, "no worker waits so long"),
     "figures that are text": (figure(loss="low"), REPORTED, "loss cannot be 'low'"),
     "an update that is none": (figure(update=10**400), REPORTED, "update has too many digits"),
-    "a batch that is not planned": (ledger(position=[1, 10**9]), RESUMED, "no batch 1000000000 in epoch 1"),
+    "a batch that is not planned": (ledger(position=[1, 10**9]), RESUMED, "no batch 1000000000 of epoch 1"),
     "an epoch that is text": (ledger(position=["1", 0]), RESUMED, "is no batch"),
     "a state without a server": (state(lambda whole: whole["coordinator"].pop("server")), RESUMED, "KeyError"),
     "a pickle for a state": (in_states("state.safetensors", PICKLE), RESUMED, "every checkpoint is damaged"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training_runs import family, name_of
+from training_runs import children_of, family, name_of
 from watched import WatchedRun
 
 from nmt_async.sync.journal import RECORD_BYTES
@@ -54,6 +54,14 @@ def signal_worker(number: signal.Signals) -> Callable[[WatchedRun, Fault], int]:
 def kill_all_workers(run: WatchedRun, _: Fault) -> int:
     workers = run.workers()
     for pid in workers:
+        run.send(signal.SIGKILL, pid)
+    return len(workers)
+
+
+def kill_fork_server(run: WatchedRun, _: Fault) -> int:
+    """What the workers are forked from dies, and they with it."""
+    workers = run.workers()
+    for pid in children_of(run.pid):
         run.send(signal.SIGKILL, pid)
     return len(workers)
 
@@ -128,6 +136,7 @@ STRIKES: dict[str, Callable[[WatchedRun, Fault], int]] = {
     "worker SIGSEGV": signal_worker(signal.SIGSEGV),
     "worker exception": signal_worker(signal.SIGUSR2),
     "all workers SIGKILL": kill_all_workers,
+    "fork server SIGKILL": kill_fork_server,
     "worker SIGSTOP": stop_worker,
     "worker without memory": starve_worker,
     "validation SIGKILL": kill_validation,
@@ -135,7 +144,7 @@ STRIKES: dict[str, Callable[[WatchedRun, Fault], int]] = {
     **{kind: signal_run(number) for kind, number in ENDING.items()},
 }
 """What befalls processes, by kind; each says how many it hit."""
-KILLS = {"worker SIGKILL", "worker SIGSEGV", "worker exception", "all workers SIGKILL", *ENDING}
+KILLS = {"worker SIGKILL", "worker SIGSEGV", "worker exception", "all workers SIGKILL", "fork server SIGKILL", *ENDING}
 
 
 def newest_checkpoint(run: Path) -> list[Path]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
 from pathlib import Path
 
+import pytest
 from moments import random_moments
-from striking import assert_whole, deaths, send
-from training_runs import run_small
+from striking import assert_whole, deaths, pid_of, send
+from training_runs import run_small, until
+
+from nmt_async.process import watchdog
 
 WORKERS = 2
 KILLERS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
@@ -58,3 +62,38 @@ def test_a_crash_of_native_code_leaves_its_python_stack_in_the_log(training_data
     log = (tmp_path / "run" / "train.log").read_text()
     assert "Fatal Python error: Segmentation fault" in log
     assert re.search(r'File ".*worker_process.py", line \d+ in run_worker', log)
+
+
+def test_when_what_workers_are_forked_from_is_killed_others_take_their_places(
+    training_data: Path, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        worker = pid_of(0)
+        assert worker is not None
+        os.kill(os.getpgid(worker), signal.SIGKILL)
+
+    witness = run_small(training_data, tmp_path / "run", {3: kill}, workers=WORKERS, sync_mode="async", stop_after="1e")
+    assert_whole(tmp_path / "run", training_data, 1)
+    assert sorted(death[: len("worker 0")] for death in deaths(witness)) == ["worker 0", "worker 1"]
+
+
+def test_a_worker_that_dies_while_it_waits_is_said_to(
+    training_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LEAST_SECONDS", 1.0)
+    run = tmp_path / "run"
+
+    def kill() -> None:
+        until(lambda: "others wait for it" in (run / "train.log").read_text(), "worker 0 to wait for the other")
+        send(0, signal.SIGKILL)
+        until(lambda: "worker 0 died" in (run / "train.log").read_text(), "its death")
+        send(1, signal.SIGCONT)
+
+    killer = threading.Thread(target=kill)
+    acts = {3: lambda: (send(1, signal.SIGSTOP), killer.start())}
+    witness = run_small(training_data, run, acts, sync_mode="sync", workers=WORKERS, stop_after="1e")
+    killer.join()
+    assert_whole(run, training_data, 1)
+    assert deaths(witness)[0] == (
+        "worker 0 died while it waited for a batch (killed by signal 9; out of memory?); a new one takes its place."
+    )

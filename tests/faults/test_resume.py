@@ -101,7 +101,8 @@ def test_patience_goes_on_where_it_was(small_data: Path, tmp_path: Path, mortal:
     """The BLEU of so small a model stays 0: each validation after the first takes one of the patience."""
     random, whole, broken = random_moments(), tmp_path / "whole", tmp_path / "broken"
     settings = {**SIMULATED, "profile": mortal, "sync_mode": "async", "valid_freq": "3", "save_freq": "2",
-                "metric": "bleu", "early_stopping": 4, "valid_sentences": 2, "learn_rate": 1e-9}  # fmt: skip
+                "metric": "bleu", "valid_translate": True, "early_stopping": 4, "valid_sentences": 2,
+                "learn_rate": 1e-9}  # fmt: skip
     assert "by 4 validations in a row without a better bleu" in run_small(small_data, whole, **settings).said
     for update in sorted(random.sample(range(1, 15), 2)):
         with pytest.raises(Crash):

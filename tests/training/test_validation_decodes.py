@@ -26,7 +26,7 @@ def validated(request, small_data: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("validated") / "run"
     run_small(
         small_data, folder, cluster="simulated", workers=1, stop_after="60", valid_freq="60", save_freq="60",
-        valid_translate=True, valid_beam_size=3, learn_rate=0.01, **kinds[request.param],
+        valid_translate=True, valid_beam_size=3, learn_rate=0.01, accumulate=1, **kinds[request.param],
     )  # fmt: skip
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     (found,) = (record for record in records if record["kind"] == "valid" and record["update"] == 60)
