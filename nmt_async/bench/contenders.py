@@ -9,9 +9,9 @@ from functools import partial
 from typing import Protocol
 
 from nmt_async.bench.loops import GradientLoop, Rival, SimulatedLoop, Turn
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.processes import ProcessCluster
-from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.cluster.task import Handled
+from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.plan import BatchPlan

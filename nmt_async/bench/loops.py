@@ -17,11 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import profile_for
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
-from nmt_async.cluster.task import Computed, Task
-from nmt_async.cluster.worker_process import WorkerSettings, build_worker
+from nmt_async.cluster.task import Computed, Handled, Task
+from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
 from nmt_async.model.loss import smoothed_cross_entropy

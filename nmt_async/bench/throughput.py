@@ -17,9 +17,9 @@ from typing import Any
 from nmt_async.bench.contenders import RIVALS, contenders
 from nmt_async.bench.loops import Turn
 from nmt_async.bench.options import BOUND, BenchOptions
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
-from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.cluster.task import Handled
+from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.planning.calibration import calibrated, throughput, waiting_share
 from nmt_async.planning.simulation import nominal_cluster
 from nmt_async.sync.rules import Rule

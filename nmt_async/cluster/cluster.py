@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -44,3 +44,24 @@ class Cluster(Protocol):
 def everybody_waits(rule: Rule) -> RunFailure:
     """What a cluster raises when nobody computes and its rule lets nobody begin."""
     return RunFailure(f"every worker waits for another: the rule {rule.name} never lets any of them begin.")
+
+
+class Timed(Protocol):
+    """A worker's seat that counts its seconds.
+
+    Attributes:
+        computing, waiting: seconds spent on batches, and waiting for one, since last taken.
+    """
+
+    computing: float
+    waiting: float
+
+
+def take_waiting_shares(seats: Iterable[Timed]) -> list[float]:
+    """Of each worker's time since the last call, the share that it waited; the counting begins anew."""
+    shares = []
+    for seat in seats:
+        total = seat.computing + seat.waiting
+        shares.append(seat.waiting / total if total else 0.0)
+        seat.computing = seat.waiting = 0.0
+    return shares

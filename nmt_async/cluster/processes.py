@@ -6,6 +6,7 @@ end at once, so that a death is an event like a push: the batch goes back and a 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,18 +16,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.cluster import everybody_waits
+from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.handled import Handled
-from nmt_async.cluster.seat import Seat
-from nmt_async.cluster.task import Computed
-from nmt_async.cluster.waiting import take_waiting_shares
-from nmt_async.cluster.worker_process import Failed, Ready, WorkerSettings, run_worker
+from nmt_async.cluster.task import Computed, Handled
+from nmt_async.cluster.worker import Failed, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
-from nmt_async.process.watchdog import Watchdog
+from nmt_async.process.watchdog import Watchdog, Watched
 from nmt_async.sync.push import Update, Verdict
+
+
+@dataclass
+class WorkerProcess(Watched):
+    """A worker's process, which may be replaced, and what is known of it.
+
+    Attributes:
+        device: where it computes.
+        gone: its process or its pipe has ended.
+        deaths: in a row.
+        dealt: when it was given its latest task, by the monotonic clock; None if it never was.
+        computing: seconds spent on batches since `ProcessCluster.waiting_shares` was last asked.
+        waiting: seconds spent waiting for a task since then.
+        tokens: target tokens of all its pushes that counted.
+        latest: when its latest push was taken in, by the monotonic clock.
+        most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
+    """
+
+    device: str = "cpu"
+    gone: bool = False
+    deaths: int = 0
+    dealt: float | None = None
+    computing: float = 0.0
+    waiting: float = 0.0
+    tokens: int = 0
+    latest: float = 0.0
+    most: int = 0
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.process.pid
+
+    @property
+    def pipe(self) -> Connection:
+        """To its process."""
+        return self.process.pipe
+
+    def next_message(self) -> object | None:
+        """What the worker said next, None if nothing more for now; after its pipe's end it is gone."""
+        try:
+            return self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            self.gone = True
+            return None
+
+    def tell(self, message: object) -> None:
+        """Sends it something; if it just died, its sentinel says so."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(message)
+
 
 DEATHS_IN_A_ROW = 5
 """Deaths of one worker with no push of its between them, after which the run stops."""
@@ -87,30 +136,30 @@ class ProcessCluster:
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
-        self._seats: list[Seat] = []
+        self._workers: list[WorkerProcess] = []
         self._begin: float | None = None
         try:
             for index, device in enumerate(devices):
-                self._seats.append(self._spawn(index, device))
+                self._workers.append(self._spawn(index, device))
         except BaseException:
             self.close()
             raise
 
-    def _spawn(self, index: int, device: str, most: int = 0) -> Seat:
+    def _spawn(self, index: int, device: str, most: int = 0) -> WorkerProcess:
         arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, most)
         try:
             process = Child(f"worker {index}", run_worker, arguments, self.settings.threads)
         except OSError as error:
             raise RunFailure(f"worker {index} could not be started ({error.strerror or error}).") from None
         self.log(f"[worker] {index} is process {process.pid}")
-        seat = Seat(process, device=device, most=most)
-        self.watchdog.heard(seat)
-        return seat
+        worker = WorkerProcess(process, device=device, most=most)
+        self.watchdog.heard(worker)
+        return worker
 
     @property
     def pids(self) -> list[int]:
         """The workers' process ids, by worker."""
-        return [seat.pid for seat in self._seats]
+        return [worker.pid for worker in self._workers]
 
     @property
     def seconds(self) -> float:
@@ -126,7 +175,7 @@ class ProcessCluster:
         latest = time.monotonic()
         while not self.coordinator.finished:
             self._deal()
-            if all(map(self._is_idle, range(len(self._seats)))):
+            if all(map(self._is_idle, range(len(self._workers)))):
                 raise everybody_waits(self.coordinator.rule)
             for update in self._receive():
                 self._deal()
@@ -157,104 +206,104 @@ class ProcessCluster:
 
     def drain(self) -> Iterator[Update]:
         """Takes in what is being computed and gives out nothing new; yields the updates on the way."""
-        while not all(map(self._is_idle, range(len(self._seats)))):
+        while not all(map(self._is_idle, range(len(self._workers)))):
             yield from self._receive()
 
     def work_done(self) -> list[tuple[int, float]]:
         """Of each worker, the target tokens of its pushes that counted, and when the latest came (monotonic clock)."""
-        return [(seat.tokens, seat.latest) for seat in self._seats]
+        return [(worker.tokens, worker.latest) for worker in self._workers]
 
     def _deal(self) -> None:
         """Gives every idle worker a task that may have one."""
-        for index, seat in enumerate(self._seats):
+        for index, worker in enumerate(self._workers):
             if not self._is_idle(index):
                 continue
             task = self.coordinator.next_task(index)
             if task is not None:
-                seat.dealt = time.monotonic()
+                worker.dealt = time.monotonic()
                 if self._begin is None:
-                    self._begin = seat.dealt
-                self.watchdog.heard(seat)
-                seat.tell(task)
+                    self._begin = worker.dealt
+                self.watchdog.heard(worker)
+                worker.tell(task)
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
-        busy = {index: self._place(index) for index in range(len(self._seats)) if not self._is_idle(index)}
-        for index in self.watchdog.look(self._seats, busy):
-            update = self._replace(index, self._seats[index])
+        busy = {index: self._place(index) for index in range(len(self._workers)) if not self._is_idle(index)}
+        for index in self.watchdog.look(self._workers, busy):
+            update = self._replace(index, self._workers[index])
             if update is not None:
                 yield update
         sources: dict[Connection | int, int] = {}
-        for index, seat in enumerate(self._seats):
-            sources[seat.pipe] = index
-            sources[seat.process.sentinel] = index
+        for index, worker in enumerate(self._workers):
+            sources[worker.pipe] = index
+            sources[worker.process.sentinel] = index
         ready = wait(list(sources), timeout=TICK)
         for index in dict.fromkeys(sources[source] for source in ready):  # type: ignore[index]
-            seat = self._seats[index]
-            seat.gone = seat.process.sentinel in ready
+            worker = self._workers[index]
+            worker.gone = worker.process.sentinel in ready
             # Of a worker that spoke and died, what it said comes first.
-            while (message := seat.next_message()) is not None:
-                update = self._hear(index, seat, message)
+            while (message := worker.next_message()) is not None:
+                update = self._hear(index, worker, message)
                 if update is not None:
                     yield update
-            if seat.gone:
-                update = self._replace(index, seat)
+            if worker.gone:
+                update = self._replace(index, worker)
                 if update is not None:
                     yield update
 
     def _is_idle(self, index: int) -> bool:
         """Whether the worker has said that it is ready, lives, and is at nothing."""
-        seat = self._seats[index]
-        return not seat.starting and not seat.gone and index not in self.coordinator.ledger.out
+        worker = self._workers[index]
+        return not worker.starting and not worker.gone and index not in self.coordinator.ledger.out
 
     def _place(self, index: int) -> str:
         """Where the worker is, in words."""
         begun = self.coordinator.ledger.out.get(index)
         if begun is not None:
             return f"at batch {begun.batch.number} of epoch {begun.batch.epoch}"
-        return "before it had a batch" if self._seats[index].dealt is None else "while it waited for a batch"
+        return "before it had a batch" if self._workers[index].dealt is None else "while it waited for a batch"
 
-    def _hear(self, index: int, seat: Seat, message: object) -> Update | None:
-        self.watchdog.heard(seat)
+    def _hear(self, index: int, worker: WorkerProcess, message: object) -> Update | None:
+        self.watchdog.heard(worker)
         if isinstance(message, Failed):
-            seat.error = message.error
+            worker.error = message.error
             self.log(message.trace)
             return None
         if isinstance(message, Ready):
-            seat.starting = False
+            worker.starting = False
             return None
         assert isinstance(message, Computed)
-        seat.deaths, seat.error = 0, ""
-        seat.computing += message.seconds
-        seat.waiting += message.waited
+        worker.deaths, worker.error = 0, ""
+        worker.computing += message.seconds
+        worker.waiting += message.waited
         self.watchdog.silence.computed(message.seconds)
-        if message.most != seat.most:
-            seat.most = message.most
+        if message.most != worker.most:
+            worker.most = message.most
             self.warn(
                 f"worker {index} did not have enough memory for a batch of {message.tokens:,} target tokens; from now "
-                f"on it computes at most {seat.most:,} tokens of both sides at once, padding included, and sums the "
+                f"on it computes at most {worker.most:,} tokens of both sides at once, padding included, and sums the "
                 f"pieces."
             )
         heard = time.monotonic()
         answer = self.coordinator.push(index, message, self._slot(index))
-        seat.latest = time.monotonic()
+        worker.latest = time.monotonic()
         if answer.verdict is Verdict.ACCEPTED:
-            seat.tokens += message.tokens
+            worker.tokens += message.tokens
         if self.observe is not None:
-            assert seat.dealt is not None
-            self.observe(Handled(index, message, seat.dealt, heard, seat.latest, answer.update is not None))
+            assert worker.dealt is not None
+            self.observe(Handled(index, message, worker.dealt, heard, worker.latest, answer.update is not None))
         return answer.update
 
     def _slot(self, index: int) -> Tensor:
         return self.memory.slots.tensor[index]
 
-    def _replace(self, index: int, seat: Seat) -> Update | None:
-        """A worker has ended: its batch goes back, a new one takes its seat. Returns an update that waited for it."""
-        seat.process.end()  # It may live on without its pipe, and then is of no use.
-        self.watchdog.ended(seat)
-        how, where = seat.ending, self._place(index)
-        seat.process.close()
-        deaths = seat.deaths + 1
+    def _replace(self, index: int, worker: WorkerProcess) -> Update | None:
+        """A worker has ended: its batch goes back, a new one takes its place. Returns an update that waited for it."""
+        worker.process.end()  # It may live on without its pipe, and then is of no use.
+        self.watchdog.ended(worker)
+        how, where = worker.ending, self._place(index)
+        worker.process.close()
+        deaths = worker.deaths + 1
         try:
             update = self.coordinator.died(index)
         except RunFailure as failure:
@@ -262,21 +311,21 @@ class ProcessCluster:
         if deaths >= DEATHS_IN_A_ROW:
             raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
         self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
-        new = self._spawn(index, seat.device, seat.most)
-        new.deaths, new.computing, new.waiting = deaths, seat.computing, seat.waiting
-        new.tokens, new.latest = seat.tokens, seat.latest
-        self._seats[index] = new
+        new = self._spawn(index, worker.device, worker.most)
+        new.deaths, new.computing, new.waiting = deaths, worker.computing, worker.waiting
+        new.tokens, new.latest = worker.tokens, worker.latest
+        self._workers[index] = new
         return update
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
-        return take_waiting_shares(self._seats)
+        return take_waiting_shares(self._workers)
 
     def close(self) -> None:
         """Ends the workers; what they compute is lost. Safe to call twice."""
-        for seat in self._seats:
-            seat.process.kill()
-        for seat in self._seats:
-            seat.process.end()
-            self.watchdog.ended(seat)
-            seat.process.close()
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.end()
+            self.watchdog.ended(worker)
+            worker.process.close()

@@ -15,12 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.cluster import everybody_waits
+from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
-from nmt_async.cluster.task import Computed, Task
-from nmt_async.cluster.waiting import take_waiting_shares
+from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.push import Update, Verdict
@@ -62,7 +60,7 @@ class WorkerGradients:
 
 
 @dataclass
-class Seat:
+class VirtualWorker:
     """A virtual worker.
 
     Attributes:
@@ -121,7 +119,7 @@ class SimulatedCluster:
         self._begin = 0.0
         workers = range(len(profile.workers))
         self.slots = torch.zeros(len(workers), gradients.size)
-        self._seats = [Seat(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
+        self._seats = [VirtualWorker(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
         self._idle = set(workers)
         self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
         self._coming: list[Coming] = []
@@ -262,7 +260,7 @@ class SimulatedCluster:
         """
         self.time = self._begin = float(values["time"])
         self.slots.copy_(tensors["slots"])
-        self._seats = [as_dataclass(Seat, seat) for seat in values["seats"]]
+        self._seats = [as_dataclass(VirtualWorker, seat) for seat in values["seats"]]
         if len(self._seats) != len(self.slots):
             raise ValueError(f"there are {len(self._seats)} workers in it and not {len(self.slots)}")
         self._idle = set(range(len(self._seats)))

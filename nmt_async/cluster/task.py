@@ -1,4 +1,4 @@
-"""What a worker is given and what it returns, whatever kind of cluster it is in."""
+"""What a worker is given and what it returns, whatever kind of cluster it is in, and when."""
 
 from __future__ import annotations
 
@@ -46,3 +46,24 @@ class Computed:
     seconds: float = 0.0
     waited: float = 0.0
     most: int = 0
+
+
+@dataclass(frozen=True)
+class Handled:
+    """One push. Moments are seconds of the cluster's clock, as the server sees them.
+
+    Attributes:
+        worker: who computed it.
+        computed: what it told, with its own seconds of computing and waiting.
+        dealt: when the server gave the task out.
+        heard: when the server began to take the push in.
+        done: when it had done so, the update included if there was one.
+        updated: the push completed an update.
+    """
+
+    worker: int
+    computed: Computed
+    dealt: float
+    heard: float
+    done: float
+    updated: bool

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from nmt_async.cluster.processes import Memory
-from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import GROUPS, shared_space
 from nmt_async.doctor.trial import Tried, longest_batches, try_training, try_validation

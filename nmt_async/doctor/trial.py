@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt_async.cluster.worker_process import WorkerSettings, build_worker
+from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
 from nmt_async.text.plan import BatchId, EpochPlan

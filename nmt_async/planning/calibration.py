@@ -15,8 +15,8 @@ from statistics import fmean
 
 import numpy as np
 
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.cluster.task import Handled
 from nmt_async.errors import RunFailure
 
 

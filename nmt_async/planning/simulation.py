@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import SimulatedCluster
-from nmt_async.cluster.task import Computed, Task
+from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings

@@ -18,7 +18,7 @@ CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
 MOST_THREADS = 4096
 
-CHILDREN = ("nmt_async.cluster.worker_process", "nmt_async.training.validation")
+CHILDREN = ("nmt_async.cluster.worker", "nmt_async.training.validation")
 """What the processes of a run import."""
 
 

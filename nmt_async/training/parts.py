@@ -16,7 +16,7 @@ from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.processes import Memory, ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
-from nmt_async.cluster.worker_process import WorkerSettings, build_worker
+from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.sync.journal import Event

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
-from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
 from nmt_async.display.reports import RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown

@@ -6,8 +6,8 @@ import pytest
 
 from nmt_async.bench.options import BenchOptions
 from nmt_async.bench.throughput import Compared, agreements, measure
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.cluster.task import Handled
 from nmt_async.demo_corpus.generate import write
 from nmt_async.errors import UserError
 from nmt_async.planning.calibration import calibrated

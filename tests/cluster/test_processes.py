@@ -23,8 +23,7 @@ from training_runs import (
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.processes import Memory, ProcessCluster
 from nmt_async.cluster.replay import Replay
-from nmt_async.cluster.worker import Worker
-from nmt_async.cluster.worker_process import WorkerSettings
+from nmt_async.cluster.worker import Worker, WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout

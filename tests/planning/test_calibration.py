@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
+from nmt_async.cluster.task import Handled
 from nmt_async.errors import RunFailure
 from nmt_async.planning.calibration import calibrated, time_line
 from nmt_async.planning.simulation import nominal_cluster

@@ -70,7 +70,7 @@ def test_a_child_inherits_what_its_parent_has_at_that_moment(tmp_path: Path, mon
 
 def test_the_server_stays_without_threads_and_without_cuda() -> None:
     """A fork would lose the threads with the locks that they hold, and CUDA does not survive one."""
-    fork_server.prepare("nmt_async.training.validation", "nmt_async.cluster.worker_process")
+    fork_server.prepare("nmt_async.training.validation", "nmt_async.cluster.worker")
     found = ask(tell_surroundings)
     assert found["tasks"] == 1
     assert not found["cuda"]
