@@ -85,7 +85,7 @@ def test_a_signal_during_the_last_validation_leaves_it_for_the_next_start(small_
 
 def test_signals_change_a_synchronous_run_no_more_than_if_none_had_come(small_data: Path, tmp_path: Path) -> None:
     """Rounds of many pushes, so that both signals find one under way; it stays open and keeps its order."""
-    settings = {"workers": 2, "sync_mode": "sync", "accumulate": 12, "mini_batch_words": 120, "stop_after": "4"}
+    settings = {"workers": 2, "sync_mode": "sync", "accumulate": 12, "mini_batch_words": 120, "stop_after": "20"}
     run, straight = tmp_path / "run", tmp_path / "straight"
     for updates in (1, 2):
         with start_typed(small_data, run, **settings, save_freq="1", disp_freq="1") as process:
