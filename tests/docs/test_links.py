@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from documents import DOCUMENTS, FENCE, ROOT, read
+from documents import DOCUMENTS, FENCE, ROOT, code_spans, read
 
 
 def anchors(text: str) -> set[str]:
@@ -32,3 +32,22 @@ def test_every_document_is_in_the_index() -> None:
     index = read("docs/README.md")
     linked = {(ROOT / "docs" / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)", index) if ":" not in link}
     assert {ROOT / document for document in DOCUMENTS} - {ROOT / "README.md", ROOT / "docs" / "README.md"} <= linked
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_file_of_the_code_that_is_named_exists(document: Path) -> None:
+    named = {span for span in code_spans(read(document)) if re.fullmatch(r"\.?[\w-]+(/[\w-]+)*/[\w-]*(\.py)?", span)}
+    ours = {name for name in named if name.endswith(".py") or (ROOT / "nmt_async" / name.partition("/")[0]).is_dir()}
+    missing = {name for name in ours if not any((place / name).exists() for place in (ROOT, ROOT / "nmt_async"))}
+    assert missing == set()
+
+
+def test_every_file_in_the_table_of_folders_is_in_its_folder() -> None:
+    table = read("docs/architecture.md").partition("| folder | concept |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)/` \| (.*) \|$", table, flags=re.MULTILINE))
+    folders = {path.parent.name for path in (ROOT / "nmt_async").glob("*/__init__.py")} | {"cli"}
+    assert set(rows) == folders
+    for folder, concept in rows.items():
+        within = ROOT / folder if folder == "cli" else ROOT / "nmt_async" / folder
+        named = re.findall(r"`(\w+\.py)`", re.sub(r"`translate/engine.py` uses `\w+.py`", "", concept))
+        assert [name for name in named if not (within / name).exists()] == [], folder
