@@ -23,7 +23,7 @@ SMALLER = {
     "--preset tiny": "--dim-emb 16 --heads 2 --dim-ffn 32 --enc-depth 1 --dec-depth 1 --cpu-threads 1",
     "--save-freq 100": "--save-freq 3",
     "--valid-freq 100 --valid-sentences 100": "--valid-freq 6 --valid-sentences 2",
-    "--stop-after 300": "--stop-after 6",
+    "--stop-after 200": "--stop-after 6",
     "--stop-after 900": "--stop-after 12",
     "--verify corpus/test.en": "--verify corpus/test.en --verify-share 0",
 }
