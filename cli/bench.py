@@ -21,8 +21,7 @@ from . import bench_decode
 from .declare import CommonOptions, command
 
 if TYPE_CHECKING:
-    from nmt_async.bench.agreement import Agreement, Compared
-    from nmt_async.bench.throughput import Measured, Result
+    from nmt_async.bench.throughput import Agreement, Compared, ContenderResult, Measured
 
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
 OPTIONS = BenchOptions
@@ -83,7 +82,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
     return figures
 
 
-def _table(results: list[Result]) -> Table:
+def _table(results: list[ContenderResult]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("contender")
     for title in ("target tokens/s", "lowest", "highest", f"of {BOUND}"):

@@ -20,7 +20,7 @@ from nmt_async.progress import progress_for
 from .declare import CommonOptions
 
 if TYPE_CHECKING:
-    from nmt_async.bench.decode import DecodeResult
+    from nmt_async.bench.decoding import DecodeResult
 
 ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Folder of a run or of a checkpoint.", metavar="MODEL")]}
 OPTIONS = DecodeBenchOptions
@@ -29,7 +29,7 @@ EXAMPLE = "nmt-async bench decode run --input test.en --beam-size 5 --threads 1"
 
 def run(options: DecodeBenchOptions, common: CommonOptions, model: Path) -> None:
     """Measure how fast a model translates here, in alternation with CTranslate2."""
-    from nmt_async.bench.decode import measure_decoding
+    from nmt_async.bench.decoding import measure_decoding
 
     with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", None, "turns") as step:
         measured = measure_decoding(options, model, lambda done, _: step(done, done))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nmt_async.study.modes import CompareOptions, settings_of
+from nmt_async.study.compare_options import CompareOptions, settings_of
 
 from .declare import CommonOptions, as_typed
 
@@ -21,12 +21,11 @@ def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:
     """Train with several ways of updating and report what each costs; what is finished is not run again."""
     from nmt_async.display.study import study_display
     from nmt_async.report.canvas import require_matplotlib
-    from nmt_async.report.comparison import batch_note
     from nmt_async.report.one_study import words_of
-    from nmt_async.report.write import write_report
-    from nmt_async.study.folder import StudyFolder
+    from nmt_async.report.page import write_report
+    from nmt_async.report.sentences import batch_note
     from nmt_async.study.rescaling import unscaled_settings
-    from nmt_async.study.runner import run_all
+    from nmt_async.study.runner import StudyFolder, run_all
     from nmt_async.text.prepared import PreparedData
 
     require_matplotlib()

@@ -34,7 +34,7 @@ OPTIONS = ReportOptions
 def run(options: ReportOptions, common: CommonOptions, run: Path) -> None:
     """Write a run's figures as one page that needs no network, with its plots and a table for spreadsheets."""
     from nmt_async.report.one_run import words_of
-    from nmt_async.report.write import write_report
+    from nmt_async.report.page import write_report
     from nmt_async.study.collect import collect
 
     result = collect(run)

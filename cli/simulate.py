@@ -29,7 +29,7 @@ GROUPS = ("Cluster", "Batches and model", "Result")
 def run(options: SimulateOptions, common: CommonOptions) -> None:
     """Predict throughput, waiting, staleness and effective batch for many workers, without computing gradients."""
     from nmt_async.planning.simulation import predictions
-    from nmt_async.report.planning import write_predictions
+    from nmt_async.report.predictions import write_predictions
 
     modes, counts = options.mode_list(), options.worker_counts()
     with progress_for(common.quiet or not sys.stderr.isatty()).stage(

@@ -51,12 +51,12 @@ def run(options: StudyOptions, common: CommonOptions, declaration: Path, data: P
     from nmt_async.display.study import study_display
     from nmt_async.report.canvas import require_matplotlib
     from nmt_async.report.one_study import words_of
-    from nmt_async.report.write import write_report
+    from nmt_async.report.page import write_report
     from nmt_async.study.claims import read_claims
     from nmt_async.study.conditions import by_condition
     from nmt_async.study.declaration import read_declaration
-    from nmt_async.study.folder import StudyFolder, check_names
-    from nmt_async.study.runner import run_all, side_by_side
+    from nmt_async.study.runner import StudyFolder, run_all, side_by_side
+    from nmt_async.study.setting import check_names
     from nmt_async.study.verdicts import judge
     from nmt_async.text.prepared import PreparedData
     from nmt_async.training.cluster_options import available_cores

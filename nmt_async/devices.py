@@ -32,8 +32,8 @@ def all_gpus() -> list[str]:
 def reason(devices: list[str]) -> str:
     """Why those of `all_gpus`, or the first of them, were taken."""
     if devices == ["cpu"]:
-        return "torch finds no GPU here"
-    return "the GPUs that are here" if len(devices) == gpu_count() else "the first GPU that is here"
+        return "no GPU found"
+    return "all GPUs found" if len(devices) == gpu_count() else "the first GPU found"
 
 
 def named(text: str, flag: str) -> list[str]:

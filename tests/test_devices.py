@@ -6,6 +6,7 @@ computed on them.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,7 @@ def test_all_gpus_are_taken_else_the_cpu(gpus, tmp_path: Path, count: int, expec
     if count:
         assert len(options.device_list()) == count
         assert settled(options).devices == ",".join(expected)
-        assert options.devices_found() == (
-            f"computing on {', '.join(expected)}: the GPUs that are here; --devices chooses others."
-        )
-    else:
-        assert "computing on cpu: torch finds no GPU here" in options.devices_found()
+    assert options.devices_reason() == ("all GPUs found" if count else "no GPU found")
 
 
 def test_what_only_the_cpu_can_do_is_done_there(gpus) -> None:
@@ -82,7 +79,7 @@ def test_a_simulated_cluster_takes_one_device_and_refuses_more(gpus, tmp_path: P
     gpus(2)
     virtual = TrainOptions(out=tmp_path / "run", cluster="simulated", workers=4)
     assert virtual.device_list() == ["cuda:0"] * 4
-    assert "the first GPU that is here" in virtual.devices_found()
+    assert virtual.devices_reason() == "the first GPU found"
     assert TrainOptions(cluster="simulated", workers=2, devices="1").device_list() == ["cuda:1"] * 2
     with pytest.raises(UserError, match="--devices 0,1: a simulated cluster computes on one device; give --devices"):
         TrainOptions(cluster="simulated", workers=2, devices="0,1").device_list()
@@ -92,7 +89,7 @@ def test_who_names_devices_gets_them_in_that_order(gpus, tmp_path: Path) -> None
     gpus(2)
     options = settled(TrainOptions(out=tmp_path / "run", devices="0,0,1", workers=3))
     assert options.device_list() == ["cuda:0", "cuda:0", "cuda:1"]
-    assert options.devices_found() == ""
+    assert options.devices_reason() == ""
 
 
 def test_a_dumped_configuration_leaves_devices_open(capsys: pytest.CaptureFixture[str], gpus) -> None:
@@ -124,10 +121,11 @@ def test_a_run_tells_first_where_it_computes_and_why(
     small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], gpus
 ) -> None:
     gpus(0)
-    words = typed(tmp_path / "run", workers=1, stop_after=1, cluster="simulated")
+    words = typed(tmp_path / "run", workers=1, stop_after=1)
     assert run(["train", str(small_data), *words, "--no-valid-translate"]) == 0
-    first = capsys.readouterr().err.splitlines()[0]
-    assert "computing on cpu: torch finds no GPU here; --devices chooses others." in first
+    assert "1 worker on cpu (no GPU found)" in capsys.readouterr().err.splitlines()[0]
+    assert run(["train", str(small_data), *words, "--dry-run"]) == 0
+    assert re.search(r"workers +1 on cpu \(no GPU found\), 1 threads each", capsys.readouterr().out)
 
 
 def test_a_run_goes_on_where_the_machine_has_other_devices(small_data: Path, tmp_path: Path, gpus) -> None:

@@ -8,8 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
 
-from nmt_async.bench.rivals import Rival, Turn
-from nmt_async.bench.simulated import GradientLoop, SimulatedLoop
+from nmt_async.bench.loops import GradientLoop, Rival, SimulatedLoop, Turn
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.worker_process import WorkerSettings
@@ -33,7 +32,7 @@ class Contender(Protocol):
         """Ends its processes."""
 
 
-class Cluster:
+class OurCluster:
     """Our own workers and server, as in training, as a contender."""
 
     def __init__(self, options: TrainOptions, settings: WorkerSettings, plan: BatchPlan) -> None:
@@ -103,7 +102,7 @@ def contenders(
         return Rival(settings, plan, ranks, group=name == "ddp")
 
     makers: dict[str, Callable[[], Contender]] = {
-        name: partial(Cluster, options, settings, plan) for name, options in ours.items()
+        name: partial(OurCluster, options, settings, plan) for name, options in ours.items()
     }
     makers |= {name: partial(rival, name, options) for name, options in rivals.items()}
     with ExitStack() as stack:

@@ -1,31 +1,107 @@
 """Throughput of training here: every contender's turns alternate in one run, so that a noisy machine wrongs none.
 
 Each contender has its processes up from the beginning; a turn is so many batches of each process. Ratios are taken
-within a round, against the bound: as many plain loops side by side that never exchange anything.
+within a round, against the bound: as many plain loops side by side that never exchange anything. How well a simulation
+with a calibrated profile foretells what was measured, is measured too.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from nmt_async.bench.agreement import Agreement, agreements
 from nmt_async.bench.contenders import RIVALS, contenders
+from nmt_async.bench.loops import Turn
 from nmt_async.bench.options import BOUND, BenchOptions
-from nmt_async.bench.rivals import Turn
+from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.worker_process import WorkerSettings
-from nmt_async.planning.calibration import calibrated
+from nmt_async.planning.calibration import calibrated, throughput, waiting_share
+from nmt_async.planning.simulation import nominal_cluster
+from nmt_async.sync.rules import Rule
+from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 
+SIMULATED_PUSHES = 1000
+"""Of each worker, so that the jitter of single batches does not show."""
+
 
 @dataclass(frozen=True)
-class Result:
+class Compared:
+    """A figure, as it was predicted and as it was measured."""
+
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, as a share of what was measured."""
+        return self.predicted / self.measured - 1 if self.measured else float("inf") if self.predicted else 0.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Between a simulation and a measurement of one cluster.
+
+    Attributes:
+        name: of the contender.
+        tokens_per_second: target tokens.
+        waiting_share: of its workers' time.
+    """
+
+    name: str
+    tokens_per_second: Compared
+    waiting_share: Compared
+
+
+def agreements(
+    profile: ClusterProfile,
+    rules: Mapping[str, Rule],
+    plan: BatchPlan,
+    sittings: Mapping[str, Sequence[Sequence[Handled]]],
+    seed: int,
+) -> list[Agreement]:
+    """Simulates every cluster with the profile, on the same batches; what is measured is the median of sittings.
+
+    Args:
+        rules: of each cluster.
+        plan: of their batches.
+        sittings: of each cluster, the pushes of each of its turns; its workers are the first of the profile's.
+        seed: of the simulation's jitter.
+    """
+    compared = []
+    for name, rule in rules.items():
+        measured = sittings[name]
+        workers = len({push.worker for pushes in measured for push in pushes})
+        simulated = _simulated(rule, replace(profile, workers=profile.workers[:workers]), plan, seed)
+        compared.append(
+            Agreement(
+                name,
+                Compared(throughput(simulated), median(map(throughput, measured))),
+                Compared(waiting_share(simulated), median(map(waiting_share, measured))),
+            )
+        )
+    return compared
+
+
+def _simulated(rule: Rule, profile: ClusterProfile, plan: BatchPlan, seed: int) -> list[Handled]:
+    pushes: list[Handled] = []
+    # The profile's latency is of messages that have brought everything: nothing is left for the link.
+    cluster = nominal_cluster(rule, profile, plan, 0, seed, pushes.append)
+    for _ in cluster.updates():
+        if len(pushes) >= SIMULATED_PUSHES * len(profile.workers):
+            break
+    return pushes
+
+
+@dataclass(frozen=True)
+class ContenderResult:
     """One contender's figures.
 
     Attributes:
@@ -61,7 +137,7 @@ class Measured:
         agreements: of our clusters, between their simulation with this profile and what was measured.
     """
 
-    results: list[Result]
+    results: list[ContenderResult]
     profile: ClusterProfile | None
     agreements: list[Agreement]
 
@@ -117,14 +193,14 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     return Measured(_results(options, turns), profile, compared)
 
 
-def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[Result]:
+def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[ContenderResult]:
     """In the order in which contenders were asked for."""
     bound = [turn.rate for turn in turns.get(BOUND, [])]
     results = []
     for name in [_name(options), *dict.fromkeys(options.against)]:
         rates = [turn.rate for turn in turns[name]]
         ratios = [rate / best for rate, best in zip(rates, bound, strict=True)] if bound else []
-        results.append(Result(name, rates, ratios, [turn.cpu_rate for turn in turns[name] if turn.cpu_rate]))
+        results.append(ContenderResult(name, rates, ratios, [turn.cpu_rate for turn in turns[name] if turn.cpu_rate]))
     return results
 
 

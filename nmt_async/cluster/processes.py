@@ -231,8 +231,9 @@ class ProcessCluster:
         if message.most != seat.most:
             seat.most = message.most
             self.warn(
-                f"worker {index} had not the memory for a batch of {message.tokens:,} target tokens; from now on it "
-                f"computes {seat.most:,} tokens of both sides at once at most, padding counted, and sums the pieces."
+                f"worker {index} did not have enough memory for a batch of {message.tokens:,} target tokens; from now "
+                f"on it computes at most {seat.most:,} tokens of both sides at once, padding included, and sums the "
+                f"pieces."
             )
         heard = time.monotonic()
         answer = self.coordinator.push(index, message, self._slot(index))

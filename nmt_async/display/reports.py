@@ -29,6 +29,7 @@ class RunTitle:
         parameters: how many the model has; None: unknown.
         stop_after: the set end, None if there is none.
         seconds: of training in earlier sittings of the run.
+        devices_reason: why these devices, where nobody named them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RunTitle:
     parameters: int | None = None
     stop_after: Quantity | None = None
     seconds: float = 0.0
+    devices_reason: str = ""
 
     def rule(self) -> str:
         """How gradients become updates: ``hybrid, 2 pushes an update``."""
@@ -49,9 +51,10 @@ class RunTitle:
         return f"{self.mode}, {self.pushes} pushes an update"
 
     def workers(self) -> str:
-        """Who computes: ``2 workers on cpu``."""
+        """Who computes: ``2 workers on cpu (no GPU found)``."""
         count = len(self.devices)
-        return f"{count} worker{'' if count == 1 else 's'} on {', '.join(dict.fromkeys(self.devices))}"
+        why = f" ({self.devices_reason})" if self.devices_reason else ""
+        return f"{count} worker{'' if count == 1 else 's'} on {', '.join(dict.fromkeys(self.devices))}{why}"
 
     def end(self) -> str:
         """The set end as one types it, ``20k`` or ``1Gt``; empty if there is none."""

@@ -64,7 +64,9 @@ def devices(options: TrainOptions) -> Iterator[Finding]:
         if not torch.cuda.can_device_access_peer(torch.device(one), torch.device(other))
     ]
     if apart:
-        yield Finding("peer access", "note", f"none between {'; '.join(apart)}: they meet in the host's memory")
+        yield Finding(
+            "peer access", "note", f"none between {'; '.join(apart)}: their data goes through the host's memory"
+        )
 
 
 def _gpu(name: str) -> Finding:

@@ -1,14 +1,16 @@
-"""A cluster's profile from the pushes that were observed in a run of it.
+"""What observed pushes of a cluster tell: its throughput, its waiting, and a profile that simulates it.
 
-Of each worker: least squares of its computing seconds over the tokens of its batches, jitter from how much the
-logarithm of what is left changes from one batch to the next, latency from what it waited beyond the server's own doing.
-Of the server: the mean times that pushes took which made an update, and which made none.
+They are computed in one way from the pushes of real and of simulated clusters. Of the profile, for each worker: least
+squares of its computing seconds over the tokens of its batches, jitter from how much the logarithm of what is left
+changes from one batch to the next, latency from what it waited beyond the server's own doing. Of the server: the mean
+times that pushes took which made an update, and which made none.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -16,7 +18,36 @@ import numpy as np
 from nmt_async.cluster.handled import Handled
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.errors import RunFailure
-from nmt_async.planning.figures import by_worker
+
+
+def by_worker(pushes: Iterable[Handled]) -> dict[int, list[Handled]]:
+    """Each worker's pushes, in their order."""
+    sorted_out: dict[int, list[Handled]] = defaultdict(list)
+    for push in pushes:
+        sorted_out[push.worker].append(push)
+    return dict(sorted(sorted_out.items()))
+
+
+def throughput(pushes: Sequence[Handled]) -> float:
+    """Target tokens a second of one sitting: over workers, the sum of each one's from its first push to its last.
+
+    A worker's first push counts for its moment only; a worker of one push does not count.
+    """
+    rate = 0.0
+    for own in by_worker(pushes).values():
+        seconds = own[-1].heard - own[0].heard
+        if seconds > 0:
+            rate += sum(push.computed.tokens for push in own[1:]) / seconds
+    return rate
+
+
+def waiting_share(pushes: Sequence[Handled]) -> float:
+    """The share of workers' time that they waited, in one sitting; of each worker the first push does not count."""
+    counted = [push.computed for own in by_worker(pushes).values() for push in own[1:]]
+    waited = sum(computed.waited for computed in counted)
+    total = waited + sum(computed.seconds for computed in counted)
+    return waited / total if total else 0.0
+
 
 LEAST_PUSHES = 3
 """Of a worker, with which a profile is made of it."""

@@ -143,7 +143,7 @@ class SimulateOptions:
         Raises:
             UserError: no pair of the data is short enough.
         """
-        from nmt_async.planning.nominal import even_plan
+        from nmt_async.planning.simulation import even_plan
 
         data = self._data
         if data is None:

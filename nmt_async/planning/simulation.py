@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.handled import Handled
-from nmt_async.cluster.profile import ClusterProfile
+from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
-from nmt_async.planning.nominal import NominalGradients
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Update
@@ -20,6 +23,44 @@ from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Schedule, Span
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
+
+
+class NominalGradients:
+    """One number each, that stand for gradients of a real size.
+
+    Args:
+        plan: of the batches; its lengths say how many tokens a task has.
+        sent: numbers that a pull and a push would bring over the link.
+    """
+
+    size = 1
+
+    def __init__(self, plan: BatchPlan, sent: int) -> None:
+        self.sent = sent
+        self._source, self._target = (_by_index(plan, np.asarray(lengths))
+                                      for lengths in (plan.source_lengths, plan.target_lengths))  # fmt: skip
+
+    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:  # noqa: ARG002
+        """As in `nmt_async.cluster.simulated.Gradients`; what stands in ``gradient`` stays."""
+        target = sum(int(self._target[part].sum()) for part in task.parts)
+        source = sum(int(self._source[part].sum()) for part in task.parts)
+        return Computed(0.0, target, source, 0.0, len(task.parts))
+
+
+def _by_index(plan: BatchPlan, lengths: np.ndarray) -> np.ndarray:
+    """Lengths at the indexes by which the plan's batches name their sentences."""
+    if plan.indexes is None:
+        return lengths
+    at = np.zeros(int(plan.indexes.max()) + 1, dtype=lengths.dtype)
+    at[plan.indexes] = lengths
+    return at
+
+
+def even_plan(tokens: int, batches: int, parts: int = 1) -> BatchPlan:
+    """A plan whose batches are all of ``parts`` times ``tokens`` target tokens; an epoch holds so many of them."""
+    lengths = np.full(batches * parts, tokens, dtype=np.int64)
+    return BatchPlan(lengths, lengths, tokens, seed=1, parts=parts)
+
 
 LEAST_UPDATES, LEAST_PUSHES = 16, 1000
 """That are simulated at least after the beginning: few of them would show the jitter of single batches."""
@@ -60,7 +101,7 @@ class Prediction:
 
 
 @dataclass
-class Stretch:
+class Tally:
     """What has been counted of a simulation since its beginning was over."""
 
     begin: float
@@ -153,7 +194,7 @@ def predict(
     )
 
 
-def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Stretch:
+def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Tally:
     """Lets the beginning go by and counts what comes then."""
     begun, stretch = 0, None
     for update in cluster.updates():
@@ -167,7 +208,7 @@ def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Stretch:
             begun += len(update.pushes)
             if begun >= beginning:
                 cluster.waiting_shares()
-                stretch = Stretch(cluster.time)
+                stretch = Tally(cluster.time)
     raise AssertionError("a stream without end has ended")
 
 
@@ -197,3 +238,42 @@ def predictions(
             made.append(prediction)
             step(prediction)
     return made
+
+
+EVEN_BATCHES = 256
+"""That each worker computes in a simulation of `even_speed`, at least."""
+
+
+def uneven(profile: ClusterProfile, speed: float) -> ClusterProfile:
+    """The profile with a first worker that takes 1 / ``speed`` times as long for everything it computes."""
+    first = profile.workers[0]
+    slow = replace(
+        first,
+        tokens_per_second=first.tokens_per_second * speed,
+        seconds_per_batch=first.seconds_per_batch / speed,
+    )
+    return replace(profile, workers=(slow, *profile.workers[1:]))
+
+
+@cache
+def even_speed(mode: str, profile: str, workers: int, slowest: float, tokens: int, sent: int) -> float:
+    """Target tokens a second of equal workers, one of which is made slower.
+
+    Args:
+        mode: its short name.
+        profile: a name or a file.
+        slowest: speed of the first worker, as a share of the others'.
+        tokens: target tokens of each push.
+        sent: numbers that a pull and a push bring over the link.
+
+    Raises:
+        ValueError: the profile's workers are not equal.
+    """
+    equal = profile_for(profile, workers)
+    if len(set(equal.workers)) > 1:
+        raise ValueError(f"the workers of {profile} are not equal")
+
+    def plan(pushes: int, parts: int) -> BatchPlan:
+        return even_plan(tokens, pushes, parts)
+
+    return predict(Mode(mode), uneven(equal, slowest), plan, sent, EVEN_BATCHES).tokens_per_second

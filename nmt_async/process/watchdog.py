@@ -174,7 +174,7 @@ class Watchdog:
             f"{self._quiet(child):.0f} s, {place} since {since:%H:%M:%S}",
             "others wait for it" if awaited else "",
             child.process.state,
-            "it is waited for without end" if math.isinf(limit) else f"it is replaced after {limit:.0f} s",
+            "the run waits for it without end" if math.isinf(limit) else f"it is replaced after {limit:.0f} s",
             "train.log has the stacks",
         ]
         return "; ".join(filter(None, parts)) + "."
@@ -196,7 +196,7 @@ class Watchdog:
             self._log(f"{told}:\n{stacks}")
         elif child.asked is not None and not child.answered and self.silence.now - child.asked > ANSWER_SECONDS:
             child.answered = True
-            self._log(f"{told} does not answer: {child.process.state or 'it may not have got so far'}")
+            self._log(f"{told} does not answer: {child.process.state or 'perhaps it has not started yet'}")
 
     def ended(self, child: Watched) -> None:
         """The child has ended: where it was when it crashed, or was last asked, goes to the log."""

@@ -40,7 +40,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Answer:
     """An answer in words, in which backticks set off what is typed.
 
     Attributes:
@@ -107,7 +107,7 @@ class Words:
 
     title: str
     question: str
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Answer, ...] = ()
     verdicts_heading: str = "Verdict"
     times: tuple[TimeToQuality, ...] = ()
     tables: tuple[Table, ...] = ()

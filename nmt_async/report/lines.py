@@ -10,7 +10,7 @@ import numpy as np
 
 from nmt_async.report.canvas import INK, MUTED, WIDTH, Plot, figure, finished
 from nmt_async.report.looks import SERIES, Shown
-from nmt_async.study.curves import is_diverged
+from nmt_async.study.conditions import is_diverged
 from nmt_async.study.result import Result
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nmt_async.formatting import duration, number, short_count
-from nmt_async.report.content import Verdict, Words
+from nmt_async.report.content import Answer, Words
 from nmt_async.study.result import Point, Result
 
 
@@ -20,7 +20,7 @@ def words_of(result: Result, name: str, command: str) -> Words:
         title=f"Run {name}",
         question=f"How a run of {result.setting.mode} updates with {result.workers} "
         f"worker{'' if result.workers == 1 else 's'} went.",
-        verdicts=(Verdict(_heading(result), _story(result)),),
+        verdicts=(Answer(_heading(result), _story(result)),),
         verdicts_heading="In short",
         command=command,
     )

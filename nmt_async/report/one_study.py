@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from nmt_async.errors import UserError
 from nmt_async.formatting import duration, short_count
-from nmt_async.report.beside import beside_table, costs_table, times_to_quality, verdict_of
-from nmt_async.report.comparison import beside_verdict, notes_on
+from nmt_async.report.beside_tables import beside_table, costs_table, times_to_quality
 from nmt_async.report.content import Table, TimeToQuality, Words
+from nmt_async.report.sentences import beside_verdict, notes_on
+from nmt_async.report.verdicts import verdict_of
 from nmt_async.study.comparison import Pair
 from nmt_async.study.conditions import Condition, Conditions, beside, by_condition
 from nmt_async.study.result import Result
-from nmt_async.study.verdicts import Verdict as Judged
+from nmt_async.study.verdicts import Verdict
 
 QUALITIES = 3
 """So many are plotted where all conditions have one baseline."""
@@ -24,7 +25,7 @@ def words_of(
     results: Sequence[Result],
     *,
     against: Mapping[str, str] | None = None,
-    judged: Sequence[Judged] = (),
+    judged: Sequence[Verdict] = (),
     notes: Sequence[str] = (),
     command: str = "",
 ) -> Words:

@@ -1,23 +1,29 @@
-"""``report.html``: one file without scripts that needs nothing else, light or dark as the reader's system is."""
+"""The pages of a study or a run: ``report.html``, ``report.md``, ``results.csv`` and ``plots/``.
+
+The first is one file without scripts that needs nothing else, light or dark as the reader's system is; the second has
+verdicts, one table and links to the plots, short enough for a pull request.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nmt_async import __version__
-from nmt_async.formatting import duration
+from nmt_async.errors import UserError
+from nmt_async.formatting import duration, markdown_table
 from nmt_async.report.canvas import FONT, VARIABLES, Plot
-from nmt_async.report.content import Words
-from nmt_async.report.looks import Shown
-from nmt_async.report.plots import UPDATES
-from nmt_async.report.rows import COLUMNS
+from nmt_async.report.content import Cell, Table, Words
+from nmt_async.report.looks import Shown, shown_conditions
+from nmt_async.report.plots import UPDATES, all_plots
+from nmt_async.report.results_csv import COLUMNS, csv_text
 from nmt_async.report.tables import (
     anchor,
     outcome_table,
@@ -26,6 +32,8 @@ from nmt_async.report.tables import (
     runs_table,
     settings_table,
 )
+from nmt_async.study.result import Result
+from nmt_async.writing import write_whole
 
 
 def spoken(text: str) -> Markup:
@@ -96,3 +104,59 @@ def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) 
         "version": __version__,
     }
     return environment(markup=True).get_template("report.html").render(filled)
+
+
+def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
+    """The page, in the Markdown of GitHub."""
+    text = (
+        environment(markup=False)
+        .get_template("report.md")
+        .render(words=words, outcomes=_table(outcome_table(conditions)), plots=plots)
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _table(table: Table) -> str:
+    """The table, numbers flush right."""
+    return markdown_table(
+        [plain(column.title) for column in table.columns],
+        [[plain(cell.text if isinstance(cell, Cell) else cell) for cell in row] for row in table.rows],
+        [column.number for column in table.columns],
+    )
+
+
+PAGE = "report.html"
+
+
+def write_report(
+    folder: Path, words: Words, results: Sequence[Result], against: Mapping[str, str] | None = None
+) -> Path:
+    """Writes all pages into ``folder``, made if absent; the path of ``report.html``.
+
+    Conditions come in the order in which ``results`` first has them. No file is ever seen half written.
+
+    Args:
+        against: of each condition that is set beside another, that one.
+
+    Raises:
+        UserError: matplotlib is not installed, there are no results, or the folder cannot be made.
+    """
+    if not results:
+        raise UserError(f"{folder}: there are no results yet, so nothing to report.")
+    conditions = shown_conditions(results, against)
+    plots = all_plots(conditions, words.times)
+    texts = {
+        PAGE: html_page(words, conditions, plots),
+        "report.md": markdown_page(words, conditions, plots),
+        "results.csv": csv_text([result for condition in conditions for result in condition.results]),
+    }
+    files = {f"plots/{plot.name}.svg": plot.svg_file.encode() for plot in plots}
+    files |= {f"plots/{plot.name}.png": plot.png for plot in plots}
+    try:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        # The pages last: what they point to is there.
+        for name, content in {**files, **{name: text.encode() for name, text in reversed(texts.items())}}.items():
+            write_whole(folder / name, content)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{folder}: the report cannot be written ({(error.strerror or '').lower()}).") from None
+    return folder / PAGE

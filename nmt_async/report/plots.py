@@ -10,7 +10,7 @@ from nmt_async.report.canvas import Plot
 from nmt_async.report.content import TimeToQuality
 from nmt_async.report.lines import Line, line, lines_plot
 from nmt_async.report.looks import Shown
-from nmt_async.study.result import Point, Result, Stretch
+from nmt_async.study.result import Point, Result, TrainPoint
 
 QUALITY = "Quality on the validation set"
 TIME = "Time to a quality"
@@ -36,7 +36,7 @@ def stretches(where: str, quantity: str) -> Callable[[Result], Line]:
     place = {"tokens": "tokens", "updates": "update", "time": "seconds"}[where]
 
     def of(result: Result) -> Line:
-        parts: Sequence[Stretch] = result.stretches
+        parts: Sequence[TrainPoint] = result.stretches
         return line([getattr(part, place) for part in parts], [getattr(part, quantity) for part in parts])
 
     return of

@@ -63,9 +63,9 @@ def parameters(result: Result) -> str:
     return short_count(result.parameters) if result.parameters else "unknown"
 
 
-Quantity = tuple[str, Callable[[Result], float | None], int]
+RunFigure = tuple[str, Callable[[Result], float | None], int]
 
-OUTCOMES: tuple[Quantity, ...] = (
+OUTCOMES: tuple[RunFigure, ...] = (
     ("cross-entropy", lambda result: result.last.cross_entropy if result.last else None, 3),
     ("BLEU", lambda result: result.last.bleu if result.last else None, 1),
     ("chrF", lambda result: result.last.chrf if result.last else None, 1),
@@ -146,5 +146,5 @@ def points_table(result: Result) -> Table:
     return Table("Validations", tuple(Column(title, True) for title in titles), rows)
 
 
-def _shown(results: Sequence[Result]) -> list[Quantity]:
+def _shown(results: Sequence[Result]) -> list[RunFigure]:
     return [quantity for quantity in OUTCOMES if any(quantity[1](result) is not None for result in results)]

@@ -18,18 +18,16 @@ from nmt_async.display.marian_log import LogLine, read_log_line
 from nmt_async.display.recorded_run import read_reports, saved_parameters
 from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.errors import UserError
-from nmt_async.options import flags_of, load_yaml, to_mapping
+from nmt_async.options import load_yaml
 from nmt_async.planning.modes import mode_name
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
-from nmt_async.study.resampling import resampled_cross_entropy
-from nmt_async.study.result import Point, Result, Stretch
-from nmt_async.study.setting import Setting
+from nmt_async.study.bootstrap import resampled_cross_entropy
+from nmt_async.study.result import Point, Result, TrainPoint
+from nmt_async.study.setting import Setting, given_options, typed
 from nmt_async.training.journal_file import JOURNAL
-from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, Ending, read_outcome
 
-METRICS, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
-NOT_OF_A_SETTING = ("seed", "out", "dry-run")
+FIGURES, SENTENCES, LOG = "metrics.jsonl", "validation.jsonl", "train.log"
 
 
 def collect(run: Path) -> Result:
@@ -38,9 +36,9 @@ def collect(run: Path) -> Result:
     Raises:
         UserError: it is not the folder of a run, or its files are damaged.
     """
-    metrics = run / METRICS
+    metrics = run / FIGURES
     if not (run / CONFIG).is_file() or not metrics.is_file():
-        raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {METRICS} in it).")
+        raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {FIGURES} in it).")
     config = load_yaml(run / CONFIG)
     try:
         reports = read_reports(metrics)
@@ -61,7 +59,7 @@ def collect(run: Path) -> Result:
         ending, reason = _ending(run)
         return Result(
             setting=Setting(mode_name(config), int(config["seed"]), options),
-            command=command_of(data.folder, config),
+            command=_command(data.folder, config),
             folder=str(run),
             data=data.fingerprint,
             cluster=str(config.get("cluster", "processes")),
@@ -83,30 +81,13 @@ def collect(run: Path) -> Result:
             failed=reason if ending == "failed" else "",
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise UserError(f"{run}: {CONFIG}, {DATA} or {METRICS} is damaged ({error}).") from None
+        raise UserError(f"{run}: {CONFIG}, {DATA} or {FIGURES} is damaged ({error}).") from None
 
 
-def given_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not the defaults; those that this version does not know are kept."""
-    defaults = to_mapping(TrainOptions())
-    return {
-        key: value
-        for key, value in config.items()
-        if key not in NOT_OF_A_SETTING and (key not in defaults or value != defaults[key])
-    }
-
-
-def command_of(data: str, config: Mapping[str, Any]) -> str:
+def _command(data: str, config: Mapping[str, Any]) -> str:
     """The command that makes the run again, or goes on with it."""
-    flags = flags_of(TrainOptions)
-    words = ["nmt-async", "train", data]
-    for key, value in {**given_options(config), "seed": config["seed"], "out": config["out"]}.items():
-        flag = flags.get(key, f"--{key}")
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif value is not None:
-            words += [flag, str(value)]
-    return shlex.join(words)
+    words = typed({**given_options(config), "seed": config["seed"], "out": config["out"]})
+    return shlex.join(["nmt-async", "train", data, *words])
 
 
 def waiting_of(reports: Sequence[TrainReport]) -> tuple[float, ...]:
@@ -134,9 +115,9 @@ def points_of(
     )  # fmt: skip
 
 
-def stretch_of(report: TrainReport) -> Stretch:
+def stretch_of(report: TrainReport) -> TrainPoint:
     """What a result keeps of a report."""
-    return Stretch(
+    return TrainPoint(
         update=report.update, tokens=report.target_tokens, seconds=report.time, loss=_number(report.loss),
         learning_rate=report.learning_rate, gradient_norm=_number(report.gradient_norm),
         effective_batch=report.effective_batch, staleness_mean=report.staleness_mean,

@@ -14,8 +14,7 @@ import numpy as np
 
 from nmt_async.errors import UserError
 from nmt_async.study.bootstrap import Interval, Sample, contrast
-from nmt_async.study.conditions import Condition, check_clocks, curves_of
-from nmt_async.study.curves import Axis, Curve, Metric
+from nmt_async.study.conditions import Axis, Condition, Curve, Metric, check_clocks, curves_of
 from nmt_async.study.result import Result
 
 FINAL: dict[str, Metric] = {"final cross-entropy": "cross-entropy", "final BLEU": "bleu"}

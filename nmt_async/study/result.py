@@ -28,7 +28,7 @@ class Point:
         update, tokens, seconds, epochs: of training, when the version was made; ``tokens`` counts target tokens.
         cross_entropy: per target token of the validation set, nats.
         bleu, chrf: of its translations, None where not translated.
-        resampled: the cross-entropy on each of `nmt_async.study.resampling.DRAWS` bootstrap draws of the validation
+        resampled: the cross-entropy on each of `nmt_async.study.bootstrap.DRAWS` bootstrap draws of the validation
             sentences; draw number r is of the same sentences in every result on the same data. Empty where the run
             has not kept its sentences' losses.
     """
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TrainPoint:
     """A stretch of training that ends at an update; fields as in `nmt_async.display.reports.TrainReport`."""
 
     update: int
@@ -103,7 +103,7 @@ class Result:
     staleness: Mapping[int, int]
     waiting: tuple[float, ...]
     points: tuple[Point, ...]
-    stretches: tuple[Stretch, ...] = field(default=())
+    stretches: tuple[TrainPoint, ...] = field(default=())
     diverged: str = ""
     failed: str = ""
 

@@ -1,36 +1,125 @@
 """Runs settings, several side by side, each by the very ``nmt-async train`` command that its result names.
 
-A finished setting leaves a result and is not run again; one that was broken off goes on from its checkpoint.
+A finished setting leaves a result and is not run again; one that was broken off goes on from its checkpoint. The folder
+of a study holds ``runs/``, ``results/`` and ``logs/`` by setting.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import json
 import math
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TextIO
 
-from nmt_async.errors import Diverged, RunFailure, UserError
-from nmt_async.options import flags_of
+from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.process.child import thread_environment
 from nmt_async.process.fork_server import die_with_parent
-from nmt_async.reading import read_json_lines, read_text
+from nmt_async.reading import read_json_lines, read_object, read_text
 from nmt_async.study.collect import collect
-from nmt_async.study.folder import StudyFolder
 from nmt_async.study.result import Result
-from nmt_async.study.setting import Setting
+from nmt_async.study.setting import Setting, typed
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.interruptions import Interrupted, StopSignals
-from nmt_async.training.options import TrainOptions, stop_quantity
+from nmt_async.training.options import stop_quantity
 from nmt_async.writing import write_whole
+
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where everything of a study lies.
+
+    Attributes:
+        path: of it.
+        results: where finished settings' results are kept, ``path/results`` unless they are kept elsewhere.
+    """
+
+    path: Path
+    results: Path
+
+    def run(self, setting: Setting) -> Path:
+        """The run of a setting."""
+        return self.path / "runs" / setting.name
+
+    def log(self, setting: Setting) -> Path:
+        """What its command said."""
+        return self.path / "logs" / f"{setting.name}.log"
+
+    def seconds(self, setting: Setting) -> Path:
+        """How long its command has run in earlier sittings."""
+        return self.path / "logs" / f"{setting.name}.seconds"
+
+    def result_file(self, setting: Setting) -> Path:
+        """Its result."""
+        return self.results / f"{setting.name}.json"
+
+    def result(self, setting: Setting, data: str) -> Result | None:
+        """The result of a finished setting, None if it is not finished.
+
+        Args:
+            data: fingerprint of the prepared data.
+
+        Raises:
+            UserError: the result there is of another setting or of other data.
+        """
+        path = self.result_file(setting)
+        if not path.exists():
+            return None
+        result = Result.read(path)
+        if result.setting != setting:
+            raise UserError(
+                f"{path} is of other options than {shown(setting.condition)} has now; choose another folder."
+            )
+        if result.data != data:
+            raise UserError(f"{path} was made on other data; choose another folder for this data.")
+        return result
+
+    def begin(self, kind: str, data: str) -> TextIO:
+        """Makes the folder, or takes up the study in it; the lock that is held until it is closed.
+
+        Args:
+            kind: what writes it: ``compare``, or a study's name.
+            data: fingerprint of the prepared data.
+
+        Raises:
+            UserError: it is another study's, or another process is at it.
+        """
+        marker = self.path / STUDY
+        if marker.exists():
+            try:
+                before = read_object(marker)
+                same = before["kind"] == kind and before["data"] == data
+            except (OSError, ValueError, LookupError):
+                raise UserError(f"{marker} cannot be read; choose another --out.") from None
+            if not same:
+                raise UserError(f"--out {self.path}: this folder holds another comparison; choose another.")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"--out {self.path}: something else is in this place; choose another.")
+        try:
+            for part in (self.path / "runs", self.path / "logs", self.results):
+                part.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a")
+            write_whole(marker, json.dumps({"kind": kind, "data": data}))
+        except OSError as error:
+            raise RunFailure(f"--out {self.path}: the folder cannot be written ({error.strerror or error}).") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise UserError(f"--out {self.path}: another process is writing this comparison; wait for it.") from None
+        return lock
+
 
 TRAIN = [sys.executable, "-c", "from nmt_async.cli.start import main; main()", "train"]
 TICK = 0.5
@@ -233,19 +322,6 @@ def run_all(
     finally:
         display.close()
         lock.close()
-
-
-def typed(options: Mapping[str, Any]) -> list[str]:
-    """Options of ``train`` by their keys, as words of its command line."""
-    words: list[str] = []
-    flags = flags_of(TrainOptions)
-    for key, value in options.items():
-        flag = flags[key]
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            words += [flag, str(value)]
-    return words
 
 
 def read_seconds(path: Path) -> float:

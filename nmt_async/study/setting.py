@@ -1,13 +1,16 @@
-"""A setting: one training run of a study."""
+"""A setting: one training run of a study, as options of ``train`` and as words of its command line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nmt_async.errors import UserError, shown
+from nmt_async.options import flags_of, to_mapping
 from nmt_async.planning.modes import mode_name
+from nmt_async.training.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,50 @@ class Setting:
         """Of its folder and files: ``hybrid-4.seed1``."""
         return f"{re.sub(r'[^A-Za-z0-9.@+]+', '-', self.condition).strip('-')}.seed{self.seed}"
 
+    def option(self, key: str) -> Any:
+        """The value of an option of ``train``, also where it is the default."""
+        return self.options.get(key, getattr(TrainOptions, key.replace("-", "_")))
+
     @property
     def mode(self) -> str:
         """How it updates, without anything else: ``sync``, ``hybrid:4``, ``local:4``."""
         return mode_name(self.options)
+
+
+NOT_OF_A_SETTING = ("seed", "out", "dry-run")
+
+
+def given_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a configuration that are not the defaults; those that this version does not know are kept."""
+    defaults = to_mapping(TrainOptions())
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in NOT_OF_A_SETTING and (key not in defaults or value != defaults[key])
+    }
+
+
+def typed(options: Mapping[str, Any]) -> list[str]:
+    """Options of ``train`` by their keys, as words of its command line."""
+    words: list[str] = []
+    flags = flags_of(TrainOptions)
+    for key, value in options.items():
+        flag = flags.get(key, f"--{key}")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, str(value)]
+    return words
+
+
+def check_names(settings: Sequence[Setting]) -> None:
+    """Every setting must have a name of its own.
+
+    Raises:
+        UserError: two have the same.
+    """
+    names: set[str] = set()
+    for setting in settings:
+        if setting.name in names:
+            raise UserError(f"{shown(setting.condition)} with seed {setting.seed} is asked for twice.")
+        names.add(setting.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.formatting import short_count
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum
 from nmt_async.study.comparison import FINAL, Difference, Pair, Ratio, compare
-from nmt_async.study.conditions import Condition, curves_of
-from nmt_async.study.curves import Curve, is_diverged
-from nmt_async.study.wording import basis, figure
+from nmt_async.study.conditions import Condition, Curve, curves_of, is_diverged
 
 Outcome = Literal["holds", "fails", "undecided at this budget"]
 
@@ -29,14 +27,14 @@ class Finding:
         outcome: of it.
         figure: the comparison, None where runs of it are missing.
         why: what keeps it from being decided, empty if it is decided.
-        sentence: the figures in words.
+        chosen: the condition that each choice of the criterion came to, empty where runs of it are missing.
     """
 
     criterion: Criterion
     outcome: Outcome
     figure: Difference | Ratio | None
     why: str
-    sentence: str
+    chosen: Mapping[Choice, Condition] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def best_of(choice: Choice, conditions: Mapping[str, Condition]) -> Condition:
 def _find(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condition]) -> Finding:
     lacking = _lacking(criterion, conditions)
     if lacking:
-        return Finding(criterion, "undecided at this budget", None, lacking, f"Undecided: {lacking}.")
+        return Finding(criterion, "undecided at this budget", None, lacking)
     chosen = {choice: best_of(choice, conditions) for choice in criterion.choices}
     pairs = [
         Pair(chosen[sides.compare], chosen[sides.against] if sides.against else None, sides.tokens)
@@ -110,7 +108,7 @@ def _find(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Condi
     if short and lies != outcome:
         short += f"; by these runs it {lies}"
     why = short or ("" if outcome != "undecided at this budget" else _why_open(found))
-    return Finding(criterion, outcome, found, why, _sentence(criterion, chosen, found, why))
+    return Finding(criterion, outcome, found, why, chosen)
 
 
 def _outcome(criterion: Criterion, found: Difference | Ratio) -> Outcome:
@@ -163,40 +161,3 @@ def _short(criterion: Criterion, minimum: Minimum, conditions: Mapping[str, Cond
 def _listed(names: Sequence[str], most: int = 4) -> str:
     shown = [f"`{name}`" for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _sentence(criterion: Criterion, chosen: Mapping[Choice, Condition], found: Difference | Ratio, why: str) -> str:
-    early = any(sides.tokens is not None for sides in criterion.pairs)
-    sides = [
-        f"`{chosen[sides.compare].name}`"
-        + (f" against `{chosen[sides.against].name}`" if sides.against else "")
-        + (f" at {short_count(sides.tokens)} tokens" if sides.tokens is not None else " at the end" if early else "")
-        for sides in criterion.pairs
-    ]
-    remarks = [_remark(choice, best) for choice, best in chosen.items() if len(choice.conditions) > 1]
-    remarks += [
-        f"{best.diverged} of {len(best.results)} runs of `{best.name}` diverged"
-        for best in {best.name: best for best in chosen.values()}.values()
-        if best.diverged
-    ]
-    quantity = criterion.quantity[0].upper() + criterion.quantity[1:]
-    said = f"{quantity} of {', less that of '.join(sides)}"
-    if isinstance(found, Ratio):
-        said = f"{quantity} of {', over that of '.join(sides)}"
-    return (
-        f"{said}: {figure(found)}; claimed: {claimed(criterion)}. "
-        f"({'; '.join([basis(found), *remarks, *([f'undecided: {why}'] if why else [])])})"
-    )
-
-
-def claimed(criterion: Criterion) -> str:
-    """The range in words: ``above 0.05``."""
-    ends = [("above", criterion.above), ("below", criterion.below)]
-    return " and ".join(f"{word} {value:g}".replace("-", "−") for word, value in ends if math.isfinite(value))
-
-
-def _remark(choice: Choice, best: Condition) -> str:
-    place = choice.conditions.index(best.name)
-    edge = place in (0, len(choice.conditions) - 1)
-    words = f"`{best.name}` is the best of {len(choice.conditions)} that were run"
-    return f"{words}, and the last on its side" if edge else words

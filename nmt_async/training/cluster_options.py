@@ -84,12 +84,9 @@ class SyncOptions:
     def _default_devices(self) -> list[str]:
         return all_gpus()
 
-    def devices_found(self) -> str:
-        """What is computed on, and why, where nobody named it; empty where somebody did."""
-        if self.devices is not None:
-            return ""
-        devices = self._default_devices()
-        return f"computing on {', '.join(devices)}: {reason(devices)}; --devices chooses others."
+    def devices_reason(self) -> str:
+        """Why these devices, in a few words, where nobody named them; empty where somebody did."""
+        return reason(self._default_devices()) if self.devices is None else ""
 
     def _default_workers(self, devices: list[str]) -> int:
         return min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)

@@ -230,6 +230,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         layout = FlatLayout(initial_model(options, configuration, data))
     plan = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
+    why = f" ({options.devices_reason()})" if options.devices is None else ""
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
     need = vectors(
         rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
@@ -242,8 +243,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
         "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
-        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}, {options.threads()} threads each",
-        **({"devices": found} if (found := options.devices_found()) else {}),
+        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {options.threads()} threads each",
         **need.rows(layout.size),
     }
     width = max(map(len, rows))

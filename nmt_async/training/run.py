@@ -56,12 +56,14 @@ class Run:
     """
 
     def __init__(
-        self, options: TrainOptions, data: PreparedData, folder: RunFolder, model: TranslationModel, display: Display
-    ) -> None:
+        self, options: TrainOptions, data: PreparedData, folder: RunFolder, model: TranslationModel, display: Display,
+        devices_reason: str = "",
+    ) -> None:  # fmt: skip
         self.options = options
         self.data = data
         self.folder = folder
         self.display = display
+        self.devices_reason = devices_reason
         self.moment = Moment()
         self.signals = StopSignals()
         self._finite = self._not_finite = -1
@@ -133,7 +135,7 @@ class Run:
         model = f"from {options.init_from}" if options.init_from else model_title(options.model, options.preset)
         return RunTitle(
             self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
-            model, self.layout.parameters, options.stop_after, self.moment.seconds,
+            model, self.layout.parameters, options.stop_after, self.moment.seconds, self.devices_reason,
         )  # fmt: skip
 
     def _expect(self) -> None:

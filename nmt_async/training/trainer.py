@@ -61,7 +61,7 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
-    found = options.devices_found()
+    reason = options.devices_reason()
     options = settled(options)
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
@@ -75,10 +75,8 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     display = DisconnectableDisplay(display)
     try:
         with display:
-            if found:
-                display.say(found)
             with within_memory():
-                run = Run(options, data, folder, model, display)
+                run = Run(options, data, folder, model, display, reason)
                 del model  # its parameters are in shared memory now
             try:
                 run.train()

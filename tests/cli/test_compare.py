@@ -74,7 +74,7 @@ def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Pa
         (["--budget", "1Mt", "--seeds", "1"], "an interval over seeds needs two or more"),
         (
             ["--budget", "1Mt", "--intervals", "sentences"],
-            "sentences is for one seed, and --seeds 1,2 are 2",
+            "sentences is for one seed, and --seeds 1,2 names 2",
         ),
         (["--budget", "1Mt", "--seeds", "1,x"], "--seeds: '1,x' is not a list of numbers"),
         (["--budget", "1Mt", "--baseline", "local:2"], "--baseline: 'local:2' is not among the modes"),

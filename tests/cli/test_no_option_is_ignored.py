@@ -24,7 +24,7 @@ from small_model import save_small_model
 
 from nmt_async.options import converted, flag_of, key_of, matters, value_type
 from nmt_async.quantity import Quantity
-from nmt_async.study.modes import CompareOptions
+from nmt_async.study.compare_options import CompareOptions
 from nmt_async.training.options import TrainOptions
 
 COPYING = {"__post_init__", "train_options", "settled", "_check_same"}

@@ -10,7 +10,7 @@ from documents import ROOT, behind, fenced, first_cells
 
 from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.reading import read_json_lines
-from nmt_async.report.rows import COLUMNS
+from nmt_async.report.results_csv import COLUMNS
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 KINDS = {"train": TrainReport, "valid": ValidReport}

@@ -12,9 +12,9 @@ import pytest
 
 from nmt_async.errors import UserError
 from nmt_async.options import from_mapping
+from nmt_async.report.document import TABLES, is_current, main, study_results
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.document import TABLES, is_current, main, study_results
 from nmt_async.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ STUDY = ROOT / "examples" / "reproduction"
 DOCUMENT = ROOT / "docs" / "reproduction.md"
 DECLARED = read_declaration(STUDY / "study.yaml")
 ASKED = DECLARED.sizes["full"].settings
-AGAIN = "make it anew: see the top of nmt_async/study/document.py"
+AGAIN = "make it anew: see the top of nmt_async/report/document.py"
 
 
 def test_the_document_is_made_from_the_results_beside_it() -> None:

@@ -12,9 +12,9 @@ import pytest
 from training_runs import COMMAND, PATIENCE, small_data, typed
 
 from nmt_async.options import from_mapping
+from nmt_async.report.document import is_current, study_results
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.document import is_current, study_results
 from nmt_async.training.options import TrainOptions
 
 __all__ = ["small_data"]

@@ -37,7 +37,7 @@ def test_a_process_without_memory_computes_in_pieces_and_its_replacement_from_th
     assert len(deaths(witness)) == 1
     told = [warning for warning in witness.warnings if warning not in deaths(witness) and "tried again" not in warning]
     assert told
-    assert all(warning.startswith("worker 0 had not the memory for a batch of 3,") for warning in told)
+    assert all(warning.startswith("worker 0 did not have enough memory for a batch of 3,") for warning in told)
     pushes = [event for event in events_of(tmp_path / "run") if event.kind is Kind.ACCUMULATED]
     assert {push.pieces for push in pushes[:limited]} == {1}
     for stretch in (pushes[limited:killed], pushes[killed:]):

@@ -24,7 +24,7 @@ from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
-from nmt_async.planning.nominal import even_plan
+from nmt_async.planning.simulation import even_plan
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings

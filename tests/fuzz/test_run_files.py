@@ -31,7 +31,7 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.display.marian_log import read_log_line
 from nmt_async.display.recorded_run import recorded_state, saved_parameters
 from nmt_async.errors import UserError
-from nmt_async.planning.nominal import NominalGradients
+from nmt_async.planning.simulation import NominalGradients
 from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
 from nmt_async.study.result import Result

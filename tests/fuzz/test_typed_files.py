@@ -17,8 +17,8 @@ from nmt_async.options import from_mapping, key_of, load_yaml, to_mapping
 from nmt_async.planning.options import SimulateOptions
 from nmt_async.score.options import ScoreOptions
 from nmt_async.study.claims import read_claims
+from nmt_async.study.compare_options import CompareOptions
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.modes import CompareOptions
 from nmt_async.text.options import PrepareOptions
 from nmt_async.training.options import TrainOptions
 from nmt_async.translate.options import TranslateOptions

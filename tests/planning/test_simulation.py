@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile, profile_for
 from nmt_async.cluster.task import Task
 from nmt_async.planning.modes import Mode
-from nmt_async.planning.nominal import NominalGradients, even_plan
-from nmt_async.planning.simulation import Prediction, predict, predictions
+from nmt_async.planning.simulation import NominalGradients, Prediction, even_plan, predict, predictions
 from nmt_async.text.plan import BatchId, BatchPlan
 
 TOKENS = 500

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from nmt_async.planning.modes import mode_options
-from nmt_async.study.resampling import DRAWS
-from nmt_async.study.result import Point, Result, Stretch
+from nmt_async.study.bootstrap import DRAWS
+from nmt_async.study.result import Point, Result, TrainPoint
 from nmt_async.study.setting import Setting
 
 COURSES = {
@@ -51,7 +51,7 @@ def result(condition: str = "sync", seed: int = 1, points: int = 12, **changes: 
     for number in range(1, 51):
         tokens = int(5e6 * number / 50)
         stretches.append(
-            Stretch(
+            TrainPoint(
                 update=int(tokens / batch), tokens=tokens, seconds=tokens / rate,
                 loss=floor + 0.9 + 4.5 * math.exp(-tokens / 7e5) + 0.04 * generator.normal(),
                 learning_rate=0.002 * min(tokens / 6e5, (6e5 / tokens) ** 0.5),

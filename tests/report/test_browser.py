@@ -6,10 +6,10 @@ import pytest
 from browser import CHROMIUM, Browser
 from synthetic import result, study
 
-from nmt_async.report.beside import beside_table, times_to_quality
-from nmt_async.report.content import Verdict, Words
+from nmt_async.report.beside_tables import beside_table, times_to_quality
+from nmt_async.report.content import Answer, Words
 from nmt_async.report.looks import shown_conditions
-from nmt_async.report.write import write_report
+from nmt_async.report.page import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
@@ -28,7 +28,7 @@ def report(tmp_path_factory):
     further = beside_table(conditions, conditions[0])
     words = Words(
         title="Does it hold?", question="With equal tokens? " + "verylongword" * 8,
-        verdicts=(Verdict("Hybrid matches sync", "By 0.04 nats.", "undecided at this budget", further, "a paper"),),
+        verdicts=(Answer("Hybrid matches sync", "By 0.04 nats.", "undecided at this budget", further, "a paper"),),
         times=times_to_quality(conditions, conditions[0]), tables=(further,),
         notes=("hybrid:8 is not finished.",), command="nmt-async compare data " + "--modes sync,async " * 9,
     )  # fmt: skip

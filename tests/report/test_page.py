@@ -16,11 +16,10 @@ from synthetic import result, study
 
 from nmt_async.errors import UserError
 from nmt_async.formatting import duration
-from nmt_async.report.content import Cell, Column, Table, Verdict, Words
+from nmt_async.report.content import Answer, Cell, Column, Table, Words
 from nmt_async.report.looks import shown_conditions
-from nmt_async.report.markdown import markdown_page
-from nmt_async.report.page import html_page
-from nmt_async.report.rows import COLUMNS, csv_text
+from nmt_async.report.page import html_page, markdown_page
+from nmt_async.report.results_csv import COLUMNS, csv_text
 from nmt_async.report.tables import over_seeds
 from nmt_async.study.result import Point
 
@@ -98,7 +97,7 @@ def test_the_settings_differ_in_what_the_table_shows_and_share_what_is_below_it(
 @given(st.text(string.printable + "äß—„\u202e", min_size=1, max_size=30), st.text(max_size=30))
 def test_no_name_or_word_can_become_markup(name, text):
     plain = page_of(result())
-    words = replace(WORDS, title=name, question=text, verdicts=(Verdict(text, name, name or "x"),), notes=(text,))
+    words = replace(WORDS, title=name, question=text, verdicts=(Answer(text, name, name or "x"),), notes=(text,))
     page = page_of(replace(result(), command=name, diverged=text, folder=name), words=words)
     assert {tag for tag in page.tags if tag not in plain.tags} <= {"article", "h3", "span", "ul", "li"}
     assert page.tags.get("script", 0) == 0
@@ -118,7 +117,7 @@ def test_the_page_needs_no_other_file_and_no_script():
 
 def test_a_verdict_has_its_outcome_text_and_table():
     table = Table("Differences", (Column("condition"), Column("nats", True)), ((Cell("async"), "+0.33"),))
-    verdict = Verdict("Async loses", "By a third of a nat.\n\nAs the paper says.", "holds", table, "docs/claims.yaml")
+    verdict = Answer("Async loses", "By a third of a nat.\n\nAs the paper says.", "holds", table, "docs/claims.yaml")
     words = replace(WORDS, verdicts=(verdict,), notes=("hybrid:8 is not finished.",))
     page = page_of(*study(seeds=1), words=words)
     assert page.tables["Differences"] == [["condition", "nats"], ["async", "+0.33"]]
@@ -131,7 +130,7 @@ def test_a_verdict_has_its_outcome_text_and_table():
 
 
 def test_what_is_typed_is_set_off_in_words():
-    verdict = Verdict("Sync", "Of `post sync @0.001` and `a<b`: <b>", "holds")
+    verdict = Answer("Sync", "Of `post sync @0.001` and `a<b`: <b>", "holds")
     conditions = shown_conditions([result()])
     text = html_page(replace(WORDS, verdicts=(verdict,)), conditions, ())
     assert "Of <code>post sync @0.001</code> and <code>a&lt;b</code>: &lt;b&gt;" in text

@@ -19,8 +19,8 @@ from nmt_async.report.canvas import INK, MUTED, VARIABLES
 from nmt_async.report.content import TimeRatio, TimeToQuality, Words
 from nmt_async.report.lines import line, lines_plot, mean_line, spread
 from nmt_async.report.looks import SERIES, look, short_name, shown_conditions
+from nmt_async.report.page import write_report
 from nmt_async.report.plots import all_plots, validation
-from nmt_async.report.write import write_report
 
 WORDS = Words(title="A study", question="Does it hold?")
 PAPER, NIGHT = "#ffffff", "#14171c"

@@ -9,16 +9,17 @@ import pytest
 from reading import Page
 from synthetic import result, study
 
-from nmt_async.report.beside import beside_table, costs_table, interval_words, times_to_quality, verdict_of
-from nmt_async.report.comparison import beside_verdict, notes_on
+from nmt_async.report.beside_tables import beside_table, costs_table, interval_words, times_to_quality
+from nmt_async.report.figures import interval, times
 from nmt_async.report.looks import shown_conditions
 from nmt_async.report.one_study import words_of
 from nmt_async.report.page import html_page
+from nmt_async.report.sentences import beside_verdict, notes_on
+from nmt_async.report.verdicts import finding_sentence, verdict_of
 from nmt_async.study.claims import Choice, Claim, Criterion, Sides
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import by_condition
 from nmt_async.study.verdicts import judge
-from nmt_async.study.wording import interval, times
 
 SEEDS = {"hybrid:4": 2, "sync": 2}
 
@@ -288,7 +289,7 @@ def test_claims_take_the_place_of_the_conditions_beside_the_baseline():
     assert words.verdicts == (verdict_of(judged[0]),)
     assert (words.verdicts[0].heading, words.verdicts[0].source) == ("Async ends worse.", "the paper, table 2")
     assert words.verdicts[0].outcome == judged[0].outcome
-    assert judged[0].findings[0].sentence in words.verdicts[0].text
+    assert finding_sentence(judged[0].findings[0]) in words.verdicts[0].text
     assert words.verdicts[0].text.endswith("Runs: async.seed1, async.seed2, sync.seed1, sync.seed2.")
     unfinished = judge([Claim("worse", "the paper", "Async ends worse.", (criterion,))], {})
     assert verdict_of(unfinished[0]).text.endswith("No run of it is finished.")

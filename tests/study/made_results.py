@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nmt_async.study.conditions import Condition
-from nmt_async.study.result import Point, Result, Stretch
+from nmt_async.study.result import Point, Result, TrainPoint
 from nmt_async.study.setting import Setting
 
 MILLION = 1_000_000
@@ -65,7 +65,7 @@ def made(
         staleness=staleness or {0: 10},
         waiting=(0.1, 0.2, 0.1, 0.2),
         points=tuple(points),
-        stretches=(Stretch(1, 1000, 1.0, 5.0, 0.001, 1.0, 2000.0, 0.0, 1000.0, (0.1, 0.2, 0.1, 0.2)),),
+        stretches=(TrainPoint(1, 1000, 1.0, 5.0, 0.001, 1.0, 2000.0, 0.0, 1000.0, (0.1, 0.2, 0.1, 0.2)),),
         diverged=diverged,
     )
 

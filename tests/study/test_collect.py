@@ -16,8 +16,8 @@ from nmt_async.errors import UserError
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.options import load_yaml
+from nmt_async.study.bootstrap import DRAWS, resampled_cross_entropy
 from nmt_async.study.collect import collect, waiting_of
-from nmt_async.study.resampling import DRAWS, resampled_cross_entropy
 from nmt_async.study.result import Result
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import model_configuration

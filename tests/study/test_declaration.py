@@ -9,7 +9,7 @@ import pytest
 from nmt_async.errors import UserError
 from nmt_async.options import from_mapping
 from nmt_async.study.declaration import read_declaration
-from nmt_async.study.folder import check_names
+from nmt_async.study.setting import check_names
 from nmt_async.training.options import TrainOptions
 
 STUDY = """

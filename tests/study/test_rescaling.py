@@ -10,8 +10,8 @@ import pytest
 from made_results import condition
 
 from nmt_async.quantity import Quantity
+from nmt_async.study.compare_options import CompareOptions, settings_of
 from nmt_async.study.conditions import Condition
-from nmt_async.study.modes import CompareOptions, settings_of
 from nmt_async.study.rescaling import ALIKE, Unscaled, unscaled_runs, unscaled_settings
 from nmt_async.text.prepared import PreparedData
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_results import made
 
 from nmt_async.errors import UserError
-from nmt_async.study.result import Point, Result, Stretch
+from nmt_async.study.result import Point, Result, TrainPoint
 from nmt_async.study.setting import Setting
 
 # Six significant digits are kept, so numbers are made of six.
@@ -27,7 +27,7 @@ points = st.builds(
     st.lists(numbers, max_size=5).map(tuple),
 )  # fmt: skip
 stretches = st.builds(
-    Stretch, counts, counts, numbers, numbers, numbers, numbers, numbers, numbers, numbers, shares
+    TrainPoint, counts, counts, numbers, numbers, numbers, numbers, numbers, numbers, numbers, shares
 )  # fmt: skip
 options = st.dictionaries(words, st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words)
 results = st.builds(

@@ -15,10 +15,9 @@ import pytest
 
 from nmt_async.display.study import LineDisplay
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.study.folder import StudyFolder, check_names
 from nmt_async.study.result import Result
-from nmt_async.study.runner import run_all, side_by_side, typed
-from nmt_async.study.setting import Setting
+from nmt_async.study.runner import StudyFolder, run_all, side_by_side
+from nmt_async.study.setting import Setting, check_names, typed
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.interruptions import Interrupted
 from tests.training_runs import PATIENCE, alive, children_of, family, until

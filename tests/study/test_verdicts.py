@@ -8,6 +8,7 @@ import pytest
 from made_results import MILLION, condition, made
 
 from nmt_async.errors import UserError
+from nmt_async.report.verdicts import finding_sentence
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum, Sides
 from nmt_async.study.conditions import Condition
 from nmt_async.study.verdicts import Verdict, judge
@@ -66,7 +67,7 @@ def test_a_claim_holds_or_fails_where_the_whole_interval_lies(above: float, belo
 
 
 def test_the_sentence_has_the_figures_and_what_they_rest_on() -> None:
-    sentence = verdict(criterion(above=0.05), conditions=[SYNC, ASYNC]).findings[0].sentence
+    sentence = finding_sentence(verdict(criterion(above=0.05), conditions=[SYNC, ASYNC]).findings[0])
     assert sentence.startswith("Final cross-entropy of `async` against `sync`: +0.300 (95 % +0.2")
     assert "claimed: above 0.05" in sentence
     assert "at 4.00 M tokens, 3 seeds each, interval over seeds and sentences" in sentence
@@ -76,7 +77,7 @@ def test_a_missing_condition_leaves_it_undecided_and_is_named() -> None:
     (finding,) = verdict(criterion(above=0.05), conditions=[SYNC]).findings
     assert finding.outcome == "undecided at this budget"
     assert finding.figure is None
-    assert "no finished run of `async`" in finding.sentence
+    assert "no finished run of `async`" in finding_sentence(finding)
 
 
 def test_too_few_seeds_leave_it_undecided_but_show_the_figures() -> None:
@@ -84,8 +85,8 @@ def test_too_few_seeds_leave_it_undecided_but_show_the_figures() -> None:
     assert finding.outcome == "undecided at this budget"
     assert finding.why == "fewer than 2 seeds of `async`; by these runs it holds"
     assert finding.figure is not None
-    assert "+0.290" in finding.sentence
-    assert "interval over sentences only" in finding.sentence
+    assert "+0.290" in finding_sentence(finding)
+    assert "interval over sentences only" in finding_sentence(finding)
 
 
 def test_too_few_tokens_leave_it_undecided() -> None:
@@ -98,7 +99,7 @@ def test_one_seed_counts_where_the_claim_says_so() -> None:
     conditions = [condition("sync"), condition("async", 0.3)]
     found = verdict(criterion(above=0.05), conditions=conditions, seeds=1)
     assert found.outcome == "holds"
-    assert "1 seed each, interval over sentences only" in found.findings[0].sentence
+    assert "1 seed each, interval over sentences only" in finding_sentence(found.findings[0])
 
 
 def test_a_run_that_diverged_early_counts_as_the_worst() -> None:
@@ -106,7 +107,7 @@ def test_a_run_that_diverged_early_counts_as_the_worst() -> None:
     conditions = [SYNC, diverged]
     found = verdict(criterion(above=0.05), conditions=conditions, tokens=4 * MILLION)
     assert found.outcome == "holds"
-    assert "2 of 2 runs of `async` diverged" in found.findings[0].sentence
+    assert "2 of 2 runs of `async` diverged" in finding_sentence(found.findings[0])
     assert verdict(criterion(below=0.05), conditions=conditions).outcome == "fails"
     sooner = criterion("tokens to quality", "sync", "async", below=1)
     assert verdict(sooner, conditions=conditions).outcome == "holds"
@@ -135,7 +136,7 @@ def test_the_best_of_several_is_the_best_by_mean_final_cross_entropy() -> None:
     rates = [condition("async @1", 0.4, 0.4), condition("async @2", 0.1, 0.2), condition("async @3", 0.05, 0.9)]
     best = Choice("async at its best", tuple(rate.name for rate in rates))
     found = verdict(criterion(compare=best, above=0.05), conditions=[SYNC, *rates])
-    sentence = found.findings[0].sentence
+    sentence = finding_sentence(found.findings[0])
     assert "of `async @2` against `sync`" in sentence
     assert "`async @2` is the best of 3 that were run" in sentence
     assert "last on its side" not in sentence
@@ -144,7 +145,7 @@ def test_the_best_of_several_is_the_best_by_mean_final_cross_entropy() -> None:
 def test_a_best_one_at_the_end_of_what_was_tried_is_said_to_be() -> None:
     rates = [condition("async @1", 0.1, 0.1), condition("async @2", 0.2, 0.2)]
     found = verdict(criterion(compare=Choice("best", ("async @1", "async @2")), above=0.05), conditions=[SYNC, *rates])
-    assert "`async @1` is the best of 2 that were run, and the last on its side" in found.findings[0].sentence
+    assert "`async @1` is the best of 2 that were run, and the last on its side" in finding_sentence(found.findings[0])
 
 
 def test_of_a_sweep_that_is_not_finished_no_best_is_chosen() -> None:
@@ -157,7 +158,7 @@ def test_a_diverged_rate_is_never_the_best() -> None:
     rates = [Condition("async @1", (made("async @1", diverged="nan"),)), condition("async @2", 0.5)]
     best = Choice("best", ("async @1", "async @2"))
     found = verdict(criterion(compare=best, above=0.05), conditions=[SYNC, *rates], seeds=1)
-    assert "of `async @2` against" in found.findings[0].sentence
+    assert "of `async @2` against" in finding_sentence(found.findings[0])
 
 
 def test_a_difference_of_differences_is_one_figure() -> None:
@@ -165,7 +166,7 @@ def test_a_difference_of_differences_is_one_figure() -> None:
     beside = Sides(one("rnn async"), one("rnn sync"), None)
     found = verdict(criterion(beside=beside, above=0.05), conditions=[SYNC, ASYNC, *rnn])
     assert found.outcome == "holds"
-    assert found.findings[0].sentence.startswith(
+    assert finding_sentence(found.findings[0]).startswith(
         "Final cross-entropy of `async` against `sync`, less that of `rnn async` against `rnn sync`: +0.250"
     )
 
@@ -175,7 +176,7 @@ def test_a_gap_early_can_be_set_beside_the_one_at_the_end() -> None:
     found = verdict(criterion(beside=beside, at=MILLION, below=0.1), conditions=[SYNC, ASYNC])
     assert found.outcome == "holds"
     assert "`async` against `sync` at 1.00 M tokens, less that of `async` against `sync` at the end" in (
-        found.findings[0].sentence
+        finding_sentence(found.findings[0])
     )
     (finding,) = verdict(criterion(at=9 * MILLION, below=0.1), conditions=[SYNC, ASYNC]).findings
     assert finding.why == "no validations around 9.00 M tokens in `async.seed1`"
@@ -185,7 +186,9 @@ def test_a_value_itself_can_be_claimed() -> None:
     stale = condition("async", 0.0, 0.0, staleness={2: 1, 3: 8, 4: 1})
     found = verdict(criterion("staleness", "async", None, above=2.7, below=3.3), conditions=[stale])
     assert found.outcome == "holds"
-    assert found.findings[0].sentence.startswith("Staleness of `async`: 3.000; claimed: above 2.7 and below 3.3.")
+    assert finding_sentence(found.findings[0]).startswith(
+        "Staleness of `async`: 3.000; claimed: above 2.7 and below 3.3."
+    )
 
 
 def test_seconds_by_different_clocks_name_the_claim() -> None:

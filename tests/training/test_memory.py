@@ -16,7 +16,7 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Computed
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.planning.nominal import even_plan
+from nmt_async.planning.simulation import even_plan
 from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, Span, rule_for
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, vectors

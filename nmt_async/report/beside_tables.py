@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 
 from nmt_async.errors import UserError
 from nmt_async.formatting import duration, number, short_count
-from nmt_async.report.content import Cell, Column, Row, Table, TimeRatio, TimeToQuality, Verdict
+from nmt_async.report.content import Cell, Column, Row, Table, TimeRatio, TimeToQuality
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition, check_clocks, targets_of
-from nmt_async.study.verdicts import Verdict as Judged
 
 QUANTITIES = (
     ("cross-entropy", "final cross-entropy", 3), ("BLEU", "final BLEU", 1), ("tokens to it", "tokens to quality", 2),
@@ -131,11 +130,3 @@ def _ratio(condition: Condition, baseline: Condition, target: float) -> TimeRati
         return TimeRatio(condition.name, None)
     known = found.over != "nothing" and math.isfinite(found.low) and math.isfinite(found.high) and found.low > 0
     return TimeRatio(condition.name, found.value, *((found.low, found.high) if known else ()))
-
-
-def verdict_of(judged: Judged) -> Verdict:
-    """A claim's verdict with the figures behind it and the runs that they are of."""
-    alike = len({finding.outcome for finding in judged.findings}) == 1
-    sentences = [finding.sentence if alike else f"{finding.outcome}: {finding.sentence}" for finding in judged.findings]
-    runs = f"Runs: {', '.join(judged.runs)}." if judged.runs else "No run of it is finished."
-    return Verdict(judged.claim.says, "\n\n".join([*sentences, runs]), judged.outcome, source=judged.claim.source)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from made_results import condition, learning, made
 
+from nmt_async.report.document_tables import isolation_table, rates_table
 from nmt_async.study.conditions import Condition
-from nmt_async.study.grids import isolation_table, rates_table
 
 END = learning(4)
 

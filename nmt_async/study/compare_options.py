@@ -13,8 +13,7 @@ from nmt_async.options import from_mapping, option, to_mapping
 from nmt_async.planning.modes import mode_options
 from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
-from nmt_async.study.folder import check_names
-from nmt_async.study.setting import Setting
+from nmt_async.study.setting import Setting, check_names
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import BatchSizeOptions, OptimizerOptions, TrainOptions, stop_quantity
 

@@ -1,14 +1,18 @@
-"""Claims with their verdicts, and what of a study is not finished, in Markdown."""
+"""Claims with their verdicts in words and in Markdown, and what of a study is not finished."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from nmt_async.formatting import markdown_table
-from nmt_async.study.conditions import Conditions
+from nmt_async.formatting import markdown_table, short_count
+from nmt_async.report.content import Answer
+from nmt_async.report.figures import basis, figure
+from nmt_async.study.claims import Choice, Criterion
+from nmt_async.study.comparison import Ratio
+from nmt_async.study.conditions import Condition, Conditions
 from nmt_async.study.setting import Setting
-from nmt_async.study.verdicts import Finding, Outcome, Verdict, claimed
-from nmt_async.study.wording import figure
+from nmt_async.study.verdicts import Finding, Outcome, Verdict
 
 OUTCOMES: dict[str, Outcome] = {"holds": "holds", "fails": "fails", "undecided": "undecided at this budget"}
 """In short, and in full."""
@@ -23,7 +27,7 @@ def verdicts_list(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         claim = verdict.claim
         lines = [f'- <a id="claim-{claim.id}"></a>**{claim.id}** ({claim.source}): {claim.says} **{verdict.outcome}**.']
-        lines += [f"  - {finding.outcome}: {finding.sentence}" for finding in verdict.findings]
+        lines += [f"  - {finding.outcome}: {finding_sentence(finding)}" for finding in verdict.findings]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
@@ -58,6 +62,57 @@ def _short(finding: Finding) -> str:
         return finding.why
     open_words = f" ({finding.why})" if finding.why else ""
     return f"{criterion.quantity} {figure(finding.figure)}, claimed {claimed(criterion)}{open_words}"
+
+
+def finding_sentence(finding: Finding) -> str:
+    """What came of a criterion: the figure, what was claimed, what it rests on, and why it is not decided if so."""
+    criterion, chosen, found, why = finding.criterion, finding.chosen, finding.figure, finding.why
+    if found is None:
+        return f"Undecided: {why}."
+    early = any(sides.tokens is not None for sides in criterion.pairs)
+    sides = [
+        f"`{chosen[sides.compare].name}`"
+        + (f" against `{chosen[sides.against].name}`" if sides.against else "")
+        + (f" at {short_count(sides.tokens)} tokens" if sides.tokens is not None else " at the end" if early else "")
+        for sides in criterion.pairs
+    ]
+    remarks = [_remark(choice, best) for choice, best in chosen.items() if len(choice.conditions) > 1]
+    remarks += [
+        f"{best.diverged} of {len(best.results)} runs of `{best.name}` diverged"
+        for best in {best.name: best for best in chosen.values()}.values()
+        if best.diverged
+    ]
+    quantity = criterion.quantity[0].upper() + criterion.quantity[1:]
+    said = f"{quantity} of {', less that of '.join(sides)}"
+    if isinstance(found, Ratio):
+        said = f"{quantity} of {', over that of '.join(sides)}"
+    return (
+        f"{said}: {figure(found)}; claimed: {claimed(criterion)}. "
+        f"({'; '.join([basis(found), *remarks, *([f'undecided: {why}'] if why else [])])})"
+    )
+
+
+def claimed(criterion: Criterion) -> str:
+    """The range in words: ``above 0.05``."""
+    ends = [("above", criterion.above), ("below", criterion.below)]
+    return " and ".join(f"{word} {value:g}".replace("-", "−") for word, value in ends if math.isfinite(value))
+
+
+def _remark(choice: Choice, best: Condition) -> str:
+    place = choice.conditions.index(best.name)
+    edge = place in (0, len(choice.conditions) - 1)
+    words = f"`{best.name}` is the best of {len(choice.conditions)} that were run"
+    return f"{words}, and the last on its side" if edge else words
+
+
+def verdict_of(judged: Verdict) -> Answer:
+    """A claim's verdict with the figures behind it and the runs that they are of."""
+    alike = len({finding.outcome for finding in judged.findings}) == 1
+    sentences = [
+        finding_sentence(each) if alike else f"{each.outcome}: {finding_sentence(each)}" for each in judged.findings
+    ]
+    runs = f"Runs: {', '.join(judged.runs)}." if judged.runs else "No run of it is finished."
+    return Answer(judged.claim.says, "\n\n".join([*sentences, runs]), judged.outcome, source=judged.claim.source)
 
 
 def unfinished_list(asked: Sequence[Setting], conditions: Conditions) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nmt_async.cli.main import run
 
-from nmt_async.bench.decode import measure_decoding
+from nmt_async.bench.decoding import measure_decoding
 from nmt_async.bench.options import DecodeBenchOptions
 from nmt_async.checkpoints.model_folder import save_model
 from nmt_async.errors import UserError

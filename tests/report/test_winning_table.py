@@ -11,8 +11,9 @@ from made_results import condition
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.errors import UserError
+from nmt_async.planning.simulation import uneven
+from nmt_async.report.document_tables import SPEEDS, predicted_speed, winning_table
 from nmt_async.study.conditions import Condition
-from nmt_async.study.unevenness import SPEEDS, predicted_speed, uneven, winning_table
 
 WORKERS = 4
 STEADY = ClusterProfile("steady", (WorkerProfile(tokens_per_second=1000.0, seconds_per_batch=0.1),) * WORKERS)
@@ -79,11 +80,11 @@ def test_where_one_never_comes_to_the_quality_there_is_no_ratio(profile: Path) -
     assert winning_table([hybrid], {**won, "hybrid:4": hybrid}).count("the other did not reach it") == 1 + len(SPEEDS)
 
 
-def test_a_mode_without_a_count_sums_as_many_pushes_as_there_are_workers(profile: Path) -> None:
-    assert of("hybrid", profile, **{"sync-mode": "hybrid"}).results[0].setting.mode == "hybrid:W"
+def test_a_mode_without_a_count_sums_twice_as_many_pushes_as_there_are_workers(profile: Path) -> None:
+    assert of("hybrid", profile, **{"sync-mode": "hybrid"}).results[0].setting.mode == "hybrid"
     speeds = [
         predicted_speed(of("hybrid", profile, **{"sync-mode": "hybrid", **count}), 0.5)
-        for count in ({}, {"accumulate": 4}, {"accumulate": 4, "local-accumulate": 2})
+        for count in ({}, {"accumulate": 8}, {"accumulate": 8, "local-accumulate": 2})
     ]
     assert speeds[0] == speeds[1]
     assert speeds[2] == pytest.approx(speeds[1], rel=0.2)

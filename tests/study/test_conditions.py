@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_results import MILLION, made
 
-from nmt_async.study.curves import Curve, is_diverged
+from nmt_async.study.conditions import Curve, is_diverged
 
 
 def curve(

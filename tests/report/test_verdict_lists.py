@@ -7,13 +7,13 @@ import math
 import pytest
 from made_results import condition
 
+from nmt_async.report.figures import figure
+from nmt_async.report.verdicts import claims_in_short, claims_that, unfinished_list
 from nmt_async.study.claims import Choice, Claim, Criterion, Minimum, Sides
 from nmt_async.study.comparison import Difference, Ratio
 from nmt_async.study.conditions import by_condition
-from nmt_async.study.outcomes import claims_in_short, claims_that, unfinished_list
 from nmt_async.study.setting import Setting
 from nmt_async.study.verdicts import judge
-from nmt_async.study.wording import figure
 
 INF = math.inf
 

@@ -9,8 +9,8 @@ import pytest
 from made_results import condition, learning, made
 
 from nmt_async.errors import UserError
+from nmt_async.report.document import TABLES, is_current, regenerated
 from nmt_async.study.claims import Choice, Claim, Criterion, Sides
-from nmt_async.study.document import TABLES, is_current, regenerated
 
 RESULTS = [
     *condition("post sync @0.001", 0.0, 0.02).results,

@@ -10,7 +10,7 @@ says which tables there are. ``verdicts`` makes the claims with their verdicts, 
 ``unfinished`` says which runs there are not.
 The same results and claims make the same text.
 
-    python -m nmt_async.study.document docs/reproduction.md --study examples/reproduction/study.yaml \\
+    python -m nmt_async.report.document docs/reproduction.md --study examples/reproduction/study.yaml \\
         --claims examples/reproduction/claims.yaml --results examples/reproduction/results
 
 makes the regions of a document anew.
@@ -26,23 +26,24 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
-from nmt_async.study.claims import Claim, read_claims
-from nmt_async.study.conditions import Condition, Conditions, by_condition
-from nmt_async.study.declaration import read_declaration
-from nmt_async.study.grids import isolation_table, rates_table
-from nmt_async.study.outcomes import OUTCOMES, claims_in_short, claims_that, unfinished_list, verdicts_list
-from nmt_async.study.result import Result
-from nmt_async.study.setting import Setting
-from nmt_async.study.tables import (
+from nmt_async.report.document_tables import (
     commands_list,
     course_table,
     final_table,
+    isolation_table,
     quality_table,
+    rates_table,
     runs_paragraph,
     targets_table,
     updating_table,
+    winning_table,
 )  # fmt: skip
-from nmt_async.study.unevenness import winning_table
+from nmt_async.report.verdicts import OUTCOMES, claims_in_short, claims_that, unfinished_list, verdicts_list
+from nmt_async.study.claims import Claim, read_claims
+from nmt_async.study.conditions import Condition, Conditions, by_condition
+from nmt_async.study.declaration import read_declaration
+from nmt_async.study.result import Result
+from nmt_async.study.setting import Setting
 from nmt_async.study.verdicts import Verdict, judge
 from nmt_async.writing import write_whole
 
@@ -171,9 +172,9 @@ def _check_markers(document: str) -> None:
 
 
 def main() -> int:
-    """``python -m nmt_async.study.document``: exit code 0, or 2 where something cannot be read."""
+    """``python -m nmt_async.report.document``: exit code 0, or 2 where something cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="nmt_async.study.document", description="Makes the regions of a document anew from a study's results."
+        prog="nmt_async.report.document", description="Makes the regions of a document anew from a study's results."
     )
     parser.add_argument("document", type=Path, help="Markdown with regions between markers")
     parser.add_argument("--study", type=Path, required=True, help="the study's file")

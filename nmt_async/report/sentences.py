@@ -9,17 +9,17 @@ from dataclasses import replace
 from nmt_async.errors import UserError
 from nmt_async.formatting import number, short_count
 from nmt_async.quantity import Quantity
-from nmt_async.report.content import Verdict
+from nmt_async.report.content import Answer
+from nmt_async.report.figures import basis, interval, times, value_words
 from nmt_async.study.comparison import Difference, Pair, Ratio, compare
 from nmt_async.study.conditions import Condition
 from nmt_async.study.rescaling import Unscaled, unscaled_runs
-from nmt_async.study.wording import basis, interval, times, value_words
 
 MOST_APART = 3
 """So many conditions of other batches have a note each; more have one together."""
 
 
-def beside_verdict(condition: Condition, baseline: Condition) -> Verdict:
+def beside_verdict(condition: Condition, baseline: Condition) -> Answer:
     """Whether the condition comes sooner to the quality that both reach, what it costs, and how it ends.
 
     The outcome is of the time; of the tokens, where the seconds are by different clocks.
@@ -28,7 +28,7 @@ def beside_verdict(condition: Condition, baseline: Condition) -> Verdict:
     try:
         final, tokens = compare("final cross-entropy", pair), compare("tokens to quality", pair)
     except UserError as error:
-        return Verdict(heading, str(error), "undecided")
+        return Answer(heading, str(error), "undecided")
     assert isinstance(final, Difference)
     assert isinstance(tokens, Ratio)
     time = _ratio("seconds to quality", pair)
@@ -38,7 +38,7 @@ def beside_verdict(condition: Condition, baseline: Condition) -> Verdict:
         _updating_words(pair),
         _basis_words(final, tokens),
     ]
-    return Verdict(heading, "\n\n".join(paragraphs), _outcome(time or tokens, in_time=time is not None))
+    return Answer(heading, "\n\n".join(paragraphs), _outcome(time or tokens, in_time=time is not None))
 
 
 def notes_on(pairs: Sequence[Pair]) -> tuple[str, ...]:
