@@ -215,7 +215,12 @@ class Ordeal:
         if not determined or in_pieces or found.set_aside:
             return
         straight = self.out.with_name(self.out.name + "-straight")
-        run_small(self.data, straight, **{**options, "valid_freq": "1M", "save_freq": "1M"}, stop_after=f"{epochs}e")
+        run_small(
+            self.data,
+            straight,
+            **{**options, "valid_freq": "1M", "save_freq": "1M", "valid_translate": True},
+            stop_after=f"{epochs}e",
+        )
         one, other = saved_state(straight), saved_state(self.out)
         self.wrong += [f"{name} is not that of an uninterrupted run" for name, tensor in one.items()
                        if not torch.equal(tensor, other[name])]  # fmt: skip
