@@ -32,7 +32,7 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
 
 def test_what_it_says_of_itself_is_that_it_is_simulated(small_data: Path, tmp_path: Path) -> None:
     said = run_small(small_data, tmp_path / "run", **SIMULATED).said
-    assert "run: hybrid, 6 pushes an update | 3 workers on a simulated cluster (uneven) | " in said
+    assert "run: hybrid, 6 pushes an update | 3 workers on a simulated cluster (uneven)" in said
     assert recorded_state(tmp_path / "run").title.workers() == "3 workers on a simulated cluster (uneven)"
 
 
