@@ -89,7 +89,7 @@ def within(limit: int, data: Path, run: Path) -> None:
 
 def test_batches_that_do_not_fit_are_wrong_and_end_their_child_alone(small_data: Path, tmp_path: Path) -> None:
     # A process that has loaded torch has 200 MB of data; the model's parameters are 270 MB.
-    code = "import sys, pathlib, test_plan as t; t.within(420_000_000, *map(pathlib.Path, sys.argv[1:]))"
+    code = "import sys, pathlib, test_planned_run as t; t.within(420_000_000, *map(pathlib.Path, sys.argv[1:]))"
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     done = subprocess.run(
         [sys.executable, "-c", code, str(small_data), str(tmp_path / "run")],
