@@ -26,7 +26,7 @@ from nmt_async.reading import read_json_lines
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.run_folder import RunFolder, settled
 
-ENDLESS = {"workers": 1, "accumulate": 1, "stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
+ENDLESS = {"workers": 1, "stop_after": "1000e", "disp_freq": "2", "save_freq": "4", "valid_freq": "1M"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def ended_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run that was resumed and has ended, not to be changed."""
     folder = tmp_path_factory.mktemp("ended") / "run"
     for stop in ("4", "8"):
-        run_small(small_data, folder, workers=1, accumulate=1, disp_freq="2", stop_after=stop)
+        run_small(small_data, folder, workers=1, disp_freq="2", stop_after=stop)
     return folder
 
 
