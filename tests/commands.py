@@ -36,7 +36,7 @@ REAL = subprocess.Popen
 
 IMPORTED = (
     "nmt_async.cli.prepare", "nmt_async.cli.train", "nmt_async.cli.translate", "nmt_async.cli.watch",
-    "nmt_async.cli.compare", "nmt_async.cli.study", "nmt_async.training.run", "nmt_async.training.validation",
+    "nmt_async.cli.compare", "nmt_async.cli.study", "nmt_async.training.trainer", "nmt_async.training.validation",
     "nmt_async.cluster.worker", "nmt_async.text.preparation", "nmt_async.translate.files",
     "nmt_async.display.live", "nmt_async.display.study", "nmt_async.study.runner", "sacrebleu",
 )  # fmt: skip
