@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt_async.process import fork_server
-from nmt_async.process.fork_server import Descriptor, Forked
+from nmt_async.process.fork_server import Forked
+from nmt_async.process.inheritance import Descriptor
 
 PATIENCE = 60.0
 """Seconds after which a test gives up on what takes a few."""

@@ -21,7 +21,7 @@ from training_runs import alive, family, name_of, until
 
 from nmt_async.process import fork_server
 from nmt_async.process.child import Child, children
-from nmt_async.process.fork_server import Descriptor
+from nmt_async.process.inheritance import Descriptor
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.training.cluster_options import CHILDREN
 
