@@ -10,12 +10,13 @@ from typing import Any
 
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import UserError, shown
-from nmt_async.sync.rules import Rule, rule_for
+from nmt_async.sync.rules import MODES, Asynchronous, Rule, rule_for
 
-ASYNCHRONOUS = ("async", "local")
+ASYNCHRONOUS = (Asynchronous.mode, "local")
 _NUMBER = "[1-9][0-9]{0,5}"
+_NAME = "|".join((*MODES, "local"))
 _MODE = re.compile(
-    rf"(?P<name>sync|async|hybrid|local)(:(?P<count>{_NUMBER}))?(\+local:(?P<local>{_NUMBER}))?(@(?P<rate>[0-9.eE+-]+))?"
+    rf"(?P<name>{_NAME})(:(?P<count>{_NUMBER}))?(\+local:(?P<local>{_NUMBER}))?(@(?P<rate>[0-9.eE+-]+))?"
 )
 
 
@@ -46,8 +47,8 @@ def mode_name(options: Mapping[str, Any]) -> str:
     """The short name of the way of updating in ``options`` of ``train``."""
     mode = str(options.get("sync-mode", "hybrid"))
     accumulate, local = options.get("accumulate"), int(options.get("local-accumulate") or 1)
-    if mode == "async":
-        return "async" if local == 1 else f"local:{local}"
+    if mode == Asynchronous.mode:
+        return mode if local == 1 else f"local:{local}"
     workers = options.get("workers")
     named = rule_for(mode, workers or 1, accumulate).name if workers or accumulate else mode
     return named if local == 1 else f"{named}+local:{local}"
@@ -66,7 +67,7 @@ def mode_options(text: str) -> dict[str, Any]:
     match = _MODE.fullmatch(text.strip())
     if (
         match is None
-        or (match["name"] == "async" and match["count"])
+        or (match["name"] == Asynchronous.mode and match["count"])
         or (match["local"] and match["name"] in ASYNCHRONOUS)
     ):
         raise UserError(
@@ -77,7 +78,7 @@ def mode_options(text: str) -> dict[str, Any]:
     if match["name"] == "local":
         if count is None:
             raise UserError(f"--modes: {shown(text)} does not say how many batches a worker sums; give local:N.")
-        options: dict[str, Any] = {"sync-mode": "async", "local-accumulate": count}
+        options: dict[str, Any] = {"sync-mode": Asynchronous.mode, "local-accumulate": count}
     else:
         options = {"sync-mode": match["name"]}
         if count is not None:
