@@ -265,6 +265,7 @@ def test_what_is_asked_for_changes_the_search(model, tmp_path):
         (["{model}", "-i", "{text}", "--force-decode", "{text}"], "--force-decode and --source are the same"),
         (["{model}", "-i", "{text}", "--force-decode", "{two}"], "text has 1 lines and "),
         (["{model}", "-i", "{text}", "--beam-size", "0"], "--beam-size: 0"),
+        (["{model}", "-i", "{text}", "--beam-size", "1", "--normalize", "1"], "means nothing with --beam-size 1"),
         (["{model}", "-i", "{text}", "--beam-size", "many"], "--beam-size"),
         ([], "MODEL"),
     ],
