@@ -259,6 +259,7 @@ def test_what_is_asked_for_changes_the_search(model, tmp_path):
         (["{model}", "-i", "{text}", "--devices", "cuda:98,99"], "--devices cuda:98: torch finds "),
         (["{model}", "-i", "{text}", "--devices", "tpu"], "--devices: 'tpu' is not a device"),
         (["{model}", "-i", "{text}", "--devices", ","], "--devices names no device"),
+        (["{model}", "-i", "{text}", "--device", "cpu,cpu"], "--device cpu,cpu names several devices; give one."),
         (["{model}", "-i", "{text}", "--workers", "0"], "--workers: 0"),
         (["{model}", "-i", "{text}", "--alignment", "firm"], "--alignment: 'firm'"),
         (["{model}", "-i", "{text}", "--format", "xml"], "--format: 'xml'"),
