@@ -19,7 +19,10 @@ from .declare import single
 INTERRUPTED = 130
 """The exit code that shells give for SIGINT."""
 
-EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 3 diverged."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 a mistake in what was typed, 3 training diverged, 130 or 143 interrupted by "
+    "Ctrl-C or SIGTERM."
+)
 
 COMMANDS = (
     "prepare", "doctor", "train", "watch", "replay", "translate", "evaluate", "score", "average", "export", "import",

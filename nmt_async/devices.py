@@ -49,6 +49,18 @@ def named(text: str, flag: str) -> list[str]:
     return [_named(name, flag) for name in names]
 
 
+def one_named(text: str, flag: str) -> str:
+    """The device in ``text``, as `named` has it.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    devices = named(text, flag)
+    if len(devices) > 1:
+        raise UserError(f"{flag} {text} names several devices; give one.")
+    return devices[0]
+
+
 def _named(name: str, flag: str) -> str:
     if name in ("cpu", "cuda"):
         return name.replace("cuda", "cuda:0")

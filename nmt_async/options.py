@@ -29,6 +29,15 @@ class _Presence(enum.Enum):
 
 
 GIVEN, NOT_GIVEN = _Presence.GIVEN, _Presence.NOT_GIVEN
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherThan:
+    """Any value but this one."""
+
+    value: Any
+
+
 Situation = Mapping[str, Any]
 """Fields by name, and what they must be; what a command has no option for does not matter in it."""
 
@@ -59,7 +68,8 @@ def option(
             its value's ``str()`` must give text that it parses again.
         changeable: a run may be resumed with another value of it.
         only_with: the situation, or situations, in which the option means something: what each of the other fields
-            named must be, a value, a tuple of values, `GIVEN` or `NOT_GIVEN`. Elsewhere `check_together` refuses it.
+            named must be, a value, a tuple of values, `OtherThan` a value, `GIVEN` or `NOT_GIVEN`. Elsewhere
+            `check_together` refuses it.
         excludes: other fields that mean nothing where this one is given.
         hint: what else may have been meant, for the sentence that refuses it.
     """
@@ -208,6 +218,9 @@ def _obstacle(options: Any, situation: Situation) -> tuple[str, str] | None:
                 return f"without {flag_of(field)}", ""
             if wanted is NOT_GIVEN and is_given(field, value):
                 return f"with {_as_typed(field, value, with_value=False)}", ""
+        elif isinstance(wanted, OtherThan):
+            if value == wanted.value:
+                return f"with {_as_typed(field, value)}", ""
         else:
             allowed = wanted if isinstance(wanted, tuple) else (wanted,)
             if value not in allowed:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from nmt_async.formatting import clock
+
 Step = Callable[[int, int], None]
 """Called with how much of the stage's total is done, and how many lines (or what is counted) that was."""
 
@@ -65,7 +67,7 @@ class PlainProgress:
             now = self._clock()
             if now - said >= self._interval:
                 said = now
-                share = f", {done / total:.0%}, {_duration((total - done) / done * (now - begin))} left" \
+                share = f", {done / total:.0%}, {clock(round((total - done) / done * (now - begin)))} left" \
                     if total and done else ""  # fmt: skip
                 self.note(f"{name}: {lines:,} {counted}, {lines / (now - begin):,.0f} {counted}/s{share}")
 
@@ -108,12 +110,6 @@ class TerminalProgress:
 
 def _ignore(done: int, lines: int) -> None:
     pass
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def progress_for(quiet: bool, stream: TextIO | None = None) -> Progress:

@@ -1,4 +1,4 @@
-"""Speed of decoding here: engines take turns on the same text in one run, so that a noisy machine wrongs none.
+"""Speed of decoding here: engines take turns on the same text, so that a noisy machine slows all of them alike.
 
 Ratios are taken within a round, to CTranslate2 in float32 as one uses it by hand. A turn is everything between lines
 and lines: subwords, batches of sentences of like length, search, text.

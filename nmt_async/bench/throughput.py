@@ -1,8 +1,8 @@
-"""Throughput of training here: every contender's turns alternate in one run, so that a noisy machine wrongs none.
+"""Throughput of training here: contenders take turns, so that a noisy machine slows all of them alike.
 
 Each contender has its processes up from the beginning; a turn is so many batches of each process. Ratios are taken
-within a round, against the bound: as many plain loops side by side that never exchange anything. How well a simulation
-with a calibrated profile foretells what was measured, is measured too.
+within a round, against the bound: as many plain loops side by side that never exchange anything. It is measured, too,
+how well a simulation with a calibrated profile predicts all this.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class RunTitle:
     Attributes:
         name: of its folder.
         mode: of updates, as ``--sync-mode`` names it.
-        pushes: summed into one update.
+        pushes: summed into one update, of all workers together.
         devices: one for each worker.
         preset: of the model, with its name where it is no Transformer.
         parameters: how many the model has; None: unknown.

@@ -1,4 +1,4 @@
-"""The longest batches computed for once, in a child: running out of memory ends the child alone."""
+"""Computes the longest batches once, in a child, so that running out of memory ends the child alone."""
 
 from __future__ import annotations
 

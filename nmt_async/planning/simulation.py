@@ -143,7 +143,7 @@ def nominal_cluster(
 
 
 def _unrecorded(what: Event | str) -> None:
-    """A simulation of time keeps no journal, and what befalls its batches is what was asked for."""
+    """A simulation of time keeps no journal, and what happens to its batches is what was asked for."""
 
 
 def simulated_pushes(mode: Mode, workers: int, batches: int) -> int:

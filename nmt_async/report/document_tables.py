@@ -79,7 +79,7 @@ def quality_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         found = [compare(kind, Pair(condition, baseline)) for kind in kinds]
         target = found[0].target if isinstance(found[0], Ratio) else None
         rows.append([link(condition), link(baseline), value_words(target or np.inf), *map(figure, found)])
-    return beside_table(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
+    return _rows_or_none(["condition", "against", "cross-entropy", "tokens", "updates", "seconds"], rows)
 
 
 def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
@@ -96,7 +96,7 @@ def targets_table(shown: Sequence[Condition], conditions: Conditions) -> str:
             )
             own = _reached(tokens, short_count(tokens)), _reached(seconds, number(seconds))
             rows.append([link(condition), f"{target:.2f}", own[0], more_tokens, own[1], more_seconds])
-    return beside_table(
+    return _rows_or_none(
         ["condition", "cross-entropy", "tokens of baseline", "times", "seconds of baseline", "times"], rows
     )
 
@@ -164,7 +164,7 @@ def _seeds(condition: Condition, start: int = 0) -> str:
     return ", ".join(map(str, condition.seeds[start:]))
 
 
-def beside_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _rows_or_none(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of conditions beside their baselines under their head, or that there are none."""
     return markdown_table(head, rows) if rows else "No condition here has a baseline."
 
@@ -293,7 +293,7 @@ def winning_table(shown: Sequence[Condition], conditions: Conditions) -> str:
         faster = (predicted_speed(condition, speed) / predicted_speed(baseline, speed) for speed in SPEEDS)
         rows.append([link(condition), figure(price), *(_cell(price, times_as_fast) for times_as_fast in faster)])
     head = ["condition", "tokens, times baseline's", *(f"slowest at {percent(speed)}" for speed in SPEEDS)]
-    return beside_table(head, rows)
+    return _rows_or_none(head, rows)
 
 
 def _times_sooner(price: Ratio, faster: float) -> Ratio:

@@ -35,8 +35,10 @@ def _heading(result: Result) -> str:
 def _story(result: Result) -> str:
     """How far it came, and its best and last validation."""
     parts = [why] if (why := result.diverged or result.failed) else []
+    clock = " of the virtual clock" if result.cluster == "simulated" else ""
     parts.append(
-        f"{result.updates:,} updates on {short_count(result.tokens)} target tokens in {duration(result.seconds)}: "
+        f"{result.updates:,} updates on {short_count(result.tokens)} target tokens in "
+        f"{duration(result.seconds)}{clock}: "
         f"{result.tokens_per_second:,.0f} target tokens a second, {result.effective_batch:,.0f} in an update, pushes "
         f"{result.staleness_mean:.2f} updates old on average."
     )

@@ -54,7 +54,7 @@ def words_of(
     verdicts = tuple(map(verdict_of, judged)) or tuple(beside_verdict(*pair.conditions) for pair in pairs)
     return Words(
         title=title, question=question, verdicts=verdicts, times=tuple(times), tables=tuple(tables),
-        notes=(*notes, *notes_on(pairs)), command=command, facts=_facts(results),
+        notes=(*notes, *notes_on(pairs), *_clock_note(results)), command=command, facts=_facts(results),
     )  # fmt: skip
 
 
@@ -64,6 +64,15 @@ def _groups(conditions: Conditions) -> list[tuple[Condition, list[Condition]]]:
     for condition, baseline in beside(conditions.values(), conditions):
         groups.setdefault(baseline.name, []).append(condition)
     return [(conditions[name], others) for name, others in groups.items()]
+
+
+def _clock_note(results: Sequence[Result]) -> tuple[str, ...]:
+    """Whose seconds the page tells, where they are not a clock's on the wall."""
+    virtual = dict.fromkeys(result.setting.condition for result in results if result.cluster == "simulated")
+    if not virtual:
+        return ()
+    whose = "" if all(result.cluster == "simulated" for result in results) else f" of {', '.join(virtual)}"
+    return (f"Times{whose} are virtual: the profile of the simulated cluster makes them, not this machine.",)
 
 
 def _facts(results: Sequence[Result]) -> dict[str, str]:

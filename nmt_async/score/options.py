@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.errors import UserError, shown
 from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_given, option
 from nmt_async.search import Penalties, Weights
+from nmt_async.search.options import GREEDY
 from nmt_async.translate.formats import FORMATS
 from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
 
@@ -21,7 +23,7 @@ FILTER = "Filtering"
 SUMMARY_NAMES = ("cross-entropy", "ce-mean-words", "ce-sum", "perplexity")
 """Marian's: per pair, per subword, of all; in nats but for the last."""
 
-RANKING = ("beam_size", "normalize", "word_penalty")
+RANKING = ("normalize", "word_penalty")
 """Options that mean nothing where nothing is ranked."""
 
 OF_EACH_PAIR = {"summary": NOT_GIVEN, "n_best": NOT_GIVEN, "backward": NOT_GIVEN}
@@ -201,11 +203,16 @@ class EvaluateOptions(DecodingOptions):
     bootstrap: int = option(1000, "Samples for the confidence intervals; 0: no intervals.", group=SCORING)
     json: bool = option(False, "Print the scores as JSON.", group=SCORING, flags=("--json",))
 
+    def _refuse(self, names: Sequence[str], beside: str) -> None:
+        for field in dataclasses.fields(self):
+            if field.name in names and is_given(field, getattr(self, field.name)):
+                raise UserError(f"{flag_of(field)} means nothing with {beside}; leave it out.")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.output_sampling is not None:  # one sample of each line, which nothing ranks
-            for field in dataclasses.fields(self):
-                if field.name in RANKING and is_given(field, getattr(self, field.name)):
-                    raise UserError(f"{flag_of(field)} means nothing with --output-sampling; leave it out.")
+        if self.output_sampling is not None:  # one sample of each line
+            self._refuse(("beam_size", *RANKING), "--output-sampling")
+        elif self.beam_size == GREEDY:
+            self._refuse(RANKING, f"--beam-size {GREEDY}")
         if self.bootstrap != 0 and not 40 <= self.bootstrap <= 1_000_000:
             raise UserError(f"--bootstrap: {self.bootstrap} samples give no 95 % interval; give 1000, or 0 for none.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import GIVEN, NOT_GIVEN, option
+from nmt_async.options import GIVEN, NOT_GIVEN, OtherThan, option
 from nmt_async.search.penalties import Penalties
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 SEARCH = "Search"
 WIDEST_BEAM = 1000
-WITH_RANKS = ({"output_sampling": NOT_GIVEN}, {"n_best": GIVEN}, {"format": ("tsv", "jsonl")})
+GREEDY = 1
+"""The beam of greedy search, which follows one hypothesis and so ranks none."""
+WITH_RANKS = (
+    {"output_sampling": NOT_GIVEN, "beam_size": OtherThan(GREEDY)}, {"n_best": GIVEN}, {"format": ("tsv", "jsonl")},
+)  # fmt: skip
 """Where hypotheses are ranked, or what they are ranked by is printed."""
 
 FULL, TOP_K, NUCLEUS = "full", "topk", "nucleus"

@@ -17,7 +17,7 @@ between two runs gets its interval from the draws one by one.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,13 +122,13 @@ AT_ONCE = 1 << 20
 """Weights in memory; how many draws are made together changes none of them."""
 
 
-def draw_weights(sentences: int, draws: int = DRAWS) -> np.ndarray:
-    """How often each sentence is in each draw: (draws, sentences), float64."""
-    return _weights(np.random.default_rng([DRAWS_SEED, sentences]), sentences, draws)
-
-
-def _weights(generator: np.random.Generator, sentences: int, draws: int) -> np.ndarray:
-    return generator.multinomial(sentences, np.full(sentences, 1.0 / sentences), size=draws).astype(np.float64)
+def draw_weights(sentences: int, draws: int = DRAWS) -> Iterator[np.ndarray]:
+    """How often each sentence is in each draw, some draws at a time: (draws of them, sentences), float64."""
+    generator = np.random.default_rng([DRAWS_SEED, sentences])
+    at_once = max(1, AT_ONCE // max(1, sentences))
+    for begin in range(0, draws, at_once):
+        size = min(at_once, draws - begin)
+        yield generator.multinomial(sentences, np.full(sentences, 1.0 / sentences), size=size).astype(np.float64)
 
 
 def resampled_cross_entropy(losses: np.ndarray, tokens: np.ndarray, draws: int = DRAWS) -> np.ndarray:
@@ -138,11 +138,8 @@ def resampled_cross_entropy(losses: np.ndarray, tokens: np.ndarray, draws: int =
         losses: (sentences,), each summed over its target tokens, in nats.
         tokens: (sentences,), target tokens of each.
     """
-    generator = np.random.default_rng([DRAWS_SEED, len(losses)])
-    at_once = max(1, AT_ONCE // max(1, len(losses)))
     parts = []
-    for begin in range(0, draws, at_once):
-        weights = _weights(generator, len(losses), min(at_once, draws - begin))
+    for weights in draw_weights(len(losses), draws):
         with np.errstate(invalid="ignore", over="ignore"):  # a loss that is not finite makes the draws it is in so
             parts.append((weights @ losses) / (weights @ tokens))
     return np.concatenate(parts)

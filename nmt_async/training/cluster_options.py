@@ -64,7 +64,7 @@ class SyncOptions:
         changeable=True,
     )
     cpu_threads: int | None = option(
-        None, "Threads of each worker on CPU (default: its share of the cores).", group="Devices", changeable=True
+        None, "CPU threads of each worker (default: its share of the cores).", group="Devices", changeable=True
     )
 
     def device_list(self) -> list[str]:
@@ -107,7 +107,7 @@ class SyncOptions:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
 
     def threads(self) -> int:
-        """Threads of each worker on CPU."""
+        """CPU threads of each worker, wherever its device is."""
         if self.cpu_threads is not None:
             if self.cpu_threads < 1:
                 raise UserError(f"--cpu-threads: {self.cpu_threads} is too few; give 1 or more.")

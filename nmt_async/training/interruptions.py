@@ -1,4 +1,4 @@
-"""What may befall a run from outside and does not end it at once: signals, failing writes, a reader that goes away."""
+"""What may happen to a run from outside without ending it at once: signals, failing writes, a reader that goes away."""
 
 from __future__ import annotations
 

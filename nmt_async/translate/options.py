@@ -130,6 +130,10 @@ class TranslateOptions(DecodingOptions):
         "number below 1: those with at least this weight.",
         group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
     )  # fmt: skip
+    device: str | None = option(
+        None, "The one device to compute on: cpu, cuda or, for example, cuda:1; --devices names several (default: "
+        "as --devices says).", group=COMPUTING,
+    )  # fmt: skip
     workers: int | None = option(None, "Processes that share the text (default: one for each device).", group=COMPUTING)
     devices: str | None = option(
         None, "CUDA devices as in '0,1' or 'cuda:0,cuda:1', or cpu; workers are spread over them in turn "

@@ -81,8 +81,10 @@ def test_several_models_are_scored_as_one(files, capsys):
         (["-r", "{folder}/reference", "--hypothesis", "{folder}/hypothesis", "--beam-size", "3"], "--beam-size"),
         (["-r", "{folder}/reference", "--hypothesis", "{folder}/hypothesis", "--bootstrap", "7"], "--bootstrap"),
         (["{folder}", "-r", "{folder}/reference", "--source", "{folder}/reference"], "holds no model"),
+        (["{model}", "-r", "{folder}/reference", "--source", "{folder}/reference", "-b", "1", "-n", "1"],
+         "--normalize means nothing with --beam-size 1; leave it out."),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_one_sentence(files, capsys, arguments, message):
     code, out, err = evaluate(files, capsys, *arguments)
     assert (code, out) == (2, "")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
+from pathlib import Path
 
 import pytest
 from nmt_async.cli import average, evaluate, prepare, score, train, translate, watch
 from nmt_async.cli.main import run
+
+from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.training.interruptions import Interrupted
 
 COMMANDS = {
     "prepare": prepare, "train": train, "watch": watch, "translate": translate, "evaluate": evaluate, "score": score,
@@ -26,6 +31,16 @@ def groups(text: str) -> list[str]:
 def test_commands_come_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]) -> None:
     listed = re.findall(r"^│ ([a-z]+) ", help_of(capsys), flags=re.MULTILINE)
     assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
+
+
+def test_the_help_and_the_document_list_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    said = " ".join(help_of(capsys).split()).partition("Exit codes: ")[2]
+    document = (Path(__file__).parents[2] / "docs/training.md").read_text().partition("## Exit codes")[2]
+    rows = ", ".join(re.findall(r"^\| ([0-9, ]+) \|", document, flags=re.MULTILINE))
+    ends = {UserError.exit_code, RunFailure.exit_code, Diverged.exit_code}
+    ends |= {Interrupted("", number).exit_code for number in (signal.SIGINT, signal.SIGTERM)}
+    for text in (said, rows):
+        assert set(map(int, re.findall(r"[0-9]+", text))) == {0, *ends}
 
 
 def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,7 @@ SETTINGS = {
     ],
     "translate": [
         "translate MODEL -i SRC -o OUT",
+        "translate MODEL -i SRC -o OUT --beam-size 1",
         "translate MODEL -i SRC -o OUT --output-sampling full",
         "translate MODEL -i SRC -o OUT --output-sampling full --n-best",
     ],

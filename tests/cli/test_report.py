@@ -37,6 +37,7 @@ def test_a_run_becomes_a_page_with_its_plots_and_a_table(finished, capsys):
     assert f"{last['cross_entropy']:.3f}" in text
     assert str(finished) in text
     assert "4 workers, simulated, profile uneven" in text
+    assert " of the virtual clock: " in text
     assert f"nmt-async report {finished}" in text
     rows = list(csv.DictReader((finished / "report" / "results.csv").open()))
     assert [row["update"] for row in rows] == ["6", "12"]

@@ -163,6 +163,23 @@ def test_a_configuration_that_no_run_can_have_is_shown_without_a_share(tmp_path:
     assert recorded_state(run).report is not None
 
 
+@pytest.mark.parametrize(("mode", "accumulate", "said"), [
+    ("sync", "2", "sync, 6 pushes an update"), ("async", "null", "async, each push an update"),
+    ("hybrid", "4", "hybrid, 4 pushes an update"), ("hybrid", "null", "hybrid, 6 pushes an update"),
+])  # fmt: skip
+def test_the_title_tells_the_pushes_of_an_update_as_the_rule_has_them(
+    tmp_path: Path, mode: str, accumulate: str, said: str
+) -> None:
+    folder = Trainer(tmp_path / "run").folder
+    (folder / "config.yaml").write_text(
+        f"sync-mode: {mode}\naccumulate: {accumulate}\nworkers: 3\ndevices: cpu\npreset: small\nstop-after: null\n"
+    )
+    run = RecordedRun(folder)
+    run.read()
+    assert run.state.title is not None
+    assert run.state.title.rule() == said
+
+
 def test_a_damaged_report_is_named_by_its_line(tmp_path: Path) -> None:
     run = RecordedRun(write_run(tmp_path / "run", as_lines([trained(50)])))
     run.read()

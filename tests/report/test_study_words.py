@@ -280,6 +280,14 @@ def test_a_studys_words_have_a_verdict_for_each_condition_and_its_facts():
     assert any(name.startswith("Beside sync") for name in page.tables)
 
 
+def test_virtual_times_are_called_so():
+    real = replace(result("sync"), cluster="processes", profile="")
+    note = "Times{} are virtual: the profile of the simulated cluster makes them, not this machine."
+    assert note.format("") in words_of("Modes", "Which?", study()).notes
+    assert note.format(" of async") in words_of("Modes", "Which?", [real, result("async")]).notes
+    assert not any("virtual" in each for each in words_of("Modes", "Which?", [real]).notes)
+
+
 def test_claims_take_the_place_of_the_conditions_beside_the_baseline():
     conditions = by_condition(study(seeds=2))
     sides = Sides(Choice("async", ("async",)), Choice("sync", ("sync",)), None)

@@ -60,6 +60,13 @@ def check_word_penalty(best):
     assert sum(lengths(best(word_penalty=-2.0))) > sum(lengths(best()))
 
 
+def test_greedy_search_finds_the_same_whatever_the_penalties(best):
+    """So they are refused there where nobody sees the scores that they make."""
+    plain = [each.ids for each in best(beam_size=1, normalize=0.0)]
+    for penalties in ({"normalize": 2.0}, {"word_penalty": 3.0}, {"word_penalty": -3.0}):
+        assert [each.ids for each in best(beam_size=1, **penalties)] == plain
+
+
 def check_allow_unk(_):
     model = random_model(11, 40, eagerness=1.0)
     with torch.no_grad():

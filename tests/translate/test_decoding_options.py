@@ -32,6 +32,11 @@ def test_an_unknown_device_is_named(name):
         use_device(DecodingOptions(device=name))
 
 
+def test_one_device_is_one():
+    with pytest.raises(UserError, match="--device cpu,cuda:0 names several devices; give one"):
+        use_device(DecodingOptions(device="cpu,cuda:0"))
+
+
 def test_a_cuda_device_that_is_absent_is_named():
     name = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UserError, match=f"--device {name}"):
