@@ -224,7 +224,7 @@ class Ledger:
 
     def _expect(self, event: Event, possible: bool, otherwise: str) -> None:
         if not possible:
-            raise ValueError(f"{_told(event)} cannot be: {otherwise}")
+            raise ValueError(f"{event}, cannot be: {otherwise}")
 
     # What a checkpoint stores
 
@@ -287,12 +287,6 @@ class _Versions(Collection[int]):
 
     def __contains__(self, version: object) -> bool:
         return any(begun.version == version for begun in self._out.values())
-
-
-def _told(event: Event) -> str:
-    """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
-    batch = f" batch {_name(BatchId(*event.batch))} by worker {event.worker} on" if event.batch != (0, 0) else ""
-    return f"{event.kind.name.lower().replace('_', ' ')},{batch} version {event.version},"
 
 
 def _name(batch: BatchId) -> str:
