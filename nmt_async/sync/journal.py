@@ -61,6 +61,8 @@ _RECORD = struct.Struct("<BBHIIIQII")  # the worker's highest 8 bits stand befor
 RECORD_BYTES = _RECORD.size
 MOST_WORKERS = 2**24
 """That a record can name."""
+MOST = 2**32 - 1
+"""The largest epoch, number of a batch, version, or count of events that a record can hold."""
 
 
 def encode(event: Event) -> bytes:

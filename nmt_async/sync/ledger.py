@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import shown
-from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.journal import MOST, Event, Kind
 from nmt_async.sync.push import Push
 from nmt_async.sync.rules import Round, Standing
 from nmt_async.text.plan import BatchId
@@ -249,7 +249,7 @@ class Ledger:
         Raises:
             LookupError, TypeError, ValueError: it is no state, or of another plan.
         """
-        self.version = version
+        self.version = _counted(version)
         self.position = self._known(state["position"])
         self.out = {}
         self.waiting = sorted(map(self._known, state["waiting"]))
@@ -257,13 +257,16 @@ class Ledger:
         self.accumulated = {
             self._known(push.batch): Delivered(push.worker, push.version, push.tokens) for push in accumulated
         }
+        begun = [*self.waiting, *self.accumulated]
+        if len(set(begun)) < len(begun) or any(batch >= self.position for batch in begun):
+            raise ValueError("a batch is in two places, or was given back before it was begun")
         self.set_aside = list(map(_batch, state["set_aside"]))
         self.failures = {
             self._known(batch): Counter({Kind[name]: int(count) for name, count in counts.items()})
             for batch, counts in state["failures"]
         }
         self.stopped = False
-        self.events = int(state["events"])
+        self.events = _counted(int(state["events"]))
         self._begin_round()
 
     def _known(self, values: Any) -> BatchId:
@@ -295,9 +298,15 @@ def _name(batch: BatchId) -> str:
 
 def _batch(values: Any) -> BatchId:
     epoch, number = values
-    if type(epoch) is not int or type(number) is not int or epoch < 1 or number < 0:
+    if type(epoch) is not int or type(number) is not int or not (1 <= epoch <= MOST and 0 <= number <= MOST):
         raise ValueError(f"{shown(values)} is no batch")
     return BatchId(epoch, number)
+
+
+def _counted(count: int) -> int:
+    if not 0 <= count <= MOST:
+        raise ValueError(f"{shown(count)} is not from 0 to {MOST:,}")
+    return count
 
 
 def of_dispatcher(state: dict[str, Any], events: int) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class ThreadedWorker:
 
 def _options(run: Path) -> TrainOptions:
     try:
-        options = dataclasses.replace(read_options(run), out=run)
+        options = read_options(run)
         rule_of(options)
         return options
     except UserError as error:
