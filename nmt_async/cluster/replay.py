@@ -86,9 +86,9 @@ class Replay:
             try:
                 self._happen(event)
             except (ValueError, IndexError) as error:
-                raise RunFailure(f"the journal has {event}, which cannot happen here: {error}.") from None
+                raise RunFailure(f"the journal has ({event}), which cannot happen here: {error}.") from None
             if len(self._expected) == left:
-                raise RunFailure(f"the journal has {event}, which cannot happen here.")
+                raise RunFailure(f"the journal has ({event}), which cannot happen here.")
             tell(self.coordinator.server.version)
 
     def _happen(self, event: Event) -> None:
@@ -153,4 +153,15 @@ class Replay:
         if event.kind is Kind.NOT_FINITE and recorded is not None and recorded.kind is Kind.REFUSED:
             event = replace(event, kind=Kind.REFUSED, pieces=recorded.pieces)  # as version 0.1 recorded it
         if event != recorded:
-            raise RunFailure(f"the replay came to {event} where {recorded} was recorded.")
+            raise RunFailure(f"the replay came to ({event}){_unlike(event, recorded)}.")
+
+
+def _unlike(event: Event, recorded: Event | None) -> str:
+    """What was recorded in its place, or with other numbers."""
+    if recorded is None:
+        return ", and nothing more was recorded"
+    if str(recorded) != str(event):
+        return f" where ({recorded}) was recorded"
+    there = ((name, getattr(event, name), value) for name, value in vars(recorded).items())
+    return " with " + "; ".join(f"{name} {here} where {value} was recorded"
+                                for name, here, value in there if here != value)  # fmt: skip

@@ -50,11 +50,19 @@ class Event:
     pieces: int = 1
     stands: int = 0
 
+    def __str__(self) -> str:
+        """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
+        batch = BatchId(*self.batch)
+        by = f" batch {batch.number} of epoch {batch.epoch} by worker {self.worker} on" if batch != (0, 0) else ""
+        return f"{self.kind.name.lower().replace('_', ' ')},{by} version {self.version}"
+
 
 _RECORD = struct.Struct("<BBHIIIQII")  # the worker's highest 8 bits stand before its lowest 16
 RECORD_BYTES = _RECORD.size
 MOST_WORKERS = 2**24
 """That a record can name."""
+MOST = 2**32 - 1
+"""The largest epoch, number of a batch, version, or count of events that a record can hold."""
 
 
 def encode(event: Event) -> bytes:

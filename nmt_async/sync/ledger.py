@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import shown
-from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.journal import MOST, Event, Kind
 from nmt_async.sync.push import Push
 from nmt_async.sync.rules import Round, Standing
 from nmt_async.text.plan import BatchId
@@ -224,7 +224,7 @@ class Ledger:
 
     def _expect(self, event: Event, possible: bool, otherwise: str) -> None:
         if not possible:
-            raise ValueError(f"{_told(event)} cannot be: {otherwise}")
+            raise ValueError(f"{event}, cannot be: {otherwise}")
 
     # What a checkpoint stores
 
@@ -249,7 +249,7 @@ class Ledger:
         Raises:
             LookupError, TypeError, ValueError: it is no state, or of another plan.
         """
-        self.version = version
+        self.version = _counted(version)
         self.position = self._known(state["position"])
         self.out = {}
         self.waiting = sorted(map(self._known, state["waiting"]))
@@ -257,13 +257,16 @@ class Ledger:
         self.accumulated = {
             self._known(push.batch): Delivered(push.worker, push.version, push.tokens) for push in accumulated
         }
+        begun = [*self.waiting, *self.accumulated]
+        if len(set(begun)) < len(begun) or any(batch >= self.position for batch in begun):
+            raise ValueError("a batch is in two places, or was given back before it was begun")
         self.set_aside = list(map(_batch, state["set_aside"]))
         self.failures = {
             self._known(batch): Counter({Kind[name]: int(count) for name, count in counts.items()})
             for batch, counts in state["failures"]
         }
         self.stopped = False
-        self.events = int(state["events"])
+        self.events = _counted(int(state["events"]))
         self._begin_round()
 
     def _known(self, values: Any) -> BatchId:
@@ -289,21 +292,21 @@ class _Versions(Collection[int]):
         return any(begun.version == version for begun in self._out.values())
 
 
-def _told(event: Event) -> str:
-    """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
-    batch = f" batch {_name(BatchId(*event.batch))} by worker {event.worker} on" if event.batch != (0, 0) else ""
-    return f"{event.kind.name.lower().replace('_', ' ')},{batch} version {event.version},"
-
-
 def _name(batch: BatchId) -> str:
     return f"{batch.number} of epoch {batch.epoch}"
 
 
 def _batch(values: Any) -> BatchId:
     epoch, number = values
-    if type(epoch) is not int or type(number) is not int or epoch < 1 or number < 0:
+    if type(epoch) is not int or type(number) is not int or not (1 <= epoch <= MOST and 0 <= number <= MOST):
         raise ValueError(f"{shown(values)} is no batch")
     return BatchId(epoch, number)
+
+
+def _counted(count: int) -> int:
+    if not 0 <= count <= MOST:
+        raise ValueError(f"{shown(count)} is not from 0 to {MOST:,}")
+    return count
 
 
 def of_dispatcher(state: dict[str, Any], events: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_json_lines
 from nmt_async.sync.journal import MOST_WORKERS, RECORD_BYTES, Event, decode, encode
+from nmt_async.training.cluster_options import MOST_THREADS
 from nmt_async.writing import AppendedFile
 
 JOURNAL = "journal"
@@ -51,6 +52,10 @@ class Sitting:
     machine: str
     cpu: str
     torch: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"{self.threads} threads are not from 1 to {MOST_THREADS:,}")
 
 
 def note_sitting(run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None) -> Sitting:
@@ -167,7 +172,12 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[Event]]:
         with open_ordinary(path) as file:
             return _header(file.readline(LONGEST_HEADER)), list(decode(file.read()))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a journal ({error}).") from None
+        raise UserError(f"{path} cannot be read as a journal ({_cause(error)}).") from None
+
+
+def _cause(error: OSError | ValueError) -> str:
+    """What is wrong, without the path, which the sentence has."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _whole_bytes(path: Path) -> int:
@@ -186,7 +196,7 @@ def _whole_bytes(path: Path) -> int:
         return 0
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read as a journal ({error}); move it away to go on without what it records."
+            f"{path} cannot be read as a journal ({_cause(error)}); move it away to go on without what it records."
         ) from None
     return size - (size - len(line)) % RECORD_BYTES
 

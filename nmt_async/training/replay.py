@@ -8,7 +8,8 @@ what it was there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from nmt_async.checkpoints.training_state import checkpoint_damages, read_state
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.task import Computed
-from nmt_async.cluster.worker import Worker
+from nmt_async.cluster.worker import Worker, out_of_memory
+from nmt_async.devices import named
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.progress import Progress
-from nmt_async.reading import read_object
+from nmt_async.reading import as_dataclass, read_object
 from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
@@ -38,7 +41,7 @@ from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, environm
 from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.parts import buffers_needed, build_coordinator, model_configuration, training_plan
 from nmt_async.training.resuming import rule_of, with_workers
-from nmt_async.training.run_folder import DATA, read_options
+from nmt_async.training.run_folder import CONFIG, DATA, read_options
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,13 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
     except ValueError as error:
         raise UserError(f"{run / JOURNAL} cannot be replayed: {error}.") from None
     update, checkpoint = _compared_with(run, until, standing)
+    stored = _stored(checkpoint)
     standing = _until(update, standing)
-    sittings = _sittings(run, header, standing, begun)
+    first = _first_sitting(run, standing, events)
+    sittings = _sittings(run, header, {first, *_later_sittings(standing)}, begun)
     _check_environment(run, sittings.values())
+    schedules = {number: _schedule(run, begun, sitting) for number, sitting in sittings.items()}
+    begun = dataclasses.replace(begun, devices="cpu")  # another sitting may have had others
 
     configuration = model_configuration(begun, data)
     model = first_model(begun, configuration, data)
@@ -93,25 +100,27 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
         buffers[0].copy_(initial)
         return build_coordinator(now, plan, buffers, record, lambda _: None, endless=True)
 
-    def sits(number: int) -> None:
+    def begin_sitting(number: int) -> None:
         """From here on threads and schedule are those of another sitting."""
-        sitting = sittings[number]
-        worker.threads = sitting.threads
-        torch.set_num_threads(_server_threads(begun, sitting))
-        stop = stop_quantity(sitting.stop_after) if sitting.stop_after else None
-        happening.coordinator.server.schedule = begun.schedule(stop)
+        worker.threads = sittings[number].threads
+        torch.set_num_threads(_server_threads(begun, sittings[number]))
+        replaying.coordinator.server.schedule = schedules[number]
 
     worker = ThreadedWorker(
         Worker(build_model(configuration), begun.seed, begun.label_smoothing, torch.device("cpu")), 1
     )
     before = torch.get_num_threads()
     try:
-        happening = Replay(build, worker, data.train, header["workers"], sits)
-        sits(_first_sitting(standing))
+        replaying = Replay(build, worker, data.train, header["workers"], begin_sitting)
+        begin_sitting(first)
+        _check_comparable(_vectors_like(stored, replaying.coordinator.server), stored, checkpoint)
         with progress.stage("replay", update, "updates") as step:
-            happening.run(standing, lambda version: step(version, version))
-        server = happening.coordinator.server
-        found = _differences(server, checkpoint, layout)
+            replaying.run(standing, lambda version: step(version, version))
+        found = _differences(_vectors_like(stored, replaying.coordinator.server), stored)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise RunFailure(f"{run} cannot be replayed here: memory does not hold a gradient of each worker.") from None
     finally:
         torch.set_num_threads(before)
     return Replayed(update, checkpoint, tuple(found), {name: most for name, most in found.items() if most})
@@ -139,7 +148,9 @@ class ThreadedWorker:
 
 def _options(run: Path) -> TrainOptions:
     try:
-        return dataclasses.replace(read_options(run), out=run)
+        options = read_options(run)
+        rule_of(options)
+        return options
     except UserError as error:
         problem = str(error).removeprefix("--out ").partition("; the run cannot be resumed")[0]
         raise UserError(f"{problem}; give the folder of a run (train --out).") from None
@@ -152,7 +163,7 @@ def _data(run: Path, moved: Path | None) -> PreparedData:
         folder, fingerprint = Path(noted["folder"]), noted["fingerprint"]
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{run / DATA} cannot be read: nobody knows on which data the run was trained.") from None
-    if moved is None and not folder.is_dir():
+    if moved is None and not os.path.isdir(folder):
         raise UserError(f"the data of {run} are not in {str(folder)[:300]} any more; say with --data where they are.")
     data = PreparedData.open(moved or folder)
     if data.fingerprint != fingerprint:
@@ -165,12 +176,13 @@ def _compared_with(run: Path, until: int | None, events: Sequence[Event]) -> tup
     made = max((event.version for event in events if event.kind is Kind.UPDATED), default=0)
     states = folders_by_update(run / "checkpoints", "step")
     kept = {**folders_by_update(run / "checkpoints", "best"), **states}
-    there = ", ".join(f"{update:,}" for update in sorted(kept) if update <= made)
-    if not there:
+    kept = {update: folder for update, folder in kept.items() if update <= made}
+    there = ", ".join(f"{update:,}" for update in sorted(kept))
+    if not kept:
         raise UserError(f"{run} has no checkpoint to compare with; let the run save one first (--save-freq).")
     if until is None:
-        until = max((update for update in states if update <= made), default=0) or max(kept)
-    if until not in kept or until > made:
+        until = max(states.keys() & kept, default=0) or max(kept)
+    if until not in kept:
         raise UserError(f"--until {until}: {run} keeps no checkpoint of that update; choose from {there}.")
     folder = kept[until]
     if until in states:
@@ -186,30 +198,48 @@ def _until(update: int, events: Sequence[Event]) -> list[Event]:
     return list(events[: next(ends) + 1])
 
 
-def _first_sitting(events: Sequence[Event]) -> int:
-    """The number of the sitting in which the journal begins."""
-    return 1 if not events or events[0].kind is not Kind.RESUMED else events[0].tokens
+def _first_sitting(run: Path, standing: Sequence[Event], events: Iterable[Event]) -> int:
+    """The number of the sitting in which the journal begins; 0 for one of version 0.1, which noted none.
+
+    Args:
+        standing: the events that are replayed.
+        events: all events of the journal, also those that a resume made void.
+    """
+    if standing[0].kind is Kind.RESUMED:
+        return standing[0].tokens
+    return 1 if read_sittings(run) and 1 not in _later_sittings(events) else 0
 
 
-def _sittings(run: Path, header: dict[str, Any], events: Sequence[Event], options: TrainOptions) -> dict[int, Sitting]:
-    """Those in which the events happened, by number. Where none is noted, as by version 0.1, the journal's head speaks.
+def _later_sittings(events: Iterable[Event]) -> set[int]:
+    """The numbers of the sittings that went on; 0 for those of version 0.1."""
+    return {event.tokens for event in events if event.kind is Kind.RESUMED}
+
+
+def _sittings(run: Path, header: dict[str, Any], wanted: set[int], options: TrainOptions) -> dict[int, Sitting]:
+    """The sittings of the ``wanted`` numbers. For those that version 0.1 did not note, 0, the journal's head speaks.
 
     Raises:
         UserError: one is not noted.
     """
-    wanted = {_first_sitting(events), *(event.tokens for event in events if event.kind is Kind.RESUMED)}
     noted = {sitting.number: sitting for sitting in read_sittings(run)}
-    if not noted:
-        stop = None if options.stop_after is None else str(options.stop_after)
-        known = (str(header.get(name)) for name in ("machine", "cpu", "torch"))
-        head = Sitting(0, int(header.get("threads", 1)), tuple(options.device_list()), stop, *known)
-        noted = dict.fromkeys(wanted, head)
+    if 0 in wanted:
+        noted[0] = _sitting_of_head(run, header, options)
     missing = sorted(wanted - noted.keys())
     if missing:
         raise UserError(
             f"{run} cannot be replayed: {SITTINGS} does not say with what start {missing[0]} of the run computed."
         )
     return {number: noted[number] for number in wanted}
+
+
+def _sitting_of_head(run: Path, header: dict[str, Any], options: TrainOptions) -> Sitting:
+    stop = None if options.stop_after is None else str(options.stop_after)
+    devices = named(options.devices or "cpu", "--devices")
+    known = {name: header.get(name) for name in ("threads", "machine", "cpu", "torch")}
+    try:
+        return as_dataclass(Sitting, {"number": 0, "devices": devices, "stop_after": stop, **known})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{run / JOURNAL} cannot be replayed: its first line is damaged ({error}).") from None
 
 
 def _check_environment(run: Path, sittings: Iterable[Sitting]) -> None:
@@ -230,19 +260,54 @@ def _check_environment(run: Path, sittings: Iterable[Sitting]) -> None:
             raise UserError(f"{cannot} here: it was computed with {said}. Replay it where it was computed.")
 
 
+def _schedule(run: Path, options: TrainOptions, sitting: Sitting) -> Schedule:
+    """The learning rate of a sitting.
+
+    Raises:
+        UserError: it had none, as where a file was changed by hand.
+    """
+    try:
+        return options.schedule(stop_quantity(sitting.stop_after) if sitting.stop_after else None)
+    except UserError as error:
+        raise UserError(f"{run} cannot be replayed: its start {sitting.number} had no schedule: {error}") from None
+
+
 def _server_threads(options: TrainOptions, sitting: Sitting) -> int:
     """With how many the updates were computed: beside processes on the CPU the server has one."""
     return sitting.threads if options.cluster == "simulated" else 1
 
 
-def _differences(server: ParameterServer, checkpoint: Path, layout: FlatLayout) -> dict[str, float]:
-    """Of each vector of the checkpoint, by how much it differs from the server's at most; 0 if it is bit-equal."""
+MODEL = "the model"
+
+
+def _stored(checkpoint: Path) -> dict[str, Tensor]:
+    """The vectors (size,) in a checkpoint; of one that has a model only, those of the model."""
     if checkpoint.name.startswith("step-"):
-        stored, ours = read_state(checkpoint)[1], {"parameters": server.parameters, **server.optimizer.state()}
-    else:
-        average = server.optimizer.average
-        stored = {"the model": layout.gather(load_model(checkpoint).model)}
-        ours = {"the model": server.parameters if average is None else average}
+        return read_state(checkpoint)[1]
+    model = load_model(checkpoint).model
+    return {MODEL: FlatLayout(model).gather(model)}
+
+
+def _vectors_like(stored: Mapping[str, Tensor], server: ParameterServer) -> dict[str, Tensor]:
+    """The server's vectors that belong beside ``stored``."""
+    if MODEL not in stored:
+        return {"parameters": server.parameters, **server.optimizer.state()}
+    average = server.optimizer.average
+    return {MODEL: server.parameters if average is None else average}
+
+
+def _check_comparable(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Raises UserError where the checkpoint is of another model, or of another optimizer."""
+    for name, vector in ours.items():
+        if name not in stored or stored[name].shape != vector.shape:
+            raise UserError(
+                f"{checkpoint} has no {name} of {vector.numel():,} numbers, as {CONFIG} of the run says: one of the "
+                f"two was changed; choose another checkpoint with --until."
+            )
+
+
+def _differences(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of each vector, by how much it differs from the stored one at most; 0 if it is bit-equal."""
     return {
         name: 0.0 if torch.equal(vector, stored[name]) else max(float((vector - stored[name]).abs().max()), 1e-45)
         for name, vector in ours.items()

@@ -23,8 +23,13 @@ def rule_of(options: TrainOptions) -> Rule:
         UserError: they are not, as in a configuration that was changed by hand.
     """
     if options.workers is None or options.accumulate is None:
-        raise UserError(f"--out {options.out}: its configuration does not say how many workers it had; choose another.")
-    return rule_for(options.sync_mode, options.workers, options.accumulate)
+        problem = "its configuration does not say how many workers it had"
+    else:
+        try:
+            return rule_for(options.sync_mode, options.workers, options.accumulate)
+        except ValueError as error:
+            problem = f"its configuration names no rule ({error})"
+    raise UserError(f"--out {options.out}: {problem}; the run cannot be resumed, choose another --out.")
 
 
 def with_workers(options: TrainOptions, workers: int | None) -> TrainOptions:

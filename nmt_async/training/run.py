@@ -156,9 +156,10 @@ class Run:
         values, tensors = found
         with self._takes_up():
             self._take_up(values, tensors)
+            validating = bool(values["validating"])
         self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        return bool(values["validating"]), (values.get("cluster", {}), tensors)
+        return validating, (values.get("cluster", {}), tensors)
 
     @contextlib.contextmanager
     def _takes_up(self) -> Iterator[None]:

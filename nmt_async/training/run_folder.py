@@ -213,7 +213,7 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainO
 
 
 def read_options(path: Path) -> TrainOptions:
-    """The options with which the run in ``path`` was begun.
+    """The options with which the run in ``path`` was begun; their ``out`` is where it is now.
 
     Raises:
         UserError: it is not a run, or its configuration is damaged.
@@ -221,7 +221,7 @@ def read_options(path: Path) -> TrainOptions:
     try:
         if not (path / CONFIG).is_file():
             raise UserError(f"{path / CONFIG} is not a file")
-        return options_of_run(load_yaml(path / CONFIG), str(path / CONFIG))
+        return dataclasses.replace(options_of_run(load_yaml(path / CONFIG), str(path / CONFIG)), out=path)
     except UserError as error:
         problem = str(error).removeprefix("--config: ").rstrip(".")
         raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from training_runs import PATIENCE, prepare_small, reports_of, run_small, start_typed, until
 
 from nmt_async.checksums import note_hashes, noted_hashes, sha256_of
-from nmt_async.training.journal_file import SITTINGS, read_sittings
+from nmt_async.sync.journal import Event, Kind, encode
+from nmt_async.training.journal_file import JOURNAL, SITTINGS, read_journal, read_sittings
 
 SETTINGS = {"workers": 2, "accumulate": 3, "save_freq": "4", "valid_freq": "6", "exponential_smoothing": 0.01}
 
@@ -85,10 +88,9 @@ def test_a_parameter_that_was_changed_is_found(eventful: Path, tmp_path: Path, c
     assert f"leads to something else than {folder} holds: moment1 differ by up to 0.5" in text
 
 
-def test_a_run_of_another_seed_is_found(eventful: Path, tmp_path: Path, capsys) -> None:
+def test_a_run_of_another_learning_rate_is_found(eventful: Path, tmp_path: Path, capsys) -> None:
     run = copied(eventful, tmp_path / "run")
-    configuration = run / "config.yaml"
-    configuration.write_text(re.sub(r"^learn-rate: .*$", "learn-rate: 0.0009", configuration.read_text(), flags=re.M))
+    change_option(run, "learn-rate", 0.0009)
     code, text = said(capsys, run)
     assert code == 1
     assert "leads to something else than" in text
@@ -115,6 +117,41 @@ def test_a_run_of_version_0_1_noted_no_sittings_and_is_replayed_by_its_head(
     assert said(capsys, tmp_path / "run")[0] == 0
 
 
+def test_starts_of_version_0_1_are_those_of_the_head_also_where_a_later_one_noted_itself(
+    small_data: Path, tmp_path: Path, capsys
+) -> None:
+    run = tmp_path / "run"
+    for stop in ("4", "8"):
+        run_small(small_data, run, workers=1, stop_after=stop, save_freq="4")
+    second = read_sittings(run)[1]
+    (run / SITTINGS).write_text(json.dumps({**vars(second), "number": 1}) + "\n")
+    change_journal(run, lambda event: replace(event, tokens=1) if event.kind is Kind.RESUMED else event)
+    assert said(capsys, run)[0] == 0
+    change_journal(run, torch="1.0")
+    code, text = said(capsys, run)
+    assert (code, "it was computed with torch 1.0" in text) == (2, True), text
+
+
+def change_journal(run: Path, change: Callable[[Event], Event] = lambda event: event, **head: object) -> None:
+    header, events = read_journal(run / JOURNAL)
+    records = b"".join(encode(change(event)) for event in events)
+    (run / JOURNAL).write_bytes(json.dumps({**header, **head}).encode() + b"\n" + records)
+
+
+def change_option(run: Path, name: str, value: object) -> None:
+    text, count = re.subn(rf"^{name}: .*$", f"{name}: {value}", (run / "config.yaml").read_text(), flags=re.M)
+    assert count == 1
+    (run / "config.yaml").write_text(text)
+
+
+def lose_moment(run: Path) -> None:
+    folder = run / (run / "last").read_text().strip()
+    tensors = load_file(folder / "state.safetensors")
+    del tensors["moment1"]
+    save_file(tensors, folder / "state.safetensors")
+    note_hashes(folder, {**noted_hashes(folder), "state.safetensors": sha256_of(folder / "state.safetensors")})
+
+
 def change_sitting(run: Path, **values: object) -> None:
     first, *others = (run / SITTINGS).read_text().splitlines()
     (run / SITTINGS).write_text("\n".join([json.dumps({**json.loads(first), **values}), *others]) + "\n")
@@ -124,6 +161,13 @@ def change_sitting(run: Path, **values: object) -> None:
     (lambda run: change_sitting(run, torch="1.0"), r"cannot be replayed bit for bit here: .* torch 1\.0, here 2"),
     (lambda run: change_sitting(run, devices=["cuda:0"]), "computed on cuda:0, and a replay computes on the CPU"),
     (lambda run: change_sitting(run, number=9), "does not say with what start 1 of the run computed"),
+    (lambda run: change_sitting(run, threads=0), "does not say with what start 1 of the run computed"),
+    (lambda run: change_sitting(run, threads=10**9), "does not say with what start 1 of the run computed"),
+    (lambda run: change_sitting(run, stop_after="soon"), "start 1 had no schedule: 'soon' is not an amount"),
+    (lambda run: (change_journal(run, threads="two"), (run / SITTINGS).unlink()), "first line is damaged"),
+    (lambda run: change_option(run, "sync-mode", "async"), "its configuration names no rule"),
+    (lambda run: change_option(run, "dim-emb", 32), r"has no parameters of [\d,]+ numbers, as config\.yaml"),
+    (lose_moment, r"has no moment1 of [\d,]+ numbers"),
     (lambda run: (run / "journal").write_bytes(b""), "cannot be read as a journal"),
     (lambda run: (run / "data.json").unlink(), "nobody knows on which data the run was trained"),
     (lambda run: (run / "config.yaml").unlink(), "give the folder of a run"),

@@ -198,7 +198,7 @@ def test_a_checkpoints_state_is_taken_up_or_refused(run: Path, small_data: Path,
     values = json.loads((folder / "state.json").read_text())["state"]
     tensors = load_file(folder / "state.safetensors")
     plan = training_plan(options, PreparedData.open(small_data))
-    coordinator = build_coordinator(options, plan, tensors["parameters"][None].clone(), lambda _: None, lambda _: None)
+    coordinator = build_coordinator(options, plan, tensors["parameters"][None].clone(), encode, lambda _: None)
     cluster = SimulatedCluster(coordinator, NominalGradients(plan, 1), options.cluster_profile(), options.seed)
     cluster.slots = torch.zeros_like(tensors["slots"])
     judge = Judge(options.metric, options.early_stopping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -195,6 +196,19 @@ def test_a_checkpoint_holds_all_but_what_workers_are_at() -> None:
     assert other.waiting == [A, C]
     with pytest.raises(ValueError, match="the plan has no batch 3 of epoch 1"):
         other.restore({**state, "waiting": [[1, 3]]}, 0, [])
+
+
+@pytest.mark.parametrize("change", [
+    {"events": -1}, {"events": 2**32}, {"position": [2**32, 0]}, {"waiting": [[1, 0], [1, 0]]}, {"waiting": [[1, 1]]},
+    {"waiting": [[2, 0]]}, {"set_aside": [[0, 0]]},
+], ids=str)  # fmt: skip
+def test_a_state_that_no_run_can_have_left_is_refused_before_anything_happens(change: dict[str, Any]) -> None:
+    ledger = fed(start(A), start(B, 1), push(B, 1), start(C, 1), back(C, 1))
+    with pytest.raises(ValueError, match=r"is no batch|in two places|is not from 0 to"):
+        fed().restore({**json.loads(json.dumps(ledger.state())), **change}, 0, [Push(1, B, 0, TOKENS)])
+    for version in (-1, 2**32):
+        with pytest.raises(ValueError, match="is not from 0 to"):
+            fed().restore(ledger.state(), version, [])
 
 
 def test_a_state_of_version_0_1_is_read() -> None:
