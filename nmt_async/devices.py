@@ -29,14 +29,14 @@ def all_gpus() -> list[str]:
     return [f"cuda:{number}" for number in range(gpu_count())] or ["cpu"]
 
 
-def reason(devices: list[str]) -> str:
+def reason_for(devices: list[str]) -> str:
     """Why those of `all_gpus`, or the first of them, were taken."""
     if devices == ["cpu"]:
         return "no GPU found"
     return "all GPUs found" if len(devices) == gpu_count() else "the first GPU found"
 
 
-def named(text: str, flag: str) -> list[str]:
+def devices_named(text: str, flag: str) -> list[str]:
     """The devices in a list as people type it, as torch names them: ``0,1``, ``cuda:0 cuda:1``, ``cuda``, ``cpu``.
 
     Raises:
@@ -49,13 +49,13 @@ def named(text: str, flag: str) -> list[str]:
     return [_named(name, flag) for name in names]
 
 
-def one_named(text: str, flag: str) -> str:
-    """The device in ``text``, as `named` has it.
+def device_named(text: str, flag: str) -> str:
+    """The device in ``text``, as `devices_named` has it.
 
     Raises:
         UserError: there is none, or more than one.
     """
-    devices = named(text, flag)
+    devices = devices_named(text, flag)
     if len(devices) > 1:
         raise UserError(f"{flag} {text} names several devices; give one.")
     return devices[0]
@@ -71,7 +71,7 @@ def _named(name: str, flag: str) -> str:
 
 
 def check_here(devices: list[str], flag: str) -> None:
-    """Raises MissingDevice for one that this machine does not have; they are named as `named` does."""
+    """Raises MissingDevice for one that this machine does not have; they are named as `devices_named` does."""
     for name in devices:
         if name == "cpu" or int(name.removeprefix("cuda:")) < gpu_count():
             continue

@@ -15,7 +15,7 @@ import yaml
 from nmt_async.cli.main import run
 from training_runs import run_small, small_options, typed
 
-from nmt_async.devices import MissingDevice, all_gpus, check_here, named
+from nmt_async.devices import MissingDevice, all_gpus, check_here, devices_named
 from nmt_async.errors import UserError
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import read_options, settled
@@ -36,13 +36,13 @@ def gpus(monkeypatch: pytest.MonkeyPatch):
      ("0, 0,1", ["cuda:0", "cuda:0", "cuda:1"])],
 )  # fmt: skip
 def test_devices_are_named_as_people_name_them(text: str, found: list[str]) -> None:
-    assert named(text, "--devices") == found
+    assert devices_named(text, "--devices") == found
 
 
 @pytest.mark.parametrize("text", ["", ",", "tpu", "cuda:-1", "1.5", "cuda:x", "٣"])
 def test_what_is_no_device_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^--devices"):
-        named(text, "--devices")
+        devices_named(text, "--devices")
 
 
 def test_a_device_that_is_not_here_is_told_with_those_that_are(gpus) -> None:

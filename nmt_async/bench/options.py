@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nmt_async.devices import named
+from nmt_async.devices import devices_named
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
@@ -59,7 +59,7 @@ class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
             raise UserError("--batches: a turn's first batch tells nothing about waiting; give 2 or more.")
         if self.profile_out is not None and not os.path.isdir(self.profile_out.parent):
             raise UserError(f"--profile-out {self.profile_out}: there is no folder {self.profile_out.parent}; make it.")
-        if set(named(self.devices, "--devices")) != {"cpu"}:
+        if set(devices_named(self.devices, "--devices")) != {"cpu"}:
             raise UserError("--devices: bench compares workers on CPU; give cpu.")
         self.device_list()
 

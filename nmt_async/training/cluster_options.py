@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
-from nmt_async.devices import ALL_GPUS, all_gpus, check_here, named, reason
+from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
 from nmt_async.errors import UserError
 from nmt_async.options import option
 from nmt_async.process import fork_server
@@ -73,7 +73,7 @@ class SyncOptions:
         Raises:
             UserError: a device that this machine does not have.
         """
-        devices = self._default_devices() if self.devices is None else named(self.devices, "--devices")
+        devices = self._default_devices() if self.devices is None else devices_named(self.devices, "--devices")
         check_here(devices, "--devices")
         if self.workers is not None and self.workers < 1:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
@@ -86,7 +86,7 @@ class SyncOptions:
 
     def devices_reason(self) -> str:
         """Why these devices, in a few words, where nobody named them; empty where somebody did."""
-        return reason(self._default_devices()) if self.devices is None else ""
+        return reason_for(self._default_devices()) if self.devices is None else ""
 
     def _default_workers(self, devices: list[str]) -> int:
         return min(available_cores(), MAX_DEFAULT_WORKERS) if devices == ["cpu"] else len(devices)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt_async.checkpoints import find_model
-from nmt_async.devices import check_here, named, one_named
+from nmt_async.devices import check_here, device_named, devices_named
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress
 from nmt_async.translate.lines import TextFile, output_lines, pairs_of, warn_on_stderr, windows
@@ -66,10 +66,10 @@ def devices_of(options: TranslateOptions) -> list[str]:
         UserError: one that this machine does not have.
     """
     if options.devices is not None:
-        devices = named(options.devices, "--devices")
+        devices = devices_named(options.devices, "--devices")
         check_here(devices, "--devices")
     elif options.device is not None:
-        devices = [one_named(options.device, "--device")]
+        devices = [device_named(options.device, "--device")]
         check_here(devices, "--device")
     else:
         devices = default_devices(options.precision, options.engine)

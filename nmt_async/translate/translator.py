@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nmt_async.devices import all_gpus, check_here, one_named
+from nmt_async.devices import all_gpus, check_here, device_named
 from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.translation_model import TranslationModel, evaluating
@@ -310,7 +310,7 @@ def use_device(options: ComputingOptions) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
-    device = all_gpus()[0] if options.device is None else one_named(options.device, "--device")
+    device = all_gpus()[0] if options.device is None else device_named(options.device, "--device")
     check_here([device], "--device")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
