@@ -135,6 +135,10 @@ class SimulatedCluster:
         Raises:
             RunFailure: every worker waits for another, or too many batches were set aside.
         """
+        due = self.coordinator.due()
+        if due is not None:
+            self.time += self.profile.seconds_per_update
+            yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
             self._deal()
