@@ -30,6 +30,14 @@ class PutOff(Hybrid):
 
 
 @dataclass(frozen=True)
+class Full(PutOff):
+    """As `PutOff`, and nobody begins a batch while enough is in: only who computes can end that, or a resume."""
+
+    def may_start(self, standing: Standing) -> bool:
+        return standing.now.pushes < self.pushes
+
+
+@dataclass(frozen=True)
 class Patient(Hybrid):
     """Hybrid whose workers wait while somebody computes on parameters ``bound`` updates old: a push may end that."""
 

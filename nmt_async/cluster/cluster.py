@@ -47,7 +47,7 @@ def everybody_waits(rule: Rule) -> RunFailure:
 
 
 class Timed(Protocol):
-    """A worker's seat that counts its seconds.
+    """A worker whose seconds are counted.
 
     Attributes:
         computing, waiting: seconds spent on batches, and waiting for one, since last taken.
@@ -57,11 +57,11 @@ class Timed(Protocol):
     waiting: float
 
 
-def take_waiting_shares(seats: Iterable[Timed]) -> list[float]:
+def take_waiting_shares(workers: Iterable[Timed]) -> list[float]:
     """Of each worker's time since the last call, the share that it waited; the counting begins anew."""
     shares = []
-    for seat in seats:
-        total = seat.computing + seat.waiting
-        shares.append(seat.waiting / total if total else 0.0)
-        seat.computing = seat.waiting = 0.0
+    for worker in workers:
+        total = worker.computing + worker.waiting
+        shares.append(worker.waiting / total if total else 0.0)
+        worker.computing = worker.waiting = 0.0
     return shares

@@ -114,7 +114,7 @@ class Coordinator:
         else:
             self._record(Event(Kind.NOT_FINITE, worker, batch, push.version, pieces=push.pieces))
             self._failed(batch, Kind.NOT_FINITE, "its gradient is not finite", NOT_FINITE_LIMIT)
-        return Answer(verdict, self._due())
+        return Answer(verdict, self.due())
 
     def died(self, worker: int) -> Update | None:
         """A worker is gone: its slot counts for nothing, its batch goes back. Returns an update that waited for it.
@@ -128,7 +128,7 @@ class Coordinator:
             return None
         self._record(Event(Kind.RETURNED, worker, begun.batch, begun.version))
         self._failed(begun.batch, Kind.RETURNED, f"worker {worker} died at it", DEATH_LIMIT)
-        return self._due()
+        return self.due()
 
     def _failed(self, batch: BatchId, how: Kind, what: str, limit: int) -> None:
         """A batch that was given back waits, or is set aside if it failed too often."""
@@ -149,8 +149,11 @@ class Coordinator:
                 f"lower the learning rate."
             )
 
-    def _due(self) -> Update | None:
-        """The update that the rule allows now, if it does."""
+    def due(self) -> Update | None:
+        """The update that the rule allows now, if it does.
+
+        A cluster asks when it begins: an update may have been put off for a worker that was at a batch before a resume.
+        """
         return self._update() if self.ledger.accumulated and self.rule.may_update(self.ledger.round()) else None
 
     def _update(self) -> Update:

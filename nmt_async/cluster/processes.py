@@ -172,6 +172,9 @@ class ProcessCluster:
         Raises:
             RunFailure: a worker died again and again, or too many batches were set aside.
         """
+        due = self.coordinator.due()
+        if due is not None:
+            yield due
         latest = time.monotonic()
         while not self.coordinator.finished:
             self._deal()
@@ -230,9 +233,7 @@ class ProcessCluster:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
         busy = {index: self._place(index) for index in range(len(self._workers)) if not self._is_idle(index)}
         for index in self.watchdog.look(self._workers, busy):
-            update = self._replace(index, self._workers[index])
-            if update is not None:
-                yield update
+            yield from self._replace(index, self._workers[index])
         sources: dict[Connection | int, int] = {}
         for index, worker in enumerate(self._workers):
             sources[worker.pipe] = index
@@ -247,9 +248,7 @@ class ProcessCluster:
                 if update is not None:
                     yield update
             if worker.gone:
-                update = self._replace(index, worker)
-                if update is not None:
-                    yield update
+                yield from self._replace(index, worker)
 
     def _is_idle(self, index: int) -> bool:
         """Whether the worker has said that it is ready, lives, and is at nothing."""
@@ -297,8 +296,13 @@ class ProcessCluster:
     def _slot(self, index: int) -> Tensor:
         return self.memory.slots.tensor[index]
 
-    def _replace(self, index: int, worker: WorkerProcess) -> Update | None:
-        """A worker has ended: its batch goes back, a new one takes its place. Returns an update that waited for it."""
+    def _replace(self, index: int, worker: WorkerProcess) -> Iterator[Update]:
+        """A worker has ended: its batch goes back, a new one takes its place. Yields an update that waited for it.
+
+        Raises:
+            RunFailure: it died once too often, or cannot be replaced. The update counts all the same.
+        """
+        worker.gone = True  # also where it was the watchdog that gave it up
         worker.process.end()  # It may live on without its pipe, and then is of no use.
         self.watchdog.ended(worker)
         how, where = worker.ending, self._place(index)
@@ -308,6 +312,8 @@ class ProcessCluster:
             update = self.coordinator.died(index)
         except RunFailure as failure:
             raise RunFailure(f"worker {index} died {where} ({how}); {failure}") from None
+        if update is not None:
+            yield update
         if deaths >= DEATHS_IN_A_ROW:
             raise RunFailure(f"worker {index} died {deaths} times in a row, the last time {where}: {how}.")
         self.warn(f"worker {index} died {where} ({how}); a new one takes its place.")
@@ -315,7 +321,6 @@ class ProcessCluster:
         new.deaths, new.computing, new.waiting = deaths, worker.computing, worker.waiting
         new.tokens, new.latest = worker.tokens, worker.latest
         self._workers[index] = new
-        return update
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""

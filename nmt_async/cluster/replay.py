@@ -92,7 +92,7 @@ class Replay:
             tell(self.coordinator.server.version)
 
     def _happen(self, event: Event) -> None:
-        """Does what led to ``event``. What follows from others (UPDATED, SET_ASIDE) never comes first."""
+        """Does what led to ``event``. SET_ASIDE follows from others, and so does UPDATED, except after a resume."""
         worker = event.worker
         if event.kind is not Kind.RESUMED and worker >= self._workers:
             return
@@ -103,6 +103,8 @@ class Replay:
         elif event.kind is Kind.RETURNED:
             with contextlib.suppress(TooManySetAside):  # as in the run, which was saved then
                 self.coordinator.died(worker)
+        elif event.kind is Kind.UPDATED:
+            self.coordinator.due()
         elif event.kind is Kind.STOPPED:
             if self.coordinator.ledger.stopped:  # version 0.1 recorded twice that a stream without rest had ended
                 self._expected.popleft()

@@ -119,7 +119,7 @@ class SimulatedCluster:
         self._begin = 0.0
         workers = range(len(profile.workers))
         self.slots = torch.zeros(len(workers), gradients.size)
-        self._seats = [VirtualWorker(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
+        self._workers = [VirtualWorker(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
         self._idle = set(workers)
         self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
         self._coming: list[Coming] = []
@@ -135,6 +135,10 @@ class SimulatedCluster:
         Raises:
             RunFailure: every worker waits for another, or too many batches were set aside.
         """
+        due = self.coordinator.due()
+        if due is not None:
+            self.time += self.profile.seconds_per_update
+            yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
             self._deal()
@@ -149,14 +153,14 @@ class SimulatedCluster:
 
     def _happen(self, coming: Coming) -> Update | None:
         """Lets the next thing happen when the server is free for it; the update that it completes, if any."""
-        index, seat = coming.worker, self._seats[coming.worker]
+        index, worker = coming.worker, self._workers[coming.worker]
         self.time = max(self.time, coming.time)
         if coming.kind == "death":
             return self._die(index, coming.time)
         self._idle.add(index)
         self._to_ask.add(index)
         if coming.computed is None:
-            seat.idle_since = coming.time
+            worker.idle_since = coming.time
             return None
         heard = self.time
         answer = self.coordinator.push(index, coming.computed, self.slots[index])
@@ -165,7 +169,7 @@ class SimulatedCluster:
             self.time += self.profile.seconds_per_update
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
-            self.observe(Handled(index, coming.computed, seat.dealt, heard, self.time, answer.update is not None))
+            self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, answer.update is not None))
         return answer.update
 
     def _ask_again(self, update: bool, returned: bool) -> None:
@@ -175,13 +179,13 @@ class SimulatedCluster:
 
     def _die(self, index: int, when: float) -> Update | None:
         """A worker's process ends; its batch is another's now, and its replacement will be ready later."""
-        seat, profile = self._seats[index], self.profile.workers[index]
+        worker, profile = self._workers[index], self.profile.workers[index]
         update = self.coordinator.died(index)
         if update is not None:
             self.time += self.profile.seconds_per_update
         ready = when + profile.restart_seconds
-        seat.born += 1
-        seat.lives = ready + profile.lifetime(self.seed, index, seat.born)
+        worker.born += 1
+        worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
         self._ask_again(update=update is not None, returned=True)
         return update
@@ -196,28 +200,28 @@ class SimulatedCluster:
         self._to_ask = set()
 
     def _begin_task(self, index: int, task: Task) -> None:
-        server, seat, profile = self.coordinator.server, self._seats[index], self.profile.workers[index]
+        server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
         computed = self.gradients.compute(server.parameters, self.slots[index], task)
         server.computed(index)
-        computing = profile.computing(computed.tokens, self.seed, index, seat.tasks)
-        seat.tasks += 1
+        computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
+        worker.tasks += 1
         transfer = profile.transfer(self.gradients.sent)
-        seat.dealt = self.time
+        worker.dealt = self.time
         begin = self.time + transfer
         sent = begin + computing
-        if sent > seat.lives:
-            heapq.heappush(self._coming, Coming(max(seat.lives, self.time), index, "death"))
+        if sent > worker.lives:
+            heapq.heappush(self._coming, Coming(max(worker.lives, self.time), index, "death"))
             return
-        waited = begin - seat.idle_since
-        seat.waiting += waited
-        seat.computing += computing
-        seat.idle_since = sent
+        waited = begin - worker.idle_since
+        worker.waiting += waited
+        worker.computing += computing
+        worker.idle_since = sent
         computed = replace(computed, seconds=computing, waited=waited)
         heapq.heappush(self._coming, Coming(sent + transfer, index, "push", computed))
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
-        return take_waiting_shares(self._seats)
+        return take_waiting_shares(self._workers)
 
     def pause(self) -> None:
         """Nothing to end: `state` holds everything that is under way."""
@@ -225,7 +229,7 @@ class SimulatedCluster:
     def stop(self) -> Update | None:
         """Ends the run; see `Coordinator.stop`."""
         for coming in self._coming:
-            self._seats[coming.worker].idle_since = self.time
+            self._workers[coming.worker].idle_since = self.time
             self._idle.add(coming.worker)
         self._coming = []
         return self.coordinator.stop()
@@ -241,7 +245,7 @@ class SimulatedCluster:
             {**vars(entry), "computed": entry.computed and asdict(entry.computed), "held": held.get(entry.worker)}
             for entry in self._coming
         ]
-        values = {"time": self.time, "coming": coming, "seats": [asdict(seat) for seat in self._seats]}
+        values = {"time": self.time, "coming": coming, "seats": [asdict(worker) for worker in self._workers]}
         return values, {"slots": self.slots, **self._pulled()}
 
     def _pulled(self) -> dict[str, Tensor]:
@@ -249,7 +253,7 @@ class SimulatedCluster:
         server = self.coordinator.server
         if not server.rule.looks_at_parameters:
             return {}
-        rows = (server.pulled(worker) for worker in range(len(self._seats)))
+        rows = (server.pulled(worker) for worker in range(len(self._workers)))
         return {"pulled": torch.stack([torch.zeros_like(server.parameters) if row is None else row for row in rows])}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -260,14 +264,14 @@ class SimulatedCluster:
         """
         self.time = self._begin = float(values["time"])
         self.slots.copy_(tensors["slots"])
-        self._seats = [as_dataclass(VirtualWorker, seat) for seat in values["seats"]]
-        if len(self._seats) != len(self.slots):
-            raise ValueError(f"there are {len(self._seats)} workers in it and not {len(self.slots)}")
-        self._idle = set(range(len(self._seats)))
+        self._workers = [as_dataclass(VirtualWorker, worker) for worker in values["seats"]]
+        if len(self._workers) != len(self.slots):
+            raise ValueError(f"there are {len(self._workers)} workers in it and not {len(self.slots)}")
+        self._idle = set(range(len(self._workers)))
         self._coming = []
         for entry in values["coming"]:
             coming = as_dataclass(Coming, _coming_of(entry))
-            if not 0 <= coming.worker < len(self._seats):
+            if not 0 <= coming.worker < len(self._workers):
                 raise ValueError(f"there is no worker {coming.worker}")
             heapq.heappush(self._coming, coming)
             self._idle.discard(coming.worker)

@@ -256,9 +256,7 @@ def run_worker(
         pipe.send(Ready())
         idle_since = time.monotonic()
         while True:
-            task: Task | None = pipe.recv()
-            if task is None:
-                return
+            task: Task = pipe.recv()
             begin = time.monotonic()
             computed = worker.compute(ring.tensor[task.buffer], slot, data.batches(task.parts), task.batch)
             end = time.monotonic()
@@ -274,6 +272,3 @@ def run_worker(
             )
         )
         raise SystemExit(1) from None
-
-
-__all__ = ["Computed", "Failed", "Ready", "WorkerSettings", "build_worker", "run_worker"]

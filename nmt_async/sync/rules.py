@@ -128,7 +128,10 @@ class Rule(ABC):
         return True
 
     def may_update(self, now: Round) -> bool:
-        """Whether what is accumulated becomes an update now. Asked after each push and whenever a worker is gone."""
+        """Whether what is accumulated becomes an update now.
+
+        Asked after each push, when a worker is gone, and when a run goes on, since nobody computes then.
+        """
         return now.pushes >= self.pushes
 
     def staleness(self, workers: int) -> float:

@@ -250,9 +250,9 @@ class Validations:
             OSError: the validator could not be started.
         """
         assert self.validator is not None
+        self.validator.begin(moment.updates, parameters)
         self._moments[moment.updates] = moment
         self._begun = moment.updates
-        self.validator.begin(moment.updates, parameters)
 
     def has_begun(self, step: int) -> bool:
         """Whether the latest to begin was that of ``step``."""

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from small_rules import Bounded, PutOff
+from small_rules import Bounded, Full, PutOff
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator, TooManyNotFinite, TooManySetAside
@@ -87,6 +87,7 @@ class ExactlyOnce(RuleBasedStateMachine):
     @initialize(make=st.sampled_from([
         lambda: rule_for("sync", 3, 1), lambda: rule_for("sync", 3, 2), lambda: rule_for("async", 3),
         lambda: rule_for("hybrid", 3, 4), lambda: Bounded(1), lambda: Bounded(2), lambda: PutOff(1), lambda: PutOff(2),
+        lambda: Full(2),
     ]))  # fmt: skip
     def begin(self, make: Callable[[], Rule]) -> None:
         self.rule = make()
@@ -168,6 +169,8 @@ class ExactlyOnce(RuleBasedStateMachine):
         again, copies = self.coordinator.state()
         assert json.dumps(again) == values
         assert all(torch.equal(tensor, copies[name]) for name, tensor in tensors.items())
+        version, before = self.coordinator.server.version, self.coordinator.server.parameters.clone()
+        self.judge(self.coordinator.due(), version, before)
 
     @rule()
     def pause_and_go_on(self) -> None:

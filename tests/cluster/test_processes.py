@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from small_rules import GapAware, Never, Patient, PutOff
+from small_rules import Full, GapAware, Never, Patient, PutOff
 from training_runs import (
     assert_each_batch_counted,
     assert_same_state,
@@ -20,6 +22,7 @@ from training_runs import (
     small_options,
 )
 
+from nmt_async.cluster import processes
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.processes import Memory, ProcessCluster
 from nmt_async.cluster.replay import Replay
@@ -27,7 +30,7 @@ from nmt_async.cluster.worker import Worker, WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.sync import Event, Kind, ParameterServer, Rule, effective, ledger_of
+from nmt_async.sync import Event, Kind, ParameterServer, Rule, Update, effective, ledger_of
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import model_configuration, training_plan
 
@@ -136,6 +139,46 @@ def test_a_rule_of_ones_own_goes_through_deaths_a_pause_and_a_replay(small_data:
     replay = Replay(build, worker, prepared.train, 2)
     replay.run(standing)
     assert torch.equal(replay.coordinator.server.parameters, state[1]["parameters"])
+
+
+def note_versions(updates: Iterator[Update | None], versions: list[int]) -> None:
+    for update in filter(None, updates):
+        versions.append(update.version)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_update_that_waits_for_a_worker_is_made_when_it_dies_for_the_last_time_or_the_run_is_resumed(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    monkeypatch.setattr(processes, "DEATHS_IN_A_ROW", 1)
+    cluster, memory, _ = rule_cluster(small_data, Full(2, bound=1), [], [])
+    coordinator, updates = cluster.coordinator, cluster.updates()
+    ledger, versions = coordinator.ledger, [0]
+    try:
+        while not (0 in ledger.out and 1 not in ledger.out and len(ledger.accumulated) == 2):
+            update = next(updates)
+            versions += [update.version] if update else []
+            if 0 in ledger.out:
+                os.kill(cluster.pids[0], signal.SIGSTOP)
+        if not resumed:
+            kill_child("worker 0")
+            with pytest.raises(RunFailure, match="worker 0 died 1 times in a row"):
+                note_versions(updates, versions)
+        state = coordinator.state()
+    finally:
+        cluster.close()
+        memory.close()
+    if resumed:
+        cluster, memory, _ = rule_cluster(small_data, Full(2, bound=1), [], [])
+        coordinator = cluster.coordinator
+        try:
+            coordinator.restore(*state)
+            versions.append(next(filter(None, cluster.updates())).version)
+        finally:
+            cluster.close()
+            memory.close()
+    assert versions == list(range(coordinator.server.version + 1)), "the training loop hears of every update"
+    assert not coordinator.ledger.accumulated
 
 
 def test_workers_that_all_wait_end_the_run_with_the_reason(small_data: Path) -> None:
