@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmt_async.report.canvas import INK, MUTED, WIDTH, Plot, figure, finished
+from nmt_async.report.canvas import INK, MUTED, WIDTH, Plot, drawing, finished
 from nmt_async.report.content import TimeToQuality
 from nmt_async.report.looks import SERIES, Shown, short_name
 from nmt_async.study.result import Result
@@ -59,7 +59,7 @@ def amounts_plot(
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     names = [condition.label for condition in conditions]
-    with figure(0.9 + 0.27 * len(names)) as drawn:
+    with drawing(0.9 + 0.27 * len(names)) as drawn:
         axes = _rows(drawn, names, 0.62)
         said = []
         for row, condition in enumerate(conditions):
@@ -99,7 +99,7 @@ def staleness_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None
     title, names = "Staleness of pushes", [condition.label for condition, _ in counted]
     shares = [_shares(ages, most, width) for _, ages in counted]
     top = 1.3 * max(float(each.max()) for each in shares)
-    with figure(0.84 + PANEL * len(counted)) as drawn:
+    with drawing(0.84 + PANEL * len(counted)) as drawn:
         height, left = drawn.get_figheight(), max(0.95, _names_width(names))
         said = []
         for row, (condition, ages) in enumerate(counted):
@@ -166,7 +166,7 @@ def waiting_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
     thick = min(0.13, 0.62 / most) if most > 1 else 0.16
     step = max(0.27, thick * most + 0.1)
     title = "Waiting share of each worker"
-    with figure(0.9 + step * len(names)) as drawn:
+    with drawing(0.9 + step * len(names)) as drawn:
         axes = _rows(drawn, names, 0.42)
         for row, (condition, means) in enumerate(shares):
             places = row + (np.arange(len(means)) - (len(means) - 1) / 2) * thick / step
@@ -195,7 +195,7 @@ def ratio_plot(times: TimeToQuality, conditions: Sequence[Shown], number: int) -
         return None
     names = [short_name(ratio.condition) for ratio in times.ratios]
     title = f"Time to {times.quality}, {times.baseline} = 1"
-    with figure(0.92 + 0.27 * len(names)) as drawn:
+    with drawing(0.92 + 0.27 * len(names)) as drawn:
         axes = _rows(drawn, names, 1.12)
         axes.axvline(1, color=MUTED, linewidth=1)
         extent = [1.0]

@@ -89,7 +89,7 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def figure(height: float, width: float = WIDTH) -> Iterator[Figure]:
+def drawing(height: float, width: float = WIDTH) -> Iterator[Figure]:
     """An empty figure of so many inches in our style, to be drawn and made a `Plot` inside the ``with``.
 
     Raises:

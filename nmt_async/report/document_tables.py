@@ -26,7 +26,7 @@ from nmt_async.study.conditions import Condition, Conditions, beside, curves_of,
 COLUMNS = 10
 
 
-def anchor(name: str) -> str:
+def command_anchor(name: str) -> str:
     """Of a condition's command in a document."""
     return "run-" + re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
@@ -122,9 +122,8 @@ def commands_list(shown: Sequence[Condition], conditions: Conditions) -> str:  #
     for condition in shown:
         first = condition.results[0]
         others = f", with seed {first.setting.seed}; also {_seeds(condition, 1)}" if len(condition.results) > 1 else ""
-        parts.append(
-            f'<a id="{anchor(condition.name)}"></a>`{condition.name}`{others}:\n\n```sh\n{first.command.strip()}\n```'
-        )
+        told = f'<a id="{command_anchor(condition.name)}"></a>`{condition.name}`{others}:'
+        parts.append(f"{told}\n\n```sh\n{first.command.strip()}\n```")
     return "\n\n".join(parts)
 
 
@@ -157,7 +156,7 @@ def _reached(value: float, words: str) -> str:
 
 def link(condition: Condition) -> str:
     """The condition's name, leading to its command."""
-    return f"[{condition.name}](#{anchor(condition.name)})"
+    return f"[{condition.name}](#{command_anchor(condition.name)})"
 
 
 def _seeds(condition: Condition, start: int = 0) -> str:
@@ -238,7 +237,7 @@ def _staleness(corners: dict[tuple[bool, bool], Condition], stale: bool) -> str:
 
 
 def _value(condition: Condition) -> str:
-    return f"[{figure(compare(FINAL, Pair(condition)))}](#{anchor(condition.name)})"
+    return f"[{figure(compare(FINAL, Pair(condition)))}](#{command_anchor(condition.name)})"
 
 
 def _above(pair: Pair, beside: Pair | None = None) -> str:

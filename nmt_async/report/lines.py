@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nmt_async.report.canvas import INK, MUTED, WIDTH, Plot, figure, finished
+from nmt_async.report.canvas import INK, MUTED, WIDTH, Plot, drawing, finished
 from nmt_async.report.looks import SERIES, Shown
 from nmt_async.study.conditions import is_diverged
 from nmt_async.study.result import Result
@@ -84,7 +84,7 @@ def lines_plot(
     scale, unit = time_unit(furthest) if where == "time" else (1.0, where)
     named = len(members) > 1
     below = named and len(members) > MOST_LABELLED
-    with figure(HEIGHT + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
+    with drawing(HEIGHT + (0.17 * math.ceil(len(members) / 2) if below else 0)) as drawn:
         height = drawn.get_figheight()
         longest = max(len(condition.label) for condition, _ in members)
         right = 0.13 + (0.072 * longest + 0.26 if named and not below else 0)

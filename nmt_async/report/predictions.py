@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nmt_async.errors import UserError
 from nmt_async.planning.simulation import Prediction
-from nmt_async.report.canvas import WIDTH, Plot, figure, finished
+from nmt_async.report.canvas import WIDTH, Plot, drawing, finished
 from nmt_async.report.looks import SERIES, look, short_name
 from nmt_async.writing import write_whole
 
@@ -81,7 +81,7 @@ def _plot(
     quantity: Callable[[Prediction], float],
 ) -> Plot:
     foot = 0.62 + 0.17 * math.ceil(len(by_mode) / 3)
-    with figure(HEIGHT + foot - 0.5) as drawn:
+    with drawing(HEIGHT + foot - 0.5) as drawn:
         height = drawn.get_figheight()
         axes = drawn.add_axes((0.62 / WIDTH, foot / height, 1 - 0.75 / WIDTH, 1 - (foot + 0.36) / height))
         said = []
