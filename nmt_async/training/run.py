@@ -19,7 +19,7 @@ from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.reading import as_dataclass
-from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.journal import Event
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
@@ -30,7 +30,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import Tell, build_coordinator, model_configuration, setup_for, training_plan
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
-from nmt_async.training.saving import Saving
+from nmt_async.training.saving import Saving, Soundness
 from nmt_async.training.validation import Judge, Validations, Validator
 from nmt_async.training.validation_scores import Scores, ValidationSettings
 
@@ -66,7 +66,7 @@ class Run:
         self.devices_reason = devices_reason
         self.moment = Moment()
         self.signals = StopSignals()
-        self._finite = self._not_finite = -1
+        self.soundness = Soundness()
         self._may_fail = MayFail(self._warn, self._say)
         self.metrics: MetricsFiles | None = None
         self._unnoted: list[str] = []
@@ -182,10 +182,7 @@ class Run:
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
-        if event.kind is Kind.ACCUMULATED:
-            self._finite = max(self._finite, event.version)
-        elif event.kind is Kind.NOT_FINITE:
-            self._not_finite = max(self._not_finite, event.version)
+        self.soundness.record(event)
         self.period.record(event)
 
     def _warn(self, text: str) -> None:
@@ -392,7 +389,7 @@ class Run:
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            if self.moment.updates and self._not_finite <= self._finite:
+            if self.moment.updates and self.soundness.sound:
                 self._write_checkpoint()
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:

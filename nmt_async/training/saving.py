@@ -1,4 +1,7 @@
-"""Saves of a run that goes on meanwhile: what could not be written is told, and tried again soon."""
+"""Saves of a run that goes on meanwhile: what could not be written is told, and tried again soon.
+
+After a failure only parameters that gave finite gradients are saved.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.training.interruptions import MayFail
 from nmt_async.writing import free_bytes
 
@@ -16,6 +20,25 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0
 """Seconds before a failed save is tried again; they double with each failure in a row."""
 
 MEBIBYTE = 2**20
+
+
+class Soundness:
+    """Whether the newest parameters on which a gradient was computed gave a finite one, and so are worth saving."""
+
+    def __init__(self) -> None:
+        self._finite = self._not_finite = -1
+
+    def record(self, event: Event) -> None:
+        """Something happened to a batch. What a slow worker computed on an older version says nothing of a newer."""
+        if event.kind is Kind.ACCUMULATED:
+            self._finite = max(self._finite, event.version)
+        elif event.kind is Kind.NOT_FINITE:
+            self._not_finite = max(self._not_finite, event.version)
+
+    @property
+    def sound(self) -> bool:
+        """Whether they are."""
+        return self._not_finite <= self._finite
 
 
 class Saving:

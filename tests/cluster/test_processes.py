@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_rules import Full, GapAware, Never, Patient, PutOff
+from small_rules import Bounded, Full, GapAware, Never, Patient, PutOff
 from training_runs import (
     assert_each_batch_counted,
     assert_same_state,
@@ -32,6 +32,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync import Event, Kind, ParameterServer, Rule, Update, effective, ledger_of
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.metrics import Moment, ReportPeriod
 from nmt_async.training.parts import model_configuration, training_plan
 
 
@@ -139,6 +140,23 @@ def test_a_rule_of_ones_own_goes_through_deaths_a_pause_and_a_replay(small_data:
     replay = Replay(build, worker, prepared.train, 2)
     replay.run(standing)
     assert torch.equal(replay.coordinator.server.parameters, state[1]["parameters"])
+
+
+def test_pushes_that_are_too_stale_are_computed_again_and_are_no_work(small_data: Path) -> None:
+    events: list[Event] = []
+    cluster, memory, _ = rule_cluster(small_data, Bounded(1, most=0), events, [])
+    try:
+        tokens = sum(update.tokens for update in filter(None, cluster.updates()))
+        assert sum(done for done, _ in cluster.work_done()) == tokens
+    finally:
+        cluster.close()
+        memory.close()
+    period = ReportPeriod(Moment())
+    for event in events:
+        period.record(event)
+    refused = [event.kind for event in events].count(Kind.REFUSED)
+    assert 0 < refused == period.refused_stale
+    assert period.refused_not_finite == 0
 
 
 def note_versions(updates: Iterator[Update | None], versions: list[int]) -> None:

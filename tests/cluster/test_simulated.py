@@ -13,7 +13,7 @@ from small_rules import Bounded, GapAware, Never, Patient, PutOff
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
-from nmt_async.sync.journal import Kind
+from nmt_async.sync.journal import Event, Kind
 
 MODES = [
     ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (Bounded(1), 3, 1), (PutOff(1, bound=1), 3, 1),
@@ -93,8 +93,11 @@ def test_without_waiting_a_worker_three_times_faster_pushes_three_times_as_often
 
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
 def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str, workers: int, accumulate: int) -> None:
-    cluster = cluster_of(training, mode, workers, accumulate, UNEVEN, epochs=2)
+    events: list[Event] = []
+    cluster = cluster_of(training, mode, workers, accumulate, UNEVEN, epochs=2, events=events)
     batches = [push.batch for update in cluster.updates() for push in update.pushes]
+    assert cluster.stop() is None
+    assert [event.kind for event in events].count(Kind.STOPPED) == 1
     plan = training.plan()
     assert sorted(batches) == [(epoch, number) for epoch in (1, 2) for number in range(len(plan.epoch(epoch)))]
     assert cluster.coordinator.finished

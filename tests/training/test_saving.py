@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from checkpoint_writer import CheckpointWriter
 
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.training.interruptions import MayFail
-from nmt_async.training.saving import FIRST_PAUSE, LONGEST_PAUSE, Saving
+from nmt_async.training.saving import FIRST_PAUSE, LONGEST_PAUSE, Saving, Soundness
 
 
 class Sitting:
@@ -110,3 +111,14 @@ def test_a_disk_with_too_little_room_is_told_with_what_it_needs(sitting: Sitting
     (warning,) = sitting.warned
     assert "; it needs 0." in warning
     assert " MiB are free; it is tried again in 10 seconds or with the next one; step-1 stays the last good" in warning
+
+
+def test_parameters_are_sound_by_the_newest_gradients_whatever_slow_workers_deliver_later() -> None:
+    soundness = Soundness()
+    assert soundness.sound
+    for kind, version, sound in [
+        (Kind.ACCUMULATED, 4, True), (Kind.NOT_FINITE, 6, False), (Kind.NOT_FINITE, 2, False),
+        (Kind.ACCUMULATED, 5, False), (Kind.REFUSED, 8, False), (Kind.ACCUMULATED, 7, True), (Kind.NOT_FINITE, 6, True),
+    ]:  # fmt: skip
+        soundness.record(Event(kind, version=version))
+        assert soundness.sound == sound
