@@ -24,7 +24,7 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker, out_of_memory
-from nmt_async.devices import named
+from nmt_async.devices import devices_named
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
@@ -234,7 +234,7 @@ def _sittings(run: Path, header: dict[str, Any], wanted: set[int], options: Trai
 
 def _sitting_of_head(run: Path, header: dict[str, Any], options: TrainOptions) -> Sitting:
     stop = None if options.stop_after is None else str(options.stop_after)
-    devices = named(options.devices or "cpu", "--devices")
+    devices = devices_named(options.devices or "cpu", "--devices")
     known = {name: header.get(name) for name in ("threads", "machine", "cpu", "torch")}
     try:
         return as_dataclass(Sitting, {"number": 0, "devices": devices, "stop_after": stop, **known})
