@@ -220,4 +220,4 @@ def _our_clusters(options: BenchOptions) -> dict[str, TrainOptions]:
 
 def _name(options: BenchOptions) -> str:
     workers = len(options.device_list())
-    return f"{options.sync_mode}:{options.pushes_summed}, {workers} worker{'s' if workers > 1 else ''}"
+    return f"{options.rule().name}, {workers} worker{'s' if workers > 1 else ''}"

@@ -106,11 +106,6 @@ class SyncOptions:
         except ValueError as error:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
 
-    @property
-    def pushes_summed(self) -> int:
-        """N, with its default resolved."""
-        return self.rule().accumulate
-
     def threads(self) -> int:
         """CPU threads of each worker, wherever its device is."""
         if self.cpu_threads is not None:
