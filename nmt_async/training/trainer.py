@@ -27,8 +27,6 @@ def train(data: str | Path, display: Display | None = None, **options: Any) -> P
 
         train("data", out="run", sync_mode="hybrid", accumulate=4, stop_after="20k")
 
-    Processes are started: a script calls it below ``if __name__ == "__main__":``.
-
     Args:
         display: shows what happens; by default standard error, as the command does.
         options: those of the command, by their names with underscores; values as typed, or of their types.
