@@ -20,6 +20,7 @@ from nmt_async.model.configuration import model_title
 from nmt_async.options import load_yaml
 from nmt_async.quantity import Quantity, Unit, parse_quantity
 from nmt_async.reading import json_object, open_ordinary, read_text, within
+from nmt_async.sync.rules import rule_for
 
 ALL_UNITS: tuple[Unit, ...] = ("updates", "tokens", "epochs", "hours", "minutes")
 KINDS: dict[str, type[TrainReport] | type[ValidReport]] = {"train": TrainReport, "valid": ValidReport}
@@ -195,13 +196,12 @@ def _amount(report: TrainReport, quantity: Quantity) -> float:
 
 
 def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, workers: int) -> RunTitle:
-    mode, pushes, devices = str(config["sync-mode"]), config["accumulate"], str(config["devices"]).split(",")
-    if pushes is None:
-        pushes = workers if mode == "hybrid" else 1
+    accumulate, devices = config["accumulate"], str(config["devices"]).split(",")
+    rule = rule_for(str(config["sync-mode"]), workers, None if accumulate is None else _count(accumulate))
     dealt = [devices[number % len(devices)].strip() for number in range(workers)]
     places = worker_places(dealt, str(config.get("cluster", "processes")), str(config.get("profile") or ""))
     model = model_title(str(config.get("model", "transformer")), str(config["preset"]))
-    return RunTitle(run.resolve().name, mode, _count(pushes), places, model, saved_parameters(run), stop)
+    return RunTitle(run.resolve().name, rule.mode, rule.pushes, places, model, saved_parameters(run), stop)
 
 
 def _count(value: Any) -> int:

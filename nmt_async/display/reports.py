@@ -22,8 +22,8 @@ class RunTitle:
 
     Attributes:
         name: of its folder.
-        mode: sync, async or hybrid.
-        pushes: summed into one update (in sync, of each worker).
+        mode: of the rule, as ``--sync-mode`` names it.
+        pushes: summed into one update, of all workers.
         devices: one for each worker.
         preset: of the model, with its name where it is no Transformer.
         parameters: how many the model has; None: unknown.
@@ -44,11 +44,7 @@ class RunTitle:
 
     def rule(self) -> str:
         """How gradients become updates: ``hybrid, 2 pushes an update``."""
-        if self.mode == "async":
-            return "async, each push an update" if self.pushes == 1 else f"async, {self.pushes} pushes an update"
-        if self.mode == "sync":
-            return f"sync, {self.pushes * len(self.devices)} pushes an update"
-        return f"{self.mode}, {self.pushes} pushes an update"
+        return f"{self.mode}, {'each push' if self.pushes == 1 else f'{self.pushes} pushes'} an update"
 
     def workers(self) -> str:
         """Who computes: ``2 workers on cpu (no GPU found)``."""

@@ -134,7 +134,7 @@ class Run:
         places = worker_places(devices, options.cluster, options.profile)
         model = f"from {options.init_from}" if options.init_from else model_title(options.model, options.preset)
         return RunTitle(
-            self.folder.path.resolve().name, options.sync_mode, options.pushes_summed, places,
+            self.folder.path.resolve().name, options.sync_mode, options.rule().pushes, places,
             model, self.layout.parameters, options.stop_after, self.moment.seconds, self.devices_reason,
         )  # fmt: skip
 

@@ -43,7 +43,7 @@ def midway(workers: int = 2, staleness: dict[int, int] | None = None) -> Display
 
 CONFIGURATION = """\
 sync-mode: hybrid
-accumulate: null
+accumulate: 2
 workers: null
 devices: cpu
 preset: small
