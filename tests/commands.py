@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt_async.process import fork_server
-from nmt_async.process.fork_server import Descriptor, Forked
+from nmt_async.process.fork_server import Forked
+from nmt_async.process.inheritance import Descriptor
 
 PATIENCE = 60.0
 """Seconds after which a test gives up on what takes a few."""
@@ -36,7 +37,7 @@ REAL = subprocess.Popen
 
 IMPORTED = (
     "nmt_async.cli.prepare", "nmt_async.cli.train", "nmt_async.cli.translate", "nmt_async.cli.watch",
-    "nmt_async.cli.compare", "nmt_async.cli.study", "nmt_async.training.train", "nmt_async.training.validation",
+    "nmt_async.cli.compare", "nmt_async.cli.study", "nmt_async.training.trainer", "nmt_async.training.validation",
     "nmt_async.cluster.worker", "nmt_async.text.preparation", "nmt_async.translate.files",
     "nmt_async.display.live", "nmt_async.display.study", "nmt_async.study.runner", "sacrebleu",
 )  # fmt: skip

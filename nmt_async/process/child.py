@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from nmt_async.process import fork_server
-from nmt_async.process.fork_server import PACKAGE, QUESTION, THREAD_VARIABLES, Descriptor
+from nmt_async.process.fork_server import PACKAGE, QUESTION, THREAD_VARIABLES
+from nmt_async.process.inheritance import Descriptor
 
 _PR_SET_NAME = 15
 

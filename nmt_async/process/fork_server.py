@@ -15,12 +15,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import dataclasses
 import gc
 import importlib
 import os
 import pickle
-import resource
 import selectors
 import signal
 import socket
@@ -31,6 +29,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
+
+from nmt_async.process.inheritance import HandingPickler, ReceivingUnpickler, Surroundings
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -46,80 +46,6 @@ _GROUP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _PR_SET_PDEATHSIG = 1
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({control}, {parent}, {die})"
 _MOST_DESCRIPTORS = 250  # the kernel passes 253 at once
-
-
-class Descriptor:
-    """An open file among a child's arguments, or within one of them; the child is given a descriptor of its own.
-
-    Attributes:
-        number: of the descriptor, here and in the child.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("an open file goes to a child only, when it starts")
-
-
-class _Pickler(pickle.Pickler):
-    def __init__(self, file: Any) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-        self.descriptors: list[int] = []
-
-    def persistent_id(self, value: Any) -> int | None:
-        if not isinstance(value, Descriptor):
-            return None
-        self.descriptors.append(value.number)
-        return len(self.descriptors) - 1
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, descriptors: Sequence[int]) -> None:
-        super().__init__(file)
-        self.descriptors = descriptors
-
-    def persistent_load(self, value: int) -> Descriptor:
-        return Descriptor(self.descriptors[value])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Surroundings:
-    """What a process inherits, as the parent has it now: it may have changed since the server started."""
-
-    path: list[str]
-    environment: dict[str, str]
-    directory: str | None
-    niceness: int
-    cores: set[int]
-    limits: dict[int, tuple[int, int]]
-
-    @classmethod
-    def here(cls) -> _Surroundings:
-        directory = None
-        with contextlib.suppress(OSError):  # it may have been removed
-            directory = os.getcwd()
-        kinds = {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
-        return cls(
-            list(sys.path), dict(os.environ), directory, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0),
-            {kind: resource.getrlimit(kind) for kind in kinds},
-        )  # fmt: skip
-
-    def take_up(self) -> None:
-        """Makes them the calling process's own, as far as it is allowed to."""
-        sys.path[:] = self.path
-        os.environ.clear()
-        os.environ.update(self.environment)
-        if self.directory is not None:
-            with contextlib.suppress(OSError):
-                os.chdir(self.directory)
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, self.niceness)
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, self.cores)
-        for kind, limit in self.limits.items():
-            with contextlib.suppress(OSError, ValueError):
-                resource.setrlimit(kind, limit)
 
 
 @contextlib.contextmanager
@@ -317,8 +243,8 @@ def fork(body: Callable[..., None], arguments: tuple[Any, ...], modules: Sequenc
         OSError: the process could not be started.
     """
     with os.fdopen(os.memfd_create("nmt-async-start"), "w+b") as file:
-        pickle.dump(_Surroundings.here(), file)
-        pickler = _Pickler(file)
+        pickle.dump(Surroundings.here(), file)
+        pickler = HandingPickler(file)
         pickler.dump((body, arguments))
         file.flush()
         if len(pickler.descriptors) > _MOST_DESCRIPTORS:
@@ -500,7 +426,7 @@ def _child(server: int, descriptors: Sequence[int]) -> int:
         with os.fdopen(descriptors[0], "rb") as file:
             file.seek(0)
             pickle.load(file).take_up()
-            body, arguments = _Unpickler(file, descriptors[1:]).load()
+            body, arguments = ReceivingUnpickler(file, descriptors[1:]).load()
         body(*arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

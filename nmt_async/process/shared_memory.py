@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.process.fork_server import Descriptor
+from nmt_async.process.inheritance import Descriptor
 
 
 class SharedVectors:

@@ -61,7 +61,7 @@ def test_a_crash_of_native_code_leaves_its_python_stack_in_the_log(training_data
     assert re.match(r"worker 0 died at batch \d+ of epoch 1 \(killed by signal 11, SIGSEGV\);", death)
     log = (tmp_path / "run" / "train.log").read_text()
     assert "Fatal Python error: Segmentation fault" in log
-    assert re.search(r'File ".*worker_process.py", line \d+ in run_worker', log)
+    assert re.search(r'File ".*worker.py", line \d+ in run_worker', log)
 
 
 def test_when_what_workers_are_forked_from_is_killed_others_take_their_places(

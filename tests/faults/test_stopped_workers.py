@@ -101,7 +101,7 @@ def test_sync_says_for_whom_it_waits_and_goes_on_with_it(training_data: Path, tm
     said = log.read_text()
     assert f"[stack] worker 1 (process {pids[0]}) does not answer: its process is stopped" in said
     other = said.partition("[stack] worker 0 (process ")[2]
-    assert re.search(r"connection.py.* in recv\n.*worker_process.py.* in run_worker\n", other)
+    assert re.search(r"connection.py.* in recv\n.*worker.py.* in run_worker\n", other)
     assert re.search(r"\[watchdog\] worker 1 is heard again, after \d+ s", said)
 
 

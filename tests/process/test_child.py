@@ -10,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import IMPORTED
 from training_runs import alive, family, name_of, until
 
 from nmt_async.process import fork_server
 from nmt_async.process.child import Child, children
-from nmt_async.process.fork_server import Descriptor
+from nmt_async.process.inheritance import Descriptor
 from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.training.cluster_options import CHILDREN
 
 PATIENCE = 60.0
 
@@ -70,12 +73,17 @@ def test_a_child_inherits_what_its_parent_has_at_that_moment(tmp_path: Path, mon
 
 def test_the_server_stays_without_threads_and_without_cuda() -> None:
     """A fork would lose the threads with the locks that they hold, and CUDA does not survive one."""
-    fork_server.prepare("nmt_async.training.validation", "nmt_async.cluster.worker")
+    fork_server.prepare(*CHILDREN)
     found = ask(tell_surroundings)
     assert found["tasks"] == 1
     assert not found["cuda"]
     (server,) = (pid for pid in family(os.getpid()) if b"fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
     assert len(os.listdir(f"/proc/{server}/task")) == 1
+
+
+def test_what_is_imported_early_is_there() -> None:
+    """The server passes over what it cannot import: each child would then import it anew."""
+    assert all(find_spec(name) for name in (*CHILDREN, *IMPORTED))
 
 
 def compute(pipe):
