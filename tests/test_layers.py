@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "translate": BOTTOM | {"process", "checkpoints", "search", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
-    "display": BOTTOM | {"cluster"},
+    "display": BOTTOM | {"cluster", "sync"},
     "training": BELOW_TRAINING | {"display"},
     "planning": BOTTOM | {"cluster"},
     "bench": BELOW_TRAINING | {"training", "planning", "export"},

@@ -235,3 +235,17 @@ def test_a_file_that_was_shortened_is_read_from_its_start_and_one_that_is_gone_i
     assert growing.news() == (True, ["3"])
     path.unlink()
     assert growing.news() == (False, [])
+
+
+@pytest.mark.parametrize(("mode", "accumulate", "says"), [
+    ("sync", "2", "sync, 6 pushes an update"), ("sync", "null", "sync, 3 pushes an update"),
+    ("hybrid", "4", "hybrid, 4 pushes an update"), ("async", "1", "async, each push an update"),
+])  # fmt: skip
+def test_the_title_says_what_the_rule_sums(tmp_path: Path, mode: str, accumulate: str, says: str) -> None:
+    folder = write_run(tmp_path / "run", "")
+    text = CONFIGURATION.replace("hybrid", mode).replace("accumulate: 2", f"accumulate: {accumulate}")
+    (folder / "config.yaml").write_text(text.replace("workers: null", "workers: 3"))
+    run = RecordedRun(folder)
+    run.read()
+    assert run.state.title is not None
+    assert run.state.title.rule() == says
