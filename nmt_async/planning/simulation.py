@@ -15,11 +15,12 @@ from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
+from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.push import Update
 from nmt_async.sync.rules import Rule
-from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
 
@@ -136,7 +137,7 @@ def nominal_cluster(
         seed: of everything random in the profile.
         observe: takes the times of each push.
     """
-    still = Schedule(0.0, Span(0, "updates"), "none")
+    still = Schedule(0.0, Quantity(0, "updates"), "none")
     server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
     coordinator = Coordinator(server, plan, _unrecorded, _unrecorded)
     return SimulatedCluster(coordinator, NominalGradients(plan, sent), profile, seed, observe)

@@ -1,8 +1,9 @@
 """How pushes become updates: pure, tensors in and tensors out; no process, clock, file or device choice.
 
-from nmt_async.sync import Hybrid, OptimizerSettings, ParameterServer, Push, Schedule, Span
+from nmt_async.sync import Hybrid, OptimizerSettings, ParameterServer, Push, Schedule
+from nmt_async.quantity import Quantity
 
-server = ParameterServer(buffers, Hybrid(4), Schedule(0.001, Span(1000, "updates")), OptimizerSettings())
+server = ParameterServer(buffers, Hybrid(4), Schedule(0.001, Quantity(1000, "updates")), OptimizerSettings())
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
         Synchronous,
         rule_for,
     )
-    from nmt_async.sync.schedule import Progress, Schedule, Span
+    from nmt_async.sync.schedule import Progress, Schedule
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
     "MODES", "RULES", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings",
-    "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Span", "Standing", "Synchronous", "Update",
+    "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update",
     "Verdict", "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
@@ -45,7 +46,7 @@ __getattr__, __dir__ = named_in(
         **dict.fromkeys(("Ledger", "ledger_of"), "ledger"),
         **dict.fromkeys(("Answer", "Push", "Update", "Verdict"), "push"),
         **dict.fromkeys(_RULES, "rules"),
-        **dict.fromkeys(("Progress", "Schedule", "Span"), "schedule"),
+        **dict.fromkeys(("Progress", "Schedule"), "schedule"),
         "OptimizerSettings": "optimizer",
         "ParameterServer": "server",
     },

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nmt_async.quantity import Quantity
+
 DECAYS = ("inv-sqrt", "linear", "cosine", "none")
 
 
@@ -27,18 +29,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Span:
-    """An amount of progress in a unit: updates, tokens or epochs."""
-
-    amount: float
-    unit: str
-
-    def share(self, progress: Progress) -> float:
-        """How much of it has gone by; 1 is all, more is beyond."""
-        return progress.amount(self.unit) / self.amount if self.amount else math.inf
-
-
-@dataclass(frozen=True)
 class Schedule:
     """The learning rate at any point of training.
 
@@ -51,9 +41,9 @@ class Schedule:
     """
 
     peak: float
-    warmup: Span
+    warmup: Quantity
     decay: str = "inv-sqrt"
-    end: Span | None = None
+    end: Quantity | None = None
     floor: float = 0.0
 
     def __post_init__(self) -> None:
@@ -64,16 +54,21 @@ class Schedule:
 
     def rate(self, progress: Progress) -> float:
         """The learning rate of the update that brings training to ``progress``."""
-        warmed = self.warmup.share(progress)
+        warmed = _share(self.warmup, progress)
         if warmed < 1.0:
             return self.peak * warmed
         if self.decay == "inv-sqrt" and self.warmup.amount:
             return self.peak * max(1.0 / math.sqrt(warmed), self.floor)
         if self.end is not None and self.decay in ("linear", "cosine"):
-            gone = _gone(self.end.share(progress), warmed)
+            gone = _gone(_share(self.end, progress), warmed)
             left = 1.0 - gone if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
             return self.peak * (self.floor + (1.0 - self.floor) * left)
         return self.peak
+
+
+def _share(of: Quantity, progress: Progress) -> float:
+    """How much of an amount has gone by; 1 is all, more is beyond."""
+    return progress.amount(of.unit) / of.amount if of.amount else math.inf
 
 
 def _gone(share: float, warmed: float) -> float:

@@ -28,13 +28,14 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, read_json_lines
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
+from nmt_async.sync.schedule import Progress
 from nmt_async.training.tensorboard import TensorBoardFile
 from nmt_async.writing import AppendedFile, write_whole
 
 
 @dataclass(frozen=True)
-class Moment:
-    """How far a run is.
+class Moment(Progress):
+    """How far a run is: what a schedule counts, and more.
 
     Attributes:
         updates, tokens, source_tokens: so far; ``tokens`` counts target tokens.
@@ -44,10 +45,7 @@ class Moment:
         seconds: of training, earlier sittings of the run included.
     """
 
-    updates: int = 0
-    tokens: int = 0
     source_tokens: int = 0
-    epochs: float = 0.0
     epoch: int = 1
     sentences: int = 0
     seconds: float = 0.0
@@ -72,7 +70,7 @@ class Moment:
             return self.seconds / 60
         if unit == "hours":
             return self.seconds / 3600
-        return float(getattr(self, unit))
+        return super().amount(unit)
 
     def reaches(self, quantity: Quantity) -> bool:
         """Whether the amount has gone by."""

@@ -13,7 +13,7 @@ from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
-from nmt_async.sync.schedule import DECAYS, Schedule, Span
+from nmt_async.sync.schedule import DECAYS, Schedule
 from nmt_async.training.cluster_options import ClusterOptions
 
 if TYPE_CHECKING:
@@ -126,10 +126,8 @@ class OptimizerOptions:
                 raise UserError(
                     f"--lr-decay {self.lr_decay} needs --lr-decay-end, or a --stop-after in updates, tokens or epochs."
                 )
-        span = Span(end.amount, end.unit) if end else None
-        warmup = Span(self.lr_warmup.amount, self.lr_warmup.unit)
         floor = 0.0 if self.lr_decay == "none" else self.lr_floor
-        return Schedule(self.learn_rate, warmup, self.lr_decay, span, floor)
+        return Schedule(self.learn_rate, self.lr_warmup, self.lr_decay, end, floor)
 
 
 @dataclass(frozen=True)

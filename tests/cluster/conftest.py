@@ -16,10 +16,11 @@ from nmt_async.cluster.worker import Worker
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
+from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizer import OptimizerSettings
 from nmt_async.sync.rules import Rule, rule_for
-from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import ParallelStore
@@ -42,7 +43,7 @@ class Training:
     epsilon: float = 1e-3
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
-    schedule: Schedule = Schedule(0.02, Span(4, "updates"), "inv-sqrt")
+    schedule: Schedule = Schedule(0.02, Quantity(4, "updates"), "inv-sqrt")
 
     def plan(self, budget: int = 24) -> BatchPlan:
         return BatchPlan(self.data.source.lengths, self.data.target.lengths, budget, SEED)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator, TooManyNotFinite, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
+from nmt_async.quantity import Quantity
 from nmt_async.sync import (
     Event,
     Hybrid,
@@ -25,7 +26,6 @@ from nmt_async.sync import (
     ParameterServer,
     Rule,
     Schedule,
-    Span,
     Update,
     Verdict,
     effective,
@@ -50,7 +50,7 @@ def coordinator_of(
     size: int = SIZE,
 ) -> Coordinator:  # fmt: skip
     """One with a model of so many parameters."""
-    schedule = Schedule(0.01, Span(0, "updates"), "none")
+    schedule = Schedule(0.01, Quantity(0, "updates"), "none")
     server = ParameterServer(torch.zeros(WORKERS + 1, size), rule, schedule, OptimizerSettings())
     return Coordinator(server, plan(), record, warn, epochs)
 

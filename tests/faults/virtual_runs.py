@@ -25,10 +25,11 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.planning.simulation import even_plan
+from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.ledger import Ledger, ledger_of
 from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
-from nmt_async.sync.schedule import Schedule, Span
+from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.training.journal_file import JournalFile, read_journal
@@ -177,7 +178,7 @@ class VirtualRun:
     def _coordinator(self, record: Callable[[Event], None]) -> Coordinator:
         rule = Mode(self.mode).rule(self.workers)
         parameters = torch.zeros(1, self.gradients.size)
-        server = ParameterServer(parameters, rule, Schedule(0.0, Span(0, "updates"), "none"), OptimizerSettings())
+        server = ParameterServer(parameters, rule, Schedule(0.0, Quantity(0, "updates"), "none"), OptimizerSettings())
         server.optimizer = Adding(server.parameters, OptimizerSettings())
         return Coordinator(server, self.plan, record, lambda _: None, EPOCHS)
 

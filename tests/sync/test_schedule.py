@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.sync.schedule import DECAYS, Progress, Schedule, Span
+from nmt_async.quantity import Quantity
+from nmt_async.sync.schedule import DECAYS, Progress, Schedule
 
 UNITS = ("updates", "tokens", "epochs")
 
@@ -19,9 +20,9 @@ def at(updates: int, tokens_each: int = 1000, updates_an_epoch: int = 50) -> Pro
     return Progress(updates, updates * tokens_each, updates / updates_an_epoch)
 
 
-def span(updates: int, unit: str) -> Span:
+def span(updates: int, unit: str) -> Quantity:
     """The same stretch of training in any unit."""
-    return Span(at(updates).amount(unit), unit)
+    return Quantity(at(updates).amount(unit), unit)
 
 
 @given(decay=st.sampled_from(DECAYS), unit=st.sampled_from(UNITS), end_unit=st.sampled_from(UNITS),
@@ -51,7 +52,7 @@ def test_linear_and_cosine_arrive_at_the_floor_at_their_end_and_stay(unit: str) 
 
 def test_inverse_square_root_is_that_of_the_transformer_paper() -> None:
     width, warmup = 512, 4000
-    schedule = Schedule(width**-0.5 * warmup**-0.5, Span(warmup, "updates"), "inv-sqrt")
+    schedule = Schedule(width**-0.5 * warmup**-0.5, Quantity(warmup, "updates"), "inv-sqrt")
     for update in (1, 17, 3999, 4000, 4001, 100_000):
         paper = width**-0.5 * min(update**-0.5, update * warmup**-1.5)
         assert schedule.rate(Progress(update)) == pytest.approx(paper)
@@ -59,17 +60,17 @@ def test_inverse_square_root_is_that_of_the_transformer_paper() -> None:
 
 def test_without_warmup_the_rate_begins_at_the_peak() -> None:
     for decay in DECAYS:
-        schedule = Schedule(0.5, Span(0, "updates"), decay, Span(10_000, "updates"))
+        schedule = Schedule(0.5, Quantity(0, "updates"), decay, Quantity(10_000, "updates"))
         assert schedule.rate(at(1)) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_a_warmup_longer_than_the_whole_decay_ends_at_the_floor() -> None:
-    schedule = Schedule(1.0, Span(100, "updates"), "linear", Span(50, "updates"), 0.2)
+    schedule = Schedule(1.0, Quantity(100, "updates"), "linear", Quantity(50, "updates"), 0.2)
     assert [schedule.rate(at(update)) for update in (50, 100, 101)] == pytest.approx([0.5, 0.2, 0.2])
 
 
 def test_a_schedule_that_means_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="'step' is not one of"):
-        Schedule(1.0, Span(1, "updates"), "step")
+        Schedule(1.0, Quantity(1, "updates"), "step")
     with pytest.raises(ValueError, match="needs an end"):
-        Schedule(1.0, Span(1, "updates"), "cosine")
+        Schedule(1.0, Quantity(1, "updates"), "cosine")

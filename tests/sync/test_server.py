@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nmt_async.quantity import Quantity
 from nmt_async.sync import (
     Arrival,
     Asynchronous,
@@ -20,7 +21,6 @@ from nmt_async.sync import (
     Push,
     Rule,
     Schedule,
-    Span,
     Synchronous,
     Update,
     Verdict,
@@ -28,7 +28,7 @@ from nmt_async.sync import (
 from nmt_async.text.plan import BatchId
 
 SIZE = 6
-CONSTANT = Schedule(0.1, Span(0, "updates"), "none")
+CONSTANT = Schedule(0.1, Quantity(0, "updates"), "none")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def test_a_rule_may_throw_stale_pushes_away() -> None:
 
 def test_progress_counts_updates_tokens_and_the_furthest_batch() -> None:
     server = server_of(Hybrid(2), 1)
-    server.schedule = Schedule(1.0, Span(2.0, "epochs"), "none")
+    server.schedule = Schedule(1.0, Quantity(2.0, "epochs"), "none")
     rates = []
     for number, position in enumerate((0.25, 0.75, 0.5, 0.25, 1.0, 1.5)):
         server.pull(0)

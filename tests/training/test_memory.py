@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from nmt_async.cluster.task import Computed
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
-from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, Span, rule_for
+from nmt_async.quantity import Quantity
+from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, rule_for
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, vectors
 from nmt_async.training.parts import model_configuration
@@ -29,7 +31,7 @@ SIZE = 16
 def coordinator(rule: Rule, workers: int, average: bool) -> Coordinator:
     settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
     buffers = torch.zeros(workers + 1, SIZE)
-    server = ParameterServer(buffers, rule, Schedule(0.1, Span(1, "updates")), settings)
+    server = ParameterServer(buffers, rule, Schedule(0.1, Quantity(1, "updates")), settings)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
@@ -64,6 +66,7 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
 
 def shared_bytes() -> int:
     """Of the nameless files of vectors that this process holds open, each counted once."""
+    gc.collect()  # memory that a test before this one shared goes with its last tensor
     sizes = {}
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
