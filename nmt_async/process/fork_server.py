@@ -209,6 +209,9 @@ def state_of(process: int) -> str:
         return ""
 
 
+ATTEMPTS = 5
+"""Servers that are tried for one child: each of them may be killed while it starts."""
+
 _lock = threading.Lock()
 _server: _Server | None = None
 
@@ -251,11 +254,12 @@ def fork(body: Callable[..., None], arguments: tuple[Any, ...], modules: Sequenc
             raise ValueError(f"{len(pickler.descriptors)} open files are too many for one child")
         descriptors = [file.fileno(), *pickler.descriptors]
         with _lock:
-            try:
-                return _fork(descriptors, modules)
-            except ConnectionError:
-                close()
-                return _fork(descriptors, modules)
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return _fork(descriptors, modules)
+                except ConnectionError:
+                    close()
+            return _fork(descriptors, modules)
 
 
 def _fork(descriptors: Sequence[int], modules: Sequence[str]) -> Forked:

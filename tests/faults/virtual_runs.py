@@ -223,6 +223,9 @@ class VirtualRun:
         return bool(self._stored)
 
     def _tear(self) -> None:
+        """The last record is half written. A file that was not begun stays empty: its head is never anything else."""
+        if not self.path.stat().st_size:
+            return
         with self.path.open("ab") as file:
             file.write(self.random.randbytes(self.random.randrange(32)))
 

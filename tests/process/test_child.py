@@ -187,6 +187,30 @@ def test_children_die_with_the_server_and_the_next_gets_another() -> None:
     new.close()
 
 
+def test_servers_that_are_killed_while_they_start_are_replaced_again_and_again() -> None:
+    fork_server.close()
+    killed: set[int] = set()
+    done = threading.Event()
+
+    def kill_three() -> None:
+        while len(killed) < 3 and not done.wait(0.005):
+            server = fork_server._server
+            if server is not None and server.process.pid not in killed:
+                killed.add(server.process.pid)
+                os.kill(server.process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_three)
+    killer.start()
+    try:
+        child = waiting()
+    finally:
+        done.set()
+        killer.join(timeout=10)
+    assert len(killed) == 3
+    assert os.getpgid(child.pid) not in killed
+    child.close()
+
+
 def test_a_server_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     child = waiting()
     server = os.getpgid(child.pid)
