@@ -239,7 +239,7 @@ def replayed(run: Path, data: Path) -> Tensor:
     def build(record: Callable[[Event], None], workers: int) -> Coordinator:
         buffers = torch.zeros(workers + 1, layout.size)
         buffers[0].copy_(layout.gather(model))
-        return build_coordinator(with_workers(options, workers), plan, buffers, record, lambda _: None)
+        return build_coordinator(with_workers(options, workers), plan, layout, buffers, record, lambda _: None)
 
     replay = Replay(build, worker, prepared.train, header["workers"])
     replay.run(events_of(run))

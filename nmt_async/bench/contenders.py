@@ -43,7 +43,7 @@ class OurCluster:
         self.memory.ring.tensor[0].copy_(layout.gather(model))
         warnings: list[str] = []
         coordinator = build_coordinator(
-            options, plan, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append
+            options, plan, layout, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append
         )
         self.pushes: list[Handled] = []
         self.cluster = ProcessCluster(

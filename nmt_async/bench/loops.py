@@ -223,9 +223,15 @@ class SimulatedLoop:
 
     def __init__(self, options: TrainOptions, place: Place) -> None:
         workers = len(options.device_list())
-        buffers = initial_parameters(place)[None]
+        model = build_model(place.settings.configuration, place.settings.seed)
+        layout = FlatLayout(model)
         coordinator = build_coordinator(
-            options, place.plan, buffers, record=lambda _event: None, warn=lambda _text: None
+            options,
+            place.plan,
+            layout,
+            layout.gather(model)[None],
+            record=lambda _event: None,
+            warn=lambda _text: None,
         )
         self.gradients = CountedGradients(place)
         cluster = SimulatedCluster(coordinator, self.gradients, profile_for(PROFILE, workers), place.settings.seed)

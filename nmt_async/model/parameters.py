@@ -7,13 +7,28 @@ once. Each parameter begins at a multiple of 64 bytes; the gaps hold zeros and s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 16
 """Elements: 64 bytes of float32, one cache line."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Matrices with equal inputs that stand beneath each other in one parameter, so that one product serves them all.
+
+    Attributes:
+        heights: rows of each.
+        wide: their heads are columns.
+    """
+
+    heights: tuple[int, ...]
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,14 @@ class Place:
     shape: tuple[int, ...]
     begin: int
     end: int
+
+
+@runtime_checkable
+class Stacked(Protocol):
+    """A model that says which of its parameters are hidden matrices: neither an embedding nor the output's."""
+
+    def stacks(self) -> dict[str, Stack]:
+        """By the parameter's name."""
 
 
 class FlatLayout:
@@ -37,11 +60,22 @@ class FlatLayout:
             self.places.append(Place(name, tuple(parameter.shape), begin, end))
             begin = -(-end // ALIGNMENT) * ALIGNMENT
         self.size = begin
+        self._stacks = model.stacks() if isinstance(model, Stacked) else {}
 
     @property
     def parameters(self) -> int:
         """Number of parameters, gaps not counted."""
         return sum(place.end - place.begin for place in self.places)
+
+    def hidden(self) -> Iterator[tuple[int, int, int, bool]]:
+        """Begin, rows, columns and whether it is wide, of each hidden matrix; stacked ones count by themselves."""
+        for place in self.places:
+            stack = self._stacks.get(place.name)
+            if stack is not None:
+                begin, columns = place.begin, place.shape[1]
+                for height in stack.heights:
+                    yield begin, height, columns, stack.wide
+                    begin += height * columns
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """The parameters' views into ``vector`` (size,), in the order of `places`."""

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import by_width, glorot
+from nmt_async.model.parameters import Stack, by_width, glorot
 from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
 
@@ -150,14 +150,18 @@ class ConditionalDecoder(nn.Module):
         self.upper = nn.GRU(width, width, depth, dropout=self.dropout if depth > 1 else 0.0) if depth else None
         self.output = nn.Linear(width, embedding, bias=False)
 
+    def heights(self) -> dict[str, list[int]]:
+        """Rows of the matrices that stand beneath each other in the weight of each linear layer, by its name."""
+        width, embedding = self.width, self.output.out_features
+        return {
+            "first_state": [width], "word": [width] * 3 + [embedding], "source": [width] * 4 + [embedding],
+            "state_gates": [width] * 3, "query_and_gates": [width] * 4, "output": [embedding],
+        }  # fmt: skip
+
     def initialise(self, generator: torch.Generator) -> None:
         """Glorot uniform, each matrix among those that lie beneath each other for itself; biases zero."""
-        width, embedding = self.width, self.output.out_features
-        parts = {
-            self.first_state: [width], self.word: [width] * 3 + [embedding], self.source: [width] * 4 + [embedding],
-            self.state_gates: [width] * 3, self.query_and_gates: [width] * 4, self.output: [embedding],
-        }  # fmt: skip
-        for linear, heights in parts.items():
+        for name, heights in self.heights().items():
+            linear = cast(nn.Linear, self.get_submodule(name))
             for part in linear.weight.split_with_sizes(heights):
                 glorot(part, 1, generator)
             if linear.bias is not None:
@@ -267,6 +271,15 @@ class RecurrentModel(TranslationModel):
         )  # fmt: skip
         self.decoder = ConditionalDecoder(configuration)
         self.initialise(seed)
+
+    def stacks(self) -> dict[str, Stack]:
+        """As in `Stacked`: each gate of a cell for itself."""
+        found = {f"decoder.{name}.weight": Stack(tuple(rows)) for name, rows in self.decoder.heights().items()}
+        grus = {name: module for name, module in self.named_modules() if isinstance(module, nn.GRU)}
+        for name, gru in grus.items():
+            weights = (inner for inner, _ in gru.named_parameters() if inner.startswith("weight"))
+            found |= {f"{name}.{inner}": Stack((gru.hidden_size,) * 3) for inner in weights}
+        return found
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -18,9 +18,14 @@ from nmt_async.model.decoder_cache import TransformerState
 from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
 from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
-from nmt_async.model.parameters import by_width
+from nmt_async.model.parameters import Stack, by_width
 from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
+
+
+def stacked_in(name: str) -> int:
+    """How many matrices stand beneath each other in the weight of the linear layer of that name."""
+    return {"query_key_value": 3, "key_value": 2, "input_and_forget": 2}.get(name.rpartition(".")[2], 1)
 
 
 class Transformer(TranslationModel):
@@ -58,14 +63,23 @@ class Transformer(TranslationModel):
         generator = torch.Generator().manual_seed(seed)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                parts = {"query_key_value": 3, "key_value": 2, "input_and_forget": 2}.get(name.rpartition(".")[2], 1)
-                initialise_parts(module, parts, generator)
+                initialise_parts(module, stacked_in(name), generator)
             elif isinstance(module, SSRU):
                 module.forget_bias.zero_()
         embeddings = {id(weight): weight for weight in self._embedding_matrices()}
         for weight in embeddings.values():
             by_width(weight, generator)
         self.output_bias.zero_()
+
+    def stacks(self) -> dict[str, Stack]:
+        """As in `Stacked`: the matrices of the layers."""
+        linear = {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
+        return {
+            f"{name}.weight": Stack(
+                (module.out_features // stacked_in(name),) * stacked_in(name), wide=name.endswith("attention.output")
+            )
+            for name, module in linear.items()
+        }
 
     def _embedding_matrices(self) -> list[nn.Parameter]:
         return [self.source_embedding.weight, self.target_embedding.weight, self.output_weight]

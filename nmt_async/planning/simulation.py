@@ -17,7 +17,7 @@ from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event
-from nmt_async.sync.optimizer import OptimizerSettings
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.push import Update
 from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Schedule

@@ -15,7 +15,7 @@ from nmt_async.lazy import named_in
 if TYPE_CHECKING:
     from nmt_async.sync.journal import Event, Kind, effective
     from nmt_async.sync.ledger import Ledger, ledger_of
-    from nmt_async.sync.optimizer import OptimizerSettings
+    from nmt_async.sync.optimizers.settings import OptimizerSettings
     from nmt_async.sync.push import Answer, Push, Update, Verdict
     from nmt_async.sync.rules import (
         MODES,
@@ -47,7 +47,7 @@ __getattr__, __dir__ = named_in(
         **dict.fromkeys(("Answer", "Push", "Update", "Verdict"), "push"),
         **dict.fromkeys(_RULES, "rules"),
         **dict.fromkeys(("Progress", "Schedule"), "schedule"),
-        "OptimizerSettings": "optimizer",
+        "OptimizerSettings": "optimizers.settings",
         "ParameterServer": "server",
     },
 )

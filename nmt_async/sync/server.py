@@ -9,14 +9,16 @@ both.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
-from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
+from nmt_async.sync.optimizers.flat import FlatOptimizer
+from nmt_async.sync.optimizers.settings import OptimizerSettings
+from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
 from nmt_async.sync.rules import Arrival, Rule
@@ -33,13 +35,21 @@ class ParameterServer:
         rule: which pushes count, and what each weighs.
         schedule: the learning rate.
         settings: of the optimizer.
+        matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
     """
 
-    def __init__(self, buffers: Tensor, rule: Rule, schedule: Schedule, settings: OptimizerSettings) -> None:
+    def __init__(
+        self,
+        buffers: Tensor,
+        rule: Rule,
+        schedule: Schedule,
+        settings: OptimizerSettings,
+        matrices: Sequence[Matrix] = (),
+    ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
-        self.optimizer = FlatOptimizer(self.ring.current, settings)
+        self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
         self.version = 0
         self.progress = Progress()

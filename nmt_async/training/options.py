@@ -7,25 +7,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
+from nmt_async.sync.optimizers.settings import OPTIMIZERS, OptimizerSettings
 from nmt_async.sync.schedule import DECAYS, Schedule
 from nmt_async.training.cluster_options import ClusterOptions
-
-if TYPE_CHECKING:
-    from nmt_async.sync.optimizer import OptimizerSettings
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
 
 
+_WITH_ADAM = {"optimizer": ("adam", "adamw", "muon")}
 METRICS = ("cross-entropy", "bleu", "chrf")
 MOST = 1_000_000_000
 """Above it a number is a slip of the hand."""
+
+
+MOST_STEPS = 99
+"""Of the Newton-Schulz iteration, as torch has it."""
+PROBABILITIES = (
+    "adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor", "momentum", "adan_beta1",
+    "adan_beta2", "adan_beta3", "lion_beta1", "lion_beta2",
+)  # fmt: skip
+"""Options from 0 to below 1."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,61 @@ class OptimizerOptions:
         group="Optimizer",
         only_with={"lr_decay": ("inv-sqrt", "linear", "cosine")},
     )
-    adam_beta1: float = option(0.9, "Adam's decay of the first moment.", group="Optimizer")
-    adam_beta2: float = option(0.98, "Adam's decay of the second moment.", group="Optimizer")
-    adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer")
+    optimizer: str = option(
+        "adam",
+        f"{'; '.join(f'{name}: {summary}' for name, summary in OPTIMIZERS.items())}.",
+        group="Optimizer",
+        choices=tuple(OPTIMIZERS),
+    )
+    weight_decay: float | None = option(
+        None,
+        "Shrink the parameters by this times the rate at each update (default: 0.01 with adamw, else 0).",
+        group="Optimizer",
+        only_with={"optimizer": ("adamw", "muon", "adan", "lion", "sgd")},
+    )
+    momentum: float | None = option(
+        None,
+        "How much of the momentum an update keeps (default: 0.95 with muon, 0.9 with sgd).",
+        group="Optimizer",
+        only_with={"optimizer": ("muon", "sgd")},
+    )
+    nesterov: bool = option(
+        True,
+        "Nesterov's momentum, which steps ahead of itself.",
+        group="Optimizer",
+        only_with={"optimizer": ("muon", "sgd")},
+    )
+    muon_rows: int = option(
+        0,
+        "Make blocks of at most so many rows orthogonal, which costs less; 0: whole matrices.",
+        group="Optimizer constants",
+        only_with={"optimizer": "muon"},
+    )
+    muon_steps: int = option(
+        5, "Steps of the Newton-Schulz iteration.", group="Optimizer constants", only_with={"optimizer": "muon"}
+    )
+    adam_beta1: float = option(
+        0.9, "Adam's decay of the first moment.", group="Optimizer constants", only_with=_WITH_ADAM
+    )
+    adam_beta2: float = option(
+        0.98, "Adam's decay of the second moment.", group="Optimizer constants", only_with=_WITH_ADAM
+    )
+    adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer constants", only_with=_WITH_ADAM)
+    adan_beta1: float = option(
+        0.98, "Adan's decay of the gradient.", group="Optimizer constants", only_with={"optimizer": "adan"}
+    )
+    adan_beta2: float = option(
+        0.92, "Adan's decay of the gradient's change.", group="Optimizer constants", only_with={"optimizer": "adan"}
+    )
+    adan_beta3: float = option(
+        0.99, "Adan's decay of the second moment.", group="Optimizer constants", only_with={"optimizer": "adan"}
+    )
+    lion_beta1: float = option(
+        0.9, "Lion's weight of the momentum in a step.", group="Optimizer constants", only_with={"optimizer": "lion"}
+    )
+    lion_beta2: float = option(
+        0.99, "Lion's decay of the momentum.", group="Optimizer constants", only_with={"optimizer": "lion"}
+    )
     clip_norm: float = option(
         1.0,
         "Scale the gradient of an update, per token, down to this norm where it is larger; 0: never.",
@@ -89,24 +149,40 @@ class OptimizerOptions:
         Raises:
             UserError: a constant out of its range.
         """
-        from nmt_async.sync.optimizer import OptimizerSettings
-
         self.check_constants()
+        decay = 0.01 if self.optimizer == "adamw" else 0.0
+        momentum = 0.9 if self.optimizer == "sgd" else 0.95
         return OptimizerSettings(
-            self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.clip_norm, self.exponential_smoothing
+            name=self.optimizer,
+            beta1=self.adam_beta1,
+            beta2=self.adam_beta2,
+            epsilon=self.adam_epsilon,
+            clip_norm=self.clip_norm,
+            smoothing=self.exponential_smoothing,
+            weight_decay=decay if self.weight_decay is None else self.weight_decay,
+            momentum=momentum if self.momentum is None else self.momentum,
+            nesterov=self.nesterov,
+            adan_betas=(self.adan_beta1, self.adan_beta2, self.adan_beta3),
+            lion_betas=(self.lion_beta1, self.lion_beta2),
+            muon_rows=self.muon_rows,
+            muon_steps=self.muon_steps,
         )
 
     def check_constants(self) -> None:
         """Raises UserError for a constant out of its range."""
-        probabilities = ("adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor")
-        for name in probabilities:
-            if not 0.0 <= getattr(self, name) < 1.0:
+        for name in PROBABILITIES:
+            if getattr(self, name) is not None and not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not from 0 to below 1.")
         for name in ("learn_rate", "adam_epsilon"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not a number above 0.")
-        if not 0.0 <= self.clip_norm < math.inf:
-            raise UserError(f"--clip-norm: {self.clip_norm} is not a number from 0 on.")
+        for name in ("clip_norm", "weight_decay"):
+            if getattr(self, name) is not None and not 0.0 <= getattr(self, name) < math.inf:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is not a number from 0 on.")
+        if not 0 <= self.muon_rows <= MOST:
+            raise UserError(f"--muon-rows: {self.muon_rows} is not a number from 0 to {MOST:,}.")
+        if not 1 <= self.muon_steps <= MOST_STEPS:
+            raise UserError(f"--muon-steps: {self.muon_steps} is not a number from 1 to {MOST_STEPS}.")
 
     def schedule(self, stop_after: Quantity | None) -> Schedule:
         """The learning-rate schedule.

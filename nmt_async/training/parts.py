@@ -19,7 +19,9 @@ from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.journal import Event
+from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
@@ -53,6 +55,7 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
 def build_coordinator(
     options: TrainOptions,
     plan: BatchPlan,
+    layout: FlatLayout,
     buffers: Tensor,
     record: Callable[[Event], None],
     warn: Callable[[str], None],
@@ -61,9 +64,12 @@ def build_coordinator(
     """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
 
     Args:
+        layout: of the model's parameters in a buffer.
         endless: whenever the options say that the stream ends.
     """
-    server = ParameterServer(buffers, options.rule(), options.schedule(options.stop_after), options.settings())
+    matrices = [Matrix(*place) for place in layout.hidden()]
+    schedule = options.schedule(options.stop_after)
+    server = ParameterServer(buffers, options.rule(), schedule, options.settings(), matrices)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:

@@ -98,7 +98,7 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
         now = with_workers(begun, workers)
         buffers = torch.zeros(buffers_needed(rule_of(now), workers, simulated=True), layout.size)
         buffers[0].copy_(initial)
-        return build_coordinator(now, plan, buffers, record, lambda _: None, endless=True)
+        return build_coordinator(now, plan, layout, buffers, record, lambda _: None, endless=True)
 
     def begin_sitting(number: int) -> None:
         """From here on threads and schedule are those of another sitting."""

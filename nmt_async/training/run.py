@@ -89,7 +89,9 @@ class Run:
         opened.callback(self.journal.close)
         self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
         self.plan = training_plan(options, data)
-        self.coordinator = build_coordinator(options, self.plan, self.setup.buffers, self._record, self._warn)
+        self.coordinator = build_coordinator(
+            options, self.plan, self.layout, self.setup.buffers, self._record, self._warn
+        )
         self.checkpoints = Checkpoints(
             folder.path,
             ModelFiles(configuration, self.layout, *folder.vocabularies),

@@ -18,7 +18,7 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event
-from nmt_async.sync.optimizer import OptimizerSettings
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule, rule_for
 from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer

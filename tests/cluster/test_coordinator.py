@@ -33,7 +33,7 @@ from nmt_async.sync import (
     rule_for,
 )
 from nmt_async.sync.journal import decode, encode
-from nmt_async.sync.optimizer import FlatOptimizer
+from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.text.plan import BatchId, BatchPlan
 
 WORKERS, BATCHES, EPOCHS = 3, 5, 2

@@ -28,7 +28,8 @@ from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import Quantity
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.sync.ledger import Ledger, ledger_of
-from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
+from nmt_async.sync.optimizers.flat import FlatOptimizer
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.schedule import Schedule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan

@@ -31,6 +31,7 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.display.marian_log import read_log_line
 from nmt_async.display.recorded_run import recorded_state, saved_parameters
 from nmt_async.errors import UserError
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import NominalGradients
 from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
@@ -198,7 +199,8 @@ def test_a_checkpoints_state_is_taken_up_or_refused(run: Path, small_data: Path,
     values = json.loads((folder / "state.json").read_text())["state"]
     tensors = load_file(folder / "state.safetensors")
     plan = training_plan(options, PreparedData.open(small_data))
-    coordinator = build_coordinator(options, plan, tensors["parameters"][None].clone(), encode, lambda _: None)
+    layout = FlatLayout(load_model(folder).model)
+    coordinator = build_coordinator(options, plan, layout, tensors["parameters"][None].clone(), encode, lambda _: None)
     cluster = SimulatedCluster(coordinator, NominalGradients(plan, 1), options.cluster_profile(), options.seed)
     cluster.slots = torch.zeros_like(tensors["slots"])
     judge = Judge(options.metric, options.early_stopping)

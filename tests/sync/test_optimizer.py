@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nmt_async.sync.optimizer import FlatOptimizer, OptimizerSettings
+from nmt_async.sync.optimizers.flat import FlatOptimizer
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 
 pytestmark = pytest.mark.numeric
 

@@ -1,41 +1,36 @@
-"""The server's step on the flat parameter vector: clipping, Adam, moving average.
-
-Adam is torch's fused one (Kingma & Ba 2015, algorithm 1) on one flat parameter: the function, since the class imports
-torch's compiler when it is made, which takes a second.
-"""
+"""The server's step on the flat parameter vector: clipping, an optimizer's step, the moving average."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
+from nmt_async.sync.optimizers.adam import Adam
+from nmt_async.sync.optimizers.adan import Adan
+from nmt_async.sync.optimizers.lion import Lion
+from nmt_async.sync.optimizers.muon import Muon
+from nmt_async.sync.optimizers.settings import OptimizerSettings
+from nmt_async.sync.optimizers.sgd import SGD
+from nmt_async.sync.optimizers.step import Matrix, Step
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Adam's constants, the clipping norm (0: none) and the moving average's weight of the newest (0: none)."""
-
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-9
-    clip_norm: float = 1.0
-    smoothing: float = 0.0
+STEPS: dict[str, type[Step]] = {"adam": Adam, "adamw": Adam, "muon": Muon, "adan": Adan, "lion": Lion, "sgd": SGD}
+"""By the names of `OPTIMIZERS`."""
 
 
 class FlatOptimizer:
-    """Adam's state for a flat vector, and the moving average of the parameters.
+    """An optimizer's state for a flat vector, and the moving average of the parameters.
 
     Args:
         initial: the parameters (size,) at the beginning.
+        matrices: hidden matrices in it, in its order; only Muon asks.
     """
 
-    def __init__(self, initial: Tensor, settings: OptimizerSettings) -> None:
+    def __init__(self, initial: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix] = ()) -> None:
         self.settings = settings
-        self._tensors = {
-            "step": torch.tensor(0.0), "moment1": torch.zeros_like(initial), "moment2": torch.zeros_like(initial),
-        }  # fmt: skip
+        self._updates = torch.tensor(0.0)
+        self._step = STEPS[settings.name](initial, settings, matrices)
         self.average = initial.detach().clone() if settings.smoothing else None
 
     @torch.no_grad()
@@ -50,24 +45,21 @@ class FlatOptimizer:
         norm = float(torch.linalg.vector_norm(total)) / tokens
         limit = self.settings.clip_norm
         total.mul_((limit / norm if limit and norm > limit else 1.0) / tokens)
-        one, two, steps = self._tensors["moment1"], self._tensors["moment2"], self._tensors["step"]
-        adam(
-            [parameters], [total], [one], [two], [], [steps], fused=True, lr=torch.tensor(learning_rate),
-            beta1=self.settings.beta1, beta2=self.settings.beta2, eps=self.settings.epsilon, weight_decay=0.0,
-            amsgrad=False, maximize=False,
-        )  # fmt: skip
+        self._step.take(parameters, total, learning_rate, int(self._updates))
+        self._updates += 1
         if self.average is not None:
             self.average.lerp_(parameters, self._newest_weight())
         return norm
 
     def _newest_weight(self) -> float:
         """The moving average's weight of the newest parameters: larger at first, as in Marian."""
-        updates = float(self._tensors["step"])
+        updates = float(self._updates)
         return max(self.settings.smoothing, 1.0 - (updates + 1.0) / (updates + 10.0))
 
     def state(self) -> dict[str, Tensor]:
         """The tensors a checkpoint stores, by name; not copied."""
-        return self._tensors if self.average is None else {**self._tensors, "average": self.average}
+        tensors = {"step": self._updates, **self._step.tensors}
+        return tensors if self.average is None else {**tensors, "average": self.average}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken.

@@ -1,0 +1,29 @@
+"""Lion (Chen et al. 2023, arXiv 2302.06675, program 1): the sign of a mix of momentum and gradient.
+
+c = sign(β1 m + (1 - β1) g);  θ ← θ - η (c + λ θ);  m ← β2 m + (1 - β2) g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nmt_async.sync.optimizers.settings import OptimizerSettings
+from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+
+
+class Lion(Step):
+    """Every element moves by the rate, which is therefore a third to a tenth of Adam's."""
+
+    def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
+        super().__init__(like, settings, matrices)
+        self.tensors = {"momentum": zeros(like)}
+
+    def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:  # noqa: ARG002
+        """As in `Step`."""
+        step, decay = self.settings.lion_betas
+        momentum = self.tensors["momentum"]
+        self.decay(parameters, rate)
+        parameters.add_(gradient.lerp(momentum, step).sign_(), alpha=-rate)
+        momentum.lerp_(gradient, 1.0 - decay)

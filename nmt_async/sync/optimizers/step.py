@@ -1,0 +1,68 @@
+"""What an optimizer is to the server: a step on the flat vector, and the vectors that it remembers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nmt_async.sync.optimizers.settings import OptimizerSettings
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in the flat vector, (rows, columns) row by row, that an optimizer may treat as one.
+
+    Attributes:
+        begin: its first element in the vector.
+        wide: blocks are cut out of its columns and not out of its rows, as the heads in an attention's output matrix.
+    """
+
+    begin: int
+    rows: int
+    columns: int
+    wide: bool = False
+
+    @property
+    def end(self) -> int:
+        """The element after its last."""
+        return self.begin + self.rows * self.columns
+
+    def view(self, vector: Tensor) -> Tensor:
+        """It in ``vector`` (size,), as (rows, columns)."""
+        return vector[self.begin : self.end].view(self.rows, self.columns)
+
+
+class Step(ABC):
+    """An optimizer.
+
+    Args:
+        like: a vector (size,) of the kind of the parameters.
+        settings: its constants.
+        matrices: hidden matrices in the vector, in its order.
+    """
+
+    def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:  # noqa: ARG002
+        self.settings = settings
+        self.tensors: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
+        """Changes ``parameters`` (size,) by ``gradient`` (size,), per token, which may be overwritten.
+
+        Args:
+            updates: that were made before.
+        """
+
+    def decay(self, parameters: Tensor, rate: float) -> None:
+        """Decoupled weight decay (Loshchilov & Hutter 2019)."""
+        if self.settings.weight_decay:
+            parameters.mul_(1.0 - rate * self.settings.weight_decay)
+
+
+def zeros(like: Tensor) -> Tensor:
+    """A vector of zeros of the same kind."""
+    return torch.zeros_like(like)
