@@ -86,7 +86,8 @@ class Coordinator:
             return None
         buffer = self.server.pull(worker)
         self._record(Event(Kind.STARTED, worker, batch, ledger.version))
-        return Task(batch, self.plan.parts(batch), buffer)
+        residuals = self.server.residuals
+        return Task(batch, self.plan.parts(batch), buffer, residuals.row(worker) if residuals is not None else 0)
 
     def push(self, worker: int, computed: Computed, gradient: Tensor) -> Answer:
         """A worker's gradient (size,) for the task it was given: what becomes of it.
@@ -104,6 +105,7 @@ class Coordinator:
         push = Push(
             worker, batch, begun.version, computed.tokens, computed.source_tokens, len(self.plan.sentences(batch)),
             computed.loss, computed.gradient_norm, self.plan.position(batch), computed.pieces,
+            computed.bytes,
         )  # fmt: skip
         awaited = self.ledger.awaited(besides=batch) if self.rule.ordered else None
         verdict = self.server.push(push, gradient, awaited)

@@ -21,6 +21,7 @@ from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.reading import as_dataclass
+from nmt_async.sync.compression.message import Form, Room, Slots
 from nmt_async.sync.push import Update, Verdict
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
@@ -41,8 +42,8 @@ class Gradients(Protocol):
     def operations_per_token(self) -> float:
         """Floating-point operations of a gradient for each target token; 0: not known."""
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
-        """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
+        """Writes the task's gradient on ``parameters`` (size,) into ``gradient``."""
 
 
 class WorkerGradients:
@@ -60,7 +61,7 @@ class WorkerGradients:
         # A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
         self.operations_per_token = 6.0 * worker.layout.parameters
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
         """As in `Gradients`."""
         return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch)
 
@@ -106,6 +107,7 @@ class SimulatedCluster:
         profile: of the cluster, with its workers.
         seed: of everything random in the profile.
         observe: takes the times of each push.
+        form: of a push; None: a float32 vector of the gradients' size.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class SimulatedCluster:
         profile: ClusterProfile,
         seed: int = 0,
         observe: Callable[[Handled], None] | None = None,
+        form: Form | None = None,
     ) -> None:
         self.coordinator = coordinator
         self.gradients = gradients
@@ -126,7 +129,7 @@ class SimulatedCluster:
         self.time = 0.0
         self._begin = 0.0
         workers = range(len(profile.workers))
-        self.slots = torch.zeros(len(workers), gradients.size)
+        self.slots = Slots.of(form or Form(gradients.size), len(workers))
         self._workers = [VirtualWorker(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
         self._idle = set(workers)
         self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
@@ -171,7 +174,7 @@ class SimulatedCluster:
             worker.idle_since = coming.time
             return None
         heard = self.time
-        answer = self.coordinator.push(index, coming.computed, self.slots[index])
+        answer = self.coordinator.push(index, coming.computed, self.slots.message(index))
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
             self.time += self._update_seconds
@@ -209,7 +212,9 @@ class SimulatedCluster:
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
-        computed = self.gradients.compute(server.parameters, self.slots[index], task)
+        residuals = server.residuals
+        room = self.slots.room(index, None if residuals is None else residuals.rows, task.residual)
+        computed = self.gradients.compute(server.parameters, room, task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1
@@ -254,7 +259,9 @@ class SimulatedCluster:
             for entry in self._coming
         ]
         values = {"time": self.time, "coming": coming, "seats": [asdict(worker) for worker in self._workers]}
-        return values, {"slots": self.slots, **self._pulled()}
+        residuals = self.coordinator.server.residuals
+        left = {} if residuals is None else residuals.under_way(held)
+        return values, {**self.slots.state(), **self._pulled(), **left}
 
     def _pulled(self) -> dict[str, Tensor]:
         """The parameters that gradients under way were computed on, a row a worker, if the rule looks at them."""
@@ -271,7 +278,7 @@ class SimulatedCluster:
             LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
         """
         self.time = self._begin = float(values["time"])
-        self.slots.copy_(tensors["slots"])
+        self.slots.restore(tensors)
         self._workers = [as_dataclass(VirtualWorker, worker) for worker in values["seats"]]
         if len(self._workers) != len(self.slots):
             raise ValueError(f"there are {len(self._workers)} workers in it and not {len(self.slots)}")
@@ -287,6 +294,8 @@ class SimulatedCluster:
                 epoch, number, version = entry["held"]
                 pulled = tensors["pulled"][coming.worker] if "pulled" in tensors else None
                 self.coordinator.readmit(coming.worker, BatchId(epoch, number), version, pulled)
+                if self.coordinator.server.residuals is not None:
+                    self.coordinator.server.residuals.readmit(coming.worker, tensors)
 
 
 def _coming_of(entry: dict[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,13 @@ class Task:
         batch: its name.
         parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
         buffer: the ring's buffer that holds the parameters to compute on.
+        residual: the row that holds what earlier pushes of the worker left behind, where they do.
     """
 
     batch: BatchId
     parts: tuple[np.ndarray, ...]
     buffer: int
+    residual: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class Computed:
     Attributes:
         loss: training loss summed over target tokens, in nats.
         tokens, source_tokens: of the batch.
-        gradient_norm: Euclidean norm of the gradient, not finite if any element is not.
+        gradient_norm: Euclidean norm of the gradient, with the worker's residual; not finite if any element is not.
         pieces: in which it was computed: one for each part, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
         most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
+        bytes: of the push.
     """
 
     loss: float
@@ -46,6 +49,7 @@ class Computed:
     seconds: float = 0.0
     waited: float = 0.0
     most: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

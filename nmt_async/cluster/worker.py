@@ -21,12 +21,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.sync.compression.error_feedback import compress
+from nmt_async.sync.compression.message import Room, form_of
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
@@ -61,33 +64,39 @@ class Worker:
         label_smoothing: of the training loss.
         device: where the model is.
         most: padded tokens to compute at once; 0: no limit is known.
+        push: how a push is made of a gradient.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
     """
 
     def __init__(
-        self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0
-    ) -> None:
+        self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
+        push: PushSettings = WHOLE,
+    ) -> None:  # fmt: skip
         self.model = model.train()
         self.layout = FlatLayout(model)
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.device = device
         self.most = most
+        self.form = form_of(push, self.layout.size)
         self._parameters = list(model.parameters())
         # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
         self._copied = device.type != "cpu"
         self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
+        # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
+        self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
 
     def compute(
-        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1
     ) -> Computed:
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
             parameters: (size,), on the CPU, read only.
-            gradient: (size,), on the CPU, zero in the layout's gaps; all else that stands there is overwritten.
+            gradient: on the CPU, a vector (size,), zero in the layout's gaps, as are the residuals of a `Slot`; all
+                else that stands there is overwritten.
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
@@ -98,10 +107,20 @@ class Worker:
         while (loss := self._attempt(cut := _cut(batches, pieces), key)) is None:
             pieces *= 2
             self.most = _largest(_cut(batches, pieces))
-        self._store(gradient)
-        norm = float(torch.linalg.vector_norm(gradient))
+        norm = self._push(gradient)
         target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
-        return Computed(loss, target_tokens, source_tokens, norm, len(cut), most=self.most)
+        return Computed(
+            loss, target_tokens, source_tokens, norm, len(cut), most=self.most, bytes=self.form.bytes
+        )  # fmt: skip
+
+    def _push(self, room: Room) -> float:
+        """Makes a push of the gradients at the parameters; the norm of what it is made of."""
+        if isinstance(room, Tensor):
+            self._store(room)
+            return float(torch.linalg.vector_norm(room))
+        whole = room.after if self._whole is None else self._whole
+        self._store(whole)
+        return compress(whole, room)
 
     def _fitting(self, batches: Sequence[Batch], pieces: int) -> int:
         """That many pieces of each, or more, so that none is larger than memory was found to hold."""
@@ -202,6 +221,7 @@ class WorkerSettings:
         seed: of the run.
         label_smoothing: of the training loss.
         threads: of each worker on the CPU.
+        push: how a push is made of a gradient.
     """
 
     data: Path
@@ -209,6 +229,7 @@ class WorkerSettings:
     seed: int
     label_smoothing: float
     threads: int
+    push: PushSettings = WHOLE
 
 
 @dataclass(frozen=True)
@@ -232,19 +253,12 @@ class Failed:
 def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
     model = build_unfilled(settings.configuration).to(device)
-    return Worker(model, settings.seed, settings.label_smoothing, device, most)
+    return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push)
 
 
-def run_worker(
-    index: int,
-    settings: WorkerSettings,
-    device: str,
-    ring: SharedVectors,
-    slots: SharedVectors,
-    most: int,
-    pipe: Connection,
-) -> None:
-    """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only.
+def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory, most: int, pipe: Connection) -> None:
+    """The body of the process of worker ``index``: it reads the ring's buffers, and writes its own slot only and that
+    of its residuals which does not count.
 
     Args:
         most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
@@ -252,13 +266,14 @@ def run_worker(
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
-        slot = slots.tensor[index]
+        slots = memory.pushes()
         pipe.send(Ready())
         idle_since = time.monotonic()
         while True:
             task: Task = pipe.recv()
             begin = time.monotonic()
-            computed = worker.compute(ring.tensor[task.buffer], slot, data.batches(task.parts), task.batch)
+            room = slots.room(index, memory.residual_rows, task.residual)
+            computed = worker.compute(memory.ring.tensor[task.buffer], room, data.batches(task.parts), task.batch)
             end = time.monotonic()
             pipe.send(replace(computed, seconds=end - begin, waited=begin - idle_since))
             idle_since = end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.cluster.processes import Memory
+from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import GROUPS, shared_space
@@ -46,6 +47,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     stated = vectors(
         options.rule(), len(workers), average=bool(options.exponential_smoothing), validation=data.valid is not None,
         simulated=simulated, push_batches=options.local_accumulate,
+        push=options.push_settings(),
     )  # fmt: skip
     need, there = Need(stated, size), available_memory()
     computing = 1 if simulated else len(workers)
@@ -57,7 +59,10 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         return
     longest = longest_batches(plan.epoch(1), data.train)
     trained = try_training(
-        WorkerSettings(data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()),
+        WorkerSettings(
+            data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
+            options.push_settings(),
+        ),
         workers[0], longest, options.local_accumulate, options.seed,
     )  # fmt: skip
     yield _of_training(trained, options, f"{max(map(len, longest)):,} pairs")
@@ -142,13 +147,13 @@ class Need:
     def memory(self, workers: int) -> int:
         """Bytes, while a checkpoint is written."""
         kept = self.vectors.between_processes + self.vectors.server + self.vectors.checkpoint
-        return VECTOR_BYTES * self.size * kept + workers * self.worker + self.validation
+        return math.ceil(VECTOR_BYTES * self.size * kept) + workers * self.worker + self.validation
 
     def disk(self, keep_last: int, keep_best: int) -> int:
         """Bytes of all checkpoints and models that are ever there at once: one more of each is being written, and the
         newest checkpoint may rely on best models that are none any more."""
         model = VECTOR_BYTES * self.size
-        return (keep_last + 1) * self.vectors.checkpoint * model + (2 * keep_best + 1) * model
+        return math.ceil((keep_last + 1) * self.vectors.checkpoint * model) + (2 * keep_best + 1) * model
 
 
 def memory_finding(need: Need, workers: int, there: int) -> Finding:
@@ -165,9 +170,10 @@ def shared_finding(options: TrainOptions, size: int) -> Finding:
     workers = len(options.device_list())
     if options.cluster == "simulated":
         return Finding("shared memory", "fine", f"none needed; {shared_space()}")
-    wanted = mebibytes(VECTOR_BYTES * size * (2 * workers + 1))
+    push = options.push_settings()
+    wanted = mebibytes(bytes_shared(workers, size, push))
     try:
-        Memory(workers, size).close()
+        Memory(workers, size, push).close()
     except OSError as error:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")

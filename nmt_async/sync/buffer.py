@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt_async.reading import as_dataclass
+from nmt_async.sync.compression.message import add_to
 from nmt_async.sync.push import Push
 from nmt_async.text.plan import BatchId
 
@@ -33,13 +34,13 @@ class AccumulationBuffer:
         return self.summed
 
     def add(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> None:  # noqa: ARG002
-        """Adds ``gradient``; the caller may overwrite it as soon as this returns.
+        """Adds ``gradient``, in whatever type it crossed; the caller may overwrite it as soon as this returns.
 
         Args:
             awaited: the first batch in the plan's order that was begun and has not been delivered.
         """
         if self.summed:
-            self.sum.add_(gradient)
+            add_to(self.sum, gradient)
         else:
             self.sum.copy_(gradient)
         self.summed.append(push)
@@ -120,7 +121,7 @@ class OrderedBuffer(AccumulationBuffer):
         super().restore(values, tensors)
         pushes = [_push(entry) for entry in values["held"]]
         rows = tensors["held"] if pushes else self.sum[:0]
-        self._held = {push.batch: (push, row.to(self.sum)) for push, row in zip(pushes, rows, strict=True)}
+        self._held = {push.batch: (push, row.clone()) for push, row in zip(pushes, rows, strict=True)}
         self._order = sorted(self._held)
 
 

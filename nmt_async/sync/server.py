@@ -16,6 +16,8 @@ from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
+from nmt_async.sync.compression.error_feedback import Residuals
+from nmt_async.sync.compression.message import dense
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
@@ -36,6 +38,7 @@ class ParameterServer:
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
+        residuals: (2 * workers, size), zeros, where pushes leave something behind; None where they cross whole.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class ParameterServer:
         schedule: Schedule,
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
+        residuals: Tensor | None = None,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
         self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.residuals = None if residuals is None else Residuals(residuals)
         self.version = 0
         self.progress = Progress()
 
@@ -93,13 +98,16 @@ class ParameterServer:
         """Sums a push, or refuses it; its worker lets its pull go.
 
         Args:
-            gradient: (size,), summed over the push's tokens; may be overwritten once this returns.
+            gradient: (size,), summed over the push's tokens, in whatever type it crossed; may be overwritten once this
+                returns.
             awaited: the first batch in the plan's order that was begun and is still to come, where the rule wants the
                 sum in that order.
         """
         verdict = self._judge(push)
         if verdict is Verdict.ACCEPTED:
             self.buffer.add(push, self._weighed(push, gradient), awaited)
+            if self.residuals is not None:
+                self.residuals.accepted(push.worker)
         self.release(push.worker)
         return verdict
 
@@ -112,6 +120,9 @@ class ParameterServer:
 
     def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
         """The gradient as it enters the sum; itself where its weight is 1."""
+        if type(self.rule).weight is Rule.weight:
+            return gradient
+        gradient = dense(gradient)
         pulled = self.pulled(push.worker) if self.rule.looks_at_parameters else None
         arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
         weight = self.rule.weight(arrival)
@@ -144,7 +155,8 @@ class ParameterServer:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
-        return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
+        residuals = {} if self.residuals is None else self.residuals.state()
+        return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors, **residuals}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken; no worker holds anything.
@@ -158,3 +170,5 @@ class ParameterServer:
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
         self.buffer.restore(values["buffer"], tensors)
+        if self.residuals is not None:
+            self.residuals.restore(tensors)

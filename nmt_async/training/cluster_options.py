@@ -13,6 +13,7 @@ from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
+from nmt_async.training.push_options import PushOptions
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
@@ -32,7 +33,7 @@ def time_quantity(text: str) -> Quantity:
 
 
 @dataclass(frozen=True)
-class SyncOptions:
+class SyncOptions(PushOptions):
     """How gradients become updates, and where they are computed."""
 
     sync_mode: str = option(
@@ -47,11 +48,6 @@ class SyncOptions:
         "workers in hybrid, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
-    )
-    local_accumulate: int = option(
-        1,
-        "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
-        group="Updates",
     )
     workers: int | None = option(
         None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"

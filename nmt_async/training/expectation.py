@@ -13,6 +13,8 @@ from pathlib import Path
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.compression.message import form_of
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -116,7 +118,7 @@ def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
 
 
 VECTOR_BYTES = 4
-"""Of one element: parameters, gradients and moments are float32."""
+"""Of one element: parameters, moments and residuals are float32."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class Vectors:
         moments: Adam's.
         average: the moving average of the parameters.
         gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
-        shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
+        shared: whether ``buffers``, ``slots``, ``validation`` and ``residuals`` are memory that several processes
+            share.
+        slot: how large a slot is, and a push that is held; 1: as large as a vector.
+        residuals: what pushes left behind, two a worker where they do.
     """
 
     buffers: int
@@ -144,23 +149,38 @@ class Vectors:
     average: int
     gradients: int
     shared: bool
+    slot: float = 1.0
+    residuals: int = 0
 
     @property
-    def between_processes(self) -> int:
+    def _common(self) -> float:
+        """What processes share, if there are several."""
+        return self.buffers + self.slots * self.slot + self.validation + self.residuals
+
+    @property
+    def between_processes(self) -> float:
         """In the shared part."""
-        return self.buffers + self.slots + self.validation if self.shared else 0
+        return self._common if self.shared else 0.0
 
     @property
-    def server(self) -> int:
+    def _state(self) -> float:
+        """Besides the parameters."""
+        return self.sum + self.held * self.slot + self.moments + self.average
+
+    @property
+    def server(self) -> float:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.average
-        return own if self.shared else own + self.buffers + self.slots + self.validation
+        return self._state + (0.0 if self.shared else self._common)
 
     @property
-    def checkpoint(self) -> int:
-        """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
-        slots = 0 if self.shared else self.slots
-        return 2 + self.sum + self.held + self.moments + self.average + slots
+    def checkpoint(self) -> float:
+        """More, from the first checkpoint on: copies of the state, and of the parameters that translate.
+
+        Of a worker's two residuals the one that counts, and in one process that of the push under way, too.
+        """
+        residuals = self.residuals // 2 if self.shared else self.residuals
+        slots = 0.0 if self.shared else self.slots * self.slot
+        return 2 + self._state + slots + residuals
 
     def rows(self, size: int) -> dict[str, str]:
         """What ``--dry-run`` says of it, for vectors of ``size``."""
@@ -173,7 +193,8 @@ class Vectors:
             "the moving average" if self.average else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
-        common = [f"{buffers} and {slots}", validation]
+        residuals = f"{self.residuals:,} residuals" if self.residuals else ""
+        common = [f"{buffers} and {slots}", residuals, validation]
         rows = {}
         if self.shared:
             rows["memory, shared"] = f"{mebibytes * self.between_processes:,.0f} MiB: {_listed(common)}"
@@ -190,8 +211,9 @@ class Vectors:
 
 
 def vectors(
-    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1
-) -> Vectors:
+    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1,
+    push: PushSettings = WHOLE,
+) -> Vectors:  # fmt: skip
     """Those of a run with ``workers``.
 
     Args:
@@ -200,6 +222,7 @@ def vectors(
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
+        push: how a push is made of a gradient.
     """
     return Vectors(
         buffers=buffers_needed(rule, workers, simulated),
@@ -211,6 +234,8 @@ def vectors(
         average=int(average),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
+        slot=form_of(push, 1).bytes / VECTOR_BYTES,
+        residuals=2 * workers if push.compressed else 0,
     )
 
 
@@ -235,6 +260,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     need = vectors(
         rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
         simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+        push=options.push_settings(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

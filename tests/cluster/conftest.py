@@ -17,6 +17,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.quantity import Quantity
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule, rule_for
@@ -37,6 +38,7 @@ class Training:
     Attributes:
         data: 48 pairs.
         epsilon: Adam's; large, so that rounding does not grow where a gradient is nearly zero.
+        push: how a push is made of a gradient.
     """
 
     data: ParallelStore
@@ -44,6 +46,7 @@ class Training:
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
     schedule: Schedule = Schedule(0.02, Quantity(4, "updates"), "inv-sqrt")
+    push: PushSettings = WHOLE
 
     def plan(self, budget: int = 24) -> BatchPlan:
         return BatchPlan(self.data.source.lengths, self.data.target.lengths, budget, SEED)
@@ -54,7 +57,7 @@ class Training:
         )
 
     def worker(self, dropout: float = 0.0) -> Worker:
-        return Worker(self.model(dropout), SEED, self.label_smoothing, torch.device("cpu"))
+        return Worker(self.model(dropout), SEED, self.label_smoothing, torch.device("cpu"), push=self.push)
 
     def gradients(self, dropout: float = 0.0) -> WorkerGradients:
         return WorkerGradients(self.worker(dropout), self.data)
@@ -65,7 +68,8 @@ class Training:
         buffers = torch.full((workers + 1, layout.size), float("nan"))
         buffers[0] = layout.gather(model)
         settings = OptimizerSettings(epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1)
-        return ParameterServer(buffers, rule, self.schedule, settings)
+        residuals = torch.zeros(2 * workers, layout.size) if self.push.compressed else None
+        return ParameterServer(buffers, rule, self.schedule, settings, residuals=residuals)
 
     def coordinator(
         self, mode: str | Rule, workers: int, accumulate: int = 1, epochs: int | None = None,

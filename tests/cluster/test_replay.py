@@ -18,6 +18,8 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
+from nmt_async.sync.compression.message import Slots
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
 from nmt_async.sync.rules import Rule, rule_for
 
@@ -34,7 +36,7 @@ class Poisoned(Worker):
 
 def worker_of(training, poisoned: bool) -> Worker:
     kind = Poisoned if poisoned else Worker
-    return kind(training.model(0.2), 5, training.label_smoothing, torch.device("cpu"))
+    return kind(training.model(0.2), 5, training.label_smoothing, torch.device("cpu"), push=training.push)
 
 
 def replayed(training, mode: str | Rule, accumulate: int, events: list[Event], poisoned: bool = False) -> Coordinator:
@@ -63,17 +65,23 @@ UNEVEN = ClusterProfile("uneven", tuple(WorkerProfile(1.0 / (1 + index), jitter=
 
 def simulated(training, mode, accumulate, events) -> SimulatedCluster:
     coordinator = training.coordinator(mode, WORKERS, accumulate, events=events)
-    return SimulatedCluster(coordinator, training.gradients(0.2), UNEVEN)
+    gradients = training.gradients(0.2)
+    return SimulatedCluster(coordinator, gradients, UNEVEN, form=gradients.worker.form)
 
 
 MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
 
 
+PUSHES = [WHOLE, PushSettings("bfloat16")]
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
-    training, through_a_checkpoint, mode: tuple[str, int], resumed: bool
+    training, through_a_checkpoint, mode: tuple[str, int], resumed: bool, push: PushSettings
 ) -> None:
+    training = replace(training, push=push)
     events: list[Event] = []
     cluster = simulated(training, *mode, events)
     list(itertools.islice(cluster.updates(), 4))
@@ -99,15 +107,18 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=35)
-@given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
+@given(actions=ACTIONS, poisoned=st.booleans(), push=st.sampled_from(PUSHES), rule=st.sampled_from([
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), Bounded(1),
     PutOff(2), Full(2), GapAware(1),
 ]))  # fmt: skip
-def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:
+def test_any_history_replays(
+    training, through_a_checkpoint, actions: list, poisoned: bool, push: PushSettings, rule: Rule
+) -> None:
     """Deaths, refusals, batches set aside, stops, checkpoints at any moment and resumes from them."""
+    training = replace(training, push=push)
     events: list[Event] = []
     worker = worker_of(training, poisoned)
-    slots = torch.zeros(WORKERS, worker.layout.size)
+    slots = Slots.of(worker.form, WORKERS)
     coordinator = training.coordinator(rule, WORKERS, events=events)
     at: dict[int, Computed] = {}
     saved = None
@@ -115,7 +126,9 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
         if action == "start" and (task := coordinator.next_task(index)):
             parts = training.data.batches(task.parts)
             parameters = coordinator.server.ring.buffers[task.buffer]
-            at[index] = worker.compute(parameters, slots[index], parts, task.batch)
+            residuals = coordinator.server.residuals
+            room = slots.room(index, residuals and residuals.rows, task.residual)
+            at[index] = worker.compute(parameters, room, parts, task.batch)
             coordinator.server.computed(index)
         elif action in ("push", "die"):
             computed = at.pop(index, None)
@@ -123,7 +136,7 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
                 if action == "die":
                     coordinator.died(index)
                 elif computed:
-                    coordinator.push(index, computed, slots[index])
+                    coordinator.push(index, computed, slots.message(index))
             except TooManySetAside:
                 coordinator.stop()
                 at = {}

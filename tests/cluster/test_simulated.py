@@ -13,6 +13,7 @@ from small_rules import Bounded, GapAware, Never, Patient, PutOff
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.journal import Event, Kind
 
 MODES = [
@@ -38,9 +39,9 @@ JITTERED = ClusterProfile("jittered", tuple(WorkerProfile(1.0 / (1 + index), jit
 
 def cluster_of(training, mode, workers, accumulate=1, profile=SECOND, epochs=None, events=None) -> SimulatedCluster:
     coordinator = training.coordinator(mode, workers, accumulate, epochs, events)
-    return SimulatedCluster(
-        coordinator, training.gradients(0.2), replace(profile, workers=profile.workers[:workers]), seed=3
-    )
+    gradients = training.gradients(0.2)
+    profile = replace(profile, workers=profile.workers[:workers])
+    return SimulatedCluster(coordinator, gradients, profile, seed=3, form=gradients.worker.form)
 
 
 def take(cluster: SimulatedCluster, count: int) -> list:
@@ -103,11 +104,16 @@ def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str,
     assert cluster.coordinator.finished
 
 
+PUSHES = [WHOLE, PushSettings("bfloat16")]
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("profile", [SECOND, UNEVEN])
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
 def test_going_on_from_a_checkpoint_is_bit_equal_to_never_having_stopped(
-    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, profile
+    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, profile, push: PushSettings
 ) -> None:
+    training = replace(training, push=push)
     whole = cluster_of(training, mode, workers, accumulate, profile)
     updates = take(whole, 9)
     cluster = cluster_of(training, mode, workers, accumulate, profile)

@@ -29,6 +29,9 @@ from nmt_async.training.parts import training_plan
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
 
+PUSHES: tuple[dict[str, Any], ...] = ({}, {}, {"push_dtype": "bfloat16"})
+"""Options of what crosses; plain ones more often, since only they make a synchronous run one that can be compared."""
+
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
 """What a run says that was given too much: it is saved, and goes on when it is started again."""
 
@@ -50,7 +53,7 @@ def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -
     options = {
         **named, "workers": workers, "seed": random.randrange(1000), "save_freq": str(random.randint(1, 6)),
         "keep_last": 3, "disp_freq": "3", "valid_freq": random.choice(("1M", str(random.randint(3, 20)))),
-        "valid_sentences": 2, "exponential_smoothing": 0.01,
+        "valid_sentences": 2, "exponential_smoothing": 0.01, **random.choice(PUSHES),
     }  # fmt: skip
     faults = tuple(
         Fault(
@@ -206,11 +209,13 @@ class Ordeal:
     def _compare(self, found: Ledger, epochs: int) -> None:
         """Where the order of pushes is determined, the run is bit-equal to one that nothing befell.
 
-        But the sum of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's.
+        But the sum of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's;
+        and what a push leaves behind is added to the next of the same worker, whichever batch that is.
         """
         options = self.trial.options
         self.updates = found.version
-        determined = options["workers"] == 1 or options["sync_mode"] == "sync"
+        whole = not small_options(self.out, **options).push_settings().compressed
+        determined = options["workers"] == 1 or (options["sync_mode"] == "sync" and whole)
         in_pieces = "sums the pieces" in (self.out / "train.log").read_text()
         if not determined or in_pieces or found.set_aside:
             return

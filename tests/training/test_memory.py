@@ -20,45 +20,52 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import Quantity
 from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, rule_for
+from nmt_async.sync.compression.message import Slots, form_of
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, vectors
-from nmt_async.training.parts import model_configuration
+from nmt_async.training.parts import model_configuration, residual_rows
 from nmt_async.training.run_folder import read_options
 
 SIZE = 16
 
 
-def coordinator(rule: Rule, workers: int, average: bool) -> Coordinator:
+PUSHES = [WHOLE, PushSettings("bfloat16")]
+
+
+def coordinator(rule: Rule, workers: int, average: bool, push: PushSettings) -> Coordinator:
     settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
     buffers = torch.zeros(workers + 1, SIZE)
-    server = ParameterServer(buffers, rule, Schedule(0.1, Quantity(1, "updates")), settings)
+    residuals = residual_rows(push, workers, SIZE)
+    server = ParameterServer(buffers, rule, Schedule(0.1, Quantity(1, "updates")), settings, residuals=residuals)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
-def of_model_size(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() // SIZE for tensor in tensors.values())
+def of_model_size(tensors: dict[str, Tensor]) -> float:
+    return sum(tensor.nbytes / (VECTOR_BYTES * SIZE) for tensor in tensors.values() if tensor.numel() >= SIZE)
 
 
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), [
     ("sync", 3, 1), ("sync", 3, 2), ("sync", 1, 3), ("async", 3, 1), ("hybrid", 2, 4),
 ])  # fmt: skip
 def test_stated_vectors_are_those_that_the_server_holds_at_most(
-    mode: str, workers: int, accumulate: int, average: bool
+    mode: str, workers: int, accumulate: int, average: bool, push: PushSettings
 ) -> None:
     rule = rule_for(mode, workers, accumulate)
-    stated = vectors(rule, workers, average=average, validation=True, simulated=False)
-    parts = coordinator(rule, workers, average)
+    stated = vectors(rule, workers, average=average, validation=True, simulated=False, push=push)
+    parts, slots = coordinator(rule, workers, average, push), Slots.of(form_of(push, SIZE), workers)
     for worker in range(workers):
         assert parts.next_task(worker) is not None
     most = 0
     # The first batch is the last to come.
     while others := [worker for worker in parts.ledger.out if worker != 0]:
-        parts.push(others[0], Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
+        parts.push(others[0], Computed(0.0, 1, 1, 1.0), slots.message(others[0]))
         most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
         if parts.ledger.events < 9 * workers * accumulate:
             parts.next_task(others[0])
-    expected = 1 + stated.sum + stated.held + stated.moments + stated.average
+    expected = 1 + stated.sum + stated.held * stated.slot + stated.moments + stated.average + stated.residuals / 2
     if workers > 1:
         assert most == expected
     assert stated.checkpoint == expected + 1
@@ -76,17 +83,18 @@ def shared_bytes() -> int:
     return sum(sizes.values())
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("smoothing", "push"), [(0.0, {}), (0.1, {}), (0.0, {"push_dtype": "bfloat16"})], ids=str)
 def test_the_shared_part_is_what_a_run_shares_with_its_processes(
-    small_data: Path, tmp_path: Path, smoothing: float
+    small_data: Path, tmp_path: Path, smoothing: float, push: dict[str, Any]
 ) -> None:
     before, held = shared_bytes(), []
-    options = {"workers": 3, "sync_mode": "hybrid", "accumulate": 2, "exponential_smoothing": smoothing}
+    options = {"workers": 3, "sync_mode": "hybrid", "accumulate": 2, "exponential_smoothing": smoothing, **push}
     acts = {4: lambda: held.append(shared_bytes() - before)}
     run_small(small_data, tmp_path / "run", acts, **options, valid_freq="2", stop_after="6")
     run = read_options(tmp_path / "run")
     model = build_model(model_configuration(run, PreparedData.open(small_data)), seed=1)
-    stated = vectors(run.rule(), 3, average=smoothing > 0, validation=True, simulated=False)
+    settings = run.push_settings()
+    stated = vectors(run.rule(), 3, average=smoothing > 0, validation=True, simulated=False, push=settings)
     assert held == [VECTOR_BYTES * FlatLayout(model).size * stated.between_processes]
 
 
@@ -102,6 +110,12 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
         "memory, besides": "2 MiB in it for gradients under way, and activations; "
         "11 MiB from the first checkpoint on"}),
+    ({"simulated": False, "push": PushSettings("bfloat16")}, {
+        "memory, shared": "12 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
+        "memory, server": "5 MiB: the sum of pushes, Adam's moments, the moving average, "
+        "up to 2 pushes before their turn",
+        "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
+        "10 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
     stated = vectors(rule_for("sync", 3, 1), 3, average=True, validation=True, **options)

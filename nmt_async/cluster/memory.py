@@ -1,0 +1,67 @@
+"""The memory that a server and the processes of its workers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.sync.compression.message import Form, Slots, form_of
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
+
+
+@dataclass
+class Memory:
+    """What parent and children share: the ring's buffers, a slot for a push of each worker, and the residuals.
+
+    Args:
+        workers: how many there are.
+        size: of a gradient.
+        push: how a push is made of it.
+
+    Attributes:
+        ring: (workers + 1, size).
+        slots: a row for each worker; see `Form`.
+        residuals: (2 * workers, size) where pushes leave something behind.
+    """
+
+    workers: int
+    size: int
+    push: PushSettings = WHOLE
+    ring: SharedVectors = field(init=False)
+    slots: SharedVectors = field(init=False)
+    residuals: SharedVectors | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        form = self.form
+        self.ring = SharedVectors(self.workers + 1, self.size)
+        self.slots = SharedVectors(self.workers, form.size, form.dtype)
+        if self.push.compressed:
+            self.residuals = SharedVectors(2 * self.workers, self.size)
+
+    @property
+    def form(self) -> Form:
+        """Of a slot."""
+        return form_of(self.push, self.size)
+
+    @property
+    def residual_rows(self) -> Tensor | None:
+        """(2 * workers, size), where pushes leave something behind."""
+        return None if self.residuals is None else self.residuals.tensor
+
+    def pushes(self) -> Slots:
+        """The slots, as this process sees them."""
+        return Slots(self.slots.tensor)
+
+    def close(self) -> None:
+        """Gives the descriptors back."""
+        for vectors in (self.ring, self.slots, self.residuals):
+            if vectors is not None:
+                vectors.close()
+
+
+def bytes_shared(workers: int, size: int, push: PushSettings) -> int:
+    """Of a `Memory`."""
+    residuals = 2 * workers if push.compressed else 0
+    return 4 * size * (workers + 1 + residuals) + workers * form_of(push, size).bytes

@@ -1,0 +1,49 @@
+"""Runs whose pushes are not whole float32 gradients: they go through deaths, pauses and replays as others do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import assert_same_state, kill_child, replayed, run_small, saved_state
+
+PUSHES: dict[str, dict[str, Any]] = {
+    "bfloat16": {"push_dtype": "bfloat16"},
+}
+
+
+def residuals_of(run: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in saved_state(run).items() if name.startswith("residual.")}
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_a_run_with_deaths_and_pauses_replays_bit_equal(small_data: Path, tmp_path: Path, push: str) -> None:
+    run, options = tmp_path / "run", {"sync_mode": "hybrid", "accumulate": 3, **PUSHES[push]}
+    deaths = {2: lambda: kill_child("worker 0"), 4: lambda: kill_child("worker 1")}
+    run_small(small_data, run, deaths, **options, stop_after="6")
+    run_small(small_data, run, **options, workers=3, stop_after="9")
+    witness = run_small(small_data, run, **options, workers=1, stop_after="12")
+    left = residuals_of(run)
+    assert list(left) == ["residual.0"]
+    norm = float(torch.linalg.vector_norm(left["residual.0"]))
+    assert norm > 0
+    assert f"what the pushes left behind is not applied: its norm is {norm:.4g}, " in witness.said
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_one_worker_and_virtual_ones_go_on_bit_equal(small_data: Path, tmp_path: Path, push: str) -> None:
+    for name, options in {
+        "alone": {"workers": 1, "sync_mode": "hybrid", "accumulate": 2},
+        "virtual": {"workers": 3, "sync_mode": "async", "cluster": "simulated", "profile": "uneven"},
+    }.items():
+        options = {**options, **PUSHES[push]}
+        straight, changed = tmp_path / f"{name}-straight", tmp_path / f"{name}-changed"
+        run_small(small_data, straight, **options, stop_after="9")
+        run_small(small_data, changed, **options, stop_after="4")
+        run_small(small_data, changed, **options, stop_after="9")
+        if name == "alone":
+            assert_same_state(straight, changed)
+        assert torch.equal(replayed(changed, small_data), saved_state(changed)["parameters"])
