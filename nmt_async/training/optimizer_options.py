@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from nmt_async.errors import UserError
 from nmt_async.options import OtherThan, option
@@ -14,7 +15,16 @@ from nmt_async.sync.schedule import DECAYS, Schedule
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 
-_WITH_ADAM = {"optimizer": ("adam", "adamw", "muon")}
+DEFAULT = "adam"
+"""The optimizer of a run that is begun without naming one."""
+
+
+def _with(*optimizers: str) -> dict[str, Any]:
+    """The situation of an option that only these read."""
+    return {"optimizer": (None, *optimizers) if DEFAULT in optimizers else optimizers}
+
+
+_WITH_ADAM = _with("adam", "adamw", "muon")
 MOST_ROWS = 1_000_000
 MOST_STEPS = 99
 """Of the Newton-Schulz iteration, as torch has it."""
@@ -79,9 +89,10 @@ class RateOptions:
 class StepOptions:
     """The optimizer, and its constants."""
 
-    optimizer: str = option(
-        "adam",
-        f"{'; '.join(f'{name}: {summary}' for name, summary in OPTIMIZERS.items())}.",
+    optimizer: str | None = option(
+        None,
+        f"{'; '.join(f'{name}: {summary}' for name, summary in OPTIMIZERS.items())} (default: {DEFAULT}, or what the "
+        "run was begun with).",
         group="Optimizer",
         choices=tuple(OPTIMIZERS),
     )
@@ -89,28 +100,28 @@ class StepOptions:
         None,
         "Shrink the parameters by this times the rate at each update (default: 0.01 with adamw, else 0).",
         group="Optimizer",
-        only_with={"optimizer": ("adamw", "muon", "adan", "lion", "sgd")},
+        only_with=_with("adamw", "muon", "adan", "lion", "sgd"),
     )
     momentum: float | None = option(
         None,
         "How much of the momentum an update keeps (default: 0.95 with muon, 0.9 with sgd).",
         group="Optimizer",
-        only_with={"optimizer": ("muon", "sgd")},
+        only_with=_with("muon", "sgd"),
     )
     nesterov: bool = option(
         True,
         "Nesterov's momentum, which steps ahead of itself.",
         group="Optimizer",
-        only_with={"optimizer": ("muon", "sgd"), "momentum": OtherThan(0.0)},
+        only_with={**_with("muon", "sgd"), "momentum": OtherThan(0.0)},
     )
     muon_rows: int = option(
         0,
         "Make blocks of at most so many rows orthogonal, which costs less; 0: whole matrices.",
         group="Optimizer constants",
-        only_with={"optimizer": "muon"},
+        only_with=_with("muon"),
     )
     muon_steps: int = option(
-        5, "Steps of the Newton-Schulz iteration.", group="Optimizer constants", only_with={"optimizer": "muon"}
+        5, "Steps of the Newton-Schulz iteration.", group="Optimizer constants", only_with=_with("muon")
     )
     adam_beta1: float = option(
         0.9, "Adam's decay of the first moment.", group="Optimizer constants", only_with=_WITH_ADAM
@@ -120,19 +131,19 @@ class StepOptions:
     )
     adam_epsilon: float = option(1e-9, "Adam's epsilon.", group="Optimizer constants", only_with=_WITH_ADAM)
     adan_beta1: float = option(
-        0.98, "Adan's decay of the gradient.", group="Optimizer constants", only_with={"optimizer": "adan"}
+        0.98, "Adan's decay of the gradient.", group="Optimizer constants", only_with=_with("adan")
     )
     adan_beta2: float = option(
-        0.92, "Adan's decay of the gradient's change.", group="Optimizer constants", only_with={"optimizer": "adan"}
+        0.92, "Adan's decay of the gradient's change.", group="Optimizer constants", only_with=_with("adan")
     )
     adan_beta3: float = option(
-        0.99, "Adan's decay of the second moment.", group="Optimizer constants", only_with={"optimizer": "adan"}
+        0.99, "Adan's decay of the second moment.", group="Optimizer constants", only_with=_with("adan")
     )
     lion_beta1: float = option(
-        0.9, "Lion's weight of the momentum in a step.", group="Optimizer constants", only_with={"optimizer": "lion"}
+        0.9, "Lion's weight of the momentum in a step.", group="Optimizer constants", only_with=_with("lion")
     )
     lion_beta2: float = option(
-        0.99, "Lion's decay of the momentum.", group="Optimizer constants", only_with={"optimizer": "lion"}
+        0.99, "Lion's decay of the momentum.", group="Optimizer constants", only_with=_with("lion")
     )
 
 
@@ -159,10 +170,11 @@ class OptimizerOptions(StepOptions, RateOptions):
             UserError: a constant out of its range.
         """
         self.check_constants()
-        decay = 0.01 if self.optimizer == "adamw" else 0.0
-        momentum = 0.9 if self.optimizer == "sgd" else 0.95
+        name = self.optimizer or DEFAULT
+        decay = 0.01 if name == "adamw" else 0.0
+        momentum = 0.9 if name == "sgd" else 0.95
         return OptimizerSettings(
-            name=self.optimizer,
+            name=name,
             beta1=self.adam_beta1,
             beta2=self.adam_beta2,
             epsilon=self.adam_epsilon,

@@ -207,7 +207,7 @@ def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:
     Raises:
         UserError: as `from_mapping` does.
     """
-    found = converted(TrainOptions, values, where)
+    found = {"optimizer": "adam", **converted(TrainOptions, values, where)}  # before there were others
     warmup = found.get("lr_warmup", OptimizerOptions.lr_warmup)
     if not warmup.amount and found.get("lr_decay", OptimizerOptions.lr_decay) == "inv-sqrt":
         found["lr_decay"] = "none"  # which is what it did
