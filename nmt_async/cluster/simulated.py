@@ -37,6 +37,10 @@ class Gradients(Protocol):
     def sent(self) -> int:
         """Numbers that a pull and a push each bring over the link; `size`, unless the gradients stand for others."""
 
+    @property
+    def operations_per_token(self) -> float:
+        """Floating-point operations of a gradient for each target token; 0: not known."""
+
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
 
@@ -53,6 +57,8 @@ class WorkerGradients:
         self.worker = worker
         self.data = data
         self.size = self.sent = worker.layout.size
+        # A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
+        self.operations_per_token = 6.0 * worker.layout.parameters
 
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """As in `Gradients`."""
@@ -115,6 +121,8 @@ class SimulatedCluster:
         self.profile = profile
         self.seed = seed
         self.observe = observe
+        operations = coordinator.server.optimizer.operations
+        self._update_seconds = profile.update_seconds(operations, gradients.operations_per_token)
         self.time = 0.0
         self._begin = 0.0
         workers = range(len(profile.workers))
@@ -137,7 +145,7 @@ class SimulatedCluster:
         """
         due = self.coordinator.due()
         if due is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
             yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
@@ -166,7 +174,7 @@ class SimulatedCluster:
         answer = self.coordinator.push(index, coming.computed, self.slots[index])
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
             self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, answer.update is not None))
@@ -182,7 +190,7 @@ class SimulatedCluster:
         worker, profile = self._workers[index], self.profile.workers[index]
         update = self.coordinator.died(index)
         if update is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
         ready = when + profile.restart_seconds
         worker.born += 1
         worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
