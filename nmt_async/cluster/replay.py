@@ -121,7 +121,7 @@ class Replay:
         if task is None:
             return
         server = self.coordinator.server
-        parts, pulled = self.data.batches(task.parts), server.parameters
+        parts, pulled = self.data.batches(task.parts), server.offered
         pieces = pieces_of([len(part) for part in parts], self._recorded_pieces(worker, task))
         residuals = server.residuals
         room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)

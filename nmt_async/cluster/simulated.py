@@ -214,7 +214,7 @@ class SimulatedCluster:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
         residuals = server.residuals
         room = self.slots.room(index, None if residuals is None else residuals.rows, task.residual)
-        computed = self.gradients.compute(server.parameters, room, task)
+        computed = self.gradients.compute(server.offered, room, task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1

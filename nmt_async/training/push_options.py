@@ -14,11 +14,6 @@ GROUP = "What crosses"
 class PushOptions:
     """How a worker makes a push of the gradients that it computed."""
 
-    local_accumulate: int = option(
-        1,
-        "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
-        group=GROUP,
-    )
     push_dtype: str = option(
         "float32",
         "In which numbers gradients cross; what bfloat16 rounds off is added to the worker's next gradient.",
