@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.errors import Diverged, RunFailure
+from nmt_async.sync.compression.message import Message
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.ledger import Ledger, of_dispatcher
 from nmt_async.sync.push import Answer, Push, Update, Verdict
@@ -89,7 +90,7 @@ class Coordinator:
         residuals = self.server.residuals
         return Task(batch, self.plan.parts(batch), buffer, residuals.row(worker) if residuals is not None else 0)
 
-    def push(self, worker: int, computed: Computed, gradient: Tensor) -> Answer:
+    def push(self, worker: int, computed: Computed, gradient: Message) -> Answer:
         """A worker's gradient (size,) for the task it was given: what becomes of it.
 
         The gradient may be overwritten once this returns.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from nmt_async.process.shared_memory import SharedVectors
-from nmt_async.sync.compression.message import Form, Slots, form_of
+from nmt_async.sync.compression.message import INDEX, Form, Slots, form_of
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 
 
@@ -22,7 +22,7 @@ class Memory:
 
     Attributes:
         ring: (workers + 1, size).
-        slots: a row for each worker; see `Form`.
+        slots, places: a row for each worker, the numbers that cross and where only some do, their places; see `Form`.
         residuals: (2 * workers, size) where pushes leave something behind.
     """
 
@@ -31,12 +31,15 @@ class Memory:
     push: PushSettings = WHOLE
     ring: SharedVectors = field(init=False)
     slots: SharedVectors = field(init=False)
+    places: SharedVectors | None = field(init=False, default=None)
     residuals: SharedVectors | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         form = self.form
         self.ring = SharedVectors(self.workers + 1, self.size)
-        self.slots = SharedVectors(self.workers, form.size, form.dtype)
+        self.slots = SharedVectors(self.workers, form.columns, form.dtype)
+        if form.most is not None:
+            self.places = SharedVectors(self.workers, form.columns, INDEX)
         if self.push.compressed:
             self.residuals = SharedVectors(2 * self.workers, self.size)
 
@@ -52,11 +55,11 @@ class Memory:
 
     def pushes(self) -> Slots:
         """The slots, as this process sees them."""
-        return Slots(self.slots.tensor)
+        return Slots(self.form, self.slots.tensor, None if self.places is None else self.places.tensor)
 
     def close(self) -> None:
         """Gives the descriptors back."""
-        for vectors in (self.ring, self.slots, self.residuals):
+        for vectors in (self.ring, self.slots, self.places, self.residuals):
             if vectors is not None:
                 vectors.close()
 

@@ -267,7 +267,7 @@ class ProcessCluster:
                 f"pieces."
             )
         heard = time.monotonic()
-        answer = self.coordinator.push(index, message, self._slots.message(index))
+        answer = self.coordinator.push(index, message, self._slots.message(index, message.entries))
         worker.latest = time.monotonic()
         if answer.verdict is Verdict.ACCEPTED:
             worker.tokens += message.tokens

@@ -138,7 +138,8 @@ class Replay:
     def _push(self, worker: int) -> None:
         if worker in self._computed:
             with contextlib.suppress(TooManySetAside):
-                self.coordinator.push(worker, self._computed[worker], self.slots.message(worker))
+                computed = self._computed[worker]
+                self.coordinator.push(worker, computed, self.slots.message(worker, computed.entries))
 
     def _resume(self, event: Event) -> None:
         """The run goes on with as many workers as the event says, 0: as many as before."""

@@ -174,7 +174,7 @@ class SimulatedCluster:
             worker.idle_since = coming.time
             return None
         heard = self.time
-        answer = self.coordinator.push(index, coming.computed, self.slots.message(index))
+        answer = self.coordinator.push(index, coming.computed, self.slots.message(index, coming.computed.entries))
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
             self.time += self._update_seconds

@@ -38,6 +38,7 @@ class Computed:
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
         most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
+        entries: numbers that cross in the push; 0 where all do.
         bytes: of the push.
     """
 
@@ -49,6 +50,7 @@ class Computed:
     seconds: float = 0.0
     waited: float = 0.0
     most: int = 0
+    entries: int = 0
     bytes: int = 0
 
 

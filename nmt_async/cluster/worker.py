@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.sync.compression.error_feedback import compress
+from nmt_async.sync.compression.dropping import largest
+from nmt_async.sync.compression.error_feedback import Compressed, compress
 from nmt_async.sync.compression.message import Room, form_of
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.text.batch import Batch
@@ -36,9 +38,18 @@ from nmt_async.text.prepared import PreparedData
 
 
 def dropout_seed(seed: int, batch: BatchId) -> int:
-    """The seed of torch's generators for one batch: 63 bits of a hash of run seed, epoch and number."""
-    text = f"{seed} {batch[0]} {batch[1]}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+    """The seed of torch's generators for one batch."""
+    return _hashed(f"{seed} {batch[0]} {batch[1]}")
+
+
+def sample_seed(seed: int, batch: BatchId) -> int:
+    """That of the sample from which it is estimated which numbers of the batch's gradient cross."""
+    return _hashed(f"sample {seed} {batch[0]} {batch[1]}")
+
+
+def _hashed(text: str) -> int:
+    """63 bits of a hash."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 MEMORY_SIGNS = (
@@ -80,6 +91,7 @@ class Worker:
         self.label_smoothing = label_smoothing
         self.device = device
         self.most = most
+        self.push = push
         self.form = form_of(push, self.layout.size)
         self._parameters = list(model.parameters())
         # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
@@ -107,20 +119,28 @@ class Worker:
         while (loss := self._attempt(cut := _cut(batches, pieces), key)) is None:
             pieces *= 2
             self.most = _largest(_cut(batches, pieces))
-        norm = self._push(gradient)
+        made = self._push(gradient, key)
         target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
         return Computed(
-            loss, target_tokens, source_tokens, norm, len(cut), most=self.most, bytes=self.form.bytes
+            loss, target_tokens, source_tokens, made.norm, len(cut), most=self.most, entries=made.entries,
+            bytes=self.form.sent(made.entries),
         )  # fmt: skip
 
-    def _push(self, room: Room) -> float:
-        """Makes a push of the gradients at the parameters; the norm of what it is made of."""
+    def _push(self, room: Room, key: BatchId) -> Compressed:
+        """Makes a push of the gradients at the parameters."""
         if isinstance(room, Tensor):
             self._store(room)
-            return float(torch.linalg.vector_norm(room))
+            return Compressed(float(torch.linalg.vector_norm(room)), 0)
         whole = room.after if self._whole is None else self._whole
         self._store(whole)
-        return compress(whole, room)
+        return compress(whole, room, self._picker(key))
+
+    def _picker(self, key: BatchId) -> Callable[[Tensor], Tensor]:
+        """What says which numbers of a batch's gradient cross."""
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, key))
+        blocks = [(place.begin, place.end) for place in self.layout.places] if self.push.per_matrix else []
+        most = self.form.columns
+        return partial(largest, drop=self.push.drop, most=most, generator=generator, blocks=blocks)
 
     def _fitting(self, batches: Sequence[Batch], pieces: int) -> int:
         """That many pieces of each, or more, so that none is larger than memory was found to hold."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
 from nmt_async.sync.compression.error_feedback import Residuals
-from nmt_async.sync.compression.message import dense
+from nmt_async.sync.compression.message import Message, dense
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
@@ -103,12 +103,11 @@ class ParameterServer:
         if pulled is not None and self.rule.looks_at_parameters:
             self.ring.hold(worker, pulled)
 
-    def push(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> Verdict:
+    def push(self, push: Push, gradient: Message, awaited: BatchId | None = None) -> Verdict:
         """Sums a push, or refuses it; its worker lets its pull go.
 
         Args:
-            gradient: (size,), summed over the push's tokens, in whatever type it crossed; may be overwritten once this
-                returns.
+            gradient: (size,), summed over the push's tokens, as it crossed; may be overwritten once this returns.
             awaited: the first batch in the plan's order that was begun and is still to come, where the rule wants the
                 sum in that order.
         """
@@ -127,15 +126,15 @@ class ParameterServer:
             return Verdict.STALE
         return Verdict.ACCEPTED
 
-    def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
+    def _weighed(self, push: Push, gradient: Message) -> Message:
         """The gradient as it enters the sum; itself where its weight is 1."""
         if type(self.rule).weight is Rule.weight:
             return gradient
-        gradient = dense(gradient)
+        whole = dense(gradient)
         pulled = self.pulled(push.worker) if self.rule.looks_at_parameters else None
-        arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
+        arrival = Arrival(self.version - push.version, push.tokens, whole, self.parameters, pulled)
         weight = self.rule.weight(arrival)
-        return gradient if isinstance(weight, float | int) and weight == 1.0 else gradient * weight
+        return gradient if isinstance(weight, float | int) and weight == 1.0 else whole * weight
 
     def update(self) -> Update:
         """Applies what is accumulated, normalised by its tokens.

@@ -13,7 +13,7 @@ from pathlib import Path
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
-from nmt_async.sync.compression.message import form_of
+from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
@@ -234,7 +234,7 @@ def vectors(
         average=int(average),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
-        slot=form_of(push, 1).bytes / VECTOR_BYTES,
+        slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,
     )
 

@@ -187,6 +187,7 @@ class RunOptions(
         if self.cluster == "simulated":
             self.cluster_profile()
         self.check_constants()
+        self.push_settings()
         self.schedule(self.stop_after)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nmt_async.options import option
+from nmt_async.errors import UserError
+from nmt_async.options import GIVEN, option
 from nmt_async.sync.compression.settings import DTYPES, PushSettings
 
 GROUP = "What crosses"
@@ -21,6 +22,27 @@ class PushOptions:
         choices=DTYPES,
     )
 
+    drop_gradients: float = option(
+        0.0,
+        "Share of a gradient's numbers, the smallest, that do not cross (0.99); they are added to the worker's next "
+        "gradient.",
+        group=GROUP,
+    )
+    drop_threshold: str = option(
+        "whole",
+        "Numbers cross that are among the largest of the whole gradient, or of their matrix, as models without layer "
+        "normalisation need it (--model rnn).",
+        group=GROUP,
+        choices=("whole", "matrix"),
+        only_with={"drop_gradients": GIVEN},
+    )
+
     def push_settings(self) -> PushSettings:
-        """How a push is made."""
-        return PushSettings(self.push_dtype)
+        """How a push is made.
+
+        Raises:
+            UserError: a share that cannot be.
+        """
+        if not 0.0 <= self.drop_gradients < 1.0:
+            raise UserError(f"--drop-gradients: {self.drop_gradients} is not from 0 to below 1.")
+        return PushSettings(self.push_dtype, self.drop_gradients, self.drop_threshold == "matrix")

@@ -72,7 +72,7 @@ def simulated(training, mode, accumulate, events) -> SimulatedCluster:
 MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
 
 
-PUSHES = [WHOLE, PushSettings("bfloat16")]
+PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True)]
 
 
 @pytest.mark.parametrize("push", PUSHES, ids=str)
@@ -136,7 +136,7 @@ def test_any_history_replays(
                 if action == "die":
                     coordinator.died(index)
                 elif computed:
-                    coordinator.push(index, computed, slots.message(index))
+                    coordinator.push(index, computed, slots.message(index, computed.entries))
             except TooManySetAside:
                 coordinator.stop()
                 at = {}

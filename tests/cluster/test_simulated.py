@@ -104,7 +104,7 @@ def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str,
     assert cluster.coordinator.finished
 
 
-PUSHES = [WHOLE, PushSettings("bfloat16")]
+PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True)]
 
 
 @pytest.mark.parametrize("push", PUSHES, ids=str)

@@ -29,7 +29,13 @@ from nmt_async.training.parts import training_plan
 
 MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
 
-PUSHES: tuple[dict[str, Any], ...] = ({}, {}, {"push_dtype": "bfloat16"})
+PUSHES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"push_dtype": "bfloat16"},
+    {"drop_gradients": 0.99},
+    {"drop_gradients": 0.9, "push_dtype": "bfloat16"},
+)
 """Options of what crosses; plain ones more often, since only they make a synchronous run one that can be compared."""
 
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")

@@ -27,7 +27,8 @@ from nmt_async.cluster.task import Computed, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import Quantity
-from nmt_async.sync.compression.error_feedback import compress
+from nmt_async.sync.compression.dropping import largest
+from nmt_async.sync.compression.error_feedback import Compressed, compress
 from nmt_async.sync.compression.message import Room, Slot, form_of
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.journal import Event, Kind, effective
@@ -44,7 +45,7 @@ WORKERS = (1, 2, 3, 4, 8)
 EPOCHS, BATCHES = 2, 150
 WEIGHT = 1001
 """Bfloat16 does not hold it: 1 is left behind."""
-PUSHES = (PushSettings(), PushSettings("bfloat16"))
+PUSHES = (WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.99), PushSettings("bfloat16", 0.997))
 
 
 class Killed(Exception):
@@ -70,6 +71,7 @@ class Marks:
 
     plan: BatchPlan
     spoiled: frozenset[tuple[int, int]]
+    push: PushSettings = WHOLE
     sent: int = 0
     size: int = EPOCHS * BATCHES
     operations_per_token: float = 0.0
@@ -78,8 +80,14 @@ class Marks:
         """As `nmt_async.cluster.simulated.Gradients`."""
         whole = gradient.after if isinstance(gradient, Slot) else gradient
         whole.copy_(marks_of(task.batch))
-        norm = compress(whole, gradient) if isinstance(gradient, Slot) else 1.0
-        return Computed(0.0, 1, 1, math.inf if task.batch in self.spoiled else norm, len(task.parts))
+        made = compress(whole, gradient, self.pick) if isinstance(gradient, Slot) else Compressed(1.0, 0)
+        norm = math.inf if task.batch in self.spoiled else made.norm
+        return Computed(0.0, 1, 1, norm, len(task.parts), entries=made.entries)
+
+    def pick(self, vector: Tensor) -> Tensor:
+        """Which of its numbers cross."""
+        most = form_of(self.push, self.size).columns
+        return largest(vector, self.push.drop, most, torch.Generator().manual_seed(1))
 
 
 def place(batch: tuple[int, int]) -> int:
@@ -124,7 +132,7 @@ class VirtualRun:
         spoiled = (
             {(self.random.randint(1, EPOCHS), self.random.randrange(BATCHES))} if self.random.random() < 0.3 else ()
         )
-        self.gradients = Marks(self.plan, frozenset(spoiled))
+        self.gradients = Marks(self.plan, frozenset(spoiled), self.push)
         self.seed = self.random.randrange(10**6)
         self.profile = ClusterProfile("mortal", tuple(self._worker() for _ in range(self.workers)), 0.01, 0.02)
 

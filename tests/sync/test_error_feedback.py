@@ -31,7 +31,7 @@ def slot_of(before: list[float], push: PushSettings = ROUNDED) -> Slot:
 def test_rounding_to_bfloat16_leaves_the_rest_behind() -> None:
     """Bfloat16 has eight bits: from 256 on it holds even numbers, from 512 on multiples of 4; ties go to even."""
     slot = slot_of([0.0, 1.0, -2.0, 0.0])
-    norm = compress(torch.tensor([257.0, 257.0, -513.0, 0.5]), slot)
+    norm = compress(torch.tensor([257.0, 257.0, -513.0, 0.5]), slot).norm
     assert slot.values.tolist() == [256.0, 258.0, -516.0, 0.5]
     assert slot.after.tolist() == [1.0, 0.0, 1.0, 0.0]
     assert norm == pytest.approx(math.sqrt(257**2 + 258**2 + 515**2 + 0.5**2))
@@ -58,7 +58,7 @@ def test_the_gradient_may_be_made_where_the_residual_will_be() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3.4e38])
 def test_a_push_that_does_not_stay_finite_is_told_by_its_norm(bad: float) -> None:
     """3.4e38 is a float32, and rounds to infinity in bfloat16."""
-    assert not math.isfinite(compress(torch.tensor([1.0, bad]), slot_of([0.0, 0.0])))
+    assert not math.isfinite(compress(torch.tensor([1.0, bad]), slot_of([0.0, 0.0])).norm)
 
 
 def test_adding_in_chunks_is_adding() -> None:
@@ -83,8 +83,8 @@ def push_of(server: ParameterServer, worker: int, number: int, gradient: Tensor,
     """A push computed as a worker does, on the residual that counts now."""
     residuals = server.residuals
     assert residuals is not None
-    slot = Slot(torch.zeros(SIZE, dtype=torch.bfloat16), residuals.before(worker), residuals.after(worker))
-    norm = compress(gradient.clone(), slot)
+    slot = Slot(torch.zeros(SIZE, dtype=torch.bfloat16), None, residuals.before(worker), residuals.after(worker))
+    norm = compress(gradient.clone(), slot).norm
     return server.push(Push(worker, BatchId(1, number), version, 1, gradient_norm=norm), slot.values)
 
 
@@ -132,7 +132,7 @@ def test_a_push_in_bfloat16_that_is_held_is_summed_alike_after_a_resume() -> Non
     gradients = [torch.randn(SIZE, generator=torch.Generator().manual_seed(number)) for number in range(2)]
 
     def first(server: ParameterServer) -> None:
-        slot = Slot(torch.zeros(SIZE, dtype=torch.bfloat16), torch.zeros(SIZE), torch.zeros(SIZE))
+        slot = Slot(torch.zeros(SIZE, dtype=torch.bfloat16), None, torch.zeros(SIZE), torch.zeros(SIZE))
         compress(gradients[0].clone(), slot)
         server.push(Push(0, BatchId(1, 0), 0, 1, gradient_norm=1.0), slot.values)
         server.update()

@@ -30,7 +30,7 @@ from nmt_async.training.run_folder import read_options
 SIZE = 16
 
 
-PUSHES = [WHOLE, PushSettings("bfloat16")]
+PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.75), PushSettings("bfloat16", 0.875)]
 
 
 def coordinator(rule: Rule, workers: int, average: bool, push: PushSettings) -> Coordinator:
@@ -42,7 +42,7 @@ def coordinator(rule: Rule, workers: int, average: bool, push: PushSettings) -> 
 
 
 def of_model_size(tensors: dict[str, Tensor]) -> float:
-    return sum(tensor.nbytes / (VECTOR_BYTES * SIZE) for tensor in tensors.values() if tensor.numel() >= SIZE)
+    return sum(tensor.nbytes / (VECTOR_BYTES * SIZE) for tensor in tensors.values() if tensor.dim())
 
 
 @pytest.mark.parametrize("push", PUSHES, ids=str)
@@ -61,7 +61,7 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
     most = 0
     # The first batch is the last to come.
     while others := [worker for worker in parts.ledger.out if worker != 0]:
-        parts.push(others[0], Computed(0.0, 1, 1, 1.0), slots.message(others[0]))
+        parts.push(others[0], Computed(0.0, 1, 1, 1.0), slots.message(others[0], slots.form.columns))
         most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
         if parts.ledger.events < 9 * workers * accumulate:
             parts.next_task(others[0])
@@ -83,7 +83,10 @@ def shared_bytes() -> int:
     return sum(sizes.values())
 
 
-@pytest.mark.parametrize(("smoothing", "push"), [(0.0, {}), (0.1, {}), (0.0, {"push_dtype": "bfloat16"})], ids=str)
+@pytest.mark.parametrize(("smoothing", "push"), [
+    (0.0, {}), (0.1, {}), (0.0, {"push_dtype": "bfloat16"}),
+    (0.0, {"push_dtype": "bfloat16", "drop_gradients": 0.875}),
+], ids=str)  # fmt: skip
 def test_the_shared_part_is_what_a_run_shares_with_its_processes(
     small_data: Path, tmp_path: Path, smoothing: float, push: dict[str, Any]
 ) -> None:

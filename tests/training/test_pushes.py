@@ -11,6 +11,12 @@ from training_runs import assert_same_state, kill_child, replayed, run_small, sa
 
 PUSHES: dict[str, dict[str, Any]] = {
     "bfloat16": {"push_dtype": "bfloat16"},
+    "largest": {"drop_gradients": 0.99},
+    "largest of each matrix, in bfloat16": {
+        "drop_gradients": 0.9,
+        "push_dtype": "bfloat16",
+        "drop_threshold": "matrix",
+    },
 }
 
 

@@ -5,8 +5,9 @@ from then on (Seide et al. 2014, section 3; Karimireddy et al. 2019, algorithm 1
 here the server applies the rate, so a residual is a sum of gradients like a push). So of all gradients together nothing
 is lost: what crossed and what is left add up to them.
 
-Q rounds to bfloat16, to the nearest and ties to even. A difference between a float32 and its rounding is a float32, so
-m and the new residual add up to g + r exactly.
+Q keeps the numbers of some places (`dropping`), all that there are, or both in turn: it keeps some and rounds them to
+bfloat16, to the nearest and ties to even. A difference between a float32 and its rounding is a float32, so m and the
+new residual add up to g + r exactly.
 
 **When a residual counts.** A worker may die at any moment, and its batch is computed again by another; the server may
 refuse its push, and its batch is computed again too. In both cases nothing of the push was applied, and g comes again
@@ -18,7 +19,8 @@ other. The server makes the other one count in the moment in which it adds the p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,26 +31,52 @@ NAME = "residual."
 """Under which the residual of each worker stands in a checkpoint, with its number behind."""
 
 
-def compress(gradient: Tensor, slot: Slot) -> float:
+@dataclass(frozen=True)
+class Compressed:
+    """What became of a gradient.
+
+    Attributes:
+        norm: the Euclidean norm of gradient and residual together; not finite if any element is not, or would not be
+            when it has crossed.
+        entries: numbers that cross; 0 where all do.
+    """
+
+    norm: float
+    entries: int
+
+
+def compress(gradient: Tensor, slot: Slot, pick: Callable[[Tensor], Tensor] | None = None) -> Compressed:
     """Makes a push of a gradient, and leaves in ``slot.after`` what did not cross.
 
     Args:
         gradient: (size,), summed over tokens; is overwritten; it may be ``slot.after`` itself.
-
-    Returns:
-        The Euclidean norm of gradient and residual together; not finite if any element is not, or does not stay so.
+        pick: the places (entries,) that cross, of a vector (size,), where the slot has room for some only.
     """
     here = gradient.device == slot.before.device
     gradient.add_(slot.before if here else slot.before.to(gradient.device))
     norm = float(torch.linalg.vector_norm(gradient))
-    sent = slot.values if here else torch.empty_like(gradient, dtype=slot.values.dtype)
-    sent.copy_(gradient)
-    subtract_from(gradient, sent)
-    if not here:  # rounded there, so that half as much is copied
-        slot.values.copy_(sent)
+    if norm > torch.finfo(slot.values.dtype).max:
+        norm = math.inf
+    entries = 0
+    if slot.indices is None:
+        # Elsewhere it is rounded there, so that half as much is copied.
+        sent = slot.values if here else torch.empty_like(gradient, dtype=slot.values.dtype)
+        sent.copy_(gradient)
+        subtract_from(gradient, sent)
+        if not here:
+            slot.values.copy_(sent)
+    else:
+        assert pick is not None
+        places = pick(gradient)
+        entries = len(places)
+        values = gradient[places]
+        sent = values.to(slot.values.dtype)
+        gradient[places] = values - sent
+        slot.indices[:entries].copy_(places)
+        slot.values[:entries].copy_(sent)
     if gradient is not slot.after:
         slot.after.copy_(gradient)
-    return norm if norm <= torch.finfo(slot.values.dtype).max else math.inf
+    return Compressed(norm, entries)
 
 
 class Residuals:
