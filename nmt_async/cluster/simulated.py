@@ -26,6 +26,9 @@ from nmt_async.sync.push import Update, Verdict
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
 
+BYTES = 4
+"""Of a parameter, which is pulled as it is."""
+
 
 class Gradients(Protocol):
     """Where the gradients of all virtual workers come from."""
@@ -36,7 +39,8 @@ class Gradients(Protocol):
 
     @property
     def sent(self) -> int:
-        """Numbers that a pull and a push each bring over the link; `size`, unless the gradients stand for others."""
+        """Numbers, of four bytes each, that a pull brings over the link; `size`, unless the gradients stand for others.
+        What a push brings is said with it."""
 
     @property
     def operations_per_token(self) -> float:
@@ -218,9 +222,8 @@ class SimulatedCluster:
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1
-        transfer = profile.transfer(self.gradients.sent)
         worker.dealt = self.time
-        begin = self.time + transfer
+        begin = self.time + profile.transfer(BYTES * self.gradients.sent)
         sent = begin + computing
         if sent > worker.lives:
             heapq.heappush(self._coming, Coming(max(worker.lives, self.time), index, "death"))
@@ -230,7 +233,7 @@ class SimulatedCluster:
         worker.computing += computing
         worker.idle_since = sent
         computed = replace(computed, seconds=computing, waited=waited)
-        heapq.heappush(self._coming, Coming(sent + transfer, index, "push", computed))
+        heapq.heappush(self._coming, Coming(sent + profile.transfer(computed.bytes), index, "push", computed))
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""

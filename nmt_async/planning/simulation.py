@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.profile import ClusterProfile, profile_for
-from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.cluster.simulated import BYTES, SimulatedCluster
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
@@ -46,7 +46,7 @@ class NominalGradients:
         """As in `nmt_async.cluster.simulated.Gradients`; what stands in ``gradient`` stays."""
         target = sum(int(self._target[part].sum()) for part in task.parts)
         source = sum(int(self._source[part].sum()) for part in task.parts)
-        return Computed(0.0, target, source, 0.0, len(task.parts))
+        return Computed(0.0, target, source, 0.0, len(task.parts), bytes=BYTES * self.sent)
 
 
 def _by_index(plan: BatchPlan, lengths: np.ndarray) -> np.ndarray:

@@ -363,6 +363,7 @@ class Run:
         if residuals is None or not self._latest_gradient:
             return
         norm = residuals.norm()
+        self._say(f"pushes brought {self.moment.pushed_bytes / 2**20:,.1f} MiB to the server.")
         share = f"{norm / self._latest_gradient:.2g} times that of the last update's gradient"
         self._say(f"what the pushes left behind is not applied: its norm is {norm:.4g}, {share}.")
 

@@ -187,3 +187,16 @@ def test_a_wait_that_another_push_ends_ends_with_it(training) -> None:
 def test_workers_that_all_wait_end_the_run_with_the_reason(training) -> None:
     with pytest.raises(RunFailure, match=r"every worker waits for another: the rule hybrid:9 never lets any"):
         take(cluster_of(training, Never(9), 2, 1), 1)
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
+def test_a_push_takes_the_time_of_its_bytes_and_a_pull_that_of_the_parameters(training, push: PushSettings) -> None:
+    link = replace(lasting(1.0), workers=(WorkerProfile(math.inf, 1.0, bytes_per_second=1e4, latency=0.25),))
+    cluster = cluster_of(replace(training, push=push), "async", 1, profile=link)
+    size, times = cluster.gradients.size, [0.0]
+    for update in itertools.islice(cluster.updates(), 3):
+        times.append(cluster.time)
+        (sent,) = (one.bytes for one in update.pushes)
+        number = 4 if push.dtype == "float32" else 2
+        assert (sent == number * size) if not push.drop else (0 < sent < number * size and sent % (4 + number) == 0)
+        assert times[-1] - times[-2] == pytest.approx(0.25 + 4 * size / 1e4 + 1.0 + 0.25 + sent / 1e4)

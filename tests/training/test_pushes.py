@@ -9,6 +9,9 @@ import pytest
 import torch
 from training_runs import assert_same_state, kill_child, replayed, run_small, saved_state
 
+from nmt_async.reading import read_json_lines
+from nmt_async.study.collect import collect
+
 PUSHES: dict[str, dict[str, Any]] = {
     "bfloat16": {"push_dtype": "bfloat16"},
     "largest": {"drop_gradients": 0.99},
@@ -53,3 +56,28 @@ def test_one_worker_and_virtual_ones_go_on_bit_equal(small_data: Path, tmp_path:
         if name == "alone":
             assert_same_state(straight, changed)
         assert torch.equal(replayed(changed, small_data), saved_state(changed)["parameters"])
+
+
+def test_the_bytes_of_each_push_are_counted(small_data: Path, tmp_path: Path) -> None:
+    """Whole: four bytes a number. Some numbers: six each with their places, in bfloat16."""
+    pushed, run = {}, {}
+    for name, push in {"whole": {}, **PUSHES}.items():
+        run[name] = tmp_path / name
+        options = {"workers": 1, "sync_mode": "hybrid", "accumulate": 2, "disp_freq": "2", **push}
+        witness = run_small(small_data, run[name], **options, stop_after="3")
+        run_small(small_data, run[name], **options, stop_after="6")
+        reports = [line for line in read_json_lines(run[name] / "metrics.jsonl") if line["kind"] == "train"]
+        pushes = sum(sum(line["staleness"].values()) for line in reports)
+        assert pushes == 12
+        pushed[name] = sum(line["pushed_bytes"] for line in reports)
+        result = collect(run[name])
+        assert (result.pushed_bytes, result.bytes_per_push) == (pushed[name], pushed[name] / 12)
+        said = f"pushes brought {sum(line['pushed_bytes'] for line in reports[:2]) / 2**20:,.1f} MiB to the server."
+        assert (said in witness.said) == (name != "whole")
+    size = saved_state(run["whole"])["parameters"].numel()
+    assert pushed["whole"] == 12 * 4 * size
+    assert pushed["bfloat16"] == 12 * 2 * size
+    assert pushed["largest"] % 8 == 0
+    assert 0.005 < pushed["largest"] / (12 * 8 * size) <= 0.0201
+    assert pushed["largest of each matrix, in bfloat16"] % 6 == 0
+    assert 0.05 < pushed["largest of each matrix, in bfloat16"] / (12 * 6 * size) <= 0.201
