@@ -88,7 +88,8 @@ class Coordinator:
         buffer = self.server.pull(worker)
         self._record(Event(Kind.STARTED, worker, batch, ledger.version))
         residuals = self.server.residuals
-        return Task(batch, self.plan.parts(batch), buffer, residuals.row(worker) if residuals is not None else 0)
+        residual = residuals.row(worker) if residuals is not None else 0
+        return Task(batch, self.plan.parts(batch), buffer, self.server.learning_rate, residual)
 
     def push(self, worker: int, computed: Computed, gradient: Message) -> Answer:
         """A worker's gradient (size,) for the task it was given: what becomes of it.

@@ -34,7 +34,13 @@ class Computes(Protocol):
         """Of a push."""
 
     def compute(
-        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+        self,
+        parameters: Tensor,
+        gradient: Room,
+        parts: Sequence[Batch],
+        key: BatchId,
+        pieces: int = 1,
+        rate: float = 0.0,
     ) -> Computed:
         """Writes a gradient into ``gradient``."""
 
@@ -125,7 +131,7 @@ class Replay:
         pieces = pieces_of([len(part) for part in parts], self._recorded_pieces(worker, task))
         residuals = server.residuals
         room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)
-        self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces)
+        self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces, task.rate)
         server.computed(worker)
 
     def _recorded_pieces(self, worker: int, task: Task) -> int:

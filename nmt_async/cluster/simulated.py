@@ -67,7 +67,7 @@ class WorkerGradients:
 
     def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
         """As in `Gradients`."""
-        return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch)
+        return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch, rate=task.rate)
 
 
 @dataclass

@@ -17,12 +17,14 @@ class Task:
         batch: its name.
         parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
         buffer: the ring's buffer that holds the parameters to compute on.
+        rate: the run's learning rate.
         residual: the row that holds what earlier pushes of the worker left behind, where they do.
     """
 
     batch: BatchId
     parts: tuple[np.ndarray, ...]
     buffer: int
+    rate: float = 0.0
     residual: int = 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nmt_async.cluster.local_copy import LocalCopy
 from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
@@ -30,7 +31,7 @@ from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.compression.dropping import largest
 from nmt_async.sync.compression.error_feedback import Compressed, compress
-from nmt_async.sync.compression.message import Room, form_of
+from nmt_async.sync.compression.message import Room, Slot, form_of
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
@@ -94,15 +95,17 @@ class Worker:
         self.push = push
         self.form = form_of(push, self.layout.size)
         self._parameters = list(model.parameters())
-        # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
+        # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place,
+        # unless the worker changes the parameters.
         self._copied = device.type != "cpu"
-        self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
+        self._copy = LocalCopy(self.layout, device, push) if self._copied or push.own_copy else None
         # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
         self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
 
     def compute(
-        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1
-    ) -> Computed:
+        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
+        rate: float = 0.0,
+    ) -> Computed:  # fmt: skip
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
@@ -112,15 +115,17 @@ class Worker:
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
+            rate: the run's learning rate, for what the worker does with a copy of its own.
         """
-        self._load(parameters)
+        target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
+        residual = gradient.before if isinstance(gradient, Slot) else None
+        load = partial(self._load, parameters, rate, target_tokens, residual)
         batches = [part.to(self.device) for part in parts] if self._copied else parts
         pieces = self._fitting(batches, pieces)
-        while (loss := self._attempt(cut := _cut(batches, pieces), key)) is None:
+        while (loss := self._attempt(cut := _cut(batches, pieces), key, load)) is None:
             pieces *= 2
             self.most = _largest(_cut(batches, pieces))
         made = self._push(gradient, key)
-        target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
         return Computed(
             loss, target_tokens, source_tokens, made.norm, len(cut), most=self.most, entries=made.entries,
             bytes=self.form.sent(made.entries),
@@ -148,8 +153,13 @@ class Worker:
             pieces *= 2
         return pieces
 
-    def _attempt(self, batches: Sequence[Batch], key: BatchId) -> float | None:
-        """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``."""
+    def _attempt(self, batches: Sequence[Batch], key: BatchId, load: Callable[[], None]) -> float | None:
+        """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``.
+
+        Args:
+            load: makes the parameters what they are at the begin.
+        """
+        load()
         torch.manual_seed(dropout_seed(self.seed, key))
         self._forget()
         try:
@@ -167,10 +177,10 @@ class Worker:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def _load(self, parameters: Tensor) -> None:
-        if self._local is not None:
-            self._local.copy_(parameters)
-            parameters = self._local
+    def _load(self, parameters: Tensor, rate: float, tokens: int, residual: Tensor | None) -> None:
+        if self._copy is not None:
+            self._copy.begin(parameters, rate, tokens, residual)
+            parameters = self._copy.vector
         if self._parameters[0].data_ptr() != parameters.data_ptr():
             self.layout.bind(self.model, parameters)
 
@@ -293,7 +303,8 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
             task: Task = pipe.recv()
             begin = time.monotonic()
             room = slots.room(index, memory.residual_rows, task.residual)
-            computed = worker.compute(memory.ring.tensor[task.buffer], room, data.batches(task.parts), task.batch)
+            parameters, parts = memory.ring.tensor[task.buffer], data.batches(task.parts)
+            computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate)
             end = time.monotonic()
             pipe.send(replace(computed, seconds=end - begin, waited=begin - idle_since))
             idle_since = end

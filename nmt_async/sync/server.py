@@ -73,6 +73,11 @@ class ParameterServer:
         """What a pull gives now, (size,): the current parameters, or those that are predicted."""
         return self.ring.current
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the latest update; before the first, that at which the schedule begins."""
+        return self.schedule.rate(self.progress)
+
     def pull(self, worker: Hashable) -> int:
         """The index of the buffer with the current version, which stays as it is until ``worker`` lets it go.
 

@@ -133,7 +133,8 @@ class Vectors:
         held: gradients that arrived before those of earlier batches, in sync.
         moments: Adam's.
         average: the moving average of the parameters.
-        gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
+        gradients: in each process that computes them: torch's own, their sum where a push sums several batches, and
+            the parameters where it changes those on which it computes.
         shared: whether ``buffers``, ``slots``, ``validation`` and ``residuals`` are memory that several processes
             share.
         slot: how large a slot is, and a push that is held; 1: as large as a vector.
@@ -232,7 +233,7 @@ def vectors(
         held=rule.held(workers),
         moments=2,
         average=int(average),
-        gradients=1 + (push_batches > 1),
+        gradients=1 + (push_batches > 1) + push.own_copy,
         shared=not simulated,
         slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from nmt_async.errors import UserError
 from nmt_async.options import GIVEN, option
-from nmt_async.sync.compression.settings import DTYPES, PushSettings
+from nmt_async.sync.compression.settings import DTYPES, LocalGradients, PushSettings
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 
 GROUP = "What crosses"
 
@@ -37,12 +38,33 @@ class PushOptions:
         only_with={"drop_gradients": GIVEN},
     )
 
-    def push_settings(self) -> PushSettings:
+    local_gradients: bool = option(
+        False,
+        "A worker computes on parameters that what it has not sent has moved, so that its copy does not lag.",
+        group=GROUP,
+        only_with={"drop_gradients": GIVEN},
+    )
+
+    def check_pushes(self) -> None:
+        """Raises UserError for a share that cannot be."""
+        if not 0.0 <= self.drop_gradients < 1.0:
+            raise UserError(f"--drop-gradients: {self.drop_gradients} is not from 0 to below 1.")
+
+    def pushes_with(self, optimizer: OptimizerSettings, pushes: int) -> PushSettings:
         """How a push is made.
+
+        Args:
+            optimizer: the server's.
+            pushes: that an update sums.
 
         Raises:
             UserError: a share that cannot be.
         """
-        if not 0.0 <= self.drop_gradients < 1.0:
-            raise UserError(f"--drop-gradients: {self.drop_gradients} is not from 0 to below 1.")
-        return PushSettings(self.push_dtype, self.drop_gradients, self.drop_threshold == "matrix")
+        self.check_pushes()
+        descent = 1.0 / (1.0 - optimizer.momentum) if optimizer.name == "sgd" else None
+        return PushSettings(
+            self.push_dtype,
+            self.drop_gradients,
+            self.drop_threshold == "matrix",
+            LocalGradients(pushes, descent) if self.local_gradients else None,
+        )

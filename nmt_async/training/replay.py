@@ -145,13 +145,19 @@ class ThreadedWorker:
         self.form = worker.form
 
     def compute(
-        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+        self,
+        parameters: Tensor,
+        gradient: Room,
+        parts: Sequence[Batch],
+        key: BatchId,
+        pieces: int = 1,
+        rate: float = 0.0,
     ) -> Computed:
         """As `Worker.compute`."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return self.worker.compute(parameters, gradient, parts, key, pieces)
+            return self.worker.compute(parameters, gradient, parts, key, pieces, rate)
         finally:
             torch.set_num_threads(before)
 

@@ -19,7 +19,7 @@ from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.compression.message import Slots
-from nmt_async.sync.compression.settings import WHOLE, PushSettings
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
 from nmt_async.sync.rules import Rule, rule_for
 
@@ -29,8 +29,8 @@ WORKERS = 3
 class Poisoned(Worker):
     """Of some batches the gradient is not finite, wherever it is computed."""
 
-    def compute(self, parameters, gradient, parts, key, pieces: int = 1) -> Computed:
-        computed = super().compute(parameters, gradient, parts, key, pieces)
+    def compute(self, parameters, gradient, parts, key, pieces: int = 1, rate: float = 0.0) -> Computed:
+        computed = super().compute(parameters, gradient, parts, key, pieces, rate)
         return replace(computed, loss=float("nan")) if key[1] % 7 == 2 else computed
 
 
@@ -72,7 +72,10 @@ def simulated(training, mode, accumulate, events) -> SimulatedCluster:
 MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
 
 
-PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True)]
+PUSHES = [
+    WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True),
+    PushSettings(drop=0.95, local_gradients=LocalGradients(2)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("push", PUSHES, ids=str)
@@ -128,7 +131,7 @@ def test_any_history_replays(
             parameters = coordinator.server.ring.buffers[task.buffer]
             residuals = coordinator.server.residuals
             room = slots.room(index, residuals and residuals.rows, task.residual)
-            at[index] = worker.compute(parameters, room, parts, task.batch)
+            at[index] = worker.compute(parameters, room, parts, task.batch, rate=task.rate)
             coordinator.server.computed(index)
         elif action in ("push", "die"):
             computed = at.pop(index, None)

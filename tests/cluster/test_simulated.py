@@ -13,7 +13,7 @@ from small_rules import Bounded, GapAware, Never, Patient, PutOff
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
-from nmt_async.sync.compression.settings import WHOLE, PushSettings
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.journal import Event, Kind
 
 MODES = [
@@ -104,7 +104,10 @@ def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str,
     assert cluster.coordinator.finished
 
 
-PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True)]
+PUSHES = [
+    WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True),
+    PushSettings(drop=0.95, local_gradients=LocalGradients(2)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("push", PUSHES, ids=str)

@@ -20,6 +20,7 @@ PUSHES: dict[str, dict[str, Any]] = {
         "push_dtype": "bfloat16",
         "drop_threshold": "matrix",
     },
+    "largest, with local gradients": {"drop_gradients": 0.99, "local_gradients": True},
 }
 
 
