@@ -77,6 +77,7 @@ class LocalCopy:
             for tensor in self._optimizer.state().values():
                 tensor.zero_()
 
+    @torch.no_grad()
     def step(self, gradient: Tensor, tokens: int) -> None:
         """The local optimizer's step by ``gradient`` (size,), summed over ``tokens``; it is overwritten."""
         assert self._optimizer is not None

@@ -99,6 +99,8 @@ class Worker:
         # unless the worker changes the parameters.
         self._copied = device.type != "cpu"
         self._copy = LocalCopy(self.layout, device, push) if self._copied or push.own_copy else None
+        self._steps = push.local_optimizer is not None
+        self._part = torch.zeros(self.layout.size, device=device) if self._steps else None
         # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
         self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
 
@@ -124,10 +126,10 @@ class Worker:
         pieces = self._fitting(batches, pieces)
         while (loss := self._attempt(cut := _cut(batches, pieces), key, load)) is None:
             pieces *= 2
-            self.most = _largest(_cut(batches, pieces))
+            self.most = max(map(_largest, _cut(batches, pieces)))
         made = self._push(gradient, key)
         return Computed(
-            loss, target_tokens, source_tokens, made.norm, len(cut), most=self.most, entries=made.entries,
+            loss, target_tokens, source_tokens, made.norm, sum(map(len, cut)), most=self.most, entries=made.entries,
             bytes=self.form.sent(made.entries),
         )  # fmt: skip
 
@@ -149,23 +151,28 @@ class Worker:
 
     def _fitting(self, batches: Sequence[Batch], pieces: int) -> int:
         """That many pieces of each, or more, so that none is larger than memory was found to hold."""
-        while self.most and _largest(cut := _cut(batches, pieces)) > self.most and not _indivisible(cut):
+        while (
+            self.most
+            and max(map(_largest, cut := _cut(batches, pieces))) > self.most
+            and not all(map(_indivisible, cut))
+        ):
             pieces *= 2
         return pieces
 
-    def _attempt(self, batches: Sequence[Batch], key: BatchId, load: Callable[[], None]) -> float | None:
-        """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``.
+    def _attempt(self, cut: Sequence[Sequence[Batch]], key: BatchId, load: Callable[[], None]) -> float | None:
+        """The loss, with the gradients left at the parameters; None where memory does not hold one of the pieces.
 
         Args:
+            cut: the pieces of each part.
             load: makes the parameters what they are at the begin.
         """
         load()
         torch.manual_seed(dropout_seed(self.seed, key))
         self._forget()
         try:
-            return self._sum(batches)
+            return self._sum_stepping(cut) if self._steps else self._sum([piece for part in cut for piece in part])
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or _indivisible(batches):
+            if not out_of_memory(error) or all(map(_indivisible, cut)):
                 raise
         # Outside the handler, so that the failed attempt's tensors are free.
         self._forget()
@@ -195,17 +202,41 @@ class Worker:
         """As `_backward`, for all of them."""
         if len(batches) == 1:
             return self._backward(batches[0])
-        loss = 0.0
-        total: list[Tensor | None] = [None] * len(self._parameters)
+        loss, total = 0.0, self._nothing()
         for batch in batches:
             loss += self._backward(batch)
-            for index, parameter in enumerate(self._parameters):
-                grown, new = total[index], parameter.grad
-                total[index] = new if grown is None else grown if new is None else grown.add_(new)
-            self._forget()
+            self._take_to(total)
+        self._give_back(total)
+        return loss
+
+    def _sum_stepping(self, cut: Sequence[Sequence[Batch]]) -> float:
+        """As `_sum`, for the pieces of each part; after each part but the last the worker's copy is stepped."""
+        assert self._copy is not None
+        assert self._part is not None
+        loss, total = 0.0, self._nothing()
+        for number, pieces in enumerate(cut, 1):
+            loss += self._sum(pieces)
+            if number < len(cut):
+                self._store(self._part)
+                self._copy.step(self._part, sum(piece.target_tokens for piece in pieces))
+            self._take_to(total)
+        self._give_back(total)
+        return loss
+
+    def _nothing(self) -> list[Tensor | None]:
+        """A sum of gradients, of each parameter, in which nothing is yet."""
+        return [None] * len(self._parameters)
+
+    def _take_to(self, total: list[Tensor | None]) -> None:
+        """Adds the gradients at the parameters to ``total``, and leaves none there."""
+        for index, parameter in enumerate(self._parameters):
+            grown, new = total[index], parameter.grad
+            total[index] = new if grown is None else grown if new is None else grown.add_(new)
+        self._forget()
+
+    def _give_back(self, total: list[Tensor | None]) -> None:
         for parameter, grown in zip(self._parameters, total, strict=True):
             parameter.grad = grown
-        return loss
 
     @torch.no_grad()
     def _store(self, gradient: Tensor) -> None:
@@ -216,9 +247,9 @@ class Worker:
                 view.copy_(parameter.grad)
 
 
-def _cut(batches: Sequence[Batch], pieces: int) -> list[Batch]:
+def _cut(batches: Sequence[Batch], pieces: int) -> list[list[Batch]]:
     """Each in so many pieces, or in as many as it has rows."""
-    return [piece for batch in batches for piece in batch.pieces(pieces)]
+    return [list(batch.pieces(pieces)) for batch in batches]
 
 
 def _indivisible(batches: Sequence[Batch]) -> bool:

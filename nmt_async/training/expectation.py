@@ -15,6 +15,7 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -134,7 +135,8 @@ class Vectors:
         moments: Adam's.
         average: the moving average of the parameters.
         gradients: in each process that computes them: torch's own, their sum where a push sums several batches, and
-            the parameters where it changes those on which it computes.
+            the parameters where it changes those on which it computes, with a local optimizer a batch's gradient and
+            what the optimizer remembers.
         shared: whether ``buffers``, ``slots``, ``validation`` and ``residuals`` are memory that several processes
             share.
         slot: how large a slot is, and a push that is held; 1: as large as a vector.
@@ -233,11 +235,16 @@ def vectors(
         held=rule.held(workers),
         moments=2,
         average=int(average),
-        gradients=1 + (push_batches > 1) + push.own_copy,
+        gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
         shared=not simulated,
         slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,
     )
+
+
+def _of_local(optimizer: OptimizerSettings | None) -> int:
+    """Vectors of a worker's own optimizer."""
+    return 0 if optimizer is None else 1 + 2 * (optimizer.name == "adam")
 
 
 def _counted(count: int, noun: str, nouns: str = "") -> str:

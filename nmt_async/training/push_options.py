@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nmt_async.errors import UserError
-from nmt_async.options import GIVEN, option
+from nmt_async.options import GIVEN, OtherThan, option
 from nmt_async.sync.compression.settings import DTYPES, LocalGradients, PushSettings
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 
 GROUP = "What crosses"
+LOCAL_OPTIMIZERS = ("none", "sgd", "adam")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class PushOptions:
         only_with={"drop_gradients": GIVEN},
     )
 
+    local_optimizer: str = option(
+        "none",
+        "Between the batches that it sums for a push, a worker steps its own copy of the parameters with this, at the "
+        "run's rate.",
+        group=GROUP,
+        choices=LOCAL_OPTIMIZERS,
+        only_with={"local_accumulate": OtherThan(1)},
+    )
+
     def check_pushes(self) -> None:
         """Raises UserError for a share that cannot be."""
         if not 0.0 <= self.drop_gradients < 1.0:
@@ -61,10 +71,14 @@ class PushOptions:
             UserError: a share that cannot be.
         """
         self.check_pushes()
+        local = replace(
+            optimizer, name=self.local_optimizer, weight_decay=0.0, smoothing=0.0, momentum=0.0, nesterov=False
+        )
         descent = 1.0 / (1.0 - optimizer.momentum) if optimizer.name == "sgd" else None
         return PushSettings(
             self.push_dtype,
             self.drop_gradients,
             self.drop_threshold == "matrix",
             LocalGradients(pushes, descent) if self.local_gradients else None,
+            None if self.local_optimizer == "none" else local,
         )

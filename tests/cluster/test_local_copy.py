@@ -17,6 +17,7 @@ from nmt_async.sync.compression.dropping import largest
 from nmt_async.sync.compression.error_feedback import Residuals, compress
 from nmt_async.sync.compression.message import Slot, Slots, add_to, form_of
 from nmt_async.sync.compression.settings import LocalGradients, PushSettings
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 
 
 def layout() -> FlatLayout:
@@ -120,3 +121,100 @@ def test_a_worker_computes_on_what_its_residual_has_moved(training) -> None:
         view.fill_(0.5)
     ahead(vector, residual, 0.1, training.data.batch(range(6)).target_tokens, LocalGradients(2), worker.layout)
     assert torch.equal(other, gradient_of(training, plain, 0.0, 0.5, vector)[1])
+
+
+def local(name: str, **constants) -> PushSettings:
+    optimizer = OptimizerSettings(name=name, momentum=0.0, nesterov=False, **{"clip_norm": 0.0, **constants})
+    return PushSettings(local_optimizer=optimizer)
+
+
+def sum_of(
+    training, push: PushSettings, rate: float, parts: list, parameters: Tensor, dropout: float = 0.0, **changes
+) -> Tensor:
+    """What one push sums."""
+    worker = Worker(training.model(dropout), 5, 0.1, torch.device("cpu"), push=push)
+    gradient = torch.zeros(worker.layout.size)
+    worker.compute(parameters, gradient, parts, (1, 0), rate=rate, **changes)
+    return gradient
+
+
+@pytest.fixture(scope="module")
+def parts(training) -> list:
+    """Of one push, of different sizes."""
+    return [training.data.batch(range(6)), training.data.batch(range(6, 16)), training.data.batch(range(16, 20))]
+
+
+@pytest.fixture(scope="module")
+def initial(training) -> Tensor:
+    return training.worker().layout.gather(training.model())
+
+
+def test_each_part_is_computed_on_what_the_parts_before_it_have_stepped(training, parts: list, initial: Tensor) -> None:
+    """The sum of g_1(θ) and g_2(θ - η g_1 / t_1) and so on, by gradient descent."""
+    parameters, expected = initial.clone(), torch.zeros_like(initial)
+    for part in parts:
+        gradient = sum_of(training, PushSettings(), 0.0, [part], parameters)
+        expected += gradient
+        parameters -= 0.3 * gradient / part.target_tokens
+    found = sum_of(training, local("sgd"), 0.3, parts, initial)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, sum_of(training, PushSettings(), 0.3, parts, initial), atol=1e-2)
+
+
+def test_the_local_step_is_clipped_as_the_servers_is(training, parts: list, initial: Tensor) -> None:
+    gradient = sum_of(training, PushSettings(), 0.0, parts[:1], initial)
+    parameters = initial - 0.3 * 0.01 * gradient / torch.linalg.vector_norm(gradient)
+    expected = gradient + sum_of(training, PushSettings(), 0.0, parts[1:2], parameters)
+    found = sum_of(training, local("sgd", clip_norm=0.01), 0.3, parts[:2], initial)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_adams_first_step_is_one_of_the_rate(training, parts: list, initial: Tensor) -> None:
+    gradient = sum_of(training, PushSettings(), 0.0, parts[:1], initial)
+    expected = gradient + sum_of(training, PushSettings(), 0.0, parts[1:2], initial - 0.01 * gradient.sign())
+    found = sum_of(training, local("adam", epsilon=1e-20), 0.01, parts[:2], initial)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_one_part_or_a_rate_of_0_changes_nothing(training, parts: list, initial: Tensor, name: str) -> None:
+    def plain(parts: list) -> Tensor:
+        return sum_of(training, PushSettings(), 0.1, parts, initial, 0.2)
+
+    assert torch.equal(sum_of(training, local(name), 0.1, parts[:1], initial, 0.2), plain(parts[:1]))
+    assert torch.equal(sum_of(training, local(name), 0.0, parts, initial, 0.2), plain(parts))
+    assert not torch.equal(sum_of(training, local(name), 0.1, parts, initial, 0.2), plain(parts))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_push_does_not_depend_on_what_the_worker_did_before(training, parts: list, initial: Tensor, name) -> None:
+    worker = Worker(training.model(0.2), 5, 0.1, torch.device("cpu"), push=local(name))
+    found = []
+    for _ in range(2):
+        gradient = torch.zeros_like(initial)
+        worker.compute(initial, gradient, parts, (1, 0), rate=0.1)
+        worker.compute(initial + 0.1, torch.zeros_like(initial), parts[::-1], (1, 1), rate=0.2)
+        found.append(gradient)
+    assert torch.equal(*found)
+
+
+def test_a_push_that_memory_did_not_hold_begins_anew_from_what_was_pulled(training, parts: list, initial) -> None:
+    """The second part does not fit, when the copy has been stepped already: it is computed in as many pieces as in a
+    replay, which knows their number from the beginning."""
+
+    class Full(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            if len(batch) > 6:
+                raise torch.OutOfMemoryError("it is full")
+            return self.model(batch)
+
+    push = local("adam")
+    worker = Worker(Full(training.model(0.2)), 5, 0.1, torch.device("cpu"), push=push)
+    gradient = torch.zeros_like(initial)
+    computed = worker.compute(initial, gradient, parts, (1, 0), rate=0.1)
+    assert computed.pieces == 2 * len(parts)
+    assert torch.equal(gradient, sum_of(training, push, 0.1, parts, initial, 0.2, pieces=2))

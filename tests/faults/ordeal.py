@@ -35,6 +35,7 @@ PUSHES: tuple[dict[str, Any], ...] = (
     {"push_dtype": "bfloat16"},
     {"drop_gradients": 0.99},
     {"drop_gradients": 0.9, "push_dtype": "bfloat16"},
+    {"local_accumulate": 2, "local_optimizer": "adam"},
 )
 """Options of what crosses; plain ones more often, since only they make a synchronous run one that can be compared."""
 
