@@ -16,12 +16,13 @@ from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
+from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
-from nmt_async.sync.rules import Arrival, Rule
+from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Progress, Schedule
 from nmt_async.text.plan import BatchId
 
@@ -32,10 +33,14 @@ class ParameterServer:
     Args:
         buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
             may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
-        rule: which pushes count, and what each weighs.
+        rule: which pushes count.
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
+        corrections: what is done because gradients are stale.
+
+    Attributes:
+        keeps_pulls: what a push was computed on is kept until it comes, since a correction looks at it.
     """
 
     def __init__(
@@ -45,12 +50,16 @@ class ParameterServer:
         schedule: Schedule,
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
+        corrections: Sequence[Correction] = (),
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
         self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.corrections = tuple(corrections)
+        self.keeps_pulls = any(correction.looks_at_parameters for correction in corrections)
+        self._watched = any(correction.watches_updates for correction in corrections)
         self.version = 0
         self.progress = Progress()
 
@@ -72,8 +81,8 @@ class ParameterServer:
         return self.ring.held_by(worker)
 
     def computed(self, worker: Hashable) -> None:
-        """``worker`` has its gradient and reads its pull no more; it is kept only where the rule looks at it."""
-        if not self.rule.looks_at_parameters:
+        """``worker`` has its gradient and reads its pull no more; it is kept only where a correction looks at it."""
+        if not self.keeps_pulls:
             self.ring.release(worker)
 
     def release(self, worker: Hashable) -> None:
@@ -84,9 +93,9 @@ class ParameterServer:
         """``worker`` holds a gradient that it computed before the run was resumed, on ``pulled`` (size,).
 
         Args:
-            pulled: None where the rule does not look at them.
+            pulled: None where no correction looks at them.
         """
-        if pulled is not None and self.rule.looks_at_parameters:
+        if pulled is not None and self.keeps_pulls:
             self.ring.hold(worker, pulled)
 
     def push(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> Verdict:
@@ -112,10 +121,13 @@ class ParameterServer:
 
     def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
         """The gradient as it enters the sum; itself where its weight is 1."""
-        pulled = self.pulled(push.worker) if self.rule.looks_at_parameters else None
+        pulled = self.pulled(push.worker) if self.keeps_pulls else None
         arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
-        weight = self.rule.weight(arrival)
-        return gradient if isinstance(weight, float | int) and weight == 1.0 else gradient * weight
+        for correction in self.corrections:
+            weight = correction.weight(arrival)
+            if isinstance(weight, Tensor) or weight != 1.0:
+                gradient = gradient * weight
+        return gradient
 
     def update(self) -> Update:
         """Applies what is accumulated, normalised by its tokens.
@@ -134,17 +146,40 @@ class ParameterServer:
             epochs=max(self.progress.epochs, max(push.position for push in pushes)),
         )
         rate = self.schedule.rate(self.progress)
-        norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
         staleness = tuple(self.version - push.version for push in pushes)
+        mean = sum(age * push.tokens for age, push in zip(staleness, pushes, strict=True)) / tokens
+        norm = self._apply(tokens, rate, mean)
         self.version += 1
         self.buffer.clear()
         return Update(self.version, pushes, staleness, rate, norm)
+
+    def _apply(self, tokens: int, rate: float, staleness: float) -> float:
+        """The sum becomes a step of the parameters; its norm per token before clipping."""
+        before, index = self.ring.current, self.ring.index
+        parameters = self.ring.writable()
+        if not self._watched:
+            return self.optimizer.step(parameters, self.buffer.sum, tokens, rate)
+        if self.ring.index == index:  # otherwise the version before still stands in its buffer, which somebody reads
+            before = before.clone()
+
+        def correct() -> None:
+            for correction in self.corrections:
+                correction.applied(Applied(before, parameters, rate, staleness))
+
+        return self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct)
+
+    def vectors(self) -> dict[str, Tensor]:
+        """What the updates have made, by the names of a checkpoint: parameters, moments and all else; not copied."""
+        tensors = {"parameters": self.parameters, **self.optimizer.state()}
+        for correction in self.corrections:
+            tensors |= correction.tensors
+        return tensors
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
-        return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
+        return values, {**self.vectors(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken; no worker holds anything.
@@ -157,4 +192,7 @@ class ParameterServer:
         self.progress = as_dataclass(Progress, values["progress"])
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
+        for correction in self.corrections:
+            for name, tensor in correction.tensors.items():
+                tensor.copy_(tensors[name])
         self.buffer.restore(values["buffer"], tensors)

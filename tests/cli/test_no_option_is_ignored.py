@@ -85,6 +85,7 @@ SETTINGS = {
         f"{VIRTUAL} --model rnn".replace("--heads 2 --dim-ffn 32", "--dim-rnn 16"),
         f"{VIRTUAL} --sync-mode async",
         f"{VIRTUAL} --init-from RUN",
+        *(f"{VIRTUAL} --staleness-rule {rule}" for rule in ("scale", "decay", "gap-aware", "delay-compensated")),
     ],
     "translate": [
         "translate MODEL -i SRC -o OUT",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,10 +34,16 @@ class FlatOptimizer:
         self.average = initial.detach().clone() if settings.smoothing else None
 
     @torch.no_grad()
-    def step(self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float) -> float:
+    def step(
+        self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float,
+        correct: Callable[[], None] = lambda: None,
+    ) -> float:  # fmt: skip
         """Changes ``parameters`` (size,) by the gradient ``total`` (size,) that is summed over ``tokens``.
 
         Clipping acts on the gradient per token. ``total`` is overwritten.
+
+        Args:
+            correct: changes ``parameters`` further, before they enter the moving average.
 
         Returns:
             The norm of the gradient per token before clipping.
@@ -46,6 +52,7 @@ class FlatOptimizer:
         limit = self.settings.clip_norm
         total.mul_((limit / norm if limit and norm > limit else 1.0) / tokens)
         self._step.take(parameters, total, learning_rate, int(self._updates))
+        correct()
         self._updates += 1
         if self.average is not None:
             self.average.lerp_(parameters, self._newest_weight())

@@ -1,0 +1,84 @@
+"""The options of ``train`` that say what is done because a gradient is stale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nmt_async.errors import UserError
+from nmt_async.options import OtherThan, option
+from nmt_async.sync.corrections.settings import STALENESS_RULES, CorrectionSettings
+
+STALE = {"sync_mode": OtherThan("sync")}
+FRESH = "leave it out, since no push is stale there"
+MOST_GRACE = 1_000_000
+
+
+@dataclass(frozen=True)
+class StalenessOptions:
+    """What a stale gradient is worth."""
+
+    staleness_rule: str = option(
+        "none",
+        f"What is done to a gradient of older parameters, by its age in updates; "
+        f"{'; '.join(f'{name}: {summary}' for name, summary in STALENESS_RULES.items())}.",
+        group="Staleness",
+        choices=tuple(STALENESS_RULES),
+        only_with=STALE,
+        hint=FRESH,
+    )
+    staleness_grace: int = option(
+        0,
+        "Pushes up to so many updates old keep their whole weight; each update more divides by one more.",
+        group="Staleness",
+        only_with={"staleness_rule": "scale"},
+    )
+    staleness_decay: float = option(
+        0.1,
+        "Shrink by exp(-DECAY) for each update of age.",
+        group="Staleness",
+        metavar="DECAY",
+        only_with={"staleness_rule": "decay"},
+    )
+    staleness_cutoff: float = option(
+        8.0,
+        "The age, in updates, from which on nothing of a gradient counts.",
+        group="Staleness",
+        metavar="AGE",
+        only_with={"staleness_rule": "decay"},
+    )
+    compensation: float | None = option(
+        None,
+        "How strongly a gradient is moved to where the parameters are now (default: 0.04, or 2 where it is adaptive).",
+        group="Staleness",
+        only_with={"staleness_rule": "delay-compensated"},
+    )
+    adaptive_compensation: bool = option(
+        False,
+        "Divide the compensation of each element by its gradients' running magnitude.",
+        group="Staleness",
+        only_with={"staleness_rule": "delay-compensated"},
+    )
+
+    def corrections(self) -> CorrectionSettings:
+        """What these options name."""
+        strength = 2.0 if self.adaptive_compensation else 0.04
+        return CorrectionSettings(
+            rule=self.staleness_rule,
+            grace=self.staleness_grace,
+            decay=self.staleness_decay,
+            cutoff=self.staleness_cutoff,
+            compensation=strength if self.compensation is None else self.compensation,
+            adaptive=self.adaptive_compensation,
+        )
+
+    def check_staleness(self) -> None:
+        """Raises UserError for a number out of its range."""
+        if not 0 <= self.staleness_grace <= MOST_GRACE:
+            raise UserError(f"--staleness-grace: {self.staleness_grace} is not from 0 to {MOST_GRACE:,}.")
+        for name in ("staleness_decay", "compensation"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is not a number from 0 on.")
+        if not 0.0 < self.staleness_cutoff < math.inf:
+            raise UserError(f"--staleness-cutoff: {self.staleness_cutoff} is not a number above 0.")
