@@ -119,7 +119,7 @@ class Replay:
         if task is None:
             return
         server = self.coordinator.server
-        parts, pulled = self.data.batches(task.parts), server.parameters
+        parts, pulled = self.data.batches(task.parts), server.offered
         pieces = pieces_of([len(part) for part in parts], self._recorded_pieces(worker, task))
         self._computed[worker] = self.worker.compute(pulled, self.slots[worker], parts, task.batch, pieces)
         server.computed(worker)

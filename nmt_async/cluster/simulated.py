@@ -209,7 +209,7 @@ class SimulatedCluster:
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
-        computed = self.gradients.compute(server.parameters, self.slots[index], task)
+        computed = self.gradients.compute(server.offered, self.slots[index], task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1

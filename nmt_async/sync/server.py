@@ -20,6 +20,7 @@ from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
+from nmt_async.sync.prediction import Prediction
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
 from nmt_async.sync.rules import Rule
@@ -38,6 +39,7 @@ class ParameterServer:
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
         corrections: what is done because gradients are stale.
+        predicted: a pull gives the parameters so many updates ahead (`nmt_async.sync.prediction`); 0: as they are.
 
     Attributes:
         keeps_pulls: what a push was computed on is kept until it comes, since a correction looks at it.
@@ -51,12 +53,14 @@ class ParameterServer:
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
         corrections: Sequence[Correction] = (),
+        predicted: float = 0.0,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
         self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.prediction = Prediction(self.ring.current, predicted) if predicted else None
         self.corrections = tuple(corrections)
         self.keeps_pulls = any(correction.looks_at_parameters for correction in corrections)
         self._watched = any(correction.watches_updates for correction in corrections)
@@ -66,6 +70,11 @@ class ParameterServer:
     @property
     def parameters(self) -> Tensor:
         """The current parameters, (size,)."""
+        return self.ring.current if self.prediction is None else self.prediction.parameters
+
+    @property
+    def offered(self) -> Tensor:
+        """What a pull gives now, (size,): the current parameters, or those that are predicted."""
         return self.ring.current
 
     def pull(self, worker: Hashable) -> int:
@@ -155,22 +164,31 @@ class ParameterServer:
 
     def _apply(self, tokens: int, rate: float, staleness: float) -> float:
         """The sum becomes a step of the parameters; its norm per token before clipping."""
-        before, index = self.ring.current, self.ring.index
-        parameters = self.ring.writable()
-        if not self._watched:
-            return self.optimizer.step(parameters, self.buffer.sum, tokens, rate)
-        if self.ring.index == index:  # otherwise the version before still stands in its buffer, which somebody reads
-            before = before.clone()
+        before = self.parameters
+        parameters = self._updating()
+        if self._watched and parameters.data_ptr() == before.data_ptr():
+            before = before.clone()  # otherwise it still stands in its buffer, which somebody reads
 
         def correct() -> None:
+            if not self._watched:
+                return
             for correction in self.corrections:
                 correction.applied(Applied(before, parameters, rate, staleness))
 
-        return self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct)
+        norm = self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct)
+        if self.prediction is not None:
+            self.prediction.write(self.ring.fresh())
+        return norm
+
+    def _updating(self) -> Tensor:
+        """The parameters, for an update to change them in place."""
+        return self.ring.writable() if self.prediction is None else self.prediction.updating()
 
     def vectors(self) -> dict[str, Tensor]:
         """What the updates have made, by the names of a checkpoint: parameters, moments and all else; not copied."""
         tensors = {"parameters": self.parameters, **self.optimizer.state()}
+        if self.prediction is not None:
+            tensors |= self.prediction.state()
         for correction in self.corrections:
             tensors |= correction.tensors
         return tensors
@@ -190,7 +208,11 @@ class ParameterServer:
         self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
-        self.parameters.copy_(tensors["parameters"])
+        if self.prediction is None:
+            self.ring.current.copy_(tensors["parameters"])
+        else:
+            self.prediction.restore(tensors["parameters"], tensors["before"])
+            self.prediction.write(self.ring.current)
         self.optimizer.restore(tensors)
         for correction in self.corrections:
             for name, tensor in correction.tensors.items():
