@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
-    from nmt_async.sync.corrections.build import build_corrections
+    from nmt_async.sync.corrections.build import Corrections, build_corrections
     from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
     from nmt_async.sync.corrections.settings import CorrectionSettings
     from nmt_async.sync.journal import Event, Kind, effective
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
-    "MODES", "RULES", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings", "Event",
-    "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule",
+    "MODES", "RULES", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings", "Corrections",
+    "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule",
     "Standing", "Synchronous", "Update", "Verdict", "build_corrections", "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ __getattr__, __dir__ = named_in(
         **dict.fromkeys(("Applied", "Arrival", "Correction"), "corrections.correction"),
         "CorrectionSettings": "corrections.settings",
         "OptimizerSettings": "optimizers.settings",
-        "build_corrections": "corrections.build",
+        **dict.fromkeys(("Corrections", "build_corrections"), "corrections.build"),
         "ParameterServer": "server",
     },
 )

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
-from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
+from nmt_async.sync.corrections.build import NOTHING, Corrections
+from nmt_async.sync.corrections.correction import Applied, Arrival
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
-from nmt_async.sync.prediction import Prediction
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
 from nmt_async.sync.rules import Rule
@@ -39,10 +39,6 @@ class ParameterServer:
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
         corrections: what is done because gradients are stale.
-        predicted: a pull gives the parameters so many updates ahead (`nmt_async.sync.prediction`); 0: as they are.
-
-    Attributes:
-        keeps_pulls: what a push was computed on is kept until it comes, since a correction looks at it.
     """
 
     def __init__(
@@ -52,30 +48,32 @@ class ParameterServer:
         schedule: Schedule,
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
-        corrections: Sequence[Correction] = (),
-        predicted: float = 0.0,
+        corrections: Corrections = NOTHING,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
-        self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
+        self.corrections = corrections
+        self.optimizer = FlatOptimizer(self.ring.current, settings, matrices, corrections.momentum)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
-        self.prediction = Prediction(self.ring.current, predicted) if predicted else None
-        self.corrections = tuple(corrections)
-        self.keeps_pulls = any(correction.looks_at_parameters for correction in corrections)
-        self._watched = any(correction.watches_updates for correction in corrections)
         self.version = 0
         self.progress = Progress()
 
     @property
     def parameters(self) -> Tensor:
         """The current parameters, (size,)."""
-        return self.ring.current if self.prediction is None else self.prediction.parameters
+        ahead = self.corrections.look_ahead
+        return self.ring.current if ahead is None else ahead.parameters
 
     @property
     def offered(self) -> Tensor:
-        """What a pull gives now, (size,): the current parameters, or those that are predicted."""
+        """What a pull gives now, (size,): the current parameters, or where they are expected to be."""
         return self.ring.current
+
+    @property
+    def keeps_pulls(self) -> bool:
+        """Whether what a push was computed on is kept until it comes, since a correction looks at it."""
+        return self.corrections.looks_at_parameters
 
     def pull(self, worker: Hashable) -> int:
         """The index of the buffer with the current version, which stays as it is until ``worker`` lets it go.
@@ -117,7 +115,10 @@ class ParameterServer:
         """
         verdict = self._judge(push)
         if verdict is Verdict.ACCEPTED:
-            self.buffer.add(push, self._weighed(push, gradient), awaited)
+            gradient = self._weighed(push, gradient)
+            if self.corrections.momentum is not None:
+                self.corrections.momentum.add(push.worker, gradient, self.buffer.sum, len(self.buffer))
+            self.buffer.add(push, gradient, awaited)
         self.release(push.worker)
         return verdict
 
@@ -132,7 +133,7 @@ class ParameterServer:
         """The gradient as it enters the sum; itself where its weight is 1."""
         pulled = self.pulled(push.worker) if self.keeps_pulls else None
         arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
-        for correction in self.corrections:
+        for correction in self.corrections.each:
             weight = correction.weight(arrival)
             if isinstance(weight, Tensor) or weight != 1.0:
                 gradient = gradient * weight
@@ -164,39 +165,45 @@ class ParameterServer:
 
     def _apply(self, tokens: int, rate: float, staleness: float) -> float:
         """The sum becomes a step of the parameters; its norm per token before clipping."""
+        ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
         before = self.parameters
-        parameters = self._updating()
-        if self._watched and parameters.data_ptr() == before.data_ptr():
+        parameters = self.ring.writable() if ahead is None else ahead.updating()
+        watched = self.corrections.watches_updates
+        if watched and parameters.data_ptr() == before.data_ptr():
             before = before.clone()  # otherwise it still stands in its buffer, which somebody reads
 
         def correct() -> None:
-            if not self._watched:
-                return
-            for correction in self.corrections:
-                correction.applied(Applied(before, parameters, rate, staleness))
+            for correction in self.corrections.each:
+                if correction.watches_updates:
+                    correction.applied(Applied(before, parameters, rate, staleness))
 
-        norm = self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct)
-        if self.prediction is not None:
-            self.prediction.write(self.ring.fresh())
+        parts = () if momentum is None else momentum.parts
+        norm = self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct, parts)
+        if ahead is not None:
+            ahead.write(self.ring.fresh())
         return norm
-
-    def _updating(self) -> Tensor:
-        """The parameters, for an update to change them in place."""
-        return self.ring.writable() if self.prediction is None else self.prediction.updating()
 
     def vectors(self) -> dict[str, Tensor]:
         """What the updates have made, by the names of a checkpoint: parameters, moments and all else; not copied."""
         tensors = {"parameters": self.parameters, **self.optimizer.state()}
-        if self.prediction is not None:
-            tensors |= self.prediction.state()
-        for correction in self.corrections:
-            tensors |= correction.tensors
+        if self.corrections.look_ahead is not None:
+            tensors |= self.corrections.look_ahead.tensors
+        if self.corrections.momentum is not None:
+            tensors["worker_momentum"] = self.corrections.momentum.momentum
+        for correction in self.corrections.each:
+            if correction.watches_updates:
+                tensors |= correction.tensors
         return tensors
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
+        for correction in self.corrections.each:
+            tensors |= correction.tensors
+        if self.corrections.momentum is not None:
+            values["momentum"], sums = self.corrections.momentum.state()
+            tensors |= sums
         return values, {**self.vectors(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -208,13 +215,18 @@ class ParameterServer:
         self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
-        if self.prediction is None:
-            self.ring.current.copy_(tensors["parameters"])
-        else:
-            self.prediction.restore(tensors["parameters"], tensors["before"])
-            self.prediction.write(self.ring.current)
+        self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
-        for correction in self.corrections:
-            for name, tensor in correction.tensors.items():
-                tensor.copy_(tensors[name])
+        self._restore_corrections(values, tensors)
         self.buffer.restore(values["buffer"], tensors)
+
+    def _restore_corrections(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
+        remembered = [correction.tensors for correction in self.corrections.each]
+        for own in [*remembered, *([] if ahead is None else [ahead.tensors])]:
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
+        if momentum is not None:
+            momentum.restore(values["momentum"], tensors)
+        if ahead is not None:
+            ahead.write(self.ring.current)

@@ -215,7 +215,7 @@ def vectors(
         held=rule.held(workers),
         moments=2,
         average=int(average),
-        corrections=corrections.vectors,
+        corrections=corrections.vectors(workers, rule.pushes),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
     )

@@ -71,9 +71,9 @@ def build_coordinator(
     matrices = [Matrix(*place) for place in layout.hidden()]
     schedule = options.schedule(options.stop_after)
     rule = options.rule()
-    predicted = options.predicted_updates(rule, len(options.device_list()))
-    corrections = build_corrections(options.corrections(), buffers[0])
-    server = ParameterServer(buffers, rule, schedule, options.settings(), matrices, corrections, predicted)
+    settings, workers = options.settings(), len(options.device_list())
+    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, rule.staleness(workers))
+    server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:

@@ -44,6 +44,7 @@ class Training:
     data: ParallelStore
     epsilon: float = 1e-3
     clip_norm: float = 1.0
+    optimizer: str = "adam"
     label_smoothing: float = 0.1
     schedule: Schedule = Schedule(0.02, Quantity(4, "updates"), "inv-sqrt")
 
@@ -66,8 +67,10 @@ class Training:
         layout = FlatLayout(model)
         buffers = torch.full((workers + 1, layout.size), float("nan"))
         buffers[0] = layout.gather(model)
-        settings = OptimizerSettings(epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1)
-        built = build_corrections(corrections, buffers[0])
+        settings = OptimizerSettings(
+            name=self.optimizer, epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1, momentum=0.9
+        )  # fmt: skip
+        built = build_corrections(corrections, settings, buffers[0], workers, rule.staleness(workers))
         return ParameterServer(buffers, rule, self.schedule, settings, corrections=built)
 
     def coordinator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ UNEVEN = ClusterProfile(
 )  # fmt: skip
 ALL = [
     CorrectionSettings("scale"), CorrectionSettings("decay"), CorrectionSettings("gap-aware"),
-    CorrectionSettings("delay-compensated", compensation=1e3, adaptive=True),
+    CorrectionSettings("delay-compensated", compensation=1e3, adaptive=True), CorrectionSettings(feedback=1.0),
+    CorrectionSettings("gap-aware", feedback=0.5), CorrectionSettings(prediction="last-step"),
+    CorrectionSettings(momentum="dana"), CorrectionSettings(momentum="dana-slim"),
+    CorrectionSettings("gap-aware", momentum="dana"),
 ]  # fmt: skip
 
 
@@ -37,11 +41,19 @@ def take(cluster: SimulatedCluster, count: int) -> list:
     return list(itertools.islice(cluster.updates(), count))
 
 
+def called(corrections: CorrectionSettings) -> str:
+    """By what is not as by default."""
+    return " ".join(f"{field.name}={value}" for field in dataclasses.fields(corrections)
+                    if (value := getattr(corrections, field.name)) != field.default)  # fmt: skip
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("corrections", ALL, ids=str)
+@pytest.mark.parametrize("corrections", ALL, ids=called)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_simulated_run_goes_on_bit_equal_and_replays(
-    training, through_a_checkpoint, corrections: CorrectionSettings, accumulate: int
+    training, through_a_checkpoint, corrections: CorrectionSettings, accumulate: int, optimizer: str
 ) -> None:
+    training = dataclasses.replace(training, optimizer=optimizer)
     whole = cluster_of(training, corrections, accumulate, [])
     updates = take(whole, 9)
     events: list[Event] = []
@@ -61,7 +73,7 @@ def test_a_simulated_run_goes_on_bit_equal_and_replays(
 
 
 def assert_same_vectors(one: Coordinator, other: Coordinator) -> None:
-    vectors, others = one.server.vectors(), other.server.vectors()
+    vectors, others = one.server.state()[1], other.server.state()[1]
     assert vectors.keys() == others.keys()
     for name, vector in vectors.items():
         assert torch.equal(vector, others[name]), name
@@ -79,17 +91,21 @@ def replayed_in(training, corrections: CorrectionSettings, accumulate: int, even
 
 OPTIONS: list[dict[str, Any]] = [
     {"staleness_rule": "gap-aware"},
-    {"staleness_rule": "delay-compensated", "adaptive_compensation": True},
+    {"staleness_rule": "delay-compensated", "adaptive_compensation": True, "weight_prediction": "last-step"},
+    {"delay_feedback": 1.0, "optimizer": "muon"},
+    {"momentum_lookahead": "dana", "optimizer": "sgd", "accumulate": 3, "sync_mode": "hybrid"},
+    {"momentum_lookahead": "dana-slim", "staleness_rule": "scale"},
 ]
 """Those that remember something, of each kind."""
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_real_workers_may_die_and_the_run_go_on_and_its_journal_replays(
+def test_real_workers_may_die_and_the_run_go_on_with_fewer_and_its_journal_replays(
     small_data: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     run = tmp_path / "run"
-    settings = {**options, "sync_mode": "async", "workers": 3}
+    settings = {"sync_mode": "async", "workers": 3, **options}
     run_small(small_data, run, {5: lambda: kill_child("worker 1")}, **settings, stop_after="12")
     run_small(small_data, run, **settings, stop_after="20")
+    run_small(small_data, run, **{**settings, "workers": 2}, stop_after="28")
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])

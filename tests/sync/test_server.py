@@ -17,6 +17,7 @@ from nmt_async.sync import (
     Arrival,
     Asynchronous,
     Correction,
+    Corrections,
     Hybrid,
     OptimizerSettings,
     ParameterServer,
@@ -46,7 +47,9 @@ class Bounded(Hybrid):
 def server_of(rule: Rule, workers: int, corrections: Sequence[Correction] = (), **constants: float) -> ParameterServer:
     buffers = torch.full((workers + 1, SIZE), float("nan"))
     buffers[0] = 1.0
-    return ParameterServer(buffers, rule, CONSTANT, OptimizerSettings(**constants), corrections=corrections)
+    return ParameterServer(
+        buffers, rule, CONSTANT, OptimizerSettings(**constants), corrections=Corrections(corrections)
+    )
 
 
 def gradient(number: int) -> Tensor:

@@ -14,6 +14,7 @@ from nmt_async.sync import (
     Arrival,
     Asynchronous,
     Correction,
+    Corrections,
     CorrectionSettings,
     OptimizerSettings,
     ParameterServer,
@@ -30,6 +31,10 @@ ALL = [
     CorrectionSettings("scale"), CorrectionSettings("decay"), CorrectionSettings("gap-aware"),
     CorrectionSettings("delay-compensated"), CorrectionSettings("delay-compensated", adaptive=True),
 ]  # fmt: skip
+
+
+def built(settings: CorrectionSettings, initial: Tensor, workers: int = 3) -> Corrections:
+    return build_corrections(settings, OptimizerSettings(), initial, workers, staleness=workers - 1.0)
 
 
 def vector(*values: float) -> Tensor:
@@ -97,20 +102,21 @@ def test_adaptive_compensation_divides_by_the_running_magnitude() -> None:
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_a_fresh_push_keeps_its_whole_weight(settings: CorrectionSettings) -> None:
-    (correction,) = build_corrections(settings, torch.zeros(2))
+    (correction,) = built(settings, torch.zeros(2)).each
     correction.applied(Applied(torch.zeros(2), torch.ones(2), rate=1.0, staleness=0.0))
     assert correction.weight(arrival(0, torch.ones(2), torch.ones(2), torch.zeros(2))) == 1.0
 
 
 @pytest.mark.parametrize("settings", ALL, ids=str)
 def test_a_rule_remembers_as_many_vectors_as_it_says(settings: CorrectionSettings) -> None:
-    (correction,) = build_corrections(settings, torch.zeros(7))
-    assert sum(tensor.numel() == 7 for tensor in correction.tensors.values()) == settings.vectors
+    (correction,) = built(settings, torch.zeros(7)).each
+    assert sum(tensor.numel() == 7 for tensor in correction.tensors.values()) == settings.vectors(3, 1)
     assert correction.looks_at_parameters == settings.looks_at_parameters
 
 
 def test_no_rule_is_no_correction() -> None:
-    assert build_corrections(CorrectionSettings(), torch.zeros(2)) == []
+    assert built(CorrectionSettings(), torch.zeros(2)) == Corrections([])
+    assert CorrectionSettings().vectors(3, 4) == 0
 
 
 def pushes(settings: CorrectionSettings, still: bool, workers: int = 3) -> ParameterServer:
@@ -118,7 +124,7 @@ def pushes(settings: CorrectionSettings, still: bool, workers: int = 3) -> Param
     buffers = torch.ones(workers + 1, 5)
     schedule = Schedule(0.0 if still else 0.1, Quantity(0, "updates"), "none")
     server = ParameterServer(
-        buffers, Asynchronous(), schedule, OptimizerSettings(), corrections=build_corrections(settings, buffers[0])
+        buffers, Asynchronous(), schedule, OptimizerSettings(), corrections=built(settings, buffers[0])
     )
     for worker in range(workers):
         server.pull(worker)
@@ -157,8 +163,8 @@ def test_what_is_remembered_comes_back_from_a_state(settings: CorrectionSettings
     buffers = torch.zeros(4, 5)
     again = ParameterServer(
         buffers, Asynchronous(), server.schedule, OptimizerSettings(),
-        corrections=build_corrections(settings, buffers[0]),
+        corrections=built(settings, buffers[0]),
     )  # fmt: skip
     again.restore(values, {name: tensor.clone() for name, tensor in tensors.items()})
-    for name, tensor in server.vectors().items():
-        assert torch.equal(again.vectors()[name], tensor), name
+    for name, tensor in tensors.items():
+        assert torch.equal(again.state()[1][name], tensor), name
