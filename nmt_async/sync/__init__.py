@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODES", "RULES", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings", "Corrections",
-    "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule",
-    "Standing", "Synchronous", "Update", "Verdict", "build_corrections", "effective", "ledger_of", "rule_for",
+    "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule",
+    "Schedule", "Standing", "Synchronous", "Update", "Verdict", "build_corrections", "effective", "ledger_of",
+    "rule_for",
 ]  # fmt: skip
 
 _RULES = ("MODES", "RULES", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")

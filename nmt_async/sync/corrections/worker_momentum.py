@@ -3,15 +3,15 @@
 DANA-Zero. An update that holds a gradient g_i of worker i makes v_i ← γ v_i + g_i and θ ← θ - η v_i. A pull gives where
 momentum alone will take the parameters, θ - η γ Σ_j v_j over all workers.
 
-DANA-Slim. The worker sends γ v_i + g_i after v_i ← γ v_i + g_i, and the server applies that. Its parameters are then the
-look-ahead of DANA-Zero, and a pull gives them as they are. The server keeps v_i and computes this for the worker, since a
-worker may die, while its momentum belongs to the run.
+DANA-Slim. The worker sends γ v_i + g_i after v_i ← γ v_i + g_i, and the server applies that. Its parameters are then
+the look-ahead of DANA-Zero, and a pull gives them as they are. The server keeps v_i and computes this for the worker,
+since a worker may die, while its momentum belongs to the run.
 
 With one worker, both are Nesterov's momentum. Here an update may sum pushes of several workers; g_i is then the part of
 the clipped mean gradient that is worker i's, and each worker in the update takes its step.
 
-Adam's first moment is such a momentum: m_i ← β1 m_i + (1 - β1) g_i, divided by 1 - β1^n for the n updates with a push of
-worker i. The second moment is one, of the whole gradient; steps and look-ahead are divided by its root.
+Adam's first moment is such a momentum: m_i ← β1 m_i + (1 - β1) g_i, divided by 1 - β1^n for the n updates with a push
+of worker i. The second moment is one, of the whole gradient; steps and look-ahead are divided by its root.
 
 A run that goes on with fewer workers goes on with the momentum of all: that of worker i is added to worker i mod W, and
 so is what its pushes added to the open round. New workers begin without momentum.
