@@ -84,6 +84,7 @@ class StalenessOptions:
         group="Staleness",
         choices=PREDICTIONS,
         only_with={**STALE, "delay_feedback": 0.0},
+        hint="leave it out, since there is no delay left to look ahead of",
     )
     prediction_updates: float | None = option(
         None,

@@ -29,7 +29,8 @@ class Scaled(Correction):
 class Decayed(Correction):
     """CGAD's weight (Shah & Sun 2026, arXiv 2605.09126): γ(τ) exp(-α τ), where γ falls from 1 to 0 at a cutoff.
 
-    γ is half a wave of the cosine, (1 + cos(π τ / cutoff)) / 2, which is level at both ends.
+    They say that γ is a cosine which smoothly becomes zero at the cutoff. Here it is half a wave of it,
+    (1 + cos(π τ / cutoff)) / 2, which is level at both ends.
 
     Args:
         decay: α.
