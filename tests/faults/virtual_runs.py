@@ -65,6 +65,7 @@ class Marks:
     spoiled: frozenset[tuple[int, int]]
     sent: int = 0
     size: int = EPOCHS * BATCHES
+    operations_per_token: float = 0.0
 
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:  # noqa: ARG002
         """As `nmt_async.cluster.simulated.Gradients`."""
