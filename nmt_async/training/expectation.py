@@ -15,6 +15,7 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
+from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
@@ -134,6 +135,7 @@ class Vectors:
         held: gradients that arrived before those of earlier batches, in sync.
         moments: Adam's.
         average: the moving average of the parameters.
+        corrections: what is remembered because gradients are stale.
         gradients: in each process that computes them: torch's own, their sum where a push sums several batches, and
             the parameters where it changes those on which it computes, with a local optimizer a batch's gradient and
             what the optimizer remembers.
@@ -150,6 +152,7 @@ class Vectors:
     held: int
     moments: int
     average: int
+    corrections: int
     gradients: int
     shared: bool
     slot: float = 1.0
@@ -168,7 +171,7 @@ class Vectors:
     @property
     def _state(self) -> float:
         """Besides the parameters."""
-        return self.sum + self.held * self.slot + self.moments + self.average
+        return self.sum + self.held * self.slot + self.moments + self.average + self.corrections
 
     @property
     def server(self) -> float:
@@ -194,6 +197,7 @@ class Vectors:
             "the sum of pushes",
             "Adam's moments",
             "the moving average" if self.average else "",
+            "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
         residuals = f"{self.residuals:,} residuals" if self.residuals else ""
@@ -216,6 +220,7 @@ class Vectors:
 def vectors(
     rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1,
     push: PushSettings = WHOLE,
+    corrections: CorrectionSettings = NONE,
 ) -> Vectors:  # fmt: skip
     """Those of a run with ``workers``.
 
@@ -226,9 +231,10 @@ def vectors(
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
         push: how a push is made of a gradient.
+        corrections: of stale gradients.
     """
     return Vectors(
-        buffers=buffers_needed(rule, workers, simulated),
+        buffers=buffers_needed(corrections, workers, simulated),
         slots=workers,
         validation=int(validation),
         sum=1,
@@ -236,6 +242,7 @@ def vectors(
         moments=2,
         average=int(average),
         gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
+        corrections=corrections.vectors(workers, rule.pushes),
         shared=not simulated,
         slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,
@@ -269,6 +276,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
         simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
         push=options.push_settings(),
+        corrections=options.corrections(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

@@ -104,7 +104,7 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
 
     def build(record: Callable[[Event], None], workers: int) -> Coordinator:
         now = with_workers(begun, workers)
-        buffers = torch.zeros(buffers_needed(rule_of(now), workers, simulated=True), layout.size)
+        buffers = torch.zeros(buffers_needed(now.corrections(), workers, simulated=True), layout.size)
         buffers[0].copy_(initial)
         residuals = residual_rows(push, workers, layout.size)
         return build_coordinator(now, plan, layout, buffers, record, lambda _: None, endless=True, residuals=residuals)
@@ -313,7 +313,7 @@ def _vectors_like(stored: Mapping[str, Tensor], server: ParameterServer) -> dict
     if MODEL not in stored:
         residuals = {} if server.residuals is None else server.residuals.state()
         left = {name: vector for name, vector in residuals.items() if name in stored}
-        return {"parameters": server.parameters, **server.optimizer.state(), **left}
+        return {**server.vectors(), **left}
     average = server.optimizer.average
     return {MODEL: server.parameters if average is None else average}
 

@@ -55,7 +55,7 @@ class Killed(Exception):
 class Adding(FlatOptimizer):
     """Adds the sum of an update's gradients to the parameters."""
 
-    def step(self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float) -> float:  # noqa: ARG002
+    def step(self, parameters: Tensor, total: Tensor, *_: object) -> float:
         """As `FlatOptimizer.step`."""
         parameters.add_(total)
         return 1.0
