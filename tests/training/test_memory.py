@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_runs import run_small
+from training_runs import run_small, small_options
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Computed
+from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
@@ -29,8 +30,9 @@ from nmt_async.sync import (
     rule_for,
 )
 from nmt_async.sync.compression.message import Slots, form_of
-from nmt_async.sync.compression.settings import WHOLE, PushSettings
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.corrections.settings import NONE
+from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, vectors
 from nmt_async.training.parts import model_configuration, residual_rows
@@ -109,6 +111,42 @@ def test_so_are_those_of_what_corrects_stale_gradients(
     assert most == expected - (parts.server.corrections.look_ahead is not None)
 
 
+ADAM = OptimizerSettings(name="adam")
+SGD = OptimizerSettings(name="sgd", momentum=0.0, nesterov=False)
+
+
+def large_tensors(size: int) -> dict[int, int]:
+    """Bytes of the memory of each tensor in this process that is as large as a vector, by its address."""
+    gc.collect()
+    found = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.numel() >= size]
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
+
+
+@pytest.mark.parametrize("push", [
+    WHOLE, PushSettings(drop=0.9), PushSettings(drop=0.9, local_gradients=LocalGradients(2)),
+    PushSettings(local_optimizer=SGD), PushSettings("bfloat16", local_optimizer=ADAM),
+], ids=str)  # fmt: skip
+def test_a_worker_keeps_the_vectors_that_are_stated_besides_torchs_own(small_data: Path, push: PushSettings) -> None:
+    """Torch's gradients, and their sum where a push sums several batches, are of the parameters' sizes."""
+    data = PreparedData.open(small_data)
+    model = build_model(model_configuration(small_options(small_data), data), seed=1)
+    size = FlatLayout(model).size
+    before = large_tensors(size)
+    worker = Worker(model, 1, 0.1, torch.device("cpu"), push=push)
+    slots, rows = Slots.of(worker.form, 1), residual_rows(push, 1, size)
+    parameters = worker.layout.gather(model)
+    batches = [data.train.batch(range(4)), data.train.batch(range(4, 8))]
+    worker.compute(parameters, slots.room(0, rows, 0), batches, BatchId(1, 0), rate=0.1)
+    given = [parameters, slots.values, *([] if rows is None else [rows])]
+    after = large_tensors(size)
+    own = sum(bytes for place, bytes in after.items()
+              if place not in before and place not in {each.untyped_storage().data_ptr() for each in given})  # fmt: skip
+    stated = vectors(
+        rule_for("async", 1), 1, average=False, validation=True, simulated=False, push_batches=2, push=push
+    )
+    assert own == VECTOR_BYTES * size * (stated.gradients - 2)
+
+
 def shared_bytes() -> int:
     """Of the nameless files of vectors that this process holds open, each counted once."""
     gc.collect()  # memory that a test before this one shared goes with its last tensor
@@ -151,6 +189,12 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
         "memory, besides": "2 MiB in it for gradients under way, and activations; "
         "11 MiB from the first checkpoint on"}),
+    ({"simulated": False, "push_batches": 2, "push": PushSettings(drop=0.5, local_optimizer=ADAM)}, {
+        "memory, shared": "17 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
+        "memory, server": "8 MiB: the sum of pushes, Adam's moments, the moving average, "
+        "up to 2 pushes before their turn",
+        "memory, besides": "6 MiB in each worker for gradients under way, and activations; "
+        "13 MiB from the first checkpoint on"}),
     ({"simulated": False, "push": PushSettings("bfloat16")}, {
         "memory, shared": "12 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
         "memory, server": "5 MiB: the sum of pushes, Adam's moments, the moving average, "

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import assert_same_state, kill_child, replayed, run_small, saved_state
+from training_runs import assert_same_state, kill_child, replayed, run_small, saved_state, small_options
 
+from nmt_async.errors import UserError
+from nmt_async.options import check_together
 from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
+from nmt_async.sync.compression.settings import LocalGradients
 
 PUSHES: dict[str, dict[str, Any]] = {
     "bfloat16": {"push_dtype": "bfloat16"},
@@ -90,3 +93,31 @@ def test_the_bytes_of_each_push_are_counted(small_data: Path, tmp_path: Path) ->
     assert 0.005 < pushed["largest"] / (12 * 8 * size) <= 0.0201
     assert pushed["largest of each matrix, in bfloat16"] % 6 == 0
     assert 0.05 < pushed["largest of each matrix, in bfloat16"] / (12 * 6 * size) <= 0.201
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_that_cannot_be_dropped_is_refused(tmp_path: Path, share: float) -> None:
+    with pytest.raises(UserError, match=f"--drop-gradients: {share} is not from 0 to below 1"):
+        small_options(tmp_path, drop_gradients=share)
+
+
+@pytest.mark.parametrize(("typed", "said"), [
+    ({"drop_threshold": "matrix"}, "--drop-threshold means nothing without --drop-gradients"),
+    ({"local_gradients": True, "push_dtype": "bfloat16"}, "--local-gradients means nothing without --drop-gradients"),
+    ({"local_optimizer": "sgd"}, "--local-optimizer means nothing with --local-accumulate 1"),
+])  # fmt: skip
+def test_what_would_do_nothing_is_refused(tmp_path: Path, typed: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_together(small_options(tmp_path, **typed))
+
+
+def test_what_a_worker_does_on_its_own_follows_the_servers_optimizer_and_rule(tmp_path: Path) -> None:
+    local = {"drop_gradients": 0.9, "local_gradients": True, "sync_mode": "hybrid", "accumulate": 5}
+    made = small_options(tmp_path, **local, optimizer="sgd", momentum=0.75).push_settings()
+    assert made.local_gradients == LocalGradients(5, 4.0)
+    made = small_options(tmp_path, **local, optimizer="muon", local_accumulate=2, local_optimizer="adam",
+                         adam_beta2=0.9, weight_decay=0.1).push_settings()  # fmt: skip
+    assert made.local_gradients == LocalGradients(5)
+    assert made.local_optimizer is not None
+    assert (made.local_optimizer.name, made.local_optimizer.beta2) == ("adam", 0.9)
+    assert (made.local_optimizer.weight_decay, made.local_optimizer.smoothing) == (0.0, 0.0)
