@@ -138,12 +138,10 @@ def test_a_worker_keeps_the_vectors_that_are_stated_besides_torchs_own(small_dat
     batches = [data.train.batch(range(4)), data.train.batch(range(4, 8))]
     worker.compute(parameters, slots.room(0, rows, 0), batches, BatchId(1, 0), rate=0.1)
     given = [parameters, slots.values, *([] if rows is None else [rows])]
-    after = large_tensors(size)
-    own = sum(bytes for place, bytes in after.items()
-              if place not in before and place not in {each.untyped_storage().data_ptr() for each in given})  # fmt: skip
-    stated = vectors(
-        rule_for("async", 1), 1, average=False, validation=True, simulated=False, push_batches=2, push=push
-    )
+    known = {*before, *(each.untyped_storage().data_ptr() for each in given)}
+    own = sum(taken for place, taken in large_tensors(size).items() if place not in known)
+    options: dict[str, Any] = {"average": False, "validation": True, "simulated": False, "push_batches": 2}
+    stated = vectors(rule_for("async", 1), 1, **options, push=push)
     assert own == VECTOR_BYTES * size * (stated.gradients - 2)
 
 
