@@ -84,6 +84,7 @@ SETTINGS = {
         f"{VIRTUAL} --no-valid-translate".replace("--valid-sentences 2 --valid-beam-size 1", ""),
         f"{VIRTUAL} --model rnn".replace("--heads 2 --dim-ffn 32", "--dim-rnn 16"),
         f"{VIRTUAL} --sync-mode async",
+        f"{VIRTUAL} --weight-prediction last-step",
         f"{VIRTUAL} --init-from RUN",
         f"{VIRTUAL} --optimizer adamw",
         f"{VIRTUAL} --optimizer muon --muon-rows 8",
