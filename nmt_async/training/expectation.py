@@ -13,12 +13,19 @@ from pathlib import Path
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.optimizers.flat import OptimizerMemory, memory_of
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import buffers_needed, model_configuration, training_plan, within_memory
+from nmt_async.training.parts import (
+    buffers_needed,
+    hidden_matrices,
+    model_configuration,
+    training_plan,
+    within_memory,
+)
 
 TRANSLATED = ("updates", "tokens", "epochs")
 """Units that go by at a constant ratio; how many hours an update takes is not known before."""
@@ -129,10 +136,12 @@ class Vectors:
         validation: the copy that is validated.
         sum: what is accumulated.
         held: gradients that arrived before those of earlier batches, in sync.
-        moments: Adam's.
+        moments: what the optimizer remembers.
+        working: what it needs to make an update.
         average: the moving average of the parameters.
         gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
         shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
+        remembered: what ``moments`` are, in words.
     """
 
     buffers: int
@@ -140,10 +149,12 @@ class Vectors:
     validation: int
     sum: int
     held: int
-    moments: int
+    moments: float
+    working: float
     average: int
     gradients: int
     shared: bool
+    remembered: str
 
     @property
     def between_processes(self) -> int:
@@ -151,13 +162,13 @@ class Vectors:
         return self.buffers + self.slots + self.validation if self.shared else 0
 
     @property
-    def server(self) -> int:
+    def server(self) -> float:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.average
+        own = self.sum + self.held + self.moments + self.working + self.average
         return own if self.shared else own + self.buffers + self.slots + self.validation
 
     @property
-    def checkpoint(self) -> int:
+    def checkpoint(self) -> float:
         """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
         slots = 0 if self.shared else self.slots
         return 2 + self.sum + self.held + self.moments + self.average + slots
@@ -169,7 +180,8 @@ class Vectors:
         validation = "the copy under validation" if self.validation else ""
         own = [
             "the sum of pushes",
-            "Adam's moments",
+            self.remembered,
+            "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
@@ -190,12 +202,20 @@ class Vectors:
 
 
 def vectors(
-    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1
+    rule: Rule,
+    workers: int,
+    optimizer: OptimizerMemory,
+    *,
+    average: bool,
+    validation: bool,
+    simulated: bool,
+    push_batches: int = 1,
 ) -> Vectors:
     """Those of a run with ``workers``.
 
     Args:
         rule: when pushes become an update.
+        optimizer: what it needs.
         average: whether there is a moving average.
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
@@ -207,10 +227,12 @@ def vectors(
         validation=int(validation),
         sum=1,
         held=rule.held(workers),
-        moments=2,
+        moments=optimizer.remembered,
+        working=optimizer.working,
         average=int(average),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
+        remembered=optimizer.words,
     )
 
 
@@ -232,9 +254,11 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     devices, rule = options.device_list(), options.rule()
     why = f" ({options.devices_reason()})" if options.devices is None else ""
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
+    optimizer = memory_of(layout.size, options.settings(), hidden_matrices(layout))
     need = vectors(
-        rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
-        simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+        rule, len(devices), optimizer, average=bool(options.exponential_smoothing),
+        validation=data.valid is not None, simulated=options.cluster == "simulated",
+        push_batches=options.local_accumulate,
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -20,6 +21,8 @@ from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 class Adan(Step):
     """It remembers three moments and the gradient before."""
 
+    REMEMBERS = "Adan's moments and the gradient before"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self.tensors = {name: zeros(like) for name in ("moment1", "change", "moment2", "gradient")}
@@ -28,14 +31,15 @@ class Adan(Step):
         """As in `Step`."""
         one, two, three = self.settings.adan_betas
         first, change, second, before = (self.tensors[key] for key in ("moment1", "change", "moment2", "gradient"))
-        difference = gradient - before if updates else zeros(gradient)
-        before.copy_(gradient)
+        # Each vector takes the place of one that is not needed any more.
+        difference = torch.sub(gradient, before if updates else gradient, out=before)
         first.lerp_(gradient, 1.0 - one)
         change.lerp_(difference, 1.0 - two)
-        ahead = gradient.add_(difference, alpha=two)
+        ahead = torch.add(gradient, difference, alpha=two, out=difference)
         second.mul_(three).addcmul_(ahead, ahead, value=1.0 - three)
+        before.copy_(gradient)
         corrected = [1.0 - beta ** (updates + 1) for beta in (one, two, three)]
-        scale = second.sqrt().div_(math.sqrt(corrected[2])).add_(self.settings.adan_epsilon)
+        scale = torch.sqrt(second, out=gradient).div_(math.sqrt(corrected[2])).add_(self.settings.adan_epsilon)
         parameters.addcdiv_(first, scale, value=-rate / corrected[0])
         parameters.addcdiv_(change, scale, value=-rate * two / corrected[1])
         parameters.div_(1.0 + rate * self.settings.weight_decay)

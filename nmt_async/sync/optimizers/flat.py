@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,28 @@ from nmt_async.sync.optimizers.step import Matrix, Step
 
 STEPS: dict[str, type[Step]] = {"adam": Adam, "adamw": Adam, "muon": Muon, "adan": Adan, "lion": Lion, "sgd": SGD}
 """By the names of `OPTIMIZERS`."""
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What an optimizer needs beside parameters and gradient, in vectors of their size.
+
+    Attributes:
+        remembered: from one update to the next.
+        working: to make an update.
+        words: what is remembered.
+    """
+
+    remembered: float
+    working: float
+    words: str
+
+
+def memory_of(size: int, settings: OptimizerSettings, matrices: Sequence[Matrix] = ()) -> OptimizerMemory:
+    """What the optimizer of a vector (size,) will need; the moving average is not counted."""
+    step = STEPS[settings.name](torch.empty(size, device="meta"), settings, matrices)
+    remembered = sum(tensor.numel() for tensor in step.tensors.values())
+    return OptimizerMemory(remembered / size, step.working / size, step.REMEMBERS if remembered else "")
 
 
 class FlatOptimizer:

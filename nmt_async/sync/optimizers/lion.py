@@ -16,9 +16,12 @@ from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 class Lion(Step):
     """Every element moves by the rate, which is therefore a third to a tenth of Adam's."""
 
+    REMEMBERS = "Lion's momentum"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self.tensors = {"momentum": zeros(like)}
+        self.working = len(like)
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:  # noqa: ARG002
         """As in `Step`."""

@@ -30,8 +30,8 @@ from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 
 AT_ONCE = 2**16
 """Elements of the Gram matrices that are computed with at a time, if one block has no more: 256 KiB of float32."""
-WORK = 5
-"""Vectors that the products need."""
+ON_GRAM = 5
+"""Vectors with which blocks are iterated on their Gram matrices."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Cut:
 class Muon(Step):
     """Orthogonal steps for ``matrices``, Adam's for all else."""
 
+    REMEMBERS = "Muon's momentum, and Adam's second moment of what is no hidden matrix"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices]))
@@ -70,8 +72,9 @@ class Muon(Step):
         left = sum(end - begin for begin, end in self._rest)
         # The momentum of matrices and Adam's first moment of the rest are one vector.
         self.tensors = {"moment1": zeros(like), "moment2": like.new_zeros(left)}
-        room = max((_room(cuts) for cuts in self._groups), default=0)
-        self._work = [like.new_empty(room) for _ in range(WORK)]
+        rooms = [max(sizes) for sizes in zip(*map(_rooms, self._groups), strict=True)]
+        self._work = [like.new_empty(room) for room in rooms]
+        self.working = sum(rooms)
 
     @property
     def operations(self) -> int:
@@ -96,7 +99,7 @@ class Muon(Step):
     def _step_together(self, cuts: Sequence[Cut], parameters: Tensor, gradient: Tensor, rate: float) -> None:
         """The steps of matrices whose blocks have Gram matrices of one size."""
         counts, side = [cut.blocks for cut in cuts], min(cuts[0].shape)
-        grams, *work = (self._working(number, sum(counts), side, side) for number in range(WORK))
+        grams, *work = (self._working(number, sum(counts), side, side) for number in range(ON_GRAM))
         blocks = [self._ahead(cut, gradient) for cut in cuts]
         for block, gram in zip(blocks, grams.split_with_sizes(counts), strict=True):
             gram_of(block, out=gram)
@@ -154,18 +157,20 @@ def _grouped(cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
             continue
         side = min(cut.shape)
         group = open_groups.setdefault(side, [])
-        if group and _room([*group, cut]) > AT_ONCE:
+        if group and max(_rooms([*group, cut])) > AT_ONCE:
             yield group
             group = open_groups[side] = []
         group.append(cut)
     yield from open_groups.values()
 
 
-def _room(cuts: Sequence[Cut]) -> int:
-    """Elements of each vector to work with."""
-    rows, columns = cuts[0].shape
-    each = min(rows, columns) ** 2 if on_gram(rows, columns) else rows * columns
-    return each * sum(cut.blocks for cut in cuts)
+def _rooms(cuts: Sequence[Cut]) -> list[int]:
+    """Elements of each of the vectors to work with."""
+    (rows, columns), blocks = cuts[0].shape, sum(cut.blocks for cut in cuts)
+    square = blocks * min(rows, columns) ** 2
+    if on_gram(rows, columns):
+        return [square] * ON_GRAM
+    return [blocks * rows * columns] * 2 + [square] * 2 + [0]
 
 
 def _between(matrices: Sequence[Matrix], size: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,11 +44,19 @@ class Step(ABC):
         like: a vector (size,) of the kind of the parameters.
         settings: its constants.
         matrices: hidden matrices in the vector, in its order.
+
+    Attributes:
+        REMEMBERS: what `tensors` are, in a few words.
+        tensors: all that it remembers from one step to the next, by name.
+        working: elements that a step needs besides, and that are nothing between two steps.
     """
+
+    REMEMBERS: ClassVar[str]
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:  # noqa: ARG002
         self.settings = settings
         self.tensors: dict[str, Tensor] = {}
+        self.working = 0
 
     @abstractmethod
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
