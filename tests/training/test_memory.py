@@ -130,7 +130,7 @@ def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[s
     ({"name": "muon"}, 1 + 48 / 64, "Muon's momentum, and Adam's second moment of what is no hidden matrix, room to "
      "make an update"),
     ({"name": "adan"}, 4, "Adan's moments and the gradient before"),
-    ({"name": "lion"}, 1, "Lion's momentum, room to make an update"),
+    ({"name": "lion"}, 1, "Lion's momentum"),
     ({"name": "sgd"}, 1, "the momentum"),
     ({"name": "sgd", "momentum": 0.0}, 0, ""),
 ])  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step, stretches, zeros
 
 
 class Lion(Step):
@@ -21,12 +21,11 @@ class Lion(Step):
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self.tensors = {"momentum": zeros(like)}
-        self.working = len(like)
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:  # noqa: ARG002
         """As in `Step`."""
         step, decay = self.settings.lion_betas
-        momentum = self.tensors["momentum"]
-        self.decay(parameters, rate)
-        parameters.add_(gradient.lerp(momentum, step).sign_(), alpha=-rate)
-        momentum.lerp_(gradient, 1.0 - decay)
+        for here, fresh, momentum in stretches(parameters, gradient, self.tensors["momentum"]):
+            self.decay(here, rate)
+            here.add_(fresh.lerp(momentum, step).sign_(), alpha=-rate)
+            momentum.lerp_(fresh, 1.0 - decay)

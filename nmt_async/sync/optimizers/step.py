@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,6 +75,16 @@ class Step(ABC):
         """Decoupled weight decay (Loshchilov & Hutter 2019)."""
         if self.settings.weight_decay:
             parameters.mul_(1.0 - rate * self.settings.weight_decay)
+
+
+STRETCH = 2**16
+"""Elements: 256 KiB of float32, of which a processor's cache holds several vectors'."""
+
+
+def stretches(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Vectors (size,) side by side, some elements at a time: what many operations go over is fetched once."""
+    for begin in range(0, len(vectors[0]), STRETCH):
+        yield tuple(vector[begin : begin + STRETCH] for vector in vectors)
 
 
 def zeros(like: Tensor) -> Tensor:
