@@ -18,11 +18,10 @@ from nmt_async.doctor.trial import Tried, longest_batches, try_training, try_val
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.sync.optimizers.flat import memory_of
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES, Vectors, vectors
+from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import hidden_matrices, model_configuration, training_plan
+from nmt_async.training.parts import model_configuration, training_plan
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import free_bytes
@@ -45,10 +44,11 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         layout = FlatLayout(build_model(configuration))
     size = layout.size
     workers, simulated = options.device_list(), options.cluster == "simulated"
-    optimizer = memory_of(size, options.settings(), hidden_matrices(layout))
+    optimizer = optimizer_memory(options, layout)
     stated = vectors(
         options.rule(), len(workers), optimizer, average=bool(options.exponential_smoothing),
         validation=data.valid is not None, simulated=simulated, push_batches=options.local_accumulate,
+        corrections=options.corrections(),
     )  # fmt: skip
     need, there = Need(stated, size), available_memory()
     computing = 1 if simulated else len(workers)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
+    from nmt_async.sync.corrections.build import Corrections, build_corrections
+    from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
+    from nmt_async.sync.corrections.settings import CorrectionSettings
     from nmt_async.sync.journal import Event, Kind, effective
     from nmt_async.sync.ledger import Ledger, ledger_of
     from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from nmt_async.sync.rules import (
         MODES,
         RULES,
-        Arrival,
         Asynchronous,
         Hybrid,
         Round,
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
-    "MODES", "RULES", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings",
-    "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update",
-    "Verdict", "effective", "ledger_of", "rule_for",
+    "MODES", "RULES", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings", "Corrections",
+    "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule",
+    "Schedule", "Standing", "Synchronous", "Update", "Verdict", "build_corrections", "effective", "ledger_of",
+    "rule_for",
 ]  # fmt: skip
 
-_RULES = ("MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")
+_RULES = ("MODES", "RULES", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")
 __getattr__, __dir__ = named_in(
     __name__,
     {
@@ -47,7 +50,10 @@ __getattr__, __dir__ = named_in(
         **dict.fromkeys(("Answer", "Push", "Update", "Verdict"), "push"),
         **dict.fromkeys(_RULES, "rules"),
         **dict.fromkeys(("Progress", "Schedule"), "schedule"),
+        **dict.fromkeys(("Applied", "Arrival", "Correction"), "corrections.correction"),
+        "CorrectionSettings": "corrections.settings",
         "OptimizerSettings": "optimizers.settings",
+        **dict.fromkeys(("Corrections", "build_corrections"), "corrections.build"),
         "ParameterServer": "server",
     },
 )

@@ -1,9 +1,9 @@
 """When pushes become an update: a mode is a rule, a small value that answers a few questions.
 
-*Which pushes count*, *what each weighs*, *when their sum becomes an update*, *in whose order they are summed*, and *who
-must wait*. A rule also says what to expect of it, so that options, plans and pages need not know one from another. A
-new mode is a class with these answers and its entry in `RULES`. Synchronous, asynchronous and hybrid are those of Aji &
-Heafield 2019, section 3; their hybrid sums in the server over all workers.
+*Which pushes count*, *when their sum becomes an update*, *in whose order they are summed*, and *who must wait*. A rule
+also says what to expect of it, so that options, plans and pages need not know one from another. A new mode is a class
+with these answers and its entry in `RULES`. Synchronous, asynchronous and hybrid are those of Aji & Heafield 2019,
+section 3; their hybrid sums in the server over all workers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
-
-if TYPE_CHECKING:  # a declaration of options reads this file, and needs no torch
-    from torch import Tensor
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -52,25 +49,6 @@ class Standing:
     now: Round = Round(0, 0)
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A push that counts, as a rule weighs it.
-
-    Attributes:
-        staleness: updates applied between its pull and the update that it enters.
-        tokens: target tokens it is summed over.
-        gradient: (size,), summed over its tokens; to be read only.
-        current: (size,), the parameters now; to be read only.
-        pulled: (size,), the parameters that it was computed on; None unless the rule `looks_at_parameters`.
-    """
-
-    staleness: int
-    tokens: int
-    gradient: Tensor
-    current: Tensor
-    pulled: Tensor | None = None
-
-
 class Rule(ABC):
     """How pushes become updates. What a rule does not answer itself, it answers as the hybrid does.
 
@@ -81,14 +59,12 @@ class Rule(ABC):
         ordered: an update sums its pushes in the plan's order, not in that of their arrival.
         waits_for_update: a worker that must wait waits for an update, or for a batch that comes back; where it may
             wait for another's push too, this is False, and all who wait are asked again after every push.
-        looks_at_parameters: `weight` wants the parameters that a push was computed on, which are kept until it comes.
     """
 
     mode: ClassVar[str]
     summary: ClassVar[str]
     ordered: ClassVar[bool] = False
     waits_for_update: ClassVar[bool] = False
-    looks_at_parameters: ClassVar[bool] = False
     accumulate: int
 
     @classmethod
@@ -113,15 +89,6 @@ class Rule(ABC):
     def counts(self, staleness: int) -> bool:  # noqa: ARG002
         """Whether a push that is ``staleness`` updates old enters the sum; if not, its batch is computed again."""
         return True
-
-    def weight(self, arrival: Arrival) -> float | Tensor:  # noqa: ARG002
-        """The factor by which the gradient of a push enters the sum: a number, or one for each parameter, (size,).
-
-        It touches the gradient alone. The sum is still divided by all tokens of its pushes, and a push counts as all
-        of its tokens for schedules, budgets and the journal. So a weight below 1 makes the step smaller, as in the
-        works that scale stale gradients or their learning rate.
-        """
-        return 1.0
 
     def may_start(self, standing: Standing) -> bool:  # noqa: ARG002
         """Whether a worker may begin another batch now, or must wait."""

@@ -10,9 +10,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.optimizers.flat import OptimizerMemory, memory_of
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
@@ -139,6 +142,7 @@ class Vectors:
         moments: what the optimizer remembers.
         working: what it needs to make an update.
         average: the moving average of the parameters.
+        corrections: what is remembered because gradients are stale.
         gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
         shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
         remembered: what ``moments`` are, in words.
@@ -152,6 +156,7 @@ class Vectors:
     moments: float
     working: float
     average: int
+    corrections: int
     gradients: int
     shared: bool
     remembered: str
@@ -164,14 +169,14 @@ class Vectors:
     @property
     def server(self) -> float:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.working + self.average
+        own = self.sum + self.held + self.moments + self.working + self.average + self.corrections
         return own if self.shared else own + self.buffers + self.slots + self.validation
 
     @property
     def checkpoint(self) -> float:
         """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
         slots = 0 if self.shared else self.slots
-        return 2 + self.sum + self.held + self.moments + self.average + slots
+        return 2 + self.sum + self.held + self.moments + self.average + self.corrections + slots
 
     def rows(self, size: int) -> dict[str, str]:
         """What ``--dry-run`` says of it, for vectors of ``size``."""
@@ -183,6 +188,7 @@ class Vectors:
             self.remembered,
             "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
+            "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
         common = [f"{buffers} and {slots}", validation]
@@ -201,6 +207,12 @@ class Vectors:
         return rows
 
 
+def optimizer_memory(options: TrainOptions, layout: FlatLayout) -> OptimizerMemory:
+    """What the optimizer of a run will need."""
+    nothing = torch.empty(layout.size, device="meta")
+    return memory_of(nothing, options.settings(), hidden_matrices(layout))
+
+
 def vectors(
     rule: Rule,
     workers: int,
@@ -210,6 +222,7 @@ def vectors(
     validation: bool,
     simulated: bool,
     push_batches: int = 1,
+    corrections: CorrectionSettings = NONE,
 ) -> Vectors:
     """Those of a run with ``workers``.
 
@@ -220,9 +233,10 @@ def vectors(
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
+        corrections: of stale gradients.
     """
     return Vectors(
-        buffers=buffers_needed(rule, workers, simulated),
+        buffers=buffers_needed(corrections, workers, simulated),
         slots=workers,
         validation=int(validation),
         sum=1,
@@ -230,6 +244,7 @@ def vectors(
         moments=optimizer.remembered,
         working=optimizer.working,
         average=int(average),
+        corrections=corrections.vectors(workers, rule.pushes),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
         remembered=optimizer.words,
@@ -254,11 +269,11 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     devices, rule = options.device_list(), options.rule()
     why = f" ({options.devices_reason()})" if options.devices is None else ""
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
-    optimizer = memory_of(layout.size, options.settings(), hidden_matrices(layout))
+    optimizer = optimizer_memory(options, layout)
     need = vectors(
         rule, len(devices), optimizer, average=bool(options.exponential_smoothing),
         validation=data.valid is not None, simulated=options.cluster == "simulated",
-        push_batches=options.local_accumulate,
+        push_batches=options.local_accumulate, corrections=options.corrections(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

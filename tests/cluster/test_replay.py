@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_rules import Bounded, Full, GapAware, PutOff
+from small_rules import Bounded, Full, PutOff
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
@@ -101,7 +101,7 @@ ACTIONS = st.lists(
 @settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), Bounded(1),
-    PutOff(2), Full(2), GapAware(1),
+    PutOff(2), Full(2),
 ]))  # fmt: skip
 def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:
     """Deaths, refusals, batches set aside, stops, checkpoints at any moment and resumes from them."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_rules import Bounded, GapAware, Never, Patient, PutOff
+from small_rules import Bounded, Never, Patient, PutOff
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
@@ -17,7 +17,7 @@ from nmt_async.sync.journal import Event, Kind
 
 MODES = [
     ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (Bounded(1), 3, 1), (PutOff(1, bound=1), 3, 1),
-    (Patient(2, bound=2), 3, 1), (GapAware(2), 3, 1),
+    (Patient(2, bound=2), 3, 1),
 ]  # fmt: skip
 
 

@@ -23,12 +23,21 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import Quantity
-from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, rule_for
+from nmt_async.sync import (
+    CorrectionSettings,
+    OptimizerSettings,
+    ParameterServer,
+    Rule,
+    Schedule,
+    build_corrections,
+    rule_for,
+)
+from nmt_async.sync.corrections.settings import NONE
 from nmt_async.sync.optimizers.flat import memory_of
 from nmt_async.sync.optimizers.settings import OPTIMIZERS
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES, vectors
+from nmt_async.training.expectation import VECTOR_BYTES, optimizer_memory, vectors
 from nmt_async.training.parts import model_configuration
 from nmt_async.training.run_folder import read_options
 
@@ -37,9 +46,13 @@ MATRIX = Matrix(16, 4, 4)
 """Of a vector of `SIZE`."""
 
 
-def coordinator(rule: Rule, workers: int, settings: OptimizerSettings) -> Coordinator:
+def coordinator(
+    rule: Rule, workers: int, settings: OptimizerSettings, corrected: CorrectionSettings = NONE
+) -> Coordinator:
     buffers = torch.zeros(workers + 1, SIZE)
-    server = ParameterServer(buffers, rule, Schedule(0.1, Quantity(1, "updates")), settings, [MATRIX])
+    schedule = Schedule(0.1, Quantity(1, "updates"))
+    corrections = build_corrections(corrected, settings, buffers[0], workers, 1.0)
+    server = ParameterServer(buffers, rule, schedule, settings, [MATRIX], corrections)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
@@ -60,7 +73,7 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
 ) -> None:
     rule = rule_for(mode, workers, accumulate)
     settings = replace(settings, smoothing=0.1 if average else 0.0)
-    optimizer = memory_of(SIZE, settings, [MATRIX])
+    optimizer = memory_of(torch.empty(SIZE), settings, [MATRIX])
     stated = vectors(rule, workers, optimizer, average=average, validation=True, simulated=False)
     parts = coordinator(rule, workers, settings)
     for worker in range(workers):
@@ -76,6 +89,31 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
     if workers > 1:
         assert most == expected
     assert stated.checkpoint == expected + 1
+
+
+@pytest.mark.parametrize(("mode", "accumulate"), [("async", 1), ("hybrid", 4)])
+@pytest.mark.parametrize("corrected", [
+    CorrectionSettings("gap-aware"), CorrectionSettings("delay-compensated", adaptive=True),
+    CorrectionSettings("scale", feedback=1.0), CorrectionSettings(prediction="last-step"),
+    CorrectionSettings(momentum="dana"), CorrectionSettings(momentum="dana-slim"),
+], ids=lambda settings: f"{settings.rule} {settings.feedback} {settings.prediction} {settings.momentum}")  # fmt: skip
+def test_so_are_those_of_what_corrects_stale_gradients(
+    mode: str, accumulate: int, corrected: CorrectionSettings
+) -> None:
+    rule = rule_for(mode, 3, accumulate)
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings(), [MATRIX])
+    stated = vectors(rule, 3, optimizer, average=False, validation=True, simulated=False, corrections=corrected)
+    parts = coordinator(rule, 3, OptimizerSettings(), corrected)
+    most = 0.0
+    for turn in range(4 * accumulate):
+        worker = turn % 3
+        assert parts.next_task(worker) is not None
+        parts.push(worker, Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
+        most = max(most, in_vectors(parts.state()[1]) + (not parts.server.buffer.summed))
+    expected = 1 + stated.sum + stated.moments + stated.corrections
+    assert stated.checkpoint == expected + 1
+    # A look-ahead has the parameters beside what pulls give, and a checkpoint has them once.
+    assert most == expected - (parts.server.corrections.look_ahead is not None)
 
 
 def shared_bytes() -> int:
@@ -100,10 +138,10 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
     run_small(small_data, tmp_path / "run", acts, **options, valid_freq="2", stop_after="6")
     run = read_options(tmp_path / "run")
     model = build_model(model_configuration(run, PreparedData.open(small_data)), seed=1)
-    size = FlatLayout(model).size
-    optimizer = memory_of(size, run.settings())
+    layout = FlatLayout(model)
+    optimizer = optimizer_memory(run, layout)
     stated = vectors(run.rule(), 3, optimizer, average=smoothing > 0, validation=True, simulated=False)
-    assert held == [VECTOR_BYTES * size * stated.between_processes]
+    assert held == [VECTOR_BYTES * layout.size * stated.between_processes]
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -120,7 +158,7 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "11 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
-    optimizer = memory_of(SIZE, OptimizerSettings())
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
     stated = vectors(rule_for("sync", 3, 1), 3, optimizer, average=True, validation=True, **options)
     assert stated.rows(2**18) == said
 
@@ -135,7 +173,7 @@ def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[s
     ({"name": "sgd", "momentum": 0.0}, 0, ""),
 ])  # fmt: skip
 def test_it_is_said_what_each_optimizer_remembers(settings: dict[str, Any], remembered: float, said: str) -> None:
-    optimizer = memory_of(SIZE, OptimizerSettings(**settings), [MATRIX])
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings(**settings), [MATRIX])
     stated = vectors(rule_for("async", 1, 1), 1, optimizer, average=False, validation=False, simulated=False)
     assert stated.moments == remembered
     text = ", ".join(filter(None, ("the sum of pushes", said)))
@@ -184,6 +222,6 @@ def test_a_step_takes_the_memory_that_is_stated() -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=True, env=environment)
     matrices = [Matrix(4096, 2048, 2048), Matrix(4096 + 2**22, 1024, 2048)]
     for choice, found in zip(choices, map(float, done.stdout.split()), strict=True):
-        stated = memory_of(LARGE, OptimizerSettings(**choice), matrices)
+        stated = memory_of(torch.empty(LARGE, device="meta"), OptimizerSettings(**choice), matrices)
         expected = (stated.remembered + stated.working) * VECTOR_BYTES * LARGE / 2**20
         assert found == pytest.approx(expected, abs=8), choice
