@@ -10,19 +10,28 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
+from nmt_async.sync.optimizers.flat import OptimizerMemory, memory_of
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import buffers_needed, model_configuration, training_plan, within_memory
+from nmt_async.training.parts import (
+    buffers_needed,
+    hidden_matrices,
+    model_configuration,
+    training_plan,
+    within_memory,
+)
 
 TRANSLATED = ("updates", "tokens", "epochs")
 """Units that go by at a constant ratio; how many hours an update takes is not known before."""
@@ -133,7 +142,8 @@ class Vectors:
         validation: the copy that is validated.
         sum: what is accumulated.
         held: gradients that arrived before those of earlier batches, in sync.
-        moments: Adam's.
+        moments: what the optimizer remembers.
+        working: what it needs to make an update.
         average: the moving average of the parameters.
         corrections: what is remembered because gradients are stale.
         gradients: in each process that computes them: torch's own, their sum where a push sums several batches, and
@@ -143,6 +153,7 @@ class Vectors:
             share.
         slot: how large a slot is, and a push that is held; 1: as large as a vector.
         residuals: what pushes left behind, two a worker where they do.
+        remembered: what ``moments`` are, in words.
     """
 
     buffers: int
@@ -150,11 +161,13 @@ class Vectors:
     validation: int
     sum: int
     held: int
-    moments: int
+    moments: float
+    working: float
     average: int
     corrections: int
-    gradients: int
+    gradients: float
     shared: bool
+    remembered: str
     slot: float = 1.0
     residuals: int = 0
 
@@ -176,7 +189,7 @@ class Vectors:
     @property
     def server(self) -> float:
         """Of the process that makes the updates alone."""
-        return self._state + (0.0 if self.shared else self._common)
+        return self._state + self.working + (0.0 if self.shared else self._common)
 
     @property
     def checkpoint(self) -> float:
@@ -195,7 +208,8 @@ class Vectors:
         validation = "the copy under validation" if self.validation else ""
         own = [
             "the sum of pushes",
-            "Adam's moments",
+            self.remembered,
+            "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
             "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
@@ -217,15 +231,29 @@ class Vectors:
         return rows
 
 
+def optimizer_memory(options: TrainOptions, layout: FlatLayout) -> OptimizerMemory:
+    """What the optimizer of a run will need."""
+    nothing = torch.empty(layout.size, device="meta")
+    return memory_of(nothing, options.settings(), hidden_matrices(layout))
+
+
 def vectors(
-    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1,
+    rule: Rule,
+    workers: int,
+    optimizer: OptimizerMemory,
+    *,
+    average: bool,
+    validation: bool,
+    simulated: bool,
+    push_batches: int = 1,
     push: PushSettings = WHOLE,
     corrections: CorrectionSettings = NONE,
-) -> Vectors:  # fmt: skip
+) -> Vectors:
     """Those of a run with ``workers``.
 
     Args:
         rule: when pushes become an update.
+        optimizer: what it needs.
         average: whether there is a moving average.
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
@@ -239,19 +267,24 @@ def vectors(
         validation=int(validation),
         sum=1,
         held=rule.held(workers),
-        moments=2,
+        moments=optimizer.remembered,
+        working=optimizer.working,
         average=int(average),
         gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
         corrections=corrections.vectors(workers, rule.pushes),
         shared=not simulated,
+        remembered=optimizer.words,
         slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,
     )
 
 
-def _of_local(optimizer: OptimizerSettings | None) -> int:
-    """Vectors of a worker's own optimizer."""
-    return 0 if optimizer is None else 1 + 2 * (optimizer.name == "adam")
+def _of_local(optimizer: OptimizerSettings | None) -> float:
+    """Vectors of a worker's own optimizer, with that of the gradient by which it steps."""
+    if optimizer is None:
+        return 0.0
+    need = memory_of(torch.empty(1, device="meta"), optimizer)
+    return 1.0 + need.remembered + need.working
 
 
 def _counted(count: int, noun: str, nouns: str = "") -> str:
@@ -272,11 +305,12 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     devices, rule = options.device_list(), options.rule()
     why = f" ({options.devices_reason()})" if options.devices is None else ""
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
+    optimizer = optimizer_memory(options, layout)
     need = vectors(
-        rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
-        simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+        rule, len(devices), optimizer, average=bool(options.exponential_smoothing),
+        validation=data.valid is not None, simulated=options.cluster == "simulated",
+        push_batches=options.local_accumulate, corrections=options.corrections(),
         push=options.push_settings(),
-        corrections=options.corrections(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

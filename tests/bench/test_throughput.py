@@ -70,6 +70,17 @@ def test_a_profile_comes_of_the_setting_and_foretells_our_clusters(data):
     assert measured.cost_of_simulating() == pytest.approx(expected)
 
 
+def test_a_profile_holds_what_the_update_of_the_chosen_optimizer_takes(data, tmp_path):
+    changes = {"optimizer": "muon", "muon_rows": 8, "momentum": 0.9, "profile_out": tmp_path / "profile.yaml"}
+    options = BenchOptions(**SMALL, **changes, rounds=1, batches=8, against=())
+    train = options.train_options().settings()
+    assert (train.name, train.muon_rows, train.momentum) == ("muon", 8, 0.9)
+    profile = measure(options, data, lambda _: None).profile
+    assert profile is not None
+    assert profile.operations_per_update > 0
+    assert profile.seconds_per_update > 0
+
+
 def test_counts_below_one_are_refused():
     with pytest.raises(UserError, match="--rounds: 0 is too small"):
         BenchOptions(rounds=0)
