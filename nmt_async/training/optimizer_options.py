@@ -115,8 +115,8 @@ class StepOptions:
         only_with={**_with("muon", "sgd"), "momentum": OtherThan(0.0)},
     )
     muon_rows: int = option(
-        0,
-        "Make blocks of at most so many rows orthogonal, which costs less; 0: whole matrices.",
+        32,
+        "Make blocks of at most so many rows orthogonal, which costs less than whole matrices; 0: whole matrices.",
         group="Optimizer constants",
         only_with=_with("muon"),
     )

@@ -9,8 +9,8 @@ What is above 0.0015 of the norm ends between 0.68 and 1.2.
 Fewer steps have the polynomials that are best for so many (Amsel et al. 2025, arXiv 2505.16932): each is the one that
 is nearest to 1 on the interval to which those before it lead. They bring all from `LEAST` of the bound on to 0.8 to
 1.2. The bound is the fourth root of the norm of G², which is nearer than the norm of X, and for which nothing more has
-to be multiplied. Blocks of a few rows have no very small singular values: for them, three such steps are better than
-Jordan's five.
+to be multiplied. Blocks of a few rows have no very small singular values: three such steps bring theirs nearer to 1
+than Jordan's five, and four those of whole matrices.
 
 A block that is longer than wide by half iterates on its Gram matrix alone, which is smaller: with P = a + b G + c G²,
 P X has the Gram matrix P G P, and all of these commute. So X itself is multiplied twice, and not twice a step.
