@@ -31,7 +31,7 @@ ARGUMENTS = {
 OPTIONS = DoctorOptions
 EXAMPLE = "nmt-async doctor data --preset base --workers 4"
 GROUPS = (
-    "Examination", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping",
+    "Examination", "Run", "Updates", "Who waits", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping",
     "Reports and checkpoints",
 )  # fmt: skip
 STYLES = {"fine": "green", "note": "yellow", "wrong": "bold red"}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Rule,
         Standing,
         Synchronous,
+        Waiting,
         rule_for,
     )
     from nmt_async.sync.schedule import Progress, Schedule
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MODES", "RULES", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings",
     "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update",
-    "Verdict", "effective", "ledger_of", "rule_for",
+    "Verdict", "Waiting", "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
-_RULES = ("MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")
+_RULES = (
+    "MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "Waiting",
+    "rule_for",
+)  # fmt: skip
 __getattr__, __dir__ = named_in(
     __name__,
     {

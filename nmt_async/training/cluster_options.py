@@ -13,6 +13,7 @@ from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
+from nmt_async.training.waiting_options import WaitingOptions
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
@@ -32,7 +33,7 @@ def time_quantity(text: str) -> Quantity:
 
 
 @dataclass(frozen=True)
-class SyncOptions:
+class SyncOptions(WaitingOptions):
     """How gradients become updates, and where they are computed."""
 
     sync_mode: str = option(
@@ -102,7 +103,7 @@ class SyncOptions:
         """
         workers = len(self.device_list())
         try:
-            return rule_for(self.sync_mode, workers, self.accumulate)
+            return rule_for(self.sync_mode, workers, self.accumulate, self.waiting())
         except ValueError as error:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
 

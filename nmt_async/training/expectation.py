@@ -34,6 +34,7 @@ class Expectation:
         push_tokens: target tokens in a push.
         epoch_tokens: target tokens in an epoch.
         staleness: of a push, in updates.
+        at_most: ``staleness`` is the most to expect.
     """
 
     pushes: int
@@ -41,6 +42,7 @@ class Expectation:
     push_tokens: float
     epoch_tokens: int
     staleness: float
+    at_most: bool = False
 
     @property
     def effective_batch(self) -> float:
@@ -62,7 +64,13 @@ class Expectation:
             text = (
                 f"an update sums {self.pushes:,} pushes of {push}: effective batch about {about(self.effective_batch)}"
             )
-        return f"{text}; staleness {f'about {about(self.staleness)}' if self.staleness else 'none'}."
+        return f"{text}; staleness {self.staleness_text()}."
+
+    def staleness_text(self) -> str:
+        """``none``, ``about 0.75`` or ``at most about 0.75``."""
+        if not self.staleness:
+            return "none"
+        return f"{'at most ' if self.at_most else ''}about {about(self.staleness)}"
 
     def amounts_text(self, amounts: dict[str, Quantity | None]) -> str:
         """The amounts, by the option that gives each, in the other units; empty if none can be translated."""
@@ -85,7 +93,7 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
         push_batches: batches that a worker sums before each push.
     """
     mean = epoch_tokens / epoch_pushes
-    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, rule.staleness(workers))
+    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, rule.staleness(workers), rule.keeps_young)
 
 
 def counted(amount: float, unit: str) -> str:

@@ -16,6 +16,7 @@ from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.optimizers.settings import OPTIMIZERS, OptimizerSettings
 from nmt_async.sync.schedule import DECAYS, Schedule
 from nmt_async.training.cluster_options import ClusterOptions
+from nmt_async.training.waiting_options import BOUNDS
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
@@ -343,7 +344,10 @@ class RunOptions(
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
                 )
-        for name in (*at_least, "accumulate"):
+        for name in BOUNDS:
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give 0 or more.")
+        for name in (*at_least, *BOUNDS, "accumulate"):
             if (getattr(self, name) or 0) > MOST:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too large; give at most {MOST:,}."

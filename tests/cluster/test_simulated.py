@@ -8,16 +8,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_rules import Bounded, GapAware, Never, Patient, PutOff
+from small_rules import GapAware, Never, Patient, PutOff
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.rules import Asynchronous, Hybrid
 
 MODES = [
-    ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (Bounded(1), 3, 1), (PutOff(1, bound=1), 3, 1),
+    ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (PutOff(1, bound=1), 3, 1),
     (Patient(2, bound=2), 3, 1), (GapAware(2), 3, 1),
+    (Hybrid(1, oldest_push=1), 3, 1), (Hybrid(2, oldest_push=0), 3, 1),
+    (Hybrid(1, oldest_push=1, restart=True), 3, 1), (Hybrid(2, oldest_push=0, restart=True), 3, 1),
+    (Hybrid(2, max_staleness=1), 3, 1), (Hybrid(3, max_staleness=0), 3, 1), (Asynchronous(max_staleness=2), 3, 1),
 ]  # fmt: skip
 
 
@@ -158,6 +162,79 @@ def test_an_exact_bound_on_staleness_puts_updates_off_and_bounds_it(training) ->
     assert max(age for update in free for age in update.staleness) > 10
     assert max(age for update in bound for age in update.staleness) == 2
     assert max(len(update.pushes) for update in bound) > 5
+
+
+@pytest.mark.parametrize(("oldest", "accumulate"), [(0, 1), (0, 3), (1, 1), (2, 2)])
+@pytest.mark.parametrize("restart", [False, True])
+def test_no_push_that_counts_is_older_than_the_oldest_that_may(
+    training, oldest: int, accumulate: int, restart: bool
+) -> None:
+    events: list[Event] = []
+    rule = Hybrid(accumulate, oldest, restart)
+    updates = take(cluster_of(training, rule, 4, profile=UNEVEN, events=events), 25)
+    assert max(age for update in updates for age in update.staleness) <= oldest
+    kinds = [event.kind for event in events]
+    assert Kind.RESTARTED in kinds if restart else Kind.RESTARTED not in kinds
+    assert restart or Kind.REFUSED in kinds
+    assert Kind.SET_ASIDE not in kinds
+
+
+def test_a_bound_that_no_push_reaches_changes_nothing(training) -> None:
+    plain = cluster_of(training, "hybrid", 4, 2, UNEVEN)
+    updates = take(plain, 12)
+    for rule in (Hybrid(2, oldest_push=99), Hybrid(2, oldest_push=99, restart=True), Hybrid(2, max_staleness=99)):
+        bounded = cluster_of(training, rule, 4, profile=UNEVEN)
+        assert take(bounded, 12) == updates
+        assert bounded.time == plain.time
+        assert torch.equal(bounded.coordinator.server.parameters, plain.coordinator.server.parameters)
+
+
+def test_a_worker_that_restarts_stops_when_its_push_becomes_too_old(training) -> None:
+    """Worker 1 needs 10 seconds and is one update old at 1.0, two at 2.0, so it begins anew at 2.0, 4.0, 6.0 ..."""
+    cluster = cluster_of(training, Hybrid(1, oldest_push=1, restart=True), 2, profile=lasting(1.0, 10.0), events=[])
+    begun: list[tuple[float, int, tuple[int, int]]] = []
+    next_task = cluster.coordinator.next_task
+
+    def noted(worker: int):
+        task = next_task(worker)
+        if task is not None:
+            begun.append((cluster.time, worker, task.batch))
+        return task
+
+    cluster.coordinator.next_task = noted
+    assert [update.pushes[0].worker for update in take(cluster, 6)] == [0] * 6
+    assert [time for time, worker, _ in begun if worker == 1] == [0.0, 2.0, 4.0]
+    assert begun[3:5] == [(2.0, 0, (1, 1)), (2.0, 1, (1, 3))]
+    assert cluster.waiting_shares() == [0.0, 0.0], "what it computes in vain is no waiting"
+
+
+def test_a_barrier_is_synchronous(training) -> None:
+    """With K = 0 and N = W the sums are those of sync, here of workers that come in their order."""
+    sync = cluster_of(training, "sync", 3, profile=lasting(1.0, 2.0, 3.0))
+    barrier = cluster_of(training, Hybrid(3, max_staleness=0), 3, profile=lasting(1.0, 2.0, 3.0))
+    assert take(sync, 8) == take(barrier, 8)
+    assert sync.time == barrier.time
+    assert torch.equal(sync.coordinator.server.parameters, barrier.coordinator.server.parameters)
+    uneven = cluster_of(training, Hybrid(3, max_staleness=0), 3, profile=UNEVEN)
+    made, wanted = take(uneven, 8), take(cluster_of(training, "sync", 3, profile=UNEVEN), 8)
+    for one, other in zip(made, wanted, strict=True):
+        assert {push.batch for push in one.pushes} == {push.batch for push in other.pushes}
+        assert set(one.staleness) == {0}
+
+
+@pytest.mark.parametrize(("accumulate", "bound"), [(1, 1), (1, 2), (2, 1), (4, 1)])
+def test_in_ssp_no_push_is_refused_and_none_is_older_than_the_bound(training, accumulate: int, bound: int) -> None:
+    events: list[Event] = []
+    rule = Hybrid(accumulate, max_staleness=bound)
+    cluster = cluster_of(training, rule, 4, profile=lasting(1.0, 1.1, 1.3, 9.0), events=events)
+    updates = take(cluster, 40)
+    ages = [age for update in updates for age in update.staleness]
+    assert max(ages) == bound
+    assert sum(ages) / len(ages) <= rule.staleness(4)
+    assert {event.kind for event in events} == {Kind.STARTED, Kind.ACCUMULATED, Kind.UPDATED}
+    assert all(accumulate <= len(update.pushes) < accumulate + 4 for update in updates)
+    shares = cluster.waiting_shares()
+    assert shares[3] < 0.1 < min(shares[:3]), "the fast wait for the slow one"
 
 
 def test_a_wait_that_another_push_ends_ends_with_it(training) -> None:

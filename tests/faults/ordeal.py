@@ -27,7 +27,10 @@ from nmt_async.training.interruptions import Interrupted
 from nmt_async.training.journal_file import JOURNAL
 from nmt_async.training.parts import training_plan
 
-MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
+MODES = (
+    "sync", "sync:2", "async", "hybrid:3", "local:2", "async+oldest:0", "hybrid:2+oldest:0+restart",
+    "async+oldest:1+restart", "hybrid:2+staleness:1", "hybrid:3+staleness:0",
+)  # fmt: skip
 
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
 """What a run says that was given too much: it is saved, and goes on when it is started again."""

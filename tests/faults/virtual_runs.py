@@ -35,7 +35,10 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.training.journal_file import JournalFile, read_journal
 
-MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
+MODES = (
+    "sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2", "async+oldest:1", "hybrid:2+oldest:0+restart",
+    "async+oldest:2+restart", "hybrid:2+staleness:1", "hybrid:W+staleness:0", "async+staleness:2",
+)  # fmt: skip
 WORKERS = (1, 2, 3, 4, 8)
 EPOCHS, BATCHES = 2, 150
 

@@ -25,6 +25,8 @@ MODES: list[dict[str, Any]] = [
     {"sync_mode": "async", "workers": 3, "local_accumulate": 2},
     {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven"},
     {"sync_mode": "hybrid", "workers": 1, "accumulate": 2},
+    {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven", "oldest_push": 0},
+    {"sync_mode": "hybrid", "workers": 4, "accumulate": 2, "profile": "uneven", "max_staleness": 0},
 ]
 
 
@@ -64,6 +66,20 @@ def test_amounts_are_the_same_in_every_unit(
     back = Quantity(stated.amount(Quantity(3, "updates"), "tokens"), "tokens")
     assert stated.amount(back, "updates") == pytest.approx(3)
     assert stated.staleness == {"sync": 0, "async": workers - 1, "hybrid": (workers - 1) / rule.pushes}[mode]
+
+
+@pytest.mark.parametrize("bound", [
+    {"oldest_push": 1}, {"oldest_push": 1, "older_pushes": "restart"}, {"max_staleness": 1}, {"max_staleness": 2},
+], ids=str)  # fmt: skip
+def test_of_a_bounded_staleness_the_most_is_stated(small_data: Path, tmp_path: Path, bound: dict[str, Any]) -> None:
+    mode = {"sync_mode": "hybrid", "workers": 4, "accumulate": 2, "profile": "uneven", **bound, **SIMULATED}
+    options = small_options(tmp_path / "run", **mode, stop_after="2e")
+    stated = expected(options, training_plan(options, PreparedData.open(small_data)))
+    assert "; staleness at most about" in stated.update_text()
+    run_small(small_data, tmp_path / "run", **mode, stop_after="2e")
+    (line,) = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert 0 < line["staleness_mean"] <= stated.staleness
+    assert line["staleness_max"] <= max(bound.get("oldest_push", 0), bound.get("max_staleness", 0))
 
 
 def test_it_is_said_in_words() -> None:

@@ -1,20 +1,59 @@
-"""When pushes become an update: a mode is a rule, a small value that answers a few questions.
+"""What a rule is asked: which pushes count, when their sum becomes an update, in whose order, and who must wait.
 
-*Which pushes count*, *what each weighs*, *when their sum becomes an update*, *in whose order they are summed*, and *who
-must wait*. A rule also says what to expect of it, so that options, plans and pages need not know one from another. A
-new mode is a class with these answers and its entry in `RULES`. Synchronous, asynchronous and hybrid are those of Aji &
-Heafield 2019, section 3; their hybrid sums in the server over all workers.
+A mode is a rule, a small value that answers these questions. A rule also says what to expect of it, so that options,
+plans and pages need not know one from another. A new mode is a class with these answers and its entry in `RULES`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:  # a declaration of options reads this file, and needs no torch
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Who waits, and which pushes count, as options of their names say it beside the mode and N.
+
+    Attributes:
+        oldest_push: updates that a push may be old at most; an older one does not count. None: no bound.
+        older_pushes: what a worker does whose push would not count: ``recompute`` or ``restart``.
+        max_staleness: updates that a push may be old at most; an update waits for those who would become older. None:
+            no bound.
+    """
+
+    oldest_push: int | None = None
+    older_pushes: str = "recompute"
+    max_staleness: int | None = None
+
+    @property
+    def restart(self) -> bool:
+        """Whether a worker stops at once when its push could not count any more."""
+        return self.older_pushes == "restart"
+
+    def given(self) -> list[str]:
+        """The names of what is said."""
+        return [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+
+    @classmethod
+    def said_by(cls, options: Mapping[str, Any]) -> Self:
+        """Of options by their keys, as a run's configuration has them; what is absent is not said.
+
+        Raises:
+            ValueError: a value of another kind.
+        """
+        found = {}
+        for each in fields(cls):
+            value = options.get(each.name.replace("_", "-"), each.default)
+            kind = int if each.default is None else type(each.default)
+            if type(value) is not kind and value != each.default:
+                raise ValueError(f"{each.name.replace('_', '-')} is {str(value)[:50]!r}")
+            found[each.name] = value
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -77,8 +116,8 @@ class Rule(ABC):
     Attributes:
         mode: its name, for ``--sync-mode``.
         summary: what it does, in a few words for ``--help``.
+        takes: the names in `Waiting` that mean something to it.
         accumulate: N, as ``--accumulate`` gives it.
-        ordered: an update sums its pushes in the plan's order, not in that of their arrival.
         waits_for_update: a worker that must wait waits for an update, or for a batch that comes back; where it may
             wait for another's push too, this is False, and all who wait are asked again after every push.
         looks_at_parameters: `weight` wants the parameters that a push was computed on, which are kept until it comes.
@@ -86,18 +125,21 @@ class Rule(ABC):
 
     mode: ClassVar[str]
     summary: ClassVar[str]
-    ordered: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
     waits_for_update: ClassVar[bool] = False
     looks_at_parameters: ClassVar[bool] = False
     accumulate: int
 
     @classmethod
     @abstractmethod
-    def of(cls, workers: int, accumulate: int | None) -> Self:
+    def of(cls, workers: int, accumulate: int | None, waiting: Waiting) -> Self:
         """The rule for so many workers, with N = ``accumulate``; None: its own default.
 
+        Args:
+            waiting: says nothing beyond what it `takes`.
+
         Raises:
-            ValueError: it takes no such N.
+            ValueError: it takes no such N, or the numbers do not go together.
         """
 
     @property
@@ -110,8 +152,22 @@ class Rule(ABC):
         """The short name: ``sync``, ``hybrid:4``."""
         return f"{self.mode}:{self.accumulate}"
 
+    @property
+    def ordered(self) -> bool:
+        """Whether an update sums its pushes in the plan's order, not in that of their arrival."""
+        return False
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a worker stops at once when its push could not count any more, and begins another batch."""
+        return False
+
     def counts(self, staleness: int) -> bool:  # noqa: ARG002
-        """Whether a push that is ``staleness`` updates old enters the sum; if not, its batch is computed again."""
+        """Whether a push that is ``staleness`` updates old enters the sum; if not, its batch is computed again.
+
+        A push on the current version must count, and one that does not count must not count later. Then every refusal
+        is paid for by an update that came after its pull, so that training goes on whatever the speeds are.
+        """
         return True
 
     def weight(self, arrival: Arrival) -> float | Tensor:  # noqa: ARG002
@@ -143,6 +199,11 @@ class Rule(ABC):
         """
         return (workers - 1) / self.pushes if self.counts(1) else 0.0
 
+    @property
+    def keeps_young(self) -> bool:
+        """Whether it refuses pushes or makes workers wait for their age, so that `staleness` is the most to expect."""
+        return False
+
     def held(self, workers: int) -> int:  # noqa: ARG002
         """Gradients that wait for their turn in the sum at most, from so many workers."""
         return 0
@@ -150,121 +211,3 @@ class Rule(ABC):
     def with_workers(self, workers: int) -> Rule | None:  # noqa: ARG002
         """The rule that makes the same update from the pushes of so many workers; None if there is none."""
         return self
-
-
-@dataclass(frozen=True)
-class Synchronous(Rule):
-    """An update sums W x N pushes on one version; a worker waits for the update that holds its push."""
-
-    mode: ClassVar[str] = "sync"
-    summary: ClassVar[str] = "all workers wait for each update"
-    ordered: ClassVar[bool] = True
-    waits_for_update: ClassVar[bool] = True
-
-    workers: int
-    accumulate: int = 1
-
-    @classmethod
-    def of(cls, workers: int, accumulate: int | None) -> Self:
-        """N batches of each worker; 1 by default."""
-        return cls(workers, accumulate or 1)
-
-    @property
-    def pushes(self) -> int:
-        """W x N."""
-        return self.workers * self.accumulate
-
-    @property
-    def name(self) -> str:
-        """``sync``, or ``sync:N``."""
-        return self.mode if self.accumulate == 1 else super().name
-
-    def counts(self, staleness: int) -> bool:
-        """Only pushes on the current version."""
-        return staleness == 0
-
-    def may_start(self, standing: Standing) -> bool:
-        """N batches a worker and round."""
-        return standing.own < self.accumulate and standing.all < self.pushes
-
-    def held(self, workers: int) -> int:
-        """All pushes of a round but those of the worker that is at its first batch may come before it."""
-        return self.pushes - self.pushes // workers
-
-    def with_workers(self, workers: int) -> Synchronous | None:
-        """As many batches in all, where they can be shared out evenly."""
-        each, rest = divmod(self.pushes, workers)
-        return None if rest else Synchronous(workers, each)
-
-
-@dataclass(frozen=True)
-class Hybrid(Rule):
-    """An update sums N pushes from whoever delivers them; nobody waits. With N = 1 it is asynchronous SGD."""
-
-    mode: ClassVar[str] = "hybrid"
-    summary: ClassVar[str] = "an update sums N pushes of any workers"
-
-    accumulate: int
-
-    @classmethod
-    def of(cls, workers: int, accumulate: int | None) -> Self:
-        """N is twice the workers' number by default: a push is then less than half an update old on average."""
-        return cls(accumulate or 2 * workers)
-
-    @property
-    def pushes(self) -> int:
-        """N."""
-        return self.accumulate
-
-
-@dataclass(frozen=True)
-class Asynchronous(Rule):
-    """Each push is an update; nobody waits."""
-
-    mode: ClassVar[str] = "async"
-    summary: ClassVar[str] = "each push is an update"
-
-    accumulate: int = field(default=1, init=False)
-
-    @classmethod
-    def of(cls, workers: int, accumulate: int | None) -> Self:  # noqa: ARG003
-        """It has no N.
-
-        Raises:
-            ValueError: one was given that is not 1.
-        """
-        if accumulate not in (None, 1):
-            raise ValueError("async applies every push by itself; to sum several before an update, choose hybrid")
-        return cls()
-
-    @property
-    def pushes(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def name(self) -> str:
-        """``async``."""
-        return self.mode
-
-
-RULES: dict[str, type[Rule]] = {rule.mode: rule for rule in (Synchronous, Asynchronous, Hybrid)}
-"""Each rule by its mode."""
-
-MODES = tuple(RULES)
-
-
-def rule_for(mode: str, workers: int, accumulate: int | None = None) -> Rule:
-    """The rule of a mode's name.
-
-    Args:
-        accumulate: N; None: what the mode has by default.
-
-    Raises:
-        ValueError: an unknown mode, a count below 1, or an N that the mode does not take.
-    """
-    if workers < 1 or (accumulate is not None and accumulate < 1):
-        raise ValueError("workers and accumulate must be 1 or more")
-    if mode not in RULES:
-        raise ValueError(f"{mode!r} is not one of {', '.join(MODES)}")
-    return RULES[mode].of(workers, accumulate)

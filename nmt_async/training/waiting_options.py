@@ -1,0 +1,47 @@
+"""The options of ``train`` that say who waits and which pushes count, beside the mode and N."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from nmt_async.options import GIVEN, NOT_GIVEN, option
+from nmt_async.sync.rules import Waiting
+
+GROUP = "Who waits"
+BOUNDS = ("oldest_push", "max_staleness")
+"""Options that count updates, from 0 on."""
+OLDER = ("recompute", "restart")
+
+
+@dataclass(frozen=True)
+class WaitingOptions:
+    """Who waits, and which pushes count."""
+
+    oldest_push: int | None = option(
+        None,
+        "How many updates old a push may be; an older one is refused and its batch computed again. 0: Rennala SGD; in "
+        "async it is Ringmaster ASGD (default: pushes of any age count).",
+        group=GROUP,
+        only_with={"sync_mode": ("hybrid", "async"), "max_staleness": NOT_GIVEN},
+        metavar="K",
+    )
+    older_pushes: str = option(
+        "recompute",
+        "What a worker does whose push will be too old. recompute: it goes on, is refused, and the batch is computed "
+        "again; restart: it stops at once and begins another batch.",
+        group=GROUP,
+        choices=OLDER,
+        only_with={"oldest_push": GIVEN},
+    )
+    max_staleness: int | None = option(
+        None,
+        "No push that enters an update is more than so many updates old, and none is refused: updates and workers wait "
+        "for the slow ones (SSP). 0: a barrier.",
+        group=GROUP,
+        only_with={"sync_mode": ("hybrid", "async")},
+        metavar="K",
+    )
+
+    def waiting(self) -> Waiting:
+        """The same for `nmt_async.sync.rule_for`."""
+        return Waiting(**{field.name: getattr(self, field.name) for field in fields(Waiting)})
