@@ -224,8 +224,9 @@ def _obstacle(options: Any, situation: Situation) -> tuple[str, str] | None:
         else:
             allowed = wanted if isinstance(wanted, tuple) else (wanted,)
             if value not in allowed:
-                needed = "" if isinstance(value, bool) else f"{flag_of(field)} {' or '.join(map(str, allowed))}"
-                return f"with {_as_typed(field, value)}", needed
+                named = " or ".join(str(each) for each in allowed if each is not None)
+                needed = "" if isinstance(value, bool) else f"{flag_of(field)} {named}"
+                return f"without {flag_of(field)}" if value is None else f"with {_as_typed(field, value)}", needed
     return None
 
 

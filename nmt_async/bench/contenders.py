@@ -72,7 +72,8 @@ class OurCluster:
             for (earlier, _), (tokens, latest) in zip(before, after, strict=True)
             if tokens > earlier
         )
-        return Turn(rate, pushes=self.pushes)
+        operations = self.cluster.coordinator.server.optimizer.operations
+        return Turn(rate, pushes=self.pushes, operations=operations)
 
     def close(self) -> None:
         """Ends the workers."""

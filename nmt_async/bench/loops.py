@@ -116,11 +116,13 @@ class Turn:
         rate: target tokens a second.
         cpu_rate: target tokens a second of processor time, of all its processes; None where that is not known.
         pushes: those that were observed.
+        operations: floating-point operations of an update in products of matrices.
     """
 
     rate: float
     cpu_rate: float | None = None
     pushes: Sequence[Handled] = ()
+    operations: int = 0
 
 
 class Rival:

@@ -11,6 +11,7 @@ from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
 from nmt_async.training.cluster_options import SyncOptions
+from nmt_async.training.optimizer_options import StepOptions
 from nmt_async.training.options import BatchOptions, TrainOptions
 
 GROUP = "Measurement"
@@ -25,12 +26,12 @@ translate_batch in float32 and int8."""
 
 
 @dataclass(frozen=True)
-class BenchOptions(SyncOptions, ModelOptions, BatchOptions):
+class BenchOptions(SyncOptions, ModelOptions, StepOptions, BatchOptions):
     """What is measured, and how long."""
 
     against: tuple[str, ...] = option(
         ("plain", "independent", "ddp", "one-worker"),
-        "Measure also: plain (one plain loop), independent (as many that exchange nothing: the bound), "
+        "Measure also: plain (one plain loop with Adam), independent (as many that exchange nothing: the bound), "
         "ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async, gradients (a worker's computations "
         "alone), simulated (the setting in a simulated cluster); repeat for several.",
         group=GROUP,

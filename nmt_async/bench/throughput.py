@@ -186,7 +186,9 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
                     turns[name].append(turn)
     profile, compared = None, []
     if options.profile_out is not None or options.check:
-        profile = calibrated([turn.pushes for turn in turns[_name(options)]], "measured")
+        own = turns[_name(options)]
+        measured = calibrated([turn.pushes for turn in own], "measured")
+        profile = replace(measured, operations_per_update=float(own[0].operations))
     if options.check and profile is not None:
         sittings = {name: [turn.pushes for turn in turns[name]] for name in ours}
         compared = agreements(profile, {name: ours[name].rule() for name in ours}, plan, sittings, options.seed)

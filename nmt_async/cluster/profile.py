@@ -25,6 +25,7 @@ MOST_WORKERS = 1_000_000
 MOST_AMOUNT, LEAST_DIVISOR = 1e15, 1e-12
 """No number of a profile is above; and, unless it is 0, none below by which something is divided."""
 DIVISORS = ("tokens-per-second", "bytes-per-second", "pause-every", "failure-every")
+SERVER = {"seconds-per-push", "seconds-per-update", "operations-per-update"}
 MOST_JITTER = 10.0
 MOST_PAUSES = 1e15
 """In one batch; NumPy draws no more."""
@@ -84,12 +85,26 @@ class ClusterProfile:
     Attributes:
         seconds_per_push: that the server needs to add a push.
         seconds_per_update: that it needs to apply an update.
+        operations_per_update: floating-point operations in products of matrices that these seconds hold.
     """
 
     name: str
     workers: tuple[WorkerProfile, ...]
     seconds_per_push: float = 0.0
     seconds_per_update: float = 0.0
+    operations_per_update: float = 0.0
+
+    def update_seconds(self, operations: float, operations_per_token: float) -> float:
+        """Seconds of an update by an optimizer that needs so many operations in products of matrices.
+
+        What is more than the profile's own is computed as fast as the fastest worker computes a gradient.
+
+        Args:
+            operations_per_token: of the gradient; 0: not known, and nothing is added.
+        """
+        more = max(0.0, operations - self.operations_per_update)
+        speed = operations_per_token * max(worker.tokens_per_second for worker in self.workers)
+        return self.seconds_per_update + (more / speed if speed else 0.0)
 
     def as_mapping(self) -> dict[str, Any]:
         """The content of a profile file; equal workers come once, with their count."""
@@ -101,6 +116,8 @@ class ClusterProfile:
             else:
                 entries.append({"count": 1, **values})
         server = {"seconds-per-push": self.seconds_per_push, "seconds-per-update": self.seconds_per_update}
+        if self.operations_per_update:
+            server["operations-per-update"] = self.operations_per_update
         return {"name": self.name, "server": server, "workers": entries}
 
     def dump(self) -> str:
@@ -170,7 +187,7 @@ def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
     if unknown or not isinstance(values.get("workers"), list) or not values["workers"]:
         problem = f"no key is called {shown(sorted(unknown)[0])}" if unknown else "it lists no workers"
         raise UserError(f"--profile {where}: {problem}; it holds name, server and workers.")
-    server = _amounts(values.get("server", {}), {"seconds-per-push", "seconds-per-update"}, where)
+    server = _amounts(values.get("server", {}), SERVER, where)
     workers: list[WorkerProfile] = []
     names = {field.name.replace("_", "-") for field in dataclasses.fields(WorkerProfile)}
     for entry in values["workers"]:

@@ -121,7 +121,7 @@ class Replay:
         server = self.coordinator.server
         end = self._recorded_end(worker, task)
         if end is None or end.kind is not Kind.RESTARTED:
-            parts, pulled = self.data.batches(task.parts), server.parameters
+            parts, pulled = self.data.batches(task.parts), server.offered
             pieces = pieces_of([len(part) for part in parts], end.pieces if end is not None else 1)
             self._computed[worker] = self.worker.compute(pulled, self.slots[worker], parts, task.batch, pieces)
         server.computed(worker)

@@ -37,6 +37,10 @@ class Gradients(Protocol):
     def sent(self) -> int:
         """Numbers that a pull and a push each bring over the link; `size`, unless the gradients stand for others."""
 
+    @property
+    def operations_per_token(self) -> float:
+        """Floating-point operations of a gradient for each target token; 0: not known."""
+
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
 
@@ -53,6 +57,8 @@ class WorkerGradients:
         self.worker = worker
         self.data = data
         self.size = self.sent = worker.layout.size
+        # A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
+        self.operations_per_token = 6.0 * worker.layout.parameters
 
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
         """As in `Gradients`."""
@@ -115,6 +121,8 @@ class SimulatedCluster:
         self.profile = profile
         self.seed = seed
         self.observe = observe
+        operations = coordinator.server.optimizer.operations
+        self._update_seconds = profile.update_seconds(operations, gradients.operations_per_token)
         self.time = 0.0
         self._begin = 0.0
         workers = range(len(profile.workers))
@@ -137,7 +145,7 @@ class SimulatedCluster:
         """
         due = self.coordinator.due()
         if due is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
             self._restart()
             yield due
         self._to_ask = set(self._idle)
@@ -167,7 +175,7 @@ class SimulatedCluster:
         answer = self.coordinator.push(index, coming.computed, self.slots[index])
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
             self._restart()
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
@@ -184,7 +192,7 @@ class SimulatedCluster:
         worker, profile = self._workers[index], self.profile.workers[index]
         update = self.coordinator.died(index)
         if update is not None:
-            self.time += self.profile.seconds_per_update
+            self.time += self._update_seconds
             self._restart()
         ready = when + profile.restart_seconds
         worker.born += 1
@@ -228,7 +236,7 @@ class SimulatedCluster:
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
-        computed = self.gradients.compute(server.parameters, self.slots[index], task)
+        computed = self.gradients.compute(server.offered, self.slots[index], task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1

@@ -34,6 +34,7 @@ class NominalGradients:
     """
 
     size = 1
+    operations_per_token = 0.0
 
     def __init__(self, plan: BatchPlan, sent: int) -> None:
         self.sent = sent

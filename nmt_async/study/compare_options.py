@@ -15,7 +15,8 @@ from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
 from nmt_async.study.setting import Setting, check_names
 from nmt_async.training.cluster_options import available_cores
-from nmt_async.training.options import BatchSizeOptions, OptimizerOptions, TrainOptions, stop_quantity
+from nmt_async.training.optimizer_options import OptimizerOptions
+from nmt_async.training.options import BatchSizeOptions, TrainOptions, stop_quantity
 
 if TYPE_CHECKING:
     from nmt_async.text.prepared import PreparedData

@@ -18,7 +18,8 @@ from nmt_async.study.conditions import Condition
 from nmt_async.study.setting import Setting
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected
-from nmt_async.training.options import TrainOptions, progress_quantity
+from nmt_async.training.optimizer_options import progress_quantity
+from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import training_plan
 
 ALIKE = 1.1

@@ -72,8 +72,12 @@ class ParameterRing:
 
     def writable(self) -> Tensor:
         """A buffer with the current parameters in it, current from now on, that no reader holds."""
+        before = self.current
+        after = self.fresh()
+        return after if after.data_ptr() == before.data_ptr() else after.copy_(before)
+
+    def fresh(self) -> Tensor:
+        """A buffer for the next parameters, current from now on, that no reader holds; what it holds is no matter."""
         if self.index in self._read.values():
-            free = self._free()
-            self.buffers[free].copy_(self.current)
-            self.index = free
+            self.index = self._free()
         return self.current

@@ -19,6 +19,7 @@ from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
+from nmt_async.sync.prediction import Prediction
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
 from nmt_async.sync.rules import Arrival, Rule
@@ -36,6 +37,7 @@ class ParameterServer:
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
+        predicted: a pull gives the parameters so many updates ahead (`nmt_async.sync.prediction`); 0: as they are.
     """
 
     def __init__(
@@ -45,18 +47,25 @@ class ParameterServer:
         schedule: Schedule,
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
+        predicted: float = 0.0,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
         self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.prediction = Prediction(self.ring.current, predicted) if predicted else None
         self.version = 0
         self.progress = Progress()
 
     @property
     def parameters(self) -> Tensor:
         """The current parameters, (size,)."""
+        return self.ring.current if self.prediction is None else self.prediction.parameters
+
+    @property
+    def offered(self) -> Tensor:
+        """What a pull gives now, (size,): the current parameters, or those that are predicted."""
         return self.ring.current
 
     def pull(self, worker: Hashable) -> int:
@@ -134,16 +143,24 @@ class ParameterServer:
             epochs=max(self.progress.epochs, max(push.position for push in pushes)),
         )
         rate = self.schedule.rate(self.progress)
-        norm = self.optimizer.step(self.ring.writable(), self.buffer.sum, tokens, rate)
+        norm = self.optimizer.step(self._updating(), self.buffer.sum, tokens, rate)
+        if self.prediction is not None:
+            self.prediction.write(self.ring.fresh())
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
         self.buffer.clear()
         return Update(self.version, pushes, staleness, rate, norm)
 
+    def _updating(self) -> Tensor:
+        """The parameters, for an update to change them in place."""
+        return self.ring.writable() if self.prediction is None else self.prediction.updating()
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
+        if self.prediction is not None:
+            tensors = {**tensors, **self.prediction.state()}
         return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -155,6 +172,10 @@ class ParameterServer:
         self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
-        self.parameters.copy_(tensors["parameters"])
+        if self.prediction is None:
+            self.ring.current.copy_(tensors["parameters"])
+        else:
+            self.prediction.restore(tensors["parameters"], tensors["before"])
+            self.prediction.write(self.ring.current)
         self.optimizer.restore(tensors)
         self.buffer.restore(values["buffer"], tensors)

@@ -69,7 +69,9 @@ def build_coordinator(
     """
     matrices = [Matrix(*place) for place in layout.hidden()]
     schedule = options.schedule(options.stop_after)
-    server = ParameterServer(buffers, options.rule(), schedule, options.settings(), matrices)
+    rule = options.rule()
+    predicted = options.predicted_updates(rule, len(options.device_list()))
+    server = ParameterServer(buffers, rule, schedule, options.settings(), matrices, predicted)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:

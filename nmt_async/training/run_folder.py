@@ -239,7 +239,7 @@ def settled(options: TrainOptions) -> TrainOptions:
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
         options = as_begun(options, begun_with)
-        names = ["workers", "accumulate", "cpu_threads"]
+        names = ["workers", "accumulate", "cpu_threads", "optimizer"]
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
@@ -249,7 +249,8 @@ def settled(options: TrainOptions) -> TrainOptions:
     options = adopted(options)
     return dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
-        workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),
+        optimizer=options.settings().name, workers=len(options.device_list()), accumulate=options.rule().accumulate,
+        cpu_threads=options.threads(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip

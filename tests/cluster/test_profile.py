@@ -76,3 +76,18 @@ def test_a_profile_of_fewer_workers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(ClusterProfile("p", (WorkerProfile(),) * 3).dump())
     with pytest.raises(UserError, match="describes 3 workers; give --workers 3 or fewer"):
         profile_for(str(tmp_path / "p.yaml"), 4)
+
+
+def test_an_update_costs_what_its_step_multiplies_beyond_what_was_measured() -> None:
+    workers = (WorkerProfile(tokens_per_second=100.0), WorkerProfile(tokens_per_second=200.0))
+    profile = ClusterProfile("p", workers, seconds_per_update=0.5, operations_per_update=1000.0)
+    # 4,000 more operations, at 20 a token and 200 tokens a second
+    assert profile.update_seconds(5000, 20.0) == 0.5 + 4000 / (20 * 200)
+    assert profile.update_seconds(1000, 20.0) == profile.update_seconds(0, 20.0) == 0.5
+    assert profile.update_seconds(5000, 0.0) == 0.5
+
+
+def test_a_profile_file_holds_the_operations_that_were_measured(tmp_path: Path) -> None:
+    profile = ClusterProfile("measured", (WorkerProfile(),), 0.1, 0.2, operations_per_update=12345.0)
+    profile.save(tmp_path / "profile.yaml")
+    assert profile_for(str(tmp_path / "profile.yaml"), None) == profile

@@ -51,6 +51,11 @@ class FlatOptimizer:
             self.average.lerp_(parameters, self._newest_weight())
         return norm
 
+    @property
+    def operations(self) -> int:
+        """Of one step, as in `Step`: what it costs beside reading and writing the vectors."""
+        return self._step.operations
+
     def _newest_weight(self) -> float:
         """The moving average's weight of the newest parameters: larger at first, as in Marian."""
         updates = float(self._updates)

@@ -53,6 +53,14 @@ class Muon(Step):
         here, fresh, first = ([vector[i:j] for i, j in self._rest] for vector in (parameters, gradient, momentum))
         adam_step(here, fresh, first, second, rate, updates, self.settings)
 
+    @property
+    def operations(self) -> int:
+        """As in `Step`."""
+        return sum(
+            sum(blocks for _, blocks in members) * orthogonal_operations(*shape, self.settings.muon_steps)
+            for shape, members in self._groups.items()
+        )
+
     def _orthogonal_steps(
         self,
         shape: tuple[int, int],
@@ -123,3 +131,11 @@ def orthogonal(blocks: Tensor, steps: int) -> Tensor:
         if step + 1 < steps:
             gram = factor @ (gram @ factor)
     return product @ blocks
+
+
+def orthogonal_operations(rows: int, columns: int, steps: int) -> int:
+    """Floating-point operations of the products with which `orthogonal` treats one block (rows, columns)."""
+    with_block, of_squares = 2 * rows * rows * columns, 2 * rows**3
+    if 2 * rows > columns:
+        return steps * (2 * with_block + of_squares)
+    return 2 * with_block + (4 * steps - 3) * of_squares

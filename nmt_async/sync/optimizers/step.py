@@ -57,6 +57,11 @@ class Step(ABC):
             updates: that were made before.
         """
 
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of one step in products of matrices, each addition and multiplication counted."""
+        return 0
+
     def decay(self, parameters: Tensor, rate: float) -> None:
         """Decoupled weight decay (Loshchilov & Hutter 2019)."""
         if self.settings.weight_decay:

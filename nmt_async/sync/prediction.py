@@ -1,0 +1,50 @@
+"""Workers compute on parameters as they will be when their push arrives: weight prediction.
+
+A push is s updates old when it is applied. If an update resembles the one before it, as it does where momentum is high,
+the parameters will then be about
+
+θ_t + s (θ_t - θ_(t-1)),
+
+and that is what a pull gives. This is SpecTrain (Chen, Yang & Cheng 2018, arXiv 1809.02839, equation 4) with the whole
+step of any optimizer in the place of momentum times rate (Guan et al. 2023, PipeOptim, arXiv 2312.00839). Theirs is a
+pipeline, in which s is known for each stage; here s is the mean staleness to expect. The look-ahead of Nesterov's
+momentum is the case s = 1 of gradient descent without noise.
+
+Only pulls see the prediction. Validation, checkpoints and the moving average have the parameters themselves.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Prediction:
+    """The parameters some updates ahead.
+
+    Args:
+        initial: the parameters (size,) at the beginning.
+        updates: s.
+    """
+
+    def __init__(self, initial: Tensor, updates: float) -> None:
+        self.updates = updates
+        self.parameters = initial.clone()
+        self.before = initial.clone()
+
+    def updating(self) -> Tensor:
+        """The parameters (size,), for an update to change them in place."""
+        self.before.copy_(self.parameters)
+        return self.parameters
+
+    def write(self, buffer: Tensor) -> None:
+        """Writes what a pull gives into ``buffer`` (size,)."""
+        buffer.copy_(self.parameters).add_(self.parameters - self.before, alpha=self.updates)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint stores beside the parameters, by name; not copied."""
+        return {"before": self.before}
+
+    def restore(self, parameters: Tensor, before: Tensor) -> None:
+        """Takes up where `state` was taken."""
+        self.parameters.copy_(parameters)
+        self.before.copy_(before)
