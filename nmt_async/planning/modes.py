@@ -18,9 +18,9 @@ _MODE = re.compile(
     rf"(?P<name>{_NAME})(:(?P<count>{_NUMBER}))?(?P<beside>(\+[a-z]+(:[0-9]{{1,6}})?)*)(@(?P<rate>[0-9.eE+-]+))?"
 )
 LOCAL = "local-accumulate"
-BESIDE = {"oldest": "oldest-push", "staleness": "max-staleness", "local": LOCAL}
+BESIDE = {"oldest": "oldest-push", "staleness": "max-staleness", "fastest": "fastest", "local": LOCAL}
 """Of what may stand behind a mode with a number, the option of ``train``."""
-WORDS: dict[str, tuple[str, Any]] = {"restart": ("older-pushes", "restart")}
+WORDS: dict[str, tuple[str, Any]] = {"restart": ("older-pushes", "restart"), "balance": ("balance", True)}
 """Of what may stand behind it without one, the option and its value."""
 BEHIND = tuple(f"+{word}:K" for word in BESIDE) + tuple(f"+{word}" for word in WORDS)
 
@@ -42,6 +42,8 @@ class Mode:
             UserError: what stands beside the mode does not fit it.
         """
         options = self._options(workers)
+        if "fastest" in options:  # a number of workers that has fewer waits for all of them
+            options["fastest"] = min(options["fastest"], workers * options.get("accumulate", 1))
         try:
             return rule_for(options["sync-mode"], workers, options.get("accumulate"), Waiting.said_by(options))
         except ValueError as error:
@@ -72,8 +74,9 @@ def mode_options(text: str) -> dict[str, Any]:
 
     ``sync`` and ``sync:N`` (N batches of each worker), ``async``, ``hybrid:N`` (N pushes from anyone) and ``local:N``
     (asynchronous pushes that each sum N batches in the worker); ``+local:N`` behind others has the workers sum, too.
-    ``+oldest:K``, ``+restart`` and ``+staleness:K`` say which pushes count and who waits (``--oldest-push``,
-    ``--older-pushes restart``, ``--max-staleness``), and ``@RATE`` gives a learning rate.
+    ``+oldest:K``, ``+restart``, ``+staleness:K``, ``+fastest:M`` and ``+balance`` say which pushes count and who waits
+    (``--oldest-push``, ``--older-pushes restart``, ``--max-staleness``, ``--fastest``, ``--balance``), and ``@RATE``
+    gives a learning rate.
 
     Raises:
         UserError: it is none of these.

@@ -8,8 +8,8 @@ from nmt_async.options import GIVEN, NOT_GIVEN, option
 from nmt_async.sync.rules import Waiting
 
 GROUP = "Who waits"
-BOUNDS = ("oldest_push", "max_staleness")
-"""Options that count updates, from 0 on."""
+BOUNDS = ("oldest_push", "max_staleness", "fastest")
+"""Options that are numbers from 0 on."""
 OLDER = ("recompute", "restart")
 
 
@@ -31,7 +31,7 @@ class WaitingOptions:
         "again; restart: it stops at once and begins another batch.",
         group=GROUP,
         choices=OLDER,
-        only_with={"oldest_push": GIVEN},
+        only_with=({"oldest_push": GIVEN}, {"fastest": GIVEN}),
     )
     max_staleness: int | None = option(
         None,
@@ -40,6 +40,23 @@ class WaitingOptions:
         group=GROUP,
         only_with={"sync_mode": ("hybrid", "async")},
         metavar="K",
+    )
+
+    fastest: int | None = option(
+        None,
+        "An update waits for the first M pushes of the round only, so that the others are backup workers; late pushes "
+        "are refused, and their batches computed again (default: all).",
+        group=GROUP,
+        only_with={"sync_mode": "sync"},
+        metavar="M",
+    )
+    balance: bool = option(
+        False,
+        "A worker takes the next batch of the round as soon as it is free, so that fast workers compute more; the "
+        "update stays the same. Give a larger --accumulate and smaller batches with it.",
+        group=GROUP,
+        flags=("--balance",),
+        only_with={"sync_mode": "sync"},
     )
 
     def waiting(self) -> Waiting:

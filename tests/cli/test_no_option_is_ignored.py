@@ -86,6 +86,8 @@ SETTINGS = {
         f"{VIRTUAL} --sync-mode async",
         f"{VIRTUAL} --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --max-staleness 1",
+        f"{VIRTUAL} --sync-mode sync --fastest 1 --older-pushes restart",
+        f"{VIRTUAL} --sync-mode sync --accumulate 2 --balance",
         f"{VIRTUAL} --weight-prediction last-step",
         f"{VIRTUAL} --init-from RUN",
         f"{VIRTUAL} --optimizer adamw",

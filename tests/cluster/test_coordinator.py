@@ -26,6 +26,7 @@ from nmt_async.sync import (
     ParameterServer,
     Rule,
     Schedule,
+    Synchronous,
     Update,
     Verdict,
     effective,
@@ -85,8 +86,10 @@ BOUNDED = (
     Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=1), Hybrid(2, oldest_push=0),
     Hybrid(1, oldest_push=1, restart=True), Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1),
     Hybrid(1, max_staleness=2), Hybrid(3, max_staleness=0), Hybrid(2, max_staleness=0),
+    Synchronous(3, fastest=2), Synchronous(3, 2, fastest=4), Synchronous(3, 2, fastest=3, restart=True),
+    Synchronous(3, 2, balance=True), Synchronous(3, 2, fastest=5, restart=True, balance=True),
 )  # fmt: skip
-"""Rules that mind how old a push is."""
+"""Rules that mind how old a push is, or who is the fastest."""
 
 
 class ExactlyOnce(RuleBasedStateMachine):
@@ -436,6 +439,7 @@ def test_more_workers_than_sixteen_bits_can_be_recorded() -> None:
 def test_what_came_early_is_not_held_once_the_batch_it_waited_for_is_set_aside() -> None:
     """At most W x N - N gradients wait for their turn in sync, as `Synchronous.held` says."""
     rule = rule_for("sync", 2, 4)
+    assert Synchronous(2, 4, balance=True).held(2) == 7, "one worker may have begun the first batch and nothing else"
     coordinator = coordinator_of(rule, None, [].append, [].append)
     first = coordinator.next_task(0)
     for _ in range(4):

@@ -14,13 +14,15 @@ from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind
-from nmt_async.sync.rules import Asynchronous, Hybrid
+from nmt_async.sync.rules import Asynchronous, Hybrid, Synchronous, Waiting, rule_for
 
 MODES = [
     ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (PutOff(1, bound=1), 3, 1),
     (Patient(2, bound=2), 3, 1), (GapAware(2), 3, 1),
     (Hybrid(1, oldest_push=1), 3, 1), (Hybrid(2, oldest_push=0), 3, 1),
     (Hybrid(1, oldest_push=1, restart=True), 3, 1), (Hybrid(2, oldest_push=0, restart=True), 3, 1),
+    (Synchronous(3, 2, fastest=4), 3, 1), (Synchronous(3, 1, fastest=2, restart=True), 3, 1),
+    (Synchronous(3, 2, balance=True), 3, 1), (Synchronous(3, 2, fastest=5, balance=True), 3, 1),
     (Hybrid(2, max_staleness=1), 3, 1), (Hybrid(3, max_staleness=0), 3, 1), (Asynchronous(max_staleness=2), 3, 1),
 ]  # fmt: skip
 
@@ -220,6 +222,46 @@ def test_a_barrier_is_synchronous(training) -> None:
     for one, other in zip(made, wanted, strict=True):
         assert {push.batch for push in one.pushes} == {push.batch for push in other.pushes}
         assert set(one.staleness) == {0}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_update_of_the_fastest_does_not_wait_for_the_late(training, restart: bool) -> None:
+    """Workers need 1, 1 and 10 seconds; the update waits for two of three."""
+    events: list[Event] = []
+    rule = Synchronous(3, fastest=2, restart=restart)
+    cluster = cluster_of(training, rule, 3, profile=lasting(1.0, 1.0, 10.0), events=events)
+    updates = take(cluster, 12)
+    assert {tuple(push.worker for push in update.pushes) for update in updates} == {(0, 1)}
+    assert {update.staleness for update in updates} == {(0, 0)}
+    assert cluster.time == 12.0
+    kinds = [event.kind for event in events]
+    assert kinds.count(Kind.RESTARTED) == (12 if restart else 0)
+    assert kinds.count(Kind.REFUSED) == (0 if restart else 1)
+    late = [event.batch for event in events if event.kind in (Kind.REFUSED, Kind.RESTARTED)]
+    applied = {push.batch for update in updates for push in update.pushes}
+    assert set(late[:-2]) <= applied, "others compute what came too late"
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_the_fastest_of_all_is_sync(training, balance: bool) -> None:
+    rule = rule_for("sync", 3, 2, Waiting(fastest=6, balance=balance))
+    sync, all_of_them = cluster_of(training, "sync", 3, 2, UNEVEN), cluster_of(training, rule, 3, profile=UNEVEN)
+    assert [update.tokens for update in take(sync, 8)] == [update.tokens for update in take(all_of_them, 8)]
+    assert torch.equal(sync.coordinator.server.parameters, all_of_them.coordinator.server.parameters)
+
+
+@pytest.mark.parametrize("profile", [lasting(1.0, 1.0, 4.0), JITTERED, UNEVEN])
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_balanced_round_has_the_same_update_sooner(training, accumulate: int, profile: ClusterProfile) -> None:
+    plain = cluster_of(training, "sync", 3, accumulate, profile)
+    balanced = cluster_of(training, Synchronous(3, accumulate, balance=True), 3, profile=profile)
+    made, wanted = take(balanced, 8), take(plain, 8)
+    for one, other in zip(made, wanted, strict=True):
+        assert [push.batch for push in one.pushes] == [push.batch for push in other.pushes]
+        assert one.gradient_norm == other.gradient_norm
+    assert torch.equal(balanced.coordinator.server.parameters, plain.coordinator.server.parameters)
+    assert balanced.time < plain.time
+    assert sum(balanced.waiting_shares()) < sum(plain.waiting_shares())
 
 
 @pytest.mark.parametrize(("accumulate", "bound"), [(1, 1), (1, 2), (2, 1), (4, 1)])

@@ -37,7 +37,8 @@ from nmt_async.training.journal_file import JournalFile, read_journal
 
 MODES = (
     "sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2", "async+oldest:1", "hybrid:2+oldest:0+restart",
-    "async+oldest:2+restart", "hybrid:2+staleness:1", "hybrid:W+staleness:0", "async+staleness:2",
+    "async+oldest:2+restart", "hybrid:2+staleness:1", "hybrid:W+staleness:0", "async+staleness:2", "sync:2+balance",
+    "sync:2+fastest:W", "sync:3+fastest:W+restart", "sync:2+fastest:W+balance",
 )  # fmt: skip
 WORKERS = (1, 2, 3, 4, 8)
 EPOCHS, BATCHES = 2, 150
@@ -66,6 +67,7 @@ class Marks:
 
     plan: BatchPlan
     spoiled: frozenset[tuple[int, int]]
+    operations_per_token: float = 0.0
     sent: int = 0
     size: int = EPOCHS * BATCHES
 

@@ -37,6 +37,10 @@ def test_what_stands_behind_a_mode_says_which_pushes_count_and_who_waits() -> No
         "hybrid:W+oldest:0, async+oldest:3+restart,hybrid+staleness:2+local:3,async+staleness:1+local:W"
     )
     assert oldest.rule(5) == Hybrid(5, oldest_push=0)
+    fastest, balanced = modes_named("sync:2+fastest:3+restart,sync:4+balance")
+    assert fastest.rule(5) == Synchronous(5, 2, fastest=3, restart=True)
+    assert fastest.rule(1) == Synchronous(1, 2), "of two pushes the fastest three are all"
+    assert balanced.rule(5) == Synchronous(5, 4, balance=True)
     assert ring.rule(5) == Asynchronous(oldest_push=3, restart=True)
     assert (bounded.rule(5), bounded.parts(5)) == (Hybrid(10, max_staleness=2), 3)
     assert (local.rule(5), local.parts(5)) == (Asynchronous(max_staleness=1), 5)
@@ -44,6 +48,7 @@ def test_what_stands_behind_a_mode_says_which_pushes_count_and_who_waits() -> No
 
 @pytest.mark.parametrize("name", [
     "sync", "sync:2", "hybrid:4", "async", "local:3", "hybrid:4+local:2", "hybrid:4+oldest:0", "async+oldest:3+restart",
+    "sync+fastest:2", "sync:2+fastest:5+restart+balance", "sync:3+balance",
     "async+oldest:3+local:2", "hybrid:4+staleness:2", "hybrid:4+oldest:1+restart+local:2",
 ])  # fmt: skip
 def test_the_options_that_a_name_stands_for_have_that_name(name: str) -> None:
@@ -53,6 +58,8 @@ def test_the_options_that_a_name_stands_for_have_that_name(name: str) -> None:
 @pytest.mark.parametrize(("text", "why"), [
     ("sync+oldest:1", "oldest push means nothing in sync; it is for async and hybrid"),
     ("hybrid:2+oldest:1+staleness:1", "none is refused; give one of the two bounds"),
+    ("hybrid:2+balance", "balance means nothing in hybrid; it is for sync"),
+    ("sync+restart", "each push is waited for"),
     ("async+restart", "no push is too old without a bound"),
 ])  # fmt: skip
 def test_what_does_not_fit_a_mode_is_refused_with_the_reason(text: str, why: str) -> None:

@@ -61,6 +61,39 @@ def test_a_push_counts_up_to_the_oldest_that_may(mode: str, oldest: int, stale: 
     assert rule.staleness(4) == min(oldest, rule_for(mode, 4).staleness(4))
 
 
+@given(workers=st.integers(1, 9), accumulate=st.integers(1, 5), fastest=st.integers(1, 60), restart=st.booleans())
+def test_in_sync_the_fastest_pushes_of_a_round_are_enough(
+    workers: int, accumulate: int, fastest: int, restart: bool
+) -> None:
+    waiting = Waiting(fastest=fastest, older_pushes="restart" if restart else "recompute")
+    batches = workers * accumulate
+    if fastest > batches:
+        with pytest.raises(ValueError, match=f"a round has {batches} pushes"):
+            rule_for("sync", workers, accumulate, waiting)
+        return
+    rule = rule_for("sync", workers, accumulate, waiting)
+    if fastest == batches:
+        assert rule == rule_for("sync", workers, accumulate)
+        return
+    assert (rule.pushes, rule.staleness(workers), rule.held(workers), rule.ordered) == (fastest, 0.0, 0, False)
+    assert rule.may_update(Round(fastest, 3, [1]))
+    assert not rule.may_update(Round(fastest - 1, 3, []))
+    assert rule.restarts == restart
+    assert not rule.counts(1)
+    assert rule.may_start(Standing(accumulate - 1, batches - 1))
+    assert not rule.may_start(Standing(accumulate, batches - 1))
+
+
+@given(workers=st.integers(1, 9), accumulate=st.integers(1, 9), own=st.integers(0, 99), others=st.integers(0, 99))
+def test_in_a_balanced_round_whoever_is_free_takes_the_next_batch(
+    workers: int, accumulate: int, own: int, others: int
+) -> None:
+    rule = rule_for("sync", workers, accumulate, Waiting(balance=True))
+    assert rule.ordered
+    assert rule.pushes == workers * accumulate
+    assert rule.may_start(Standing(own, own + others)) == (own + others < workers * accumulate)
+
+
 @pytest.mark.parametrize(("pulled", "bound", "due"), [
     ([], 0, True), ([7], 0, False), ([7], 1, True), ([7, 6], 1, False), ([7, 6], 2, True), ([3], 4, False),
     ([3], 5, True),
@@ -79,6 +112,8 @@ def test_an_update_waits_for_whom_it_would_make_too_old(pulled: list[int], bound
 @pytest.mark.parametrize(("mode", "waiting", "why"), [
     ("sync", Waiting(oldest_push=1), "oldest push means nothing in sync; it is for async and hybrid"),
     ("sync", Waiting(max_staleness=1), "max staleness means nothing in sync"),
+    ("sync", Waiting(older_pushes="restart"), "give the fastest, too"),
+    ("hybrid", Waiting(fastest=2), "fastest means nothing in hybrid; it is for sync"),
     ("hybrid", Waiting(oldest_push=1, max_staleness=1), "give one of the two bounds"),
     ("async", Waiting(older_pushes="restart"), "give the oldest push, too"),
 ])  # fmt: skip

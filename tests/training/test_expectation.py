@@ -26,6 +26,8 @@ MODES: list[dict[str, Any]] = [
     {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven"},
     {"sync_mode": "hybrid", "workers": 1, "accumulate": 2},
     {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven", "oldest_push": 0},
+    {"sync_mode": "sync", "workers": 4, "profile": "uneven", "fastest": 3},
+    {"sync_mode": "sync", "workers": 4, "accumulate": 2, "profile": "uneven", "balance": True},
     {"sync_mode": "hybrid", "workers": 4, "accumulate": 2, "profile": "uneven", "max_staleness": 0},
 ]
 

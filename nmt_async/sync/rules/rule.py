@@ -24,11 +24,15 @@ class Waiting:
         older_pushes: what a worker does whose push would not count: ``recompute`` or ``restart``.
         max_staleness: updates that a push may be old at most; an update waits for those who would become older. None:
             no bound.
+        fastest: pushes of a synchronous round that its update waits for; None: all.
+        balance: whoever is free takes the next batch of a synchronous round.
     """
 
     oldest_push: int | None = None
     older_pushes: str = "recompute"
     max_staleness: int | None = None
+    fastest: int | None = None
+    balance: bool = False
 
     @property
     def restart(self) -> bool:
