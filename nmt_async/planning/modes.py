@@ -10,7 +10,7 @@ from typing import Any
 
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import UserError, shown
-from nmt_async.sync.rules import MODES, Asynchronous, Rule, Waiting, rule_for
+from nmt_async.sync.rules import MODES, Adaptive, Asynchronous, Rule, Waiting, rule_for
 
 _NUMBER = "[1-9][0-9]{0,5}"
 _NAME = "|".join((*MODES, "local"))
@@ -18,7 +18,13 @@ _MODE = re.compile(
     rf"(?P<name>{_NAME})(:(?P<count>{_NUMBER}))?(?P<beside>(\+[a-z]+(:[0-9]{{1,6}})?)*)(@(?P<rate>[0-9.eE+-]+))?"
 )
 LOCAL = "local-accumulate"
-BESIDE = {"oldest": "oldest-push", "staleness": "max-staleness", "fastest": "fastest", "local": LOCAL}
+BESIDE = {
+    "oldest": "oldest-push",
+    "staleness": "max-staleness",
+    "fastest": "fastest",
+    "first": "accumulate-first",
+    "local": LOCAL,
+}
 """Of what may stand behind a mode with a number, the option of ``train``."""
 WORDS: dict[str, tuple[str, Any]] = {"restart": ("older-pushes", "restart"), "balance": ("balance", True)}
 """Of what may stand behind it without one, the option and its value."""
@@ -74,9 +80,10 @@ def mode_options(text: str) -> dict[str, Any]:
 
     ``sync`` and ``sync:N`` (N batches of each worker), ``async``, ``hybrid:N`` (N pushes from anyone) and ``local:N``
     (asynchronous pushes that each sum N batches in the worker); ``+local:N`` behind others has the workers sum, too.
-    ``+oldest:K``, ``+restart``, ``+staleness:K``, ``+fastest:M`` and ``+balance`` say which pushes count and who waits
-    (``--oldest-push``, ``--older-pushes restart``, ``--max-staleness``, ``--fastest``, ``--balance``), and ``@RATE``
-    gives a learning rate.
+    ``adaptive:N`` waits for more pushes as the loss falls. ``+oldest:K``, ``+restart``, ``+staleness:K``,
+    ``+fastest:M``, ``+balance`` and ``+first:K`` say which pushes count and who waits (``--oldest-push``,
+    ``--older-pushes restart``, ``--max-staleness``, ``--fastest``, ``--balance``, ``--accumulate-first``), and
+    ``@RATE`` gives a learning rate.
 
     Raises:
         UserError: it is none of these.
@@ -89,8 +96,8 @@ def mode_options(text: str) -> dict[str, Any]:
         or (LOCAL in beside and (match["name"] == "local" or (match["name"] == "async" and len(beside) == 1)))
     ):
         raise UserError(
-            f"--modes: {shown(text)} is not a mode; give sync, sync:N, async, hybrid:N or local:N, behind it any of "
-            f"{', '.join(BEHIND)}, and @RATE for a learning rate of its own."
+            f"--modes: {shown(text)} is not a mode; give sync, sync:N, async, hybrid:N, adaptive:N or local:N, behind "
+            f"it any of {', '.join(BEHIND)}, and @RATE for a learning rate of its own."
         )
     count = int(match["count"]) if match["count"] else None
     if match["name"] == "local":
@@ -142,6 +149,11 @@ def modes_named(text: str) -> tuple[Mode, ...]:
         if "@" in mode.name:
             raise UserError(
                 f"--modes: {shown(mode.name)}: a learning rate does not change the time; leave out the @ and the rate."
+            )
+        if mode.name.startswith(Adaptive.mode):
+            raise UserError(
+                f"--modes: {shown(mode.name)}: how many pushes an update sums depends on the loss, which a simulation "
+                f"of time does not know; train with --cluster simulated to see it."
             )
         mode.rule(2)
     if not modes:

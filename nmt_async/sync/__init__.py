@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nmt_async.sync.rules import (
         MODES,
         RULES,
+        Adaptive,
         Arrival,
         Asynchronous,
         Hybrid,
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
-    "MODES", "RULES", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings",
-    "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update",
-    "Verdict", "Waiting", "effective", "ledger_of", "rule_for",
+    "MODES", "RULES", "Adaptive", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger",
+    "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing",
+    "Synchronous", "Update", "Verdict", "Waiting", "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
 _RULES = (
-    "MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "Waiting",
-    "rule_for",
+    "MODES", "RULES", "Adaptive", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous",
+    "Waiting", "rule_for",
 )  # fmt: skip
 __getattr__, __dir__ = named_in(
     __name__,

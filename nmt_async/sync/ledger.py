@@ -80,6 +80,7 @@ class Ledger:
         self._undelivered: list[BatchId] = []  # what is out or waiting, in the stream's order
         self._round: Counter[int] = Counter()  # batches of each worker on this version, out or accumulated
         self._round_total = 0
+        self._delivered: Counter[int] = Counter()  # of each worker, what is accumulated
 
     # What others ask
 
@@ -106,7 +107,7 @@ class Ledger:
 
     def standing(self, worker: int) -> Standing:
         """What is out or accumulated on the current version."""
-        return Standing(self._round[worker], self._round_total, self.round())
+        return Standing(self._round[worker], self._round_total, self.round(), self._delivered[worker])
 
     def round(self) -> Round:
         """What has come together since the latest update."""
@@ -138,6 +139,7 @@ class Ledger:
                 self._leave_worker(event, batch)
                 self._drop(self._undelivered, batch)
                 self.accumulated[batch] = Delivered(event.worker, event.version, event.tokens)
+                self._delivered[event.worker] += 1
                 self._count(event.worker, event.version)
             case Kind.RETURNED | Kind.REFUSED | Kind.NOT_FINITE | Kind.RESTARTED:
                 self._leave_worker(event, batch)
@@ -225,6 +227,7 @@ class Ledger:
     def _begin_round(self) -> None:
         self._round = Counter()
         self._round_total = 0
+        self._delivered = Counter(delivered.worker for delivered in self.accumulated.values())
         for delivered in self.accumulated.values():
             self._count(delivered.worker, delivered.version)
 

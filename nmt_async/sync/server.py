@@ -33,7 +33,7 @@ class ParameterServer:
     Args:
         buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
             may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
-        rule: which pushes count, and what each weighs.
+        rule: which pushes count, and what each weighs; after an update, what it becomes by it.
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
@@ -149,7 +149,9 @@ class ParameterServer:
         staleness = tuple(self.version - push.version for push in pushes)
         self.version += 1
         self.buffer.clear()
-        return Update(self.version, pushes, staleness, rate, norm)
+        update = Update(self.version, pushes, staleness, rate, norm)
+        self.rule = self.rule.after(update)
+        return update
 
     def _updating(self) -> Tensor:
         """The parameters, for an update to change them in place."""
@@ -159,6 +161,8 @@ class ParameterServer:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
+        if learnt := self.rule.state():
+            values["rule"] = learnt
         if self.prediction is not None:
             tensors = {**tensors, **self.prediction.state()}
         return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
@@ -172,6 +176,7 @@ class ParameterServer:
         self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
+        self.rule = self.rule.restored(values.get("rule", {}))
         if self.prediction is None:
             self.ring.current.copy_(tensors["parameters"])
         else:

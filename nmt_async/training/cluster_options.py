@@ -47,7 +47,7 @@ class SyncOptions(WaitingOptions):
     accumulate: int | None = option(
         None,
         "N: how many pushes an update sums; in sync, of each worker (default: twice the number of "
-        "workers in hybrid, else 1).",
+        "workers in hybrid, their number in adaptive, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )

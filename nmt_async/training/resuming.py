@@ -55,8 +55,8 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
     Raises:
         UserError: it is another.
     """
-    summed, would = rule_of(before).pushes, rule_of(now).pushes
-    if summed == would:
+    summed, would = rule_of(before).most_pushes, rule_of(now).most_pushes
+    if summed == would and rule_of(before).pushes == rule_of(now).pushes:
         return
     tokens = expected(now, plan).push_tokens
     assert now.workers is not None

@@ -8,7 +8,7 @@ from nmt_async.options import GIVEN, NOT_GIVEN, option
 from nmt_async.sync.rules import Waiting
 
 GROUP = "Who waits"
-BOUNDS = ("oldest_push", "max_staleness", "fastest")
+BOUNDS = ("oldest_push", "max_staleness", "fastest", "accumulate_first")
 """Options that are numbers from 0 on."""
 OLDER = ("recompute", "restart")
 
@@ -22,7 +22,7 @@ class WaitingOptions:
         "How many updates old a push may be; an older one is refused and its batch computed again. 0: Rennala SGD; in "
         "async it is Ringmaster ASGD (default: pushes of any age count).",
         group=GROUP,
-        only_with={"sync_mode": ("hybrid", "async"), "max_staleness": NOT_GIVEN},
+        only_with={"sync_mode": ("hybrid", "async", "adaptive"), "max_staleness": NOT_GIVEN},
         metavar="K",
     )
     older_pushes: str = option(
@@ -57,6 +57,15 @@ class WaitingOptions:
         group=GROUP,
         flags=("--balance",),
         only_with={"sync_mode": "sync"},
+    )
+
+    accumulate_first: int | None = option(
+        None,
+        "How many pushes an update waits for at first; their number grows to --accumulate as the loss falls (AdaSync; "
+        "with --oldest-push and --older-pushes restart as in ABS) (default: 1).",
+        group=GROUP,
+        only_with={"sync_mode": "adaptive"},
+        metavar="K",
     )
 
     def waiting(self) -> Waiting:

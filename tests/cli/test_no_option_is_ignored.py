@@ -86,6 +86,7 @@ SETTINGS = {
         f"{VIRTUAL} --sync-mode async",
         f"{VIRTUAL} --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --max-staleness 1",
+        f"{VIRTUAL} --sync-mode adaptive --accumulate-first 2 --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --fastest 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --accumulate 2 --balance",
         f"{VIRTUAL} --weight-prediction last-step",

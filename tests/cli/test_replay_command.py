@@ -103,6 +103,14 @@ def test_simulated_runs_and_those_that_begin_with_a_model_are_replayed_too(
     for name, settings in {
         "simulated": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "cpu_threads": 2},
         "tuned": {"workers": 1, "init_from": eventful},
+        "adaptive": {
+            "cluster": "simulated",
+            "workers": 3,
+            "sync_mode": "adaptive",
+            "accumulate_first": 2,
+            "oldest_push": 1,
+            "older_pushes": "restart",
+        },
         "restarting": {
             "cluster": "simulated",
             "workers": 3,

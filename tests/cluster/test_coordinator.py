@@ -19,6 +19,7 @@ from nmt_async.cluster.coordinator import Coordinator, TooManyNotFinite, TooMany
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.quantity import Quantity
 from nmt_async.sync import (
+    Adaptive,
     Event,
     Hybrid,
     Kind,
@@ -87,6 +88,7 @@ BOUNDED = (
     Hybrid(1, oldest_push=1, restart=True), Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1),
     Hybrid(1, max_staleness=2), Hybrid(3, max_staleness=0), Hybrid(2, max_staleness=0),
     Synchronous(3, fastest=2), Synchronous(3, 2, fastest=4), Synchronous(3, 2, fastest=3, restart=True),
+    Adaptive(3), Adaptive(3, 2, oldest_push=1), Adaptive(2, 1, oldest_push=0, restart=True),
     Synchronous(3, 2, balance=True), Synchronous(3, 2, fastest=5, restart=True, balance=True),
 )  # fmt: skip
 """Rules that mind how old a push is, or who is the fastest."""
@@ -105,6 +107,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.coordinator = self.counting()
         self.at: dict[int, tuple[Task, int, Tensor, Tensor]] = {}
+        self.waited_for = self.rule.pushes
         self.saved: tuple[str, dict[str, Tensor]] | None = None
 
     def counting(self) -> Coordinator:
@@ -152,11 +155,12 @@ class ExactlyOnce(RuleBasedStateMachine):
         assert all(map(self.rule.counts, update.staleness))
         for worker in self.coordinator.take_restarted():
             assert not self.rule.counts(update.version - self.at.pop(worker)[1])
-        assert len(update.pushes) >= self.rule.pushes
+        assert len(update.pushes) >= self.waited_for
         most = getattr(self.rule, "max_staleness", None)
         assert most is None or max(update.staleness) <= most
         if not isinstance(self.rule, PutOff) and not most:
-            assert len(update.pushes) == self.rule.pushes
+            assert len(update.pushes) == self.waited_for
+        self.waited_for = self.coordinator.rule.pushes
 
     @rule(worker=st.integers(0, WORKERS - 1))
     def die(self, worker: int) -> None:
@@ -181,6 +185,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             self.coordinator = self.counting()
         self.coordinator.restore(json.loads(values), tensors)
         self.at = {}
+        self.waited_for = self.coordinator.rule.pushes
         again, copies = self.coordinator.state()
         assert json.dumps(again) == values
         assert all(torch.equal(tensor, copies[name]) for name, tensor in tensors.items())

@@ -19,7 +19,7 @@ from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
-from nmt_async.sync.rules import Hybrid, Rule, Synchronous, rule_for
+from nmt_async.sync.rules import Adaptive, Hybrid, Rule, Synchronous, rule_for
 
 WORKERS = 3
 
@@ -70,7 +70,7 @@ MODES = [
     ("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4), (Hybrid(1, oldest_push=1), 1),
     (Hybrid(1, oldest_push=1, restart=True), 1), (Hybrid(2, max_staleness=1), 1),
     (Synchronous(3, fastest=2), 1), (Synchronous(3, 2, fastest=4, restart=True), 1),
-    (Synchronous(3, 2, balance=True), 1),
+    (Synchronous(3, 2, balance=True), 1), (Adaptive(3), 1), (Adaptive(3, 2, oldest_push=0, restart=True), 1),
 ]  # fmt: skip
 
 
@@ -111,6 +111,7 @@ ACTIONS = st.lists(
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), PutOff(2),
     GapAware(1), Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
     Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1), Hybrid(3, max_staleness=0),
+    Adaptive(3), Adaptive(3, 2, oldest_push=1, restart=True), Adaptive(2, oldest_push=0),
     Synchronous(3, 2, fastest=4, restart=True), Synchronous(3, 2, fastest=5), Synchronous(3, 2, balance=True),
 ]))  # fmt: skip
 def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:

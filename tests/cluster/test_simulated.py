@@ -14,7 +14,7 @@ from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind
-from nmt_async.sync.rules import Asynchronous, Hybrid, Synchronous, Waiting, rule_for
+from nmt_async.sync.rules import Adaptive, Asynchronous, Hybrid, Synchronous, Waiting, rule_for
 
 MODES = [
     ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (PutOff(1, bound=1), 3, 1),
@@ -23,6 +23,7 @@ MODES = [
     (Hybrid(1, oldest_push=1, restart=True), 3, 1), (Hybrid(2, oldest_push=0, restart=True), 3, 1),
     (Synchronous(3, 2, fastest=4), 3, 1), (Synchronous(3, 1, fastest=2, restart=True), 3, 1),
     (Synchronous(3, 2, balance=True), 3, 1), (Synchronous(3, 2, fastest=5, balance=True), 3, 1),
+    (Adaptive(3), 3, 1), (Adaptive(3, 2), 3, 1), (Adaptive(2, 1, oldest_push=1, restart=True), 3, 1),
     (Hybrid(2, max_staleness=1), 3, 1), (Hybrid(3, max_staleness=0), 3, 1), (Asynchronous(max_staleness=2), 3, 1),
 ]  # fmt: skip
 
@@ -248,6 +249,33 @@ def test_the_fastest_of_all_is_sync(training, balance: bool) -> None:
     sync, all_of_them = cluster_of(training, "sync", 3, 2, UNEVEN), cluster_of(training, rule, 3, profile=UNEVEN)
     assert [update.tokens for update in take(sync, 8)] == [update.tokens for update in take(all_of_them, 8)]
     assert torch.equal(sync.coordinator.server.parameters, all_of_them.coordinator.server.parameters)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_adaptive_that_waits_for_all_is_sync(training, restart: bool) -> None:
+    """The sums are those of sync, here of workers that come in their order."""
+    profile = lasting(1.0, 2.0, 3.0)
+    sync = cluster_of(training, "sync", 3, profile=profile)
+    adaptive = cluster_of(training, Adaptive(3, 3, oldest_push=0, restart=restart), 3, profile=profile)
+    assert take(sync, 8) == take(adaptive, 8)
+    assert sync.time == adaptive.time
+    assert sync.waiting_shares() == adaptive.waiting_shares()
+    assert torch.equal(sync.coordinator.server.parameters, adaptive.coordinator.server.parameters)
+
+
+def test_adaptive_waits_for_more_workers_as_the_loss_falls(training) -> None:
+    cluster = cluster_of(training, Adaptive(4, 3), 4, profile=lasting(1.0, 1.1, 1.2, 1.3))
+    updates = take(cluster, 150)
+    sizes = [len(update.pushes) for update in updates]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (3, 4)
+    losses = cluster.coordinator.rule.losses
+    assert losses.first == updates[0].loss / updates[0].tokens
+    assert 3 * math.sqrt(losses.first / losses.mean) >= 3.5, "4 is what the loss asks for"
+    for update in updates:
+        assert len({push.worker for push in update.pushes}) == len(update.pushes), "one push of each"
+    stale = [age for update in updates[2 : sizes.index(4)] for age in update.staleness]
+    assert sum(stale) / len(stale) == pytest.approx(Adaptive(4, 3).staleness(4), rel=0.1)
 
 
 @pytest.mark.parametrize("profile", [lasting(1.0, 1.0, 4.0), JITTERED, UNEVEN])

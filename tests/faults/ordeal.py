@@ -30,7 +30,8 @@ from nmt_async.training.parts import training_plan
 MODES = (
     "sync", "sync:2", "async", "hybrid:3", "local:2", "async+oldest:0", "hybrid:2+oldest:0+restart",
     "async+oldest:1+restart", "hybrid:2+staleness:1", "hybrid:3+staleness:0",
-    "sync:2+fastest:1", "sync:2+fastest:1+restart", "sync:3+balance",
+    "sync:2+fastest:1", "sync:2+fastest:1+restart", "sync:3+balance", "adaptive", "adaptive+oldest:0",
+    "adaptive+oldest:1+restart",
 )  # fmt: skip
 
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")

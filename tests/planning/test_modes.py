@@ -48,7 +48,8 @@ def test_what_stands_behind_a_mode_says_which_pushes_count_and_who_waits() -> No
 
 @pytest.mark.parametrize("name", [
     "sync", "sync:2", "hybrid:4", "async", "local:3", "hybrid:4+local:2", "hybrid:4+oldest:0", "async+oldest:3+restart",
-    "sync+fastest:2", "sync:2+fastest:5+restart+balance", "sync:3+balance",
+    "adaptive:3", "adaptive:3+first:2+oldest:1+restart+local:2", "sync+fastest:2",
+    "sync:2+fastest:5+restart+balance", "sync:3+balance",
     "async+oldest:3+local:2", "hybrid:4+staleness:2", "hybrid:4+oldest:1+restart+local:2",
 ])  # fmt: skip
 def test_the_options_that_a_name_stands_for_have_that_name(name: str) -> None:
@@ -59,6 +60,7 @@ def test_the_options_that_a_name_stands_for_have_that_name(name: str) -> None:
     ("sync+oldest:1", "oldest push means nothing in sync; it is for async and hybrid"),
     ("hybrid:2+oldest:1+staleness:1", "none is refused; give one of the two bounds"),
     ("hybrid:2+balance", "balance means nothing in hybrid; it is for sync"),
+    ("adaptive:2", "depends on the loss, which a simulation of time does not know"),
     ("sync+restart", "each push is waited for"),
     ("async+restart", "no push is too old without a bound"),
 ])  # fmt: skip

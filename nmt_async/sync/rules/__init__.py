@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from nmt_async.sync.rules.adaptive import Adaptive
 from nmt_async.sync.rules.hybrid import Asynchronous, Hybrid
 from nmt_async.sync.rules.rule import Arrival, Round, Rule, Standing, Waiting
 from nmt_async.sync.rules.synchronous import Synchronous
 
 __all__ = [
-    "MODES", "RULES", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "Waiting",
-    "rule_for",
+    "MODES", "RULES", "Adaptive", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous",
+    "Waiting", "rule_for",
 ]  # fmt: skip
 
-RULES: dict[str, type[Rule]] = {rule.mode: rule for rule in (Synchronous, Asynchronous, Hybrid)}
+RULES: dict[str, type[Rule]] = {rule.mode: rule for rule in (Synchronous, Asynchronous, Hybrid, Adaptive)}
 """Each rule by its mode."""
 
 MODES = tuple(RULES)

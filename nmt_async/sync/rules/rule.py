@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:  # a declaration of options reads this file, and needs no torch
     from torch import Tensor
 
+    from nmt_async.sync.push import Update
+
 
 @dataclass(frozen=True)
 class Waiting:
@@ -26,6 +28,7 @@ class Waiting:
             no bound.
         fastest: pushes of a synchronous round that its update waits for; None: all.
         balance: whoever is free takes the next batch of a synchronous round.
+        accumulate_first: pushes that an adaptive update waits for at first; None: 1.
     """
 
     oldest_push: int | None = None
@@ -33,6 +36,7 @@ class Waiting:
     max_staleness: int | None = None
     fastest: int | None = None
     balance: bool = False
+    accumulate_first: int | None = None
 
     @property
     def restart(self) -> bool:
@@ -88,11 +92,13 @@ class Standing:
         own: batches it has begun in this round.
         all: batches that all workers together have begun in this round.
         now: what has come together in it, and on which versions others compute.
+        pushed: pushes of the worker that wait in the sum for their update.
     """
 
     own: int
     all: int
     now: Round = Round(0, 0)
+    pushed: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,12 @@ class Rule(ABC):
     @property
     @abstractmethod
     def pushes(self) -> int:
-        """Pushes that one update sums; at least so many where `may_update` puts it off."""
+        """Pushes that the next update sums; at least so many where `may_update` puts it off."""
+
+    @property
+    def most_pushes(self) -> int:
+        """Pushes that an update sums in the end, where a rule lets their number grow."""
+        return self.pushes
 
     @property
     def name(self) -> str:
@@ -211,6 +222,22 @@ class Rule(ABC):
     def held(self, workers: int) -> int:  # noqa: ARG002
         """Gradients that wait for their turn in the sum at most, from so many workers."""
         return 0
+
+    def after(self, update: Update) -> Rule:  # noqa: ARG002
+        """The rule from here on: another where it learns from updates. What it learnt is its `state`."""
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint stores of it: plain values, none unless it learns from updates."""
+        return {}
+
+    def restored(self, state: Mapping[str, Any]) -> Rule:  # noqa: ARG002
+        """The rule as `state` was taken of it.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is not what `state` gives.
+        """
+        return self
 
     def with_workers(self, workers: int) -> Rule | None:  # noqa: ARG002
         """The rule that makes the same update from the pushes of so many workers; None if there is none."""
