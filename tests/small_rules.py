@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from nmt_async.sync import Arrival, Hybrid, Round, Standing
+from nmt_async.sync import Hybrid, Round, Standing
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,6 @@ class Patient(Hybrid):
 
     def may_start(self, standing: Standing) -> bool:
         return standing.now.oldest < self.bound
-
-
-@dataclass(frozen=True)
-class GapAware(Hybrid):
-    """Divides each element of a stale gradient by how far its parameter has gone meanwhile, as Barkai et al. 2020."""
-
-    looks_at_parameters = True
-    step: float = 0.01
-
-    def weight(self, arrival: Arrival) -> float | Tensor:
-        assert arrival.pulled is not None
-        if arrival.staleness == 0:
-            return 1.0
-        return 1.0 / (1.0 + (arrival.current - arrival.pulled).abs() / self.step)
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class Coordinator:
         """A worker holds the finished gradient of a batch begun on ``version``, as a simulated one does on resume.
 
         Args:
-            pulled: (size,), the parameters of that version, where the rule looks at them.
+            pulled: (size,), the parameters of that version, where a correction looks at them.
 
         Raises:
             ValueError: the batch does not wait.

@@ -97,14 +97,14 @@ class ClusterProfile:
     def update_seconds(self, operations: float, operations_per_token: float) -> float:
         """Seconds of an update by an optimizer that needs so many operations in products of matrices.
 
-        What is more than the profile's own is computed as fast as the fastest worker computes a gradient.
+        What differs from the profile's own is computed as fast as the fastest worker computes a gradient.
 
         Args:
             operations_per_token: of the gradient; 0: not known, and nothing is added.
         """
-        more = max(0.0, operations - self.operations_per_update)
         speed = operations_per_token * max(worker.tokens_per_second for worker in self.workers)
-        return self.seconds_per_update + (more / speed if speed else 0.0)
+        more = (operations - self.operations_per_update) / speed if speed else 0.0
+        return max(0.0, self.seconds_per_update + more)
 
     def as_mapping(self) -> dict[str, Any]:
         """The content of a profile file; equal workers come once, with their count."""

@@ -100,8 +100,8 @@ class SimulatedCluster:
     """Virtual workers that share one source of gradients.
 
     Args:
-        coordinator: decides. Its server needs a single parameter buffer, or one more than there are workers where its
-            rule looks at the parameters that a push was computed on.
+        coordinator: decides. Its server needs a single parameter buffer, or one more than there are workers where a
+            correction looks at the parameters that a push was computed on.
         gradients: computes them.
         profile: of the cluster, with its workers.
         seed: of everything random in the profile.
@@ -284,9 +284,9 @@ class SimulatedCluster:
         return values, {"slots": self.slots, **self._pulled()}
 
     def _pulled(self) -> dict[str, Tensor]:
-        """The parameters that gradients under way were computed on, a row a worker, if the rule looks at them."""
+        """The parameters that gradients under way were computed on, a row a worker, if a correction looks at them."""
         server = self.coordinator.server
-        if not server.rule.looks_at_parameters:
+        if not server.keeps_pulls:
             return {}
         rows = (server.pulled(worker) for worker in range(len(self._workers)))
         return {"pulled": torch.stack([torch.zeros_like(server.parameters) if row is None else row for row in rows])}

@@ -46,6 +46,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     stated = vectors(
         options.rule(), len(workers), average=bool(options.exponential_smoothing), validation=data.valid is not None,
         simulated=simulated, push_batches=options.local_accumulate,
+        corrections=options.corrections(),
     )  # fmt: skip
     need, there = Need(stated, size), available_memory()
     computing = 1 if simulated else len(workers)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from nmt_async.lazy import named_in
 
 if TYPE_CHECKING:
+    from nmt_async.sync.corrections.build import Corrections, build_corrections
+    from nmt_async.sync.corrections.correction import Applied, Arrival, Correction
+    from nmt_async.sync.corrections.settings import CorrectionSettings
     from nmt_async.sync.journal import Event, Kind, effective
     from nmt_async.sync.ledger import Ledger, ledger_of
     from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
         MODES,
         RULES,
         Adaptive,
-        Arrival,
         Asynchronous,
         Hybrid,
         Round,
@@ -35,14 +37,15 @@ if TYPE_CHECKING:
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
-    "MODES", "RULES", "Adaptive", "Answer", "Arrival", "Asynchronous", "Event", "Hybrid", "Kind", "Ledger",
-    "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule", "Schedule", "Standing",
-    "Synchronous", "Update", "Verdict", "Waiting", "effective", "ledger_of", "rule_for",
+    "MODES", "RULES", "Adaptive", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings",
+    "Corrections", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push",
+    "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update", "Verdict", "Waiting", "build_corrections",
+    "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
 _RULES = (
-    "MODES", "RULES", "Adaptive", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous",
-    "Waiting", "rule_for",
+    "MODES", "RULES", "Adaptive", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "Waiting",
+    "rule_for",
 )  # fmt: skip
 __getattr__, __dir__ = named_in(
     __name__,
@@ -52,7 +55,10 @@ __getattr__, __dir__ = named_in(
         **dict.fromkeys(("Answer", "Push", "Update", "Verdict"), "push"),
         **dict.fromkeys(_RULES, "rules"),
         **dict.fromkeys(("Progress", "Schedule"), "schedule"),
+        **dict.fromkeys(("Applied", "Arrival", "Correction"), "corrections.correction"),
+        "CorrectionSettings": "corrections.settings",
         "OptimizerSettings": "optimizers.settings",
+        **dict.fromkeys(("Corrections", "build_corrections"), "corrections.build"),
         "ParameterServer": "server",
     },
 )

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
+from nmt_async.sync.corrections.build import NOTHING, Corrections
+from nmt_async.sync.corrections.correction import Applied, Arrival
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix
-from nmt_async.sync.prediction import Prediction
 from nmt_async.sync.push import Push, Update, Verdict
 from nmt_async.sync.ring import ParameterRing
-from nmt_async.sync.rules import Arrival, Rule
+from nmt_async.sync.rules import Rule
 from nmt_async.sync.schedule import Progress, Schedule
 from nmt_async.text.plan import BatchId
 
@@ -33,11 +34,11 @@ class ParameterServer:
     Args:
         buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
             may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
-        rule: which pushes count, and what each weighs; after an update, what it becomes by it.
+        rule: which pushes count; after an update, what it becomes by it.
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
-        predicted: a pull gives the parameters so many updates ahead (`nmt_async.sync.prediction`); 0: as they are.
+        corrections: what is done because gradients are stale.
     """
 
     def __init__(
@@ -47,26 +48,32 @@ class ParameterServer:
         schedule: Schedule,
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
-        predicted: float = 0.0,
+        corrections: Corrections = NOTHING,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
         self.schedule = schedule
-        self.optimizer = FlatOptimizer(self.ring.current, settings, matrices)
+        self.corrections = corrections
+        self.optimizer = FlatOptimizer(self.ring.current, settings, matrices, corrections.momentum)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
-        self.prediction = Prediction(self.ring.current, predicted) if predicted else None
         self.version = 0
         self.progress = Progress()
 
     @property
     def parameters(self) -> Tensor:
         """The current parameters, (size,)."""
-        return self.ring.current if self.prediction is None else self.prediction.parameters
+        ahead = self.corrections.look_ahead
+        return self.ring.current if ahead is None else ahead.parameters
 
     @property
     def offered(self) -> Tensor:
-        """What a pull gives now, (size,): the current parameters, or those that are predicted."""
+        """What a pull gives now, (size,): the current parameters, or where they are expected to be."""
         return self.ring.current
+
+    @property
+    def keeps_pulls(self) -> bool:
+        """Whether what a push was computed on is kept until it comes, since a correction looks at it."""
+        return self.corrections.looks_at_parameters
 
     def pull(self, worker: Hashable) -> int:
         """The index of the buffer with the current version, which stays as it is until ``worker`` lets it go.
@@ -81,8 +88,8 @@ class ParameterServer:
         return self.ring.held_by(worker)
 
     def computed(self, worker: Hashable) -> None:
-        """``worker`` has its gradient and reads its pull no more; it is kept only where the rule looks at it."""
-        if not self.rule.looks_at_parameters:
+        """``worker`` has its gradient and reads its pull no more; it is kept only where a correction looks at it."""
+        if not self.keeps_pulls:
             self.ring.release(worker)
 
     def release(self, worker: Hashable) -> None:
@@ -93,9 +100,9 @@ class ParameterServer:
         """``worker`` holds a gradient that it computed before the run was resumed, on ``pulled`` (size,).
 
         Args:
-            pulled: None where the rule does not look at them.
+            pulled: None where no correction looks at them.
         """
-        if pulled is not None and self.rule.looks_at_parameters:
+        if pulled is not None and self.keeps_pulls:
             self.ring.hold(worker, pulled)
 
     def push(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> Verdict:
@@ -108,7 +115,10 @@ class ParameterServer:
         """
         verdict = self._judge(push)
         if verdict is Verdict.ACCEPTED:
-            self.buffer.add(push, self._weighed(push, gradient), awaited)
+            gradient = self._weighed(push, gradient)
+            if self.corrections.momentum is not None:
+                self.corrections.momentum.add(push.worker, gradient, self.buffer.sum, len(self.buffer))
+            self.buffer.add(push, gradient, awaited)
         self.release(push.worker)
         return verdict
 
@@ -121,10 +131,13 @@ class ParameterServer:
 
     def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
         """The gradient as it enters the sum; itself where its weight is 1."""
-        pulled = self.pulled(push.worker) if self.rule.looks_at_parameters else None
+        pulled = self.pulled(push.worker) if self.keeps_pulls else None
         arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
-        weight = self.rule.weight(arrival)
-        return gradient if isinstance(weight, float | int) and weight == 1.0 else gradient * weight
+        for correction in self.corrections.each:
+            weight = correction.weight(arrival)
+            if isinstance(weight, Tensor) or weight != 1.0:
+                gradient = gradient * weight
+        return gradient
 
     def update(self) -> Update:
         """Applies what is accumulated, normalised by its tokens.
@@ -143,19 +156,46 @@ class ParameterServer:
             epochs=max(self.progress.epochs, max(push.position for push in pushes)),
         )
         rate = self.schedule.rate(self.progress)
-        norm = self.optimizer.step(self._updating(), self.buffer.sum, tokens, rate)
-        if self.prediction is not None:
-            self.prediction.write(self.ring.fresh())
         staleness = tuple(self.version - push.version for push in pushes)
+        mean = sum(age * push.tokens for age, push in zip(staleness, pushes, strict=True)) / tokens
+        norm = self._apply(tokens, rate, mean)
         self.version += 1
         self.buffer.clear()
         update = Update(self.version, pushes, staleness, rate, norm)
         self.rule = self.rule.after(update)
         return update
 
-    def _updating(self) -> Tensor:
-        """The parameters, for an update to change them in place."""
-        return self.ring.writable() if self.prediction is None else self.prediction.updating()
+    def _apply(self, tokens: int, rate: float, staleness: float) -> float:
+        """The sum becomes a step of the parameters; its norm per token before clipping."""
+        ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
+        before = self.parameters
+        parameters = self.ring.writable() if ahead is None else ahead.updating()
+        watched = self.corrections.watches_updates
+        if watched and parameters.data_ptr() == before.data_ptr():
+            before = before.clone()  # otherwise it still stands in its buffer, which somebody reads
+
+        def correct() -> None:
+            for correction in self.corrections.each:
+                if correction.watches_updates:
+                    correction.applied(Applied(before, parameters, rate, staleness))
+
+        parts = () if momentum is None else momentum.parts
+        norm = self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct, parts)
+        if ahead is not None:
+            ahead.write(self.ring.fresh())
+        return norm
+
+    def vectors(self) -> dict[str, Tensor]:
+        """What the updates have made, by the names of a checkpoint: parameters, moments and all else; not copied."""
+        tensors = {"parameters": self.parameters, **self.optimizer.state()}
+        if self.corrections.look_ahead is not None:
+            tensors |= self.corrections.look_ahead.tensors
+        if self.corrections.momentum is not None:
+            tensors["worker_momentum"] = self.corrections.momentum.momentum
+        for correction in self.corrections.each:
+            if correction.watches_updates:
+                tensors |= correction.tensors
+        return tensors
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
@@ -163,9 +203,12 @@ class ParameterServer:
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
         if learnt := self.rule.state():
             values["rule"] = learnt
-        if self.prediction is not None:
-            tensors = {**tensors, **self.prediction.state()}
-        return values, {"parameters": self.parameters, **self.optimizer.state(), **tensors}
+        for correction in self.corrections.each:
+            tensors |= correction.tensors
+        if self.corrections.momentum is not None:
+            values["momentum"], sums = self.corrections.momentum.state()
+            tensors |= sums
+        return values, {**self.vectors(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Takes up where `state` was taken; no worker holds anything.
@@ -177,10 +220,18 @@ class ParameterServer:
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
         self.rule = self.rule.restored(values.get("rule", {}))
-        if self.prediction is None:
-            self.ring.current.copy_(tensors["parameters"])
-        else:
-            self.prediction.restore(tensors["parameters"], tensors["before"])
-            self.prediction.write(self.ring.current)
+        self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
+        self._restore_corrections(values, tensors)
         self.buffer.restore(values["buffer"], tensors)
+
+    def _restore_corrections(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
+        remembered = [correction.tensors for correction in self.corrections.each]
+        for own in [*remembered, *([] if ahead is None else [ahead.tensors])]:
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
+        if momentum is not None:
+            momentum.restore(values["momentum"], tensors)
+        if ahead is not None:
+            ahead.write(self.ring.current)

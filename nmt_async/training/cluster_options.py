@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
 from nmt_async.errors import UserError
-from nmt_async.options import OtherThan, option
+from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 from nmt_async.training.waiting_options import WaitingOptions
 
 CLUSTERS = ("processes", "simulated")
-PREDICTIONS = ("none", "last-step")
-MOST_PREDICTED = 100
 MAX_DEFAULT_WORKERS = 4
 MOST_THREADS = 4096
 
@@ -55,20 +53,6 @@ class SyncOptions(WaitingOptions):
         1,
         "Batches that a worker sums before each push, as Marian's optimizer delay does in asynchronous training.",
         group="Updates",
-    )
-    weight_prediction: str = option(
-        "none",
-        "last-step: workers compute on the parameters that are to be expected when their push arrives if updates go on "
-        "as the last one did; none: on those that there are.",
-        group="Staleness",
-        choices=PREDICTIONS,
-        only_with={"sync_mode": OtherThan("sync")},
-    )
-    prediction_updates: float | None = option(
-        None,
-        "How many updates ahead (default: as many as a push is old on average).",
-        group="Staleness",
-        only_with={"weight_prediction": "last-step"},
     )
     workers: int | None = option(
         None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
@@ -122,22 +106,6 @@ class SyncOptions(WaitingOptions):
             return rule_for(self.sync_mode, workers, self.accumulate, self.waiting())
         except ValueError as error:
             raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
-
-    def predicted_updates(self, rule: Rule, workers: int) -> float:
-        """How many updates ahead of the parameters a pull is; 0: a pull gives the parameters.
-
-        Raises:
-            UserError: a number that is not from 0 to `MOST_PREDICTED`.
-        """
-        if self.weight_prediction == "none":
-            return 0.0
-        if self.prediction_updates is None:
-            return rule.staleness(workers)
-        if not 0.0 <= self.prediction_updates <= MOST_PREDICTED:
-            raise UserError(
-                f"--prediction-updates: {self.prediction_updates} is not a number from 0 to {MOST_PREDICTED}."
-            )
-        return self.prediction_updates
 
     def threads(self) -> int:
         """CPU threads of each worker, wherever its device is."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -158,6 +159,7 @@ class Vectors:
         held: gradients that arrived before those of earlier batches, in sync.
         moments: Adam's.
         average: the moving average of the parameters.
+        corrections: what is remembered because gradients are stale.
         gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
         shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
     """
@@ -169,6 +171,7 @@ class Vectors:
     held: int
     moments: int
     average: int
+    corrections: int
     gradients: int
     shared: bool
 
@@ -180,14 +183,14 @@ class Vectors:
     @property
     def server(self) -> int:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.average
+        own = self.sum + self.held + self.moments + self.average + self.corrections
         return own if self.shared else own + self.buffers + self.slots + self.validation
 
     @property
     def checkpoint(self) -> int:
         """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
         slots = 0 if self.shared else self.slots
-        return 2 + self.sum + self.held + self.moments + self.average + slots
+        return 2 + self.sum + self.held + self.moments + self.average + self.corrections + slots
 
     def rows(self, size: int) -> dict[str, str]:
         """What ``--dry-run`` says of it, for vectors of ``size``."""
@@ -198,6 +201,7 @@ class Vectors:
             "the sum of pushes",
             "Adam's moments",
             "the moving average" if self.average else "",
+            "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
         common = [f"{buffers} and {slots}", validation]
@@ -217,8 +221,9 @@ class Vectors:
 
 
 def vectors(
-    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1
-) -> Vectors:
+    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1,
+    corrections: CorrectionSettings = NONE,
+) -> Vectors:  # fmt: skip
     """Those of a run with ``workers``.
 
     Args:
@@ -227,15 +232,17 @@ def vectors(
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
+        corrections: of stale gradients.
     """
     return Vectors(
-        buffers=buffers_needed(rule, workers, simulated),
+        buffers=buffers_needed(corrections, workers, simulated),
         slots=workers,
         validation=int(validation),
         sum=1,
         held=rule.held(workers),
         moments=2,
         average=int(average),
+        corrections=corrections.vectors(workers, rule.pushes),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
     )
@@ -268,6 +275,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     need = vectors(
         rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
         simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
+        corrections=options.corrections(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

@@ -14,6 +14,7 @@ from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
+from nmt_async.training.staleness_options import StalenessOptions
 from nmt_async.training.waiting_options import BOUNDS
 
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
@@ -151,8 +152,9 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, BatchOptions, ValidationOptions, SavingOptions
-):
+    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions, ValidationOptions,
+    SavingOptions,
+):  # fmt: skip
     """All that a run is made of, and where it is written."""
 
     out: Path = option(
@@ -191,6 +193,7 @@ class RunOptions(
         if self.cluster == "simulated":
             self.cluster_profile()
         self.check_constants()
+        self.check_staleness()
         self.schedule(self.stop_after)
 
 

@@ -20,9 +20,10 @@ from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.corrections.build import build_corrections
+from nmt_async.sync.corrections.settings import CorrectionSettings
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.step import Matrix
-from nmt_async.sync.rules import Rule
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -70,8 +71,9 @@ def build_coordinator(
     matrices = [Matrix(*place) for place in layout.hidden()]
     schedule = options.schedule(options.stop_after)
     rule = options.rule()
-    predicted = options.predicted_updates(rule, len(options.device_list()))
-    server = ParameterServer(buffers, rule, schedule, options.settings(), matrices, predicted)
+    settings, workers = options.settings(), len(options.device_list())
+    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, rule.staleness(workers))
+    server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:
@@ -122,9 +124,9 @@ def within_memory() -> Iterator[None]:
         raise RunFailure("the model does not fit this machine's memory; choose a smaller --preset or width.") from None
 
 
-def buffers_needed(rule: Rule, workers: int, simulated: bool) -> int:
+def buffers_needed(corrections: CorrectionSettings, workers: int, simulated: bool) -> int:
     """Parameter buffers of a run; one process computes a gradient at once, and needs others only to look back."""
-    return 1 if simulated and not rule.looks_at_parameters else workers + 1
+    return 1 if simulated and not corrections.looks_at_parameters else workers + 1
 
 
 class Setup(Protocol):
@@ -188,7 +190,7 @@ class SimulatedSetup:
 
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.options = options
-        self.buffers = torch.zeros(buffers_needed(options.rule(), len(options.device_list()), True), size)
+        self.buffers = torch.zeros(buffers_needed(options.corrections(), len(options.device_list()), True), size)
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
         """The virtual workers."""

@@ -96,7 +96,7 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
 
     def build(record: Callable[[Event], None], workers: int) -> Coordinator:
         now = with_workers(begun, workers)
-        buffers = torch.zeros(buffers_needed(rule_of(now), workers, simulated=True), layout.size)
+        buffers = torch.zeros(buffers_needed(now.corrections(), workers, simulated=True), layout.size)
         buffers[0].copy_(initial)
         return build_coordinator(now, plan, layout, buffers, record, lambda _: None, endless=True)
 
@@ -294,7 +294,7 @@ def _stored(checkpoint: Path) -> dict[str, Tensor]:
 def _vectors_like(stored: Mapping[str, Tensor], server: ParameterServer) -> dict[str, Tensor]:
     """The server's vectors that belong beside ``stored``."""
     if MODEL not in stored:
-        return {"parameters": server.parameters, **server.optimizer.state()}
+        return server.vectors()
     average = server.optimizer.average
     return {MODEL: server.parameters if average is None else average}
 

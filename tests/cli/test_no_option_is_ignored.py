@@ -97,6 +97,10 @@ SETTINGS = {
         f"{VIRTUAL} --optimizer lion",
         f"{VIRTUAL} --optimizer sgd",
         f"{VIRTUAL} --optimizer sgd --momentum 0",
+        *(f"{VIRTUAL} --staleness-rule {rule}" for rule in ("scale", "decay", "gap-aware", "delay-compensated")),
+        f"{VIRTUAL} --delay-feedback 0.5",
+        f"{VIRTUAL} --momentum-lookahead dana-slim",
+        f"{VIRTUAL} --momentum-lookahead dana --optimizer sgd",
     ],
     "translate": [
         "translate MODEL -i SRC -o OUT",

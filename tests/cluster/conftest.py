@@ -17,6 +17,8 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.quantity import Quantity
+from nmt_async.sync.corrections.build import build_corrections
+from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule, rule_for
@@ -42,6 +44,7 @@ class Training:
     data: ParallelStore
     epsilon: float = 1e-3
     clip_norm: float = 1.0
+    optimizer: str = "adam"
     label_smoothing: float = 0.1
     schedule: Schedule = Schedule(0.02, Quantity(4, "updates"), "inv-sqrt")
 
@@ -59,21 +62,24 @@ class Training:
     def gradients(self, dropout: float = 0.0) -> WorkerGradients:
         return WorkerGradients(self.worker(dropout), self.data)
 
-    def server(self, rule: Rule, workers: int) -> ParameterServer:
+    def server(self, rule: Rule, workers: int, corrections: CorrectionSettings = NONE) -> ParameterServer:
         model = self.model()
         layout = FlatLayout(model)
         buffers = torch.full((workers + 1, layout.size), float("nan"))
         buffers[0] = layout.gather(model)
-        settings = OptimizerSettings(epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1)
-        return ParameterServer(buffers, rule, self.schedule, settings)
+        settings = OptimizerSettings(
+            name=self.optimizer, epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1, momentum=0.9
+        )  # fmt: skip
+        built = build_corrections(corrections, settings, buffers[0], workers, rule.staleness(workers))
+        return ParameterServer(buffers, rule, self.schedule, settings, corrections=built)
 
     def coordinator(
         self, mode: str | Rule, workers: int, accumulate: int = 1, epochs: int | None = None,
-        events: list[Event] | None = None,
+        events: list[Event] | None = None, corrections: CorrectionSettings = NONE,
     ) -> Coordinator:  # fmt: skip
         rule = rule_for(mode, workers, accumulate) if isinstance(mode, str) else mode
         record = ([] if events is None else events).append
-        return Coordinator(self.server(rule, workers), self.plan(), record, [].append, epochs)
+        return Coordinator(self.server(rule, workers, corrections), self.plan(), record, [].append, epochs)
 
 
 @pytest.fixture(scope="session")

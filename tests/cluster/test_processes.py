@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_rules import GapAware, Never, Patient, PutOff
+from small_rules import Never, Patient, PutOff
 from training_runs import (
     assert_each_batch_counted,
     assert_same_state,
@@ -94,7 +94,7 @@ def replaced(warnings: list[str]) -> int:
     return sum("a new one takes its place" in warning for warning in warnings)
 
 
-@pytest.mark.parametrize("rule", [PutOff(2, bound=1), Patient(3, bound=1), GapAware(1)], ids=str)
+@pytest.mark.parametrize("rule", [PutOff(2, bound=1), Patient(3, bound=1)], ids=str)
 def test_a_rule_of_ones_own_goes_through_deaths_a_pause_and_a_replay(small_data: Path, rule: Rule) -> None:
     events: list[Event] = []
     warnings: list[str] = []

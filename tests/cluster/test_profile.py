@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,11 @@ def test_a_profile_of_fewer_workers_is_refused(tmp_path: Path) -> None:
 def test_an_update_costs_what_its_step_multiplies_beyond_what_was_measured() -> None:
     workers = (WorkerProfile(tokens_per_second=100.0), WorkerProfile(tokens_per_second=200.0))
     profile = ClusterProfile("p", workers, seconds_per_update=0.5, operations_per_update=1000.0)
-    # 4,000 more operations, at 20 a token and 200 tokens a second
+    # 4,000 more operations, or 1,000 fewer, at 20 a token and 200 tokens a second
     assert profile.update_seconds(5000, 20.0) == 0.5 + 4000 / (20 * 200)
-    assert profile.update_seconds(1000, 20.0) == profile.update_seconds(0, 20.0) == 0.5
-    assert profile.update_seconds(5000, 0.0) == 0.5
+    assert profile.update_seconds(0, 20.0) == 0.5 - 1000 / (20 * 200)
+    assert profile.update_seconds(1000, 20.0) == profile.update_seconds(5000, 0.0) == 0.5
+    assert replace(profile, seconds_per_update=0.1).update_seconds(0, 20.0) == 0.0
 
 
 def test_a_profile_file_holds_the_operations_that_were_measured(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_rules import GapAware, PutOff
+from small_rules import PutOff
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
@@ -109,7 +109,7 @@ ACTIONS = st.lists(
 @settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), PutOff(2),
-    GapAware(1), Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
+    Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
     Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1), Hybrid(3, max_staleness=0),
     Adaptive(3), Adaptive(3, 2, oldest_push=1, restart=True), Adaptive(2, oldest_push=0),
     Synchronous(3, 2, fastest=4, restart=True), Synchronous(3, 2, fastest=5), Synchronous(3, 2, balance=True),

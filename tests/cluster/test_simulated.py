@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_rules import GapAware, Never, Patient, PutOff
+from small_rules import Never, Patient, PutOff
 
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
@@ -18,7 +18,7 @@ from nmt_async.sync.rules import Adaptive, Asynchronous, Hybrid, Synchronous, Wa
 
 MODES = [
     ("sync", 3, 1), ("sync", 2, 2), ("async", 3, 1), ("hybrid", 3, 4), (PutOff(1, bound=1), 3, 1),
-    (Patient(2, bound=2), 3, 1), (GapAware(2), 3, 1),
+    (Patient(2, bound=2), 3, 1),
     (Hybrid(1, oldest_push=1), 3, 1), (Hybrid(2, oldest_push=0), 3, 1),
     (Hybrid(1, oldest_push=1, restart=True), 3, 1), (Hybrid(2, oldest_push=0, restart=True), 3, 1),
     (Synchronous(3, 2, fastest=4), 3, 1), (Synchronous(3, 1, fastest=2, restart=True), 3, 1),

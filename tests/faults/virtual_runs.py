@@ -52,7 +52,7 @@ class Killed(Exception):
 class Adding(FlatOptimizer):
     """Adds the sum of an update's gradients to the parameters."""
 
-    def step(self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float) -> float:  # noqa: ARG002
+    def step(self, parameters: Tensor, total: Tensor, *_: object) -> float:
         """As `FlatOptimizer.step`."""
         parameters.add_(total)
         return 1.0
@@ -71,6 +71,7 @@ class Marks:
     operations_per_token: float = 0.0
     sent: int = 0
     size: int = EPOCHS * BATCHES
+    operations_per_token: float = 0.0
 
     def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:  # noqa: ARG002
         """As `nmt_async.cluster.simulated.Gradients`."""

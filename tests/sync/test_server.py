@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ from nmt_async.quantity import Quantity
 from nmt_async.sync import (
     Arrival,
     Asynchronous,
+    Correction,
+    Corrections,
     Hybrid,
     OptimizerSettings,
     ParameterServer,
@@ -31,10 +33,12 @@ SIZE = 6
 CONSTANT = Schedule(0.1, Quantity(0, "updates"), "none")
 
 
-def server_of(rule: Rule, workers: int, **constants: float) -> ParameterServer:
+def server_of(rule: Rule, workers: int, corrections: Sequence[Correction] = (), **constants: float) -> ParameterServer:
     buffers = torch.full((workers + 1, SIZE), float("nan"))
     buffers[0] = 1.0
-    return ParameterServer(buffers, rule, CONSTANT, OptimizerSettings(**constants))
+    return ParameterServer(
+        buffers, rule, CONSTANT, OptimizerSettings(**constants), corrections=Corrections(corrections)
+    )
 
 
 def gradient(number: int) -> Tensor:
@@ -179,12 +183,14 @@ def test_a_synchronous_update_is_bit_equal_whoever_comes_first_and_whoever_dies(
     assert torch.equal(one_round(order, killed), one_round(list(range(6)), None))
 
 
-@dataclass(frozen=True)
-class Weighing(Hybrid):
+class Weighing(Correction):
     """Weighs each push by a number, or by how far the parameters have gone since it was pulled, one by one."""
 
     looks_at_parameters = True
-    elementwise: bool = False
+
+    def __init__(self, elementwise: bool = False) -> None:
+        super().__init__()
+        self.elementwise = elementwise
 
     def weight(self, arrival: Arrival) -> float | Tensor:
         assert arrival.pulled is not None
@@ -196,7 +202,7 @@ class Weighing(Hybrid):
 def test_a_weight_scales_the_gradient_of_a_push_and_neither_tokens_nor_progress(
     elementwise: bool, clip_norm: float
 ) -> None:
-    server = server_of(Weighing(1, elementwise=elementwise), 2, clip_norm=clip_norm)
+    server = server_of(Hybrid(1), 2, [Weighing(elementwise)], clip_norm=clip_norm)
     workers = Workers(server)
     workers.start(0, 0)
     workers.start(1, 1)
@@ -213,9 +219,9 @@ def test_a_weight_scales_the_gradient_of_a_push_and_neither_tokens_nor_progress(
     torch.testing.assert_close(server.optimizer.state()["moment1"], 0.9 * moment + 0.1 * clipped)
 
 
-def test_what_was_pulled_is_kept_until_the_push_only_where_the_rule_looks_at_it() -> None:
-    for rule, kept in ((Weighing(1), True), (Hybrid(1), False)):
-        server = server_of(rule, 1)
+def test_what_was_pulled_is_kept_until_the_push_only_where_a_correction_looks_at_it() -> None:
+    for corrections, kept in (([Weighing()], True), ([Correction()], False), ([], False)):
+        server = server_of(Hybrid(1), 1, corrections)
         server.pull(0)
         server.computed(0)
         assert (server.pulled(0) is not None) == kept

@@ -19,7 +19,16 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
 from nmt_async.quantity import Quantity
-from nmt_async.sync import OptimizerSettings, ParameterServer, Rule, Schedule, rule_for
+from nmt_async.sync import (
+    CorrectionSettings,
+    OptimizerSettings,
+    ParameterServer,
+    Rule,
+    Schedule,
+    build_corrections,
+    rule_for,
+)
+from nmt_async.sync.corrections.settings import NONE
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, vectors
 from nmt_async.training.parts import model_configuration
@@ -28,10 +37,12 @@ from nmt_async.training.run_folder import read_options
 SIZE = 16
 
 
-def coordinator(rule: Rule, workers: int, average: bool) -> Coordinator:
+def coordinator(rule: Rule, workers: int, average: bool, corrected: CorrectionSettings = NONE) -> Coordinator:
     settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
     buffers = torch.zeros(workers + 1, SIZE)
-    server = ParameterServer(buffers, rule, Schedule(0.1, Quantity(1, "updates")), settings)
+    schedule = Schedule(0.1, Quantity(1, "updates"))
+    corrections = build_corrections(corrected, settings, buffers[0], workers, 1.0)
+    server = ParameterServer(buffers, rule, schedule, settings, corrections=corrections)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
@@ -62,6 +73,30 @@ def test_stated_vectors_are_those_that_the_server_holds_at_most(
     if workers > 1:
         assert most == expected
     assert stated.checkpoint == expected + 1
+
+
+@pytest.mark.parametrize(("mode", "accumulate"), [("async", 1), ("hybrid", 4)])
+@pytest.mark.parametrize("corrected", [
+    CorrectionSettings("gap-aware"), CorrectionSettings("delay-compensated", adaptive=True),
+    CorrectionSettings("scale", feedback=1.0), CorrectionSettings(prediction="last-step"),
+    CorrectionSettings(momentum="dana"), CorrectionSettings(momentum="dana-slim"),
+], ids=lambda settings: f"{settings.rule} {settings.feedback} {settings.prediction} {settings.momentum}")  # fmt: skip
+def test_so_are_those_of_what_corrects_stale_gradients(
+    mode: str, accumulate: int, corrected: CorrectionSettings
+) -> None:
+    rule = rule_for(mode, 3, accumulate)
+    stated = vectors(rule, 3, average=False, validation=True, simulated=False, corrections=corrected)
+    parts = coordinator(rule, 3, False, corrected)
+    most = 0
+    for turn in range(4 * accumulate):
+        worker = turn % 3
+        assert parts.next_task(worker) is not None
+        parts.push(worker, Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
+        most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
+    expected = 1 + stated.sum + stated.moments + stated.corrections
+    assert stated.checkpoint == expected + 1
+    # A look-ahead has the parameters beside what pulls give, and a checkpoint has them once.
+    assert most == expected - (parts.server.corrections.look_ahead is not None)
 
 
 def shared_bytes() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,27 +25,40 @@ class FlatOptimizer:
     Args:
         initial: the parameters (size,) at the beginning.
         matrices: hidden matrices in it, in its order; only Muon asks.
+        step: taken in the place of that of the optimizer that the settings name.
     """
 
-    def __init__(self, initial: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix] = ()) -> None:
+    def __init__(
+        self, initial: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix] = (), step: Step | None = None
+    ) -> None:
         self.settings = settings
         self._updates = torch.tensor(0.0)
-        self._step = STEPS[settings.name](initial, settings, matrices)
+        self._step = STEPS[settings.name](initial, settings, matrices) if step is None else step
         self.average = initial.detach().clone() if settings.smoothing else None
 
     @torch.no_grad()
-    def step(self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float) -> float:
+    def step(
+        self, parameters: Tensor, total: Tensor, tokens: int, learning_rate: float,
+        correct: Callable[[], None] = lambda: None, parts: Sequence[Tensor] = (),
+    ) -> float:  # fmt: skip
         """Changes ``parameters`` (size,) by the gradient ``total`` (size,) that is summed over ``tokens``.
 
         Clipping acts on the gradient per token. ``total`` is overwritten.
+
+        Args:
+            correct: changes ``parameters`` further, before they enter the moving average.
+            parts: vectors (size,) that are parts of ``total``, if the step asks for them; they are scaled as it is.
 
         Returns:
             The norm of the gradient per token before clipping.
         """
         norm = float(torch.linalg.vector_norm(total)) / tokens
         limit = self.settings.clip_norm
-        total.mul_((limit / norm if limit and norm > limit else 1.0) / tokens)
+        scale = (limit / norm if limit and norm > limit else 1.0) / tokens
+        for vector in (total, *parts):
+            vector.mul_(scale)
         self._step.take(parameters, total, learning_rate, int(self._updates))
+        correct()
         self._updates += 1
         if self.average is not None:
             self.average.lerp_(parameters, self._newest_weight())

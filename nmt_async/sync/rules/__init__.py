@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from nmt_async.sync.rules.adaptive import Adaptive
 from nmt_async.sync.rules.hybrid import Asynchronous, Hybrid
-from nmt_async.sync.rules.rule import Arrival, Round, Rule, Standing, Waiting
+from nmt_async.sync.rules.rule import Round, Rule, Standing, Waiting
 from nmt_async.sync.rules.synchronous import Synchronous
 
 __all__ = [
-    "MODES", "RULES", "Adaptive", "Arrival", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous",
+    "MODES", "RULES", "Adaptive", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous",
     "Waiting", "rule_for",
 ]  # fmt: skip
 

@@ -11,9 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-if TYPE_CHECKING:  # a declaration of options reads this file, and needs no torch
-    from torch import Tensor
-
+if TYPE_CHECKING:
     from nmt_async.sync.push import Update
 
 
@@ -101,25 +99,6 @@ class Standing:
     pushed: int = 0
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A push that counts, as a rule weighs it.
-
-    Attributes:
-        staleness: updates applied between its pull and the update that it enters.
-        tokens: target tokens it is summed over.
-        gradient: (size,), summed over its tokens; to be read only.
-        current: (size,), the parameters now; to be read only.
-        pulled: (size,), the parameters that it was computed on; None unless the rule `looks_at_parameters`.
-    """
-
-    staleness: int
-    tokens: int
-    gradient: Tensor
-    current: Tensor
-    pulled: Tensor | None = None
-
-
 class Rule(ABC):
     """How pushes become updates. What a rule does not answer itself, it answers as the hybrid does.
 
@@ -130,14 +109,12 @@ class Rule(ABC):
         accumulate: N, as ``--accumulate`` gives it.
         waits_for_update: a worker that must wait waits for an update, or for a batch that comes back; where it may
             wait for another's push too, this is False, and all who wait are asked again after every push.
-        looks_at_parameters: `weight` wants the parameters that a push was computed on, which are kept until it comes.
     """
 
     mode: ClassVar[str]
     summary: ClassVar[str]
     takes: ClassVar[frozenset[str]] = frozenset()
     waits_for_update: ClassVar[bool] = False
-    looks_at_parameters: ClassVar[bool] = False
     accumulate: int
 
     @classmethod
@@ -184,15 +161,6 @@ class Rule(ABC):
         is paid for by an update that came after its pull, so that training goes on whatever the speeds are.
         """
         return True
-
-    def weight(self, arrival: Arrival) -> float | Tensor:  # noqa: ARG002
-        """The factor by which the gradient of a push enters the sum: a number, or one for each parameter, (size,).
-
-        It touches the gradient alone. The sum is still divided by all tokens of its pushes, and a push counts as all
-        of its tokens for schedules, budgets and the journal. So a weight below 1 makes the step smaller, as in the
-        works that scale stale gradients or their learning rate.
-        """
-        return 1.0
 
     def may_start(self, standing: Standing) -> bool:  # noqa: ARG002
         """Whether a worker may begin another batch now, or must wait."""

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from nmt_async.quantity import Quantity
-from nmt_async.sync import Hybrid, OptimizerSettings, ParameterServer, Push, Schedule
+from nmt_async.sync import (
+    CorrectionSettings,
+    Hybrid,
+    OptimizerSettings,
+    ParameterServer,
+    Push,
+    Schedule,
+    build_corrections,
+)
+from nmt_async.sync.corrections.prediction import Prediction
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.text.plan import BatchId
 
@@ -19,7 +28,9 @@ DESCENT = OptimizerSettings(name="sgd", momentum=0.0, clip_norm=0.0)
 
 def server(predicted: float, buffers: int = 2, settings: OptimizerSettings = DESCENT) -> ParameterServer:
     schedule = Schedule(RATE, Quantity(0, "updates"), "none")
-    return ParameterServer(torch.zeros(buffers, SIZE), Hybrid(1), schedule, settings, predicted=predicted)
+    initial = torch.zeros(buffers, SIZE)
+    corrections = build_corrections(CorrectionSettings(prediction="last-step"), settings, initial[0], 2, predicted)
+    return ParameterServer(initial, Hybrid(1), schedule, settings, corrections=corrections)
 
 
 def push(to: ParameterServer, gradient: torch.Tensor, worker: int = 0) -> None:
@@ -64,8 +75,10 @@ def test_one_update_ahead_of_plain_momentum_is_nesterovs() -> None:
     keep = 0.9
     curvature = torch.tensor([1.0, 0.2, 0.05])
     ours = server(keep, settings=OptimizerSettings(name="sgd", momentum=keep, nesterov=False, clip_norm=0.0))
-    ours.prediction.parameters.fill_(1.0)  # type: ignore[union-attr]
-    ours.prediction.before.fill_(1.0)  # type: ignore[union-attr]
+    ahead = ours.corrections.look_ahead
+    assert isinstance(ahead, Prediction)
+    ahead.parameters.fill_(1.0)
+    ahead.before.fill_(1.0)
     ours.ring.current.fill_(1.0)
     here, velocity = torch.ones(SIZE), torch.zeros(SIZE)
     for _ in range(5):

@@ -9,16 +9,16 @@ and that is what a pull gives. This is SpecTrain (Chen, Yang & Cheng 2018, arXiv
 step of any optimizer in the place of momentum times rate (Guan et al. 2023, PipeOptim, arXiv 2312.00839). Theirs is a
 pipeline, in which s is known for each stage; here s is the mean staleness to expect. The look-ahead of Nesterov's
 momentum is the case s = 1 of gradient descent without noise.
-
-Only pulls see the prediction. Validation, checkpoints and the moving average have the parameters themselves.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from nmt_async.sync.corrections.look_ahead import LookAhead
 
-class Prediction:
+
+class Prediction(LookAhead):
     """The parameters some updates ahead.
 
     Args:
@@ -27,24 +27,20 @@ class Prediction:
     """
 
     def __init__(self, initial: Tensor, updates: float) -> None:
+        super().__init__(initial)
         self.updates = updates
-        self.parameters = initial.clone()
         self.before = initial.clone()
 
     def updating(self) -> Tensor:
-        """The parameters (size,), for an update to change them in place."""
+        """As in `LookAhead`."""
         self.before.copy_(self.parameters)
         return self.parameters
 
     def write(self, buffer: Tensor) -> None:
-        """Writes what a pull gives into ``buffer`` (size,)."""
+        """As in `LookAhead`."""
         buffer.copy_(self.parameters).add_(self.parameters - self.before, alpha=self.updates)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint stores beside the parameters, by name; not copied."""
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As in `LookAhead`."""
         return {"before": self.before}
-
-    def restore(self, parameters: Tensor, before: Tensor) -> None:
-        """Takes up where `state` was taken."""
-        self.parameters.copy_(parameters)
-        self.before.copy_(before)

@@ -1,0 +1,1 @@
+"""What a stale gradient is worth, and what an update does because its gradients are stale."""

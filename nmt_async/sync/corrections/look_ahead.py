@@ -1,0 +1,33 @@
+"""What a pull gives in the place of the parameters: where they are to be expected when the push arrives."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class LookAhead(ABC):
+    """It has the parameters themselves; the ring's buffers then hold what pulls give.
+
+    Only pulls see it. Validation, checkpoints and the moving average have the parameters.
+
+    Args:
+        initial: the parameters (size,) at the beginning.
+    """
+
+    def __init__(self, initial: Tensor) -> None:
+        self.parameters = initial.clone()
+
+    def updating(self) -> Tensor:
+        """The parameters (size,), for an update to change them in place."""
+        return self.parameters
+
+    @abstractmethod
+    def write(self, buffer: Tensor) -> None:
+        """Writes what a pull gives into ``buffer`` (size,)."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What it remembers beside the parameters, by the names that a checkpoint stores them under; not copied."""
+        return {}

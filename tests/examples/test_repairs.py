@@ -1,0 +1,56 @@
+"""The study of repairs: its document is what results and claims make of it; results are shared with the paper's."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from nmt_async.options import from_mapping
+from nmt_async.report.document import TABLES, is_current, study_results
+from nmt_async.study.claims import read_claims
+from nmt_async.study.declaration import read_declaration
+from nmt_async.training.options import TrainOptions
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+STUDY = EXAMPLES / "repairs"
+PAPER = EXAMPLES / "reproduction"
+DECLARED = read_declaration(STUDY / "study.yaml")
+ASKED = DECLARED.sizes["full"].settings
+
+
+def test_the_document_is_made_from_the_results_beside_it() -> None:
+    text = (STUDY / "README.md").read_text(encoding="utf-8")
+    results = study_results(STUDY / "results", ASKED)
+    again = "make it anew: see the top of nmt_async/report/document.py"
+    assert is_current(text, results, read_claims(STUDY / "claims.yaml"), ASKED, DECLARED.against), again
+
+
+def test_claims_and_tables_are_about_conditions_that_the_study_has() -> None:
+    declared = {setting.condition for setting in ASKED}
+    claims = read_claims(STUDY / "claims.yaml")
+    for claim in claims:
+        assert set(claim.conditions) <= declared, claim.id
+    for region in re.findall(r"<!-- generated: ([^\n]*?) -->", (STUDY / "README.md").read_text(encoding="utf-8")):
+        kind, *patterns = (part.strip() for part in region.split("|"))
+        for pattern in patterns:
+            names = declared if kind in TABLES else {claim.id for claim in claims}
+            assert any(fnmatchcase(name, pattern) for name in names), pattern
+
+
+def test_every_condition_can_be_trained() -> None:
+    for setting in ASKED:
+        options = from_mapping(TrainOptions, setting.options, setting.condition)
+        options.configuration(4000, 4000, joint=True)
+        options.rule()
+        options.settings()
+        options.schedule(options.stop_after)
+
+
+def test_results_that_both_studies_have_are_the_same_files() -> None:
+    shared = {path.name for path in (STUDY / "results").glob("*.json")} & {
+        path.name for path in (PAPER / "results").glob("*.json")
+    }
+    assert shared
+    for name in shared:
+        assert (STUDY / "results" / name).read_bytes() == (PAPER / "results" / name).read_bytes(), name
