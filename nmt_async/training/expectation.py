@@ -37,6 +37,7 @@ class Expectation:
         staleness: of a push, in updates.
         at_most: ``staleness`` is the most to expect.
         most_pushes: summed into one update, in the end; 0: as at first.
+        or_more: updates that wait for old pushes sum what comes meanwhile, too.
     """
 
     pushes: int
@@ -46,6 +47,7 @@ class Expectation:
     staleness: float
     at_most: bool = False
     most_pushes: int = 0
+    or_more: bool = False
 
     @property
     def grows(self) -> bool:
@@ -75,6 +77,12 @@ class Expectation:
             text = (
                 f"an update sums {self.pushes:,} to {self.most_pushes:,} pushes of {push}, more as the loss falls: "
                 f"effective batch about {about(self.effective_batch)} to {about(self.largest_batch)}"
+            )
+        elif self.or_more:
+            pushes = f"{self.pushes:,} push{'' if self.pushes == 1 else 'es'}"
+            text = (
+                f"an update sums {pushes} of {push}, and more where it waits for old ones: effective batch about "
+                f"{about(self.effective_batch)} or more"
             )
         elif self.pushes == 1:
             text = f"each push of {push} is an update"
@@ -113,7 +121,7 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
     """
     mean = epoch_tokens / epoch_pushes
     staleness, most = rule.staleness(workers), rule.most_pushes
-    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, staleness, rule.keeps_young, most)
+    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, staleness, rule.keeps_young, most, rule.sums_more)
 
 
 def counted(amount: float, unit: str) -> str:

@@ -78,9 +78,15 @@ def test_of_a_bounded_staleness_the_most_is_stated(small_data: Path, tmp_path: P
     options = small_options(tmp_path / "run", **mode, stop_after="2e")
     stated = expected(options, training_plan(options, PreparedData.open(small_data)))
     assert "; staleness at most about" in stated.update_text()
+    assert stated.or_more == ("or more; " in stated.update_text()) == ("max_staleness" in bound)
     run_small(small_data, tmp_path / "run", **mode, stop_after="2e")
     (line,) = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert 0 < line["staleness_mean"] <= stated.staleness
+    updates = stated.amount(options.stop_after, "updates")
+    if stated.or_more:
+        assert line["effective_batch"] > stated.effective_batch
+    else:
+        assert line["effective_batch"] == pytest.approx(stated.effective_batch, rel=1 / updates)
     assert line["staleness_max"] <= max(bound.get("oldest_push", 0), bound.get("max_staleness", 0))
 
 

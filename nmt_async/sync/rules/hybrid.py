@@ -62,6 +62,11 @@ class Hybrid(Rule):
         return self.accumulate
 
     @property
+    def sums_more(self) -> bool:
+        """While an update waits for an old push; a barrier's has all that was begun."""
+        return bool(self.max_staleness)
+
+    @property
     def name(self) -> str:
         """``hybrid:4``, and what is to become of old pushes: ``hybrid:4+oldest:1+restart``."""
         return self._plain_name + self._suffix

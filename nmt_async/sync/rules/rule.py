@@ -135,6 +135,11 @@ class Rule(ABC):
         """Pushes that the next update sums; at least so many where `may_update` puts it off."""
 
     @property
+    def sums_more(self) -> bool:
+        """Whether an update that is put off sums what comes meanwhile, too."""
+        return False
+
+    @property
     def most_pushes(self) -> int:
         """Pushes that an update sums in the end, where a rule lets their number grow."""
         return self.pushes
