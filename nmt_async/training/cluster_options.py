@@ -105,7 +105,9 @@ class SyncOptions(WaitingOptions):
         try:
             return rule_for(self.sync_mode, workers, self.accumulate, self.waiting())
         except ValueError as error:
-            raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
+            names = ["sync_mode", *(["accumulate"] if self.accumulate is not None else []), *self.waiting().given()]
+            typed = " ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in names)
+            raise UserError(f"{typed.replace(' True', '')}: {error}.") from None
 
     def threads(self) -> int:
         """CPU threads of each worker, wherever its device is."""

@@ -15,7 +15,7 @@ from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
-from nmt_async.training.waiting_options import BOUNDS
+from nmt_async.training.waiting_options import LEAST
 
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
 
@@ -176,10 +176,10 @@ class RunOptions(
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
                 )
-        for name in BOUNDS:
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give 0 or more.")
-        for name in (*at_least, *BOUNDS, "accumulate"):
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give {least} or more.")
+        for name in (*at_least, *LEAST, "accumulate"):
             if (getattr(self, name) or 0) > MOST:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too large; give at most {MOST:,}."

@@ -8,8 +8,8 @@ from nmt_async.options import GIVEN, NOT_GIVEN, option
 from nmt_async.sync.rules import Waiting
 
 GROUP = "Who waits"
-BOUNDS = ("oldest_push", "max_staleness", "fastest", "accumulate_first")
-"""Options that are numbers from 0 on."""
+LEAST = {"oldest_push": 0, "max_staleness": 0, "fastest": 1, "accumulate_first": 1}
+"""The least that options may be which are numbers."""
 OLDER = ("recompute", "restart")
 
 
