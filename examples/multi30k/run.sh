@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Multi30k English-German with one way of updating: sync, async or hybrid (the default). See README.md beside this file.
+# Multi30k English-German with one way of updating: sync, async, hybrid (the default) or muon. See README.md beside this file.
 # Run again, it resumes: the text and the prepared data are kept, and training continues where it stopped.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
@@ -11,11 +11,14 @@ case "$mode" in
     sync) accumulate=1 words=1024 ;;
     hybrid) accumulate=4 words=512 ;;
     async) accumulate=1 words=1024 ;;
+    # As many pushes as workers, with the optimizer that bears staleness, on predicted parameters (examples/repairs).
+    muon) accumulate=2 words=1024 more=" --optimizer muon --muon-rows 32 --weight-prediction last-step" ;;
     *)
-        echo "run.sh: '$mode' is not a mode; choose sync, async or hybrid." >&2
+        echo "run.sh: '$mode' is not a mode; choose sync, async, hybrid or muon." >&2
         exit 2
         ;;
 esac
+sync_mode="${mode/muon/hybrid}"
 stop_after="${STOP_AFTER:-5Mt}"
 
 made=runs/multi30k
@@ -26,9 +29,9 @@ if [[ ! -d "$made/data" ]]; then
     --valid-source $made/text/valid.en --valid-target $made/text/valid.de --vocab-size 4000 --out $made/data"
 fi
 
-run "nmt-async train $made/data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 2 \\
+run "nmt-async train $made/data --out $made/$mode --sync-mode $sync_mode --accumulate $accumulate --workers 2 \\
     --preset small --mini-batch-words $words --learn-rate 0.002 --lr-warmup 300 --lr-decay linear \\
-    --stop-after $stop_after --valid-freq 400 --disp-freq 50 --seed 1"
+    --stop-after $stop_after --valid-freq 400 --disp-freq 50 --seed 1${more:-}"
 
 hypothesis="$made/$mode.test2016.de"
 run "nmt-async translate $made/$mode < $made/text/test2016.en > $hypothesis" || {

@@ -12,15 +12,16 @@ from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
 from nmt_async.training.options import TrainOptions
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-STUDY = EXAMPLES / "repairs"
-PAPER = EXAMPLES / "reproduction"
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "examples" / "repairs"
+PAPER = ROOT / "examples" / "reproduction"
+DOCUMENT = STUDY / "README.md"
 DECLARED = read_declaration(STUDY / "study.yaml")
 ASKED = DECLARED.sizes["full"].settings
 
 
 def test_the_document_is_made_from_the_results_beside_it() -> None:
-    text = (STUDY / "README.md").read_text(encoding="utf-8")
+    text = DOCUMENT.read_text(encoding="utf-8")
     results = study_results(STUDY / "results", ASKED)
     again = "make it anew: see the top of nmt_async/report/document.py"
     assert is_current(text, results, read_claims(STUDY / "claims.yaml"), ASKED, DECLARED.against), again
@@ -31,7 +32,7 @@ def test_claims_and_tables_are_about_conditions_that_the_study_has() -> None:
     claims = read_claims(STUDY / "claims.yaml")
     for claim in claims:
         assert set(claim.conditions) <= declared, claim.id
-    for region in re.findall(r"<!-- generated: ([^\n]*?) -->", (STUDY / "README.md").read_text(encoding="utf-8")):
+    for region in re.findall(r"<!-- generated: ([^\n]*?) -->", DOCUMENT.read_text(encoding="utf-8")):
         kind, *patterns = (part.strip() for part in region.split("|"))
         for pattern in patterns:
             names = declared if kind in TABLES else {claim.id for claim in claims}
