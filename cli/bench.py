@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
 OPTIONS = BenchOptions
 EXAMPLE = "nmt-async bench data --sync-mode hybrid --accumulate 4 --workers 2 --cpu-threads 1"
-GROUPS = ("Measurement", "Updates", "Devices", "Model", "Optimizer", "Batches", "Staleness", "Optimizer constants")
+GROUPS = (
+    "Measurement", "Updates", "Devices", "Model", "Optimizer", "Batches", "Who waits", "Staleness",
+    "Optimizer constants",
+)  # fmt: skip
 
 TRAINING = "training"
 

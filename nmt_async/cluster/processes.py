@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Computed, Handled
-from nmt_async.cluster.worker import Failed, Ready, WorkerSettings, run_worker
+from nmt_async.cluster.worker import Failed, Left, Ready, WorkerSettings, run_worker, task_numbers
 from nmt_async.errors import RunFailure
 from nmt_async.process.child import Child
 from nmt_async.process.shared_memory import SharedVectors
@@ -41,6 +41,8 @@ class WorkerProcess(Watched):
         tokens: target tokens of all its pushes that counted.
         latest: when its latest push was taken in, by the monotonic clock.
         most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
+        task: the number of its latest task.
+        leaving: it was told to leave that task, and has not answered yet.
     """
 
     device: str = "cpu"
@@ -52,6 +54,8 @@ class WorkerProcess(Watched):
     tokens: int = 0
     latest: float = 0.0
     most: int = 0
+    task: int = 0
+    leaving: bool = False
 
     @property
     def pid(self) -> int:
@@ -86,21 +90,24 @@ TICK = 0.5
 
 @dataclass
 class Memory:
-    """What parent and children share: the ring's buffers, and a gradient slot a worker."""
+    """What parent and children share: the ring's buffers, a gradient slot a worker, and which task it is to leave."""
 
     workers: int
     size: int
     ring: SharedVectors = field(init=False)
     slots: SharedVectors = field(init=False)
+    stops: SharedVectors = field(init=False)
 
     def __post_init__(self) -> None:
         self.ring = SharedVectors(self.workers + 1, self.size)
         self.slots = SharedVectors(self.workers, self.size)
+        self.stops = SharedVectors(self.workers, 2)
 
     def close(self) -> None:
         """Gives the descriptors back."""
         self.ring.close()
         self.slots.close()
+        self.stops.close()
 
 
 class ProcessCluster:
@@ -128,6 +135,8 @@ class ProcessCluster:
     ) -> None:
         self.coordinator = coordinator
         self.memory = memory
+        self._stops = task_numbers(memory.stops)
+        self._tasks = 0
         self.settings = settings
         self.warn = warn
         self.log = log
@@ -148,7 +157,7 @@ class ProcessCluster:
             raise
 
     def _spawn(self, index: int, device: str, most: int = 0) -> WorkerProcess:
-        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, most)
+        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, self.memory.stops, most)
         try:
             process = Child(f"worker {index}", run_worker, arguments, self.settings.threads)
         except OSError as error:
@@ -174,7 +183,7 @@ class ProcessCluster:
         Raises:
             RunFailure: a worker died again and again, or too many batches were set aside.
         """
-        due = self.coordinator.due()
+        due = self.coordinator.due()  # nobody computes yet, so nobody restarts
         if due is not None:
             yield due
         latest = time.monotonic()
@@ -229,7 +238,9 @@ class ProcessCluster:
                 if self._begin is None:
                     self._begin = worker.dealt
                 self.watchdog.heard(worker)
-                worker.tell(task)
+                self._tasks += 1
+                worker.task = self._tasks
+                worker.tell(replace(task, number=worker.task))
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
@@ -255,13 +266,16 @@ class ProcessCluster:
     def _is_idle(self, index: int) -> bool:
         """Whether the worker has said that it is ready, lives, and is at nothing."""
         worker = self._workers[index]
-        return not worker.starting and not worker.gone and index not in self.coordinator.ledger.out
+        at_nothing = index not in self.coordinator.ledger.out and not worker.leaving
+        return not worker.starting and not worker.gone and at_nothing
 
     def _place(self, index: int) -> str:
         """Where the worker is, in words."""
         begun = self.coordinator.ledger.out.get(index)
         if begun is not None:
             return f"at batch {begun.batch.number} of epoch {begun.batch.epoch}"
+        if self._workers[index].leaving:
+            return "at a batch that it was told to leave"
         return "before it had a batch" if self._workers[index].dealt is None else "while it waited for a batch"
 
     def _hear(self, index: int, worker: WorkerProcess, message: object) -> Update | None:
@@ -272,6 +286,12 @@ class ProcessCluster:
             return None
         if isinstance(message, Ready):
             worker.starting = False
+            return None
+        if worker.leaving:  # what it had computed before it was told does not count either
+            assert isinstance(message, Left | Computed)
+            worker.leaving = False
+            worker.computing += message.seconds
+            worker.waiting += message.waited
             return None
         assert isinstance(message, Computed)
         worker.deaths, worker.error = 0, ""
@@ -287,6 +307,7 @@ class ProcessCluster:
             )
         heard, before = time.monotonic(), self.coordinator.updating
         answer = self.coordinator.push(index, message, self._slot(index))
+        self._restart()
         worker.latest = time.monotonic()
         if answer.verdict is Verdict.ACCEPTED:
             worker.tokens += message.tokens
@@ -295,6 +316,12 @@ class ProcessCluster:
             updated, updating = answer.update is not None, self.coordinator.updating - before
             self.observe(Handled(index, message, worker.dealt, heard, worker.latest, updated, updating))
         return answer.update
+
+    def _restart(self) -> None:
+        """Tells the workers whose pushes an update made too old to leave their tasks; each answers when it has."""
+        for index in self.coordinator.take_restarted():
+            self._workers[index].leaving = True
+            self._stops[index] = self._workers[index].task
 
     def _slot(self, index: int) -> Tensor:
         return self.memory.slots.tensor[index]
@@ -315,6 +342,7 @@ class ProcessCluster:
             update = self.coordinator.died(index)
         except RunFailure as failure:
             raise RunFailure(f"worker {index} died {where} ({how}); {failure}") from None
+        self._restart()
         if update is not None:
             yield update
         if deaths >= DEATHS_IN_A_ROW:

@@ -17,11 +17,13 @@ class Task:
         batch: its name.
         parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
         buffer: the ring's buffer that holds the parameters to compute on.
+        number: counts the tasks of all workers from 1, where a worker may be told to leave one.
     """
 
     batch: BatchId
     parts: tuple[np.ndarray, ...]
     buffer: int
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
 
 
+class Abandoned(Exception):
+    """The gradient under way means nothing any more."""
+
+
+def _never() -> bool:
+    return False
+
+
 class Worker:
     """Computes gradients of one model on one device.
 
@@ -75,14 +84,16 @@ class Worker:
         self.label_smoothing = label_smoothing
         self.device = device
         self.most = most
+        self._void: Callable[[], bool] = _never
         self._parameters = list(model.parameters())
         # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
         self._copied = device.type != "cpu"
         self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
 
     def compute(
-        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
-    ) -> Computed:
+        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
+        void: Callable[[], bool] = _never,
+    ) -> Computed:  # fmt: skip
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
@@ -91,7 +102,12 @@ class Worker:
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
+            void: whether the gradient means nothing any more; asked before each forward and each backward pass.
+
+        Raises:
+            Abandoned: it does not. What stands in ``gradient`` stays.
         """
+        self._void = void
         self._load(parameters)
         batches = [part.to(self.device) for part in parts] if self._copied else parts
         pieces = self._fitting(batches, pieces)
@@ -137,10 +153,16 @@ class Worker:
 
     def _backward(self, batch: Batch) -> float:
         """Loss summed over tokens; the gradient is left at the parameters."""
+        self._go_on()
         logits, targets = self.model(batch)
         loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
+        self._go_on()
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _go_on(self) -> None:
+        if self._void():
+            raise Abandoned
 
     def _sum(self, batches: Sequence[Batch]) -> float:
         """As `_backward`, for all of them."""
@@ -217,6 +239,19 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Left:
+    """The worker has left its task, as it was told.
+
+    Attributes:
+        seconds: spent on it.
+        waited: seconds between what it did before and this task.
+    """
+
+    seconds: float
+    waited: float
+
+
+@dataclass(frozen=True)
 class Failed:
     """The worker ends with an exception.
 
@@ -235,32 +270,48 @@ def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) 
     return Worker(model, settings.seed, settings.label_smoothing, device, most)
 
 
+def task_numbers(stops: SharedVectors) -> Tensor:
+    """The shared matrix (workers, 2) of float32 as (workers,) whole numbers: one is written and read at once."""
+    return stops.tensor.view(torch.int64)[:, 0]
+
+
+def _is_void(stop: Tensor, number: int) -> bool:
+    return int(stop) >= number
+
+
 def run_worker(
     index: int,
     settings: WorkerSettings,
     device: str,
     ring: SharedVectors,
     slots: SharedVectors,
+    stops: SharedVectors,
     most: int,
     pipe: Connection,
 ) -> None:
     """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only.
 
     Args:
+        stops: (workers, 2), of each worker the number of the latest task that means nothing; see `task_numbers`.
         most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
     """
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
-        slot = slots.tensor[index]
+        slot, stop = slots.tensor[index], task_numbers(stops)[index]
         pipe.send(Ready())
         idle_since = time.monotonic()
         while True:
             task: Task = pipe.recv()
             begin = time.monotonic()
-            computed = worker.compute(ring.tensor[task.buffer], slot, data.batches(task.parts), task.batch)
+            parts, void = data.batches(task.parts), partial(_is_void, stop, task.number)
+            try:
+                computed = worker.compute(ring.tensor[task.buffer], slot, parts, task.batch, void=void)
+            except Abandoned:
+                computed = None
             end = time.monotonic()
-            pipe.send(replace(computed, seconds=end - begin, waited=begin - idle_since))
+            seconds, waited = end - begin, begin - idle_since
+            pipe.send(Left(seconds, waited) if computed is None else replace(computed, seconds=seconds, waited=waited))
             idle_since = end
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone

@@ -103,6 +103,22 @@ def test_simulated_runs_and_those_that_begin_with_a_model_are_replayed_too(
     for name, settings in {
         "simulated": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "cpu_threads": 2},
         "tuned": {"workers": 1, "init_from": eventful},
+        "adaptive": {
+            "cluster": "simulated",
+            "workers": 3,
+            "sync_mode": "adaptive",
+            "accumulate_first": 2,
+            "oldest_push": 1,
+            "older_pushes": "restart",
+        },
+        "restarting": {
+            "cluster": "simulated",
+            "workers": 3,
+            "sync_mode": "async",
+            "oldest_push": 0,
+            "older_pushes": "restart",
+            "local_accumulate": 2,
+        },
     }.items():
         run_small(small_data, tmp_path / name, **settings, stop_after="8", save_freq="5")
         code, text = said(capsys, tmp_path / name)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_rules import Bounded, Full, PutOff
+from small_rules import PutOff
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
@@ -19,7 +19,7 @@ from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
-from nmt_async.sync.rules import Rule, rule_for
+from nmt_async.sync.rules import Adaptive, Hybrid, Rule, Synchronous, rule_for
 
 WORKERS = 3
 
@@ -66,7 +66,12 @@ def simulated(training, mode, accumulate, events) -> SimulatedCluster:
     return SimulatedCluster(coordinator, training.gradients(0.2), UNEVEN)
 
 
-MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
+MODES = [
+    ("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4), (Hybrid(1, oldest_push=1), 1),
+    (Hybrid(1, oldest_push=1, restart=True), 1), (Hybrid(2, max_staleness=1), 1),
+    (Synchronous(3, fastest=2), 1), (Synchronous(3, 2, fastest=4, restart=True), 1),
+    (Synchronous(3, 2, balance=True), 1), (Adaptive(3), 1), (Adaptive(3, 2, oldest_push=0, restart=True), 1),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -75,10 +80,13 @@ def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
     training, through_a_checkpoint, mode: tuple[str, int], resumed: bool
 ) -> None:
     events: list[Event] = []
+    held = False
     cluster = simulated(training, *mode, events)
     list(itertools.islice(cluster.updates(), 4))
     if resumed:
         states = through_a_checkpoint(cluster.coordinator.state()), through_a_checkpoint(cluster.state())
+        held = any(entry["held"] for entry in states[1][0]["coming"])
+        assert held == (mode[0] != "sync") or isinstance(mode[0], Rule), "there no worker holds anything then"
         list(itertools.islice(cluster.updates(), 2))  # void: the run crashes before its next checkpoint
         cluster = simulated(training, *mode, events)
         cluster.coordinator.restore(*states[0])
@@ -88,7 +96,7 @@ def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
     assert_bit_equal(replayed(training, *mode, events), cluster.coordinator)
     kinds = {event.kind for event in events}
     assert (Kind.RESUMED in kinds) == resumed
-    assert (Kind.READMITTED in kinds) == (resumed and mode[0] != "sync")
+    assert (Kind.READMITTED in kinds) == held
 
 
 ACTIONS = st.lists(
@@ -100,8 +108,11 @@ ACTIONS = st.lists(
 
 @settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
-    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), Bounded(1),
-    PutOff(2), Full(2),
+    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), PutOff(2),
+    Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
+    Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1), Hybrid(3, max_staleness=0),
+    Adaptive(3), Adaptive(3, 2, oldest_push=1, restart=True), Adaptive(2, oldest_push=0),
+    Synchronous(3, 2, fastest=4, restart=True), Synchronous(3, 2, fastest=5), Synchronous(3, 2, balance=True),
 ]))  # fmt: skip
 def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:
     """Deaths, refusals, batches set aside, stops, checkpoints at any moment and resumes from them."""
@@ -137,6 +148,8 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
             coordinator.restore(*(saved or coordinator.state()))
             coordinator.due()
             at = {}
+        for restarted in coordinator.take_restarted():
+            del at[restarted]
     assert_bit_equal(replayed(training, rule, 1, events, poisoned), coordinator)
 
 

@@ -35,7 +35,12 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.training.journal_file import JournalFile, read_journal
 
-MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
+MODES = (
+    "sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2", "async+oldest:1", "hybrid:2+oldest:0+restart",
+    "async+oldest:2+restart", "hybrid:2+staleness:1", "hybrid:W+staleness:0", "async+staleness:2", "sync:2+balance",
+    "sync:2+fastest:W", "sync:3+fastest:W+restart", "sync:2+fastest:W+balance", "adaptive:W",
+    "adaptive:W+oldest:0", "adaptive:W+oldest:1+restart",
+)  # fmt: skip
 WORKERS = (1, 2, 3, 4, 8)
 EPOCHS, BATCHES = 2, 150
 
@@ -63,6 +68,7 @@ class Marks:
 
     plan: BatchPlan
     spoiled: frozenset[tuple[int, int]]
+    operations_per_token: float = 0.0
     sent: int = 0
     size: int = EPOCHS * BATCHES
     operations_per_token: float = 0.0
@@ -71,7 +77,8 @@ class Marks:
         """As `nmt_async.cluster.simulated.Gradients`."""
         gradient.zero_()
         gradient[place(task.batch)] = 1.0
-        return Computed(0.0, 1, 1, math.inf if task.batch in self.spoiled else 1.0, len(task.parts))
+        falling = 4.0 / (1 + place(task.batch))
+        return Computed(falling, 1, 1, math.inf if task.batch in self.spoiled else 1.0, len(task.parts))
 
 
 def place(batch: tuple[int, int]) -> int:
