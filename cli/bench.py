@@ -49,13 +49,14 @@ group = typer.Typer(
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
     from nmt_async.bench.throughput import measure
+    from nmt_async.planning.advice import recommendation
 
     with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns, "turns") as step:
         measured = measure(options, data, lambda done: step(done, done))
     if options.profile_out is not None and measured.profile is not None:
         measured.profile.save(options.profile_out)
     if options.json:
-        typer.echo(json.dumps(_figures(measured), indent=2))
+        typer.echo(json.dumps(_figures(options, measured), indent=2))
         return
     console = Console()
     console.print(_table(measured.results))
@@ -68,15 +69,24 @@ def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
         )
     if measured.agreements:
         console.print(_agreement_table(measured.agreements))
+    if measured.ways:
+        console.print(recommendation(measured.ways, len(options.device_list())), highlight=False, soft_wrap=True)
 
 
-def _figures(measured: Measured) -> dict[str, Any]:
+def _figures(options: BenchOptions, measured: Measured) -> dict[str, Any]:
     figures: dict[str, Any] = {
         result.name: {
             "tokens_per_second": result.rates, "ratios": result.ratios, "tokens_per_cpu_second": result.cpu_rates,
         }
         for result in measured.results
     }  # fmt: skip
+    if measured.ways:
+        workers = len(options.device_list())
+        figures["recommended"] = [
+            {"options": each.way.options(workers), "tokens_per_second": each.tokens_per_second,
+             "waiting_share": each.waiting_share, "step_share": each.step_share, "sooner": each.sooner}
+            for each in measured.ways
+        ]  # fmt: skip
     for agreement in measured.agreements:
         for name in ("tokens_per_second", "waiting_share"):
             compared: Compared = getattr(agreement, name)

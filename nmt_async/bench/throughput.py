@@ -14,14 +14,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
 from nmt_async.bench.contenders import RIVALS, contenders
 from nmt_async.bench.loops import Turn
 from nmt_async.bench.options import BOUND, BenchOptions
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Handled
 from nmt_async.cluster.worker import WorkerSettings
+from nmt_async.errors import RunFailure
+from nmt_async.model.build import build_unfilled
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.planning.advice import Expected, expected
 from nmt_async.planning.calibration import calibrated, throughput, waiting_share
 from nmt_async.planning.simulation import nominal_cluster
+from nmt_async.sync.optimizers.flat import operations_of
+from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -135,11 +143,13 @@ class Measured:
         results: of each contender, the setting first.
         profile: of the setting's cluster, where it was asked for.
         agreements: of our clusters, between their simulation with this profile and what was measured.
+        ways: what to expect here of several ways of updating, the best first; empty where too little was measured.
     """
 
     results: list[ContenderResult]
     profile: ClusterProfile | None
     agreements: list[Agreement]
+    ways: list[Expected]
 
     def cost_of_simulating(self) -> tuple[float, float] | None:
         """Time of the simulated cluster over that of its plain gradients, less 1: processor and wall time, medians.
@@ -184,15 +194,37 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
                 step(done)
                 if round_number:  # the first warms up
                     turns[name].append(turn)
-    profile, compared = None, []
-    if options.profile_out is not None or options.check:
-        own = turns[_name(options)]
-        measured = calibrated([turn.pushes for turn in own], "measured")
-        profile = replace(measured, operations_per_update=float(own[0].operations))
+    asked = options.profile_out is not None or options.check
+    profile, compared = _profile(turns[_name(options)], asked), []
     if options.check and profile is not None:
         sittings = {name: [turn.pushes for turn in turns[name]] for name in ours}
         compared = agreements(profile, {name: ours[name].rule() for name in ours}, plan, sittings, options.seed)
-    return Measured(_results(options, turns), profile, compared)
+    ways = [] if profile is None else _expected_ways(train, settings, profile)
+    return Measured(_results(options, turns), profile if asked else None, compared, ways)
+
+
+def _profile(own: Sequence[Turn], asked: bool) -> ClusterProfile | None:
+    """That of the setting's cluster; None where too little was measured and nobody asked for it.
+
+    Raises:
+        RunFailure: too little was measured.
+    """
+    try:
+        measured = calibrated([turn.pushes for turn in own], "measured")
+    except RunFailure:
+        if asked:
+            raise
+        return None
+    return replace(measured, operations_per_update=float(own[0].operations))
+
+
+def _expected_ways(train: TrainOptions, settings: WorkerSettings, profile: ClusterProfile) -> list[Expected]:
+    """What to expect here of the ways that the study of repairs knows."""
+    layout = FlatLayout(build_unfilled(settings.configuration))
+    matrices = [Matrix(*place) for place in layout.hidden()]
+    like, chosen = torch.empty(layout.size, device="meta"), train.settings()
+    operations = {name: float(operations_of(like, replace(chosen, name=name), matrices)) for name in ("adam", "muon")}
+    return expected(profile, train.mini_batch_words, operations, 6.0 * layout.parameters)
 
 
 def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[ContenderResult]:

@@ -31,6 +31,9 @@ class Cluster(Protocol):
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
 
+    def update_seconds(self) -> float:
+        """Mean seconds that the server needed for an update since the last call; 0 if there was none."""
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What the workers hold, where that can be stored: plain values, and tensors by name, not copied."""
 

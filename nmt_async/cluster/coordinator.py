@@ -51,6 +51,8 @@ class Coordinator:
 
     Attributes:
         ledger: where every batch is.
+        clock: seconds, by which updates are timed; a cluster in virtual time leaves it, and times none.
+        updates, updating: made by this object so far, and the seconds that they took by that clock.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Coordinator:
         self.plan = plan
         self.warn = warn
         self.ledger = Ledger(lambda epoch: len(plan.epoch(epoch)), last_epoch)
+        self.clock: Callable[[], float] = float
+        self.updates, self.updating = 0, 0.0
         self._journal = record
         self._restarted: list[int] = []
 
@@ -159,7 +163,10 @@ class Coordinator:
         return self._update() if self.ledger.accumulated and self.rule.may_update(self.ledger.round()) else None
 
     def _update(self) -> Update:
+        begin = self.clock()
         update = self.server.update()
+        self.updates += 1
+        self.updating += self.clock() - begin
         self._record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
         if self.rule.restarts:
             self._restart()

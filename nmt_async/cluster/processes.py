@@ -145,6 +145,8 @@ class ProcessCluster:
         if set(devices) == {"cpu"}:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
+        coordinator.clock = time.monotonic
+        self._timed = (0, 0.0)  # updates, and the seconds that they took, of which somebody was told
         self._workers: list[WorkerProcess] = []
         self._begin: float | None = None
         try:
@@ -303,7 +305,7 @@ class ProcessCluster:
                 f"on it computes at most {worker.most:,} tokens of both sides at once, padding included, and sums the "
                 f"pieces."
             )
-        heard = time.monotonic()
+        heard, before = time.monotonic(), self.coordinator.updating
         answer = self.coordinator.push(index, message, self._slot(index))
         self._restart()
         worker.latest = time.monotonic()
@@ -311,7 +313,8 @@ class ProcessCluster:
             worker.tokens += message.tokens
         if self.observe is not None:
             assert worker.dealt is not None
-            self.observe(Handled(index, message, worker.dealt, heard, worker.latest, answer.update is not None))
+            updated, updating = answer.update is not None, self.coordinator.updating - before
+            self.observe(Handled(index, message, worker.dealt, heard, worker.latest, updated, updating))
         return answer.update
 
     def _restart(self) -> None:
@@ -353,6 +356,12 @@ class ProcessCluster:
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
         return take_waiting_shares(self._workers)
+
+    def update_seconds(self) -> float:
+        """Mean seconds that the server needed for an update since the last call; 0 if there was none."""
+        (updates, seconds), self._timed = self._timed, (self.coordinator.updates, self.coordinator.updating)
+        made = self._timed[0] - updates
+        return (self._timed[1] - seconds) / made if made else 0.0
 
     def close(self) -> None:
         """Ends the workers; what they compute is lost. Safe to call twice."""

@@ -179,7 +179,9 @@ class SimulatedCluster:
             self._restart()
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
-            self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, answer.update is not None))
+            updated = answer.update is not None
+            updating = self._update_seconds if updated else 0.0
+            self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, updated, updating))
         return answer.update
 
     def _ask_again(self, update: bool, returned: bool) -> None:
@@ -257,6 +259,10 @@ class SimulatedCluster:
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
         return take_waiting_shares(self._workers)
+
+    def update_seconds(self) -> float:
+        """Virtual seconds that the server needs for an update."""
+        return self._update_seconds
 
     def pause(self) -> None:
         """Nothing to end: `state` holds everything that is under way."""

@@ -61,6 +61,7 @@ class Handled:
         heard: when the server began to take the push in.
         done: when it had done so, the update included if there was one.
         updated: the push completed an update.
+        updating: seconds of `done` - `heard` in which the update was made, 0 without one.
     """
 
     worker: int
@@ -69,3 +70,4 @@ class Handled:
     heard: float
     done: float
     updated: bool
+    updating: float = 0.0

@@ -98,6 +98,7 @@ class TrainReport:
             finite.
         stall_seconds, stall_longest: of this stretch, the seconds in which no push was taken in because the server was
             beginning a checkpoint or a validation, or writing figures: in all, and at a time.
+        update_seconds: that the server needed for an update, which takes in no push meanwhile; mean of this stretch.
     """
 
     time: float
@@ -125,6 +126,7 @@ class TrainReport:
     refused_not_finite: int = 0
     stall_seconds: float = 0.0
     stall_longest: float = 0.0
+    update_seconds: float = 0.0
 
     def as_mapping(self) -> dict[str, Any]:
         """The object for ``metrics.jsonl``."""

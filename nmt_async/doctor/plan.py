@@ -19,7 +19,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES, Vectors, vectors
+from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
@@ -41,11 +41,13 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     configuration = model_configuration(options, data)
     plan = training_plan(options, data)
     with torch.device("meta"):  # its sizes without its memory
-        size = FlatLayout(build_model(configuration)).size
+        layout = FlatLayout(build_model(configuration))
+    size = layout.size
     workers, simulated = options.device_list(), options.cluster == "simulated"
+    optimizer = optimizer_memory(options, layout)
     stated = vectors(
-        options.rule(), len(workers), average=bool(options.exponential_smoothing), validation=data.valid is not None,
-        simulated=simulated, push_batches=options.local_accumulate,
+        options.rule(), len(workers), optimizer, average=bool(options.exponential_smoothing),
+        validation=data.valid is not None, simulated=simulated, push_batches=options.local_accumulate,
         corrections=options.corrections(),
     )  # fmt: skip
     need, there = Need(stated, size), available_memory()
@@ -143,13 +145,13 @@ class Need:
     def memory(self, workers: int) -> int:
         """Bytes, while a checkpoint is written."""
         kept = self.vectors.between_processes + self.vectors.server + self.vectors.checkpoint
-        return VECTOR_BYTES * self.size * kept + workers * self.worker + self.validation
+        return round(VECTOR_BYTES * self.size * kept) + workers * self.worker + self.validation
 
     def disk(self, keep_last: int, keep_best: int) -> int:
         """Bytes of all checkpoints and models that are ever there at once: one more of each is being written, and the
         newest checkpoint may rely on best models that are none any more."""
         model = VECTOR_BYTES * self.size
-        return (keep_last + 1) * self.vectors.checkpoint * model + (2 * keep_best + 1) * model
+        return round((keep_last + 1) * self.vectors.checkpoint * model) + (2 * keep_best + 1) * model
 
 
 def memory_finding(need: Need, workers: int, there: int) -> Finding:

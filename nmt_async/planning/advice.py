@@ -93,6 +93,8 @@ def expected(
     """
     found = []
     for way in WAYS:
+        if way.mode != "sync" and len(profile.workers) == 1:
+            continue  # nobody waits, and nothing is stale
         seconds = profile.update_seconds(operations.get(way.optimizer, 0.0), operations_per_token)
         here = replace(profile, seconds_per_update=seconds)
         mode = Mode("hybrid:W" if way.mode == "hybrid" else way.mode)

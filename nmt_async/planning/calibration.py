@@ -3,7 +3,7 @@
 They are computed in one way from the pushes of real and of simulated clusters. Of the profile, for each worker: least
 squares of its computing seconds over the tokens of its batches, jitter from how much the logarithm of what is left
 changes from one batch to the next, latency from what it waited beyond the server's own doing. Of the server: the mean
-times that pushes took which made an update, and which made none.
+times of pushes, without the updates that they completed, and of these updates.
 """
 
 from __future__ import annotations
@@ -146,11 +146,10 @@ def _round_trips(own: Sequence[Handled], alone: set[int]) -> list[float]:
 
 
 def _server(pushes: Sequence[Handled]) -> tuple[float, float]:
-    """Seconds of a push, and of an update beside those; where each push is an update, all are the update's."""
-    plain = [push.done - push.heard for push in pushes if not push.updated]
-    updating = [push.done - push.heard for push in pushes if push.updated]
-    push = fmean(plain) if plain else 0.0
-    return _rounded(push), _rounded(max(0.0, fmean(updating) - push) if updating else 0.0)
+    """Seconds of a push, and of an update beside those."""
+    updating = [push.updating for push in pushes if push.updated]
+    plain = fmean(max(0.0, push.done - push.heard - push.updating) for push in pushes)
+    return _rounded(plain), _rounded(fmean(updating) if updating else 0.0)
 
 
 def _rounded(value: float) -> float:

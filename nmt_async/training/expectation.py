@@ -10,16 +10,25 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
+from nmt_async.sync.optimizers.flat import OptimizerMemory, memory_of
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import buffers_needed, model_configuration, training_plan, within_memory
+from nmt_async.training.parts import (
+    buffers_needed,
+    hidden_matrices,
+    model_configuration,
+    training_plan,
+    within_memory,
+)
 
 TRANSLATED = ("updates", "tokens", "epochs")
 """Units that go by at a constant ratio; how many hours an update takes is not known before."""
@@ -165,11 +174,13 @@ class Vectors:
         validation: the copy that is validated.
         sum: what is accumulated.
         held: gradients that arrived before those of earlier batches, in sync.
-        moments: Adam's.
+        moments: what the optimizer remembers.
+        working: what it needs to make an update.
         average: the moving average of the parameters.
         corrections: what is remembered because gradients are stale.
         gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
         shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
+        remembered: what ``moments`` are, in words.
     """
 
     buffers: int
@@ -177,11 +188,13 @@ class Vectors:
     validation: int
     sum: int
     held: int
-    moments: int
+    moments: float
+    working: float
     average: int
     corrections: int
     gradients: int
     shared: bool
+    remembered: str
 
     @property
     def between_processes(self) -> int:
@@ -189,13 +202,13 @@ class Vectors:
         return self.buffers + self.slots + self.validation if self.shared else 0
 
     @property
-    def server(self) -> int:
+    def server(self) -> float:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.average + self.corrections
+        own = self.sum + self.held + self.moments + self.working + self.average + self.corrections
         return own if self.shared else own + self.buffers + self.slots + self.validation
 
     @property
-    def checkpoint(self) -> int:
+    def checkpoint(self) -> float:
         """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
         slots = 0 if self.shared else self.slots
         return 2 + self.sum + self.held + self.moments + self.average + self.corrections + slots
@@ -207,7 +220,8 @@ class Vectors:
         validation = "the copy under validation" if self.validation else ""
         own = [
             "the sum of pushes",
-            "Adam's moments",
+            self.remembered,
+            "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
             "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
@@ -228,14 +242,28 @@ class Vectors:
         return rows
 
 
+def optimizer_memory(options: TrainOptions, layout: FlatLayout) -> OptimizerMemory:
+    """What the optimizer of a run will need."""
+    nothing = torch.empty(layout.size, device="meta")
+    return memory_of(nothing, options.settings(), hidden_matrices(layout))
+
+
 def vectors(
-    rule: Rule, workers: int, *, average: bool, validation: bool, simulated: bool, push_batches: int = 1,
+    rule: Rule,
+    workers: int,
+    optimizer: OptimizerMemory,
+    *,
+    average: bool,
+    validation: bool,
+    simulated: bool,
+    push_batches: int = 1,
     corrections: CorrectionSettings = NONE,
-) -> Vectors:  # fmt: skip
+) -> Vectors:
     """Those of a run with ``workers``.
 
     Args:
         rule: when pushes become an update.
+        optimizer: what it needs.
         average: whether there is a moving average.
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
@@ -248,11 +276,13 @@ def vectors(
         validation=int(validation),
         sum=1,
         held=rule.held(workers),
-        moments=2,
+        moments=optimizer.remembered,
+        working=optimizer.working,
         average=int(average),
         corrections=corrections.vectors(workers, rule.pushes),
         gradients=1 + (push_batches > 1),
         shared=not simulated,
+        remembered=optimizer.words,
     )
 
 
@@ -280,10 +310,11 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     devices, rule = options.device_list(), options.rule()
     why = f" ({options.devices_reason()})" if options.devices is None else ""
     updates, epoch, pairs = expected(options, plan), len(plan.epoch(1)), len(plan.source_lengths)
+    optimizer = optimizer_memory(options, layout)
     need = vectors(
-        rule, len(devices), average=bool(options.exponential_smoothing), validation=data.valid is not None,
-        simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
-        corrections=options.corrections(),
+        rule, len(devices), optimizer, average=bool(options.exponential_smoothing),
+        validation=data.valid is not None, simulated=options.cluster == "simulated",
+        push_batches=options.local_accumulate, corrections=options.corrections(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

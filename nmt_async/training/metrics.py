@@ -160,8 +160,12 @@ class ReportPeriod:
         period.staleness.update({int(age): int(count) for age, count in state["staleness"]})
         return period
 
-    def report(self, moment: Moment, waiting_share: list[float], set_aside: int) -> TrainReport:
-        """What happened up to ``moment``; needs at least one update."""
+    def report(self, moment: Moment, waiting_share: list[float], set_aside: int, update_seconds: float) -> TrainReport:
+        """What happened up to ``moment``; needs at least one update.
+
+        Args:
+            waiting_share, set_aside, update_seconds: as in `TrainReport`.
+        """
         seconds = max(moment.seconds - self.begin.seconds, 1e-9)
         tokens = moment.tokens - self.begin.tokens
         pushes = sum(self.staleness.values())
@@ -191,6 +195,7 @@ class ReportPeriod:
             refused_not_finite=self.refused_not_finite,
             stall_seconds=self.stall_seconds,
             stall_longest=self.stall_longest,
+            update_seconds=update_seconds,
         )
 
 

@@ -27,7 +27,7 @@ def _with(*optimizers: str) -> dict[str, Any]:
 _WITH_ADAM = _with("adam", "adamw", "muon")
 MOST_ROWS = 1_000_000
 MOST_STEPS = 99
-"""Of the Newton-Schulz iteration, as torch has it."""
+"""Of Muon's iteration, as torch has it."""
 PROBABILITIES = (
     "adam_beta1", "adam_beta2", "exponential_smoothing", "label_smoothing", "lr_floor", "momentum", "adan_beta1",
     "adan_beta2", "adan_beta3", "lion_beta1", "lion_beta2",
@@ -115,13 +115,17 @@ class StepOptions:
         only_with={**_with("muon", "sgd"), "momentum": OtherThan(0.0)},
     )
     muon_rows: int = option(
-        0,
-        "Make blocks of at most so many rows orthogonal, which costs less; 0: whole matrices.",
+        32,
+        "Make blocks of at most so many rows orthogonal, which costs less than whole matrices; 0: whole matrices.",
         group="Optimizer constants",
         only_with=_with("muon"),
     )
     muon_steps: int = option(
-        5, "Steps of the Newton-Schulz iteration.", group="Optimizer constants", only_with=_with("muon")
+        5,
+        "Steps of the iteration that makes blocks orthogonal: 5 and more as in torch.optim.Muon; fewer cost less, are "
+        "each as good as can be, and suit blocks of few rows.",
+        group="Optimizer constants",
+        only_with=_with("muon"),
     )
     adam_beta1: float = option(
         0.9, "Adam's decay of the first moment.", group="Optimizer constants", only_with=_WITH_ADAM

@@ -53,6 +53,11 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
     )
 
 
+def hidden_matrices(layout: FlatLayout) -> list[Matrix]:
+    """What an optimizer treats as matrices, in the vector's order."""
+    return [Matrix(*place) for place in layout.hidden()]
+
+
 def build_coordinator(
     options: TrainOptions,
     plan: BatchPlan,
@@ -68,7 +73,7 @@ def build_coordinator(
         layout: of the model's parameters in a buffer.
         endless: whenever the options say that the stream ends.
     """
-    matrices = [Matrix(*place) for place in layout.hidden()]
+    matrices = hidden_matrices(layout)
     schedule = options.schedule(options.stop_after)
     rule = options.rule()
     settings, workers = options.settings(), len(options.device_list())

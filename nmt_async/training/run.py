@@ -271,7 +271,8 @@ class Run:
         if not self.period.updates:
             return
         aside = len(self.coordinator.ledger.set_aside)
-        report = self.period.report(self.moment, self.cluster.waiting_shares(), aside)
+        shares, seconds = self.cluster.waiting_shares(), self.cluster.update_seconds()
+        report = self.period.report(self.moment, shares, aside, seconds)
         self._may_fail("finding the run's folder", self.folder.check, lambda: VANISHED)
         self._may_fail("writing the figures", lambda: self.figures.trained(report))
         self.display.trained(report)

@@ -249,8 +249,8 @@ def settled(options: TrainOptions) -> TrainOptions:
     options = adopted(options)
     return dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
-        optimizer=options.settings().name, workers=len(options.device_list()), accumulate=options.rule().accumulate,
-        cpu_threads=options.threads(),
+        workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),
+        optimizer=options.settings().name,
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip

@@ -34,6 +34,7 @@ TRAIN_TAGS = {
     "gradient_norm": "updates/gradient_norm", "effective_batch": "updates/effective_batch",
     "latest_tokens": "updates/latest_tokens", "staleness_mean": "updates/staleness_mean",
     "staleness_max": "updates/staleness_max", "set_aside": "updates/set_aside",
+    "update_seconds": "updates/update_seconds",
     "refused_stale": "updates/refused_stale", "refused_not_finite": "updates/refused_not_finite",
 }  # fmt: skip
 """The scalars of a `TrainReport`; beside them stand the histogram of staleness and each worker's waiting."""

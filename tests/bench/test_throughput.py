@@ -10,6 +10,7 @@ from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.task import Handled
 from nmt_async.demo_corpus.generate import write
 from nmt_async.errors import UserError
+from nmt_async.planning.advice import WAYS
 from nmt_async.planning.calibration import calibrated
 from nmt_async.planning.simulation import even_plan, nominal_cluster
 from nmt_async.sync.rules import Rule, rule_for
@@ -49,6 +50,7 @@ def test_every_contender_has_a_rate_for_each_round_and_its_ratio_to_the_bound(da
         assert result.ratios == pytest.approx(expected)
     assert told == list(range(1, options.turns + 1))
     assert (measured.profile, measured.agreements, measured.cost_of_simulating()) == (None, [], None)
+    assert not measured.ways or {way.way for way in measured.ways} == set(WAYS)
 
 
 def test_a_profile_comes_of_the_setting_and_foretells_our_clusters(data):
@@ -60,6 +62,8 @@ def test_a_profile_comes_of_the_setting_and_foretells_our_clusters(data):
         for compared in (agreement.tokens_per_second, agreement.waiting_share):
             assert compared.predicted > 0
             assert compared.measured > 0
+    assert {way.way for way in measured.ways} == set(WAYS)
+    assert all(way.tokens_per_second > 0 and way.sooner > 0 for way in measured.ways)
     profile = measured.profile
     assert profile is not None
     assert len(profile.workers) == 2
@@ -68,6 +72,17 @@ def test_a_profile_comes_of_the_setting_and_foretells_our_clusters(data):
     assert all(len(result.cpu_rates) == 1 for result in (plain, simulated))
     expected = (plain.cpu_rates[0] / simulated.cpu_rates[0] - 1, plain.rates[0] / simulated.rates[0] - 1)
     assert measured.cost_of_simulating() == pytest.approx(expected)
+
+
+def test_a_profile_holds_what_the_update_of_the_chosen_optimizer_takes(data, tmp_path):
+    changes = {"optimizer": "muon", "muon_rows": 8, "momentum": 0.9, "profile_out": tmp_path / "profile.yaml"}
+    options = BenchOptions(**SMALL, **changes, rounds=1, batches=8, against=())
+    train = options.train_options().settings()
+    assert (train.name, train.muon_rows, train.momentum) == ("muon", 8, 0.9)
+    profile = measure(options, data, lambda _: None).profile
+    assert profile is not None
+    assert profile.operations_per_update > 0
+    assert profile.seconds_per_update > 0
 
 
 def test_counts_below_one_are_refused():

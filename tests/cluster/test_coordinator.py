@@ -456,3 +456,14 @@ def test_what_came_early_is_not_held_once_the_batch_it_waited_for_is_set_aside()
         assert len(coordinator.server.buffer.state()[1].get("held", [])) <= rule.held(2)
         deliver(coordinator, 0, coordinator.next_task(0))
         assert "held" not in coordinator.server.buffer.state()[1]
+
+
+def test_updates_are_timed_by_the_clusters_clock_and_pushes_are_not() -> None:
+    coordinator, moments = coordinator_of(Hybrid(2), None, [].append), iter(range(1, 99))
+    coordinator.clock = lambda: next(moments) ** 2
+    for _ in range(5):
+        task = coordinator.next_task(0)
+        assert task is not None
+        coordinator.push(0, Computed(1.0, 3, 3, 1.0), gradient(task))
+    # Two updates, which began at 1 and 9, and were done at 4 and 16.
+    assert (coordinator.updates, coordinator.updating) == (2, (4 - 1) + (16 - 9))

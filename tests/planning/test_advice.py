@@ -44,3 +44,9 @@ def test_it_says_why() -> None:
     assert "times sooner than synchronous Adam" in said
     assert "of their time" in said
     assert "The optimizer's step takes" in said
+
+
+def test_one_worker_waits_for_nobody() -> None:
+    ways = expected(ClusterProfile("one", EVEN.workers[:1], 0.0001, 0.0001), TOKENS, CHEAP, 1e7)
+    assert {way.way.mode for way in ways} == {"sync"}
+    assert recommendation(ways, 1).startswith("Recommended here: --sync-mode sync --optimizer muon\n")

@@ -89,3 +89,9 @@ def test_too_few_pushes_make_no_profile() -> None:
     seen = observed(ClusterProfile("made", (WorkerProfile(),)), "async", 1, 3)
     with pytest.raises(RunFailure, match="too few batches"):
         calibrated([seen], "made")
+
+
+def test_where_every_push_is_an_update_the_two_are_told_apart() -> None:
+    profile = ClusterProfile("made", (WorkerProfile(1000.0),) * 2, seconds_per_push=0.001, seconds_per_update=0.004)
+    found = calibrated([observed(profile, "async", 1, 100)], "made")
+    assert (found.seconds_per_push, found.seconds_per_update) == pytest.approx((0.001, 0.004))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +33,56 @@ from nmt_async.sync import (
     rule_for,
 )
 from nmt_async.sync.corrections.settings import NONE
+from nmt_async.sync.optimizers.flat import memory_of
+from nmt_async.sync.optimizers.settings import OPTIMIZERS
+from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES, vectors
+from nmt_async.training.expectation import VECTOR_BYTES, optimizer_memory, vectors
 from nmt_async.training.parts import model_configuration
 from nmt_async.training.run_folder import read_options
 
-SIZE = 16
+SIZE = 64
+MATRIX = Matrix(16, 4, 4)
+"""Of a vector of `SIZE`."""
 
 
-def coordinator(rule: Rule, workers: int, average: bool, corrected: CorrectionSettings = NONE) -> Coordinator:
-    settings = OptimizerSettings(smoothing=0.1 if average else 0.0)
+def coordinator(
+    rule: Rule, workers: int, settings: OptimizerSettings, corrected: CorrectionSettings = NONE
+) -> Coordinator:
     buffers = torch.zeros(workers + 1, SIZE)
     schedule = Schedule(0.1, Quantity(1, "updates"))
     corrections = build_corrections(corrected, settings, buffers[0], workers, 1.0)
-    server = ParameterServer(buffers, rule, schedule, settings, corrections=corrections)
+    server = ParameterServer(buffers, rule, schedule, settings, [MATRIX], corrections)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
-def of_model_size(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() // SIZE for tensor in tensors.values())
+def in_vectors(tensors: dict[str, Tensor]) -> float:
+    """All but single numbers."""
+    return sum(tensor.numel() / SIZE for tensor in tensors.values() if tensor.shape)
 
 
 @pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("settings", [
+    *(OptimizerSettings(name=name) for name in OPTIMIZERS), OptimizerSettings(name="sgd", momentum=0.0),
+], ids=lambda settings: f"{settings.name} {settings.momentum}")  # fmt: skip
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), [
     ("sync", 3, 1), ("sync", 3, 2), ("sync", 1, 3), ("async", 3, 1), ("hybrid", 2, 4),
 ])  # fmt: skip
 def test_stated_vectors_are_those_that_the_server_holds_at_most(
-    mode: str, workers: int, accumulate: int, average: bool
+    mode: str, workers: int, accumulate: int, settings: OptimizerSettings, average: bool
 ) -> None:
     rule = rule_for(mode, workers, accumulate)
-    stated = vectors(rule, workers, average=average, validation=True, simulated=False)
-    parts = coordinator(rule, workers, average)
+    settings = replace(settings, smoothing=0.1 if average else 0.0)
+    optimizer = memory_of(torch.empty(SIZE), settings, [MATRIX])
+    stated = vectors(rule, workers, optimizer, average=average, validation=True, simulated=False)
+    parts = coordinator(rule, workers, settings)
     for worker in range(workers):
         assert parts.next_task(worker) is not None
-    most = 0
+    most = 0.0
     # The first batch is the last to come.
     while others := [worker for worker in parts.ledger.out if worker != 0]:
         parts.push(others[0], Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
-        most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
+        most = max(most, in_vectors(parts.state()[1]) + (not parts.server.buffer.summed))
         if parts.ledger.events < 9 * workers * accumulate:
             parts.next_task(others[0])
     expected = 1 + stated.sum + stated.held + stated.moments + stated.average
@@ -85,14 +101,15 @@ def test_so_are_those_of_what_corrects_stale_gradients(
     mode: str, accumulate: int, corrected: CorrectionSettings
 ) -> None:
     rule = rule_for(mode, 3, accumulate)
-    stated = vectors(rule, 3, average=False, validation=True, simulated=False, corrections=corrected)
-    parts = coordinator(rule, 3, False, corrected)
-    most = 0
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings(), [MATRIX])
+    stated = vectors(rule, 3, optimizer, average=False, validation=True, simulated=False, corrections=corrected)
+    parts = coordinator(rule, 3, OptimizerSettings(), corrected)
+    most = 0.0
     for turn in range(4 * accumulate):
         worker = turn % 3
         assert parts.next_task(worker) is not None
         parts.push(worker, Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
-        most = max(most, of_model_size(parts.state()[1]) + (not parts.server.buffer.summed))
+        most = max(most, in_vectors(parts.state()[1]) + (not parts.server.buffer.summed))
     expected = 1 + stated.sum + stated.moments + stated.corrections
     assert stated.checkpoint == expected + 1
     # A look-ahead has the parameters beside what pulls give, and a checkpoint has them once.
@@ -121,9 +138,11 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
     run_small(small_data, tmp_path / "run", acts, **options, valid_freq="2", stop_after="6")
     run = read_options(tmp_path / "run")
     model = build_model(model_configuration(run, PreparedData.open(small_data)), seed=1)
-    stated = vectors(run.rule(), 3, average=smoothing > 0, validation=True, simulated=False)
+    layout = FlatLayout(model)
+    optimizer = optimizer_memory(run, layout)
+    stated = vectors(run.rule(), 3, optimizer, average=smoothing > 0, validation=True, simulated=False)
     numbers = 8 * 3  # which task each worker is to leave: nothing that counts beside a model
-    assert held == [VECTOR_BYTES * FlatLayout(model).size * stated.between_processes + numbers]
+    assert held == [VECTOR_BYTES * layout.size * stated.between_processes + numbers]
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -140,5 +159,70 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "11 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
-    stated = vectors(rule_for("sync", 3, 1), 3, average=True, validation=True, **options)
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
+    stated = vectors(rule_for("sync", 3, 1), 3, optimizer, average=True, validation=True, **options)
     assert stated.rows(2**18) == said
+
+
+@pytest.mark.parametrize(("settings", "remembered", "said"), [
+    ({"name": "adamw"}, 2, "Adam's moments"),
+    ({"name": "muon"}, 1 + 48 / 64, "Muon's momentum, and Adam's second moment of what is no hidden matrix, room to "
+     "make an update"),
+    ({"name": "adan"}, 4, "Adan's moments and the gradient before"),
+    ({"name": "lion"}, 1, "Lion's momentum"),
+    ({"name": "sgd"}, 1, "the momentum"),
+    ({"name": "sgd", "momentum": 0.0}, 0, ""),
+])  # fmt: skip
+def test_it_is_said_what_each_optimizer_remembers(settings: dict[str, Any], remembered: float, said: str) -> None:
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings(**settings), [MATRIX])
+    stated = vectors(rule_for("async", 1, 1), 1, optimizer, average=False, validation=False, simulated=False)
+    assert stated.moments == remembered
+    text = ", ".join(filter(None, ("the sum of pushes", said)))
+    mebibytes = 1 + remembered + optimizer.working
+    assert stated.rows(2**18)["memory, server"] == f"{mebibytes:,.0f} MiB: {text}"
+
+
+LARGE = 9 * 2**20
+"""Elements, 36 MiB: so many that what else a process takes does not matter."""
+MEASURE = f"""
+import json
+import sys
+from pathlib import Path
+import torch
+from nmt_async.sync.optimizers.flat import FlatOptimizer
+from nmt_async.sync.optimizers.settings import OptimizerSettings
+from nmt_async.sync.optimizers.step import Matrix
+
+def mebibytes(name):
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) / 1024
+
+def take(settings, size, matrices):
+    parameters, gradient = torch.ones(size), torch.ones(size)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what it is now
+    before = mebibytes("VmRSS")
+    optimizer = FlatOptimizer(parameters, settings, matrices)
+    for _ in range(2):
+        optimizer.step(parameters, gradient.fill_(1.0), 1, 0.1)
+    return mebibytes("VmHWM") - before
+
+torch.set_num_threads(1)
+matrices = [Matrix(4096, 2048, 2048), Matrix(4096 + 2**22, 1024, 2048)]
+for settings in json.loads(sys.argv[1]):
+    settings = OptimizerSettings(**settings)
+    take(settings, 2**19, [Matrix(0, 512, 512), Matrix(2**18, 256, 512)])  # what kernels keep for themselves
+    print(take(settings, {LARGE}, matrices))
+"""
+
+
+def test_a_step_takes_the_memory_that_is_stated() -> None:
+    choices: list[dict[str, Any]] = [*({"name": name} for name in OPTIMIZERS), {"name": "muon", "muon_rows": 64}]
+    words = [sys.executable, "-c", MEASURE, json.dumps(choices)]
+    given_back = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is the system's at once, and not the next one's
+    environment = {**os.environ, **given_back}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=True, env=environment)
+    matrices = [Matrix(4096, 2048, 2048), Matrix(4096 + 2**22, 1024, 2048)]
+    for choice, found in zip(choices, map(float, done.stdout.split()), strict=True):
+        stated = memory_of(torch.empty(LARGE, device="meta"), OptimizerSettings(**choice), matrices)
+        expected = (stated.remembered + stated.working) * VECTOR_BYTES * LARGE / 2**20
+        assert found == pytest.approx(expected, abs=8), choice

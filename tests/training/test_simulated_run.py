@@ -56,6 +56,14 @@ def test_seconds_are_those_of_the_profile(small_data: Path, tmp_path: Path) -> N
     assert speeds["fast"][-1]["time"] == pytest.approx(last["time"] / 100)
 
 
+def test_an_update_takes_the_seconds_that_the_profile_says(small_data: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("server: {seconds-per-update: 0.25}\nworkers: [{count: 3, tokens-per-second: 1000}]\n")
+    run_small(small_data, tmp_path / "run", **{**SIMULATED, "profile": str(profile)})
+    reported = [line for line in lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [line["update_seconds"] for line in reported] == [0.25] * 6
+
+
 def test_each_sentences_loss_is_kept(small_data: Path, tmp_path: Path) -> None:
     run_small(small_data, tmp_path / "run", **SIMULATED)
     valid = [line for line in lines(tmp_path / "run/metrics.jsonl") if line["kind"] == "valid"]

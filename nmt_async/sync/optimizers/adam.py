@@ -18,6 +18,8 @@ from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 class Adam(Step):
     """Adam's step on the whole vector; ``weight_decay`` makes it AdamW."""
 
+    REMEMBERS = "Adam's moments"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self.tensors = {"moment1": zeros(like), "moment2": zeros(like)}

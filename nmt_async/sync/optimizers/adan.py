@@ -14,28 +14,35 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step, stretches, zeros
+
+NAMES = ("moment1", "change", "moment2", "gradient")
+"""m, v, n and the gradient before."""
 
 
 class Adan(Step):
     """It remembers three moments and the gradient before."""
 
+    REMEMBERS = "Adan's moments and the gradient before"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self.tensors = {name: zeros(like) for name in ("moment1", "change", "moment2", "gradient")}
+        self.tensors = {name: zeros(like) for name in NAMES}
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
         """As in `Step`."""
         one, two, three = self.settings.adan_betas
-        first, change, second, before = (self.tensors[key] for key in ("moment1", "change", "moment2", "gradient"))
-        difference = gradient - before if updates else zeros(gradient)
-        before.copy_(gradient)
-        first.lerp_(gradient, 1.0 - one)
-        change.lerp_(difference, 1.0 - two)
-        ahead = gradient.add_(difference, alpha=two)
-        second.mul_(three).addcmul_(ahead, ahead, value=1.0 - three)
         corrected = [1.0 - beta ** (updates + 1) for beta in (one, two, three)]
-        scale = second.sqrt().div_(math.sqrt(corrected[2])).add_(self.settings.adan_epsilon)
-        parameters.addcdiv_(first, scale, value=-rate / corrected[0])
-        parameters.addcdiv_(change, scale, value=-rate * two / corrected[1])
-        parameters.div_(1.0 + rate * self.settings.weight_decay)
+        remembered = (self.tensors[name] for name in NAMES)
+        for here, fresh, first, change, second, before in stretches(parameters, gradient, *remembered):
+            difference = fresh - before if updates else zeros(fresh)
+            first.lerp_(fresh, 1.0 - one)
+            change.lerp_(difference, 1.0 - two)
+            ahead = difference.mul_(two).add_(fresh)
+            second.mul_(three).addcmul_(ahead, ahead, value=1.0 - three)
+            scale = second.sqrt().div_(math.sqrt(corrected[2])).add_(self.settings.adan_epsilon)
+            here.addcdiv_(first, scale, value=-rate / corrected[0])
+            here.addcdiv_(change, scale, value=-rate * two / corrected[1])
+            if self.settings.weight_decay:
+                here.div_(1.0 + rate * self.settings.weight_decay)
+            before.copy_(fresh)

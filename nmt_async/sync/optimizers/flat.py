@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,37 @@ from nmt_async.sync.optimizers.step import Matrix, Step
 
 STEPS: dict[str, type[Step]] = {"adam": Adam, "adamw": Adam, "muon": Muon, "adan": Adan, "lion": Lion, "sgd": SGD}
 """By the names of `OPTIMIZERS`."""
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """What an optimizer needs beside parameters and gradient, in vectors of their size.
+
+    Attributes:
+        remembered: from one update to the next.
+        working: to make an update.
+        words: what is remembered.
+    """
+
+    remembered: float
+    working: float
+    words: str
+
+
+def memory_of(like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix] = ()) -> OptimizerMemory:
+    """What the optimizer of a vector will need; the moving average is not counted.
+
+    Args:
+        like: (size,); where it takes no memory, nothing here does.
+    """
+    step, size = STEPS[settings.name](like, settings, matrices), len(like)
+    remembered = sum(tensor.numel() for tensor in step.tensors.values())
+    return OptimizerMemory(remembered / size, step.working / size, step.REMEMBERS if remembered else "")
+
+
+def operations_of(like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> int:
+    """As `FlatOptimizer.operations`; where ``like`` (size,) takes no memory, nothing here does."""
+    return STEPS[settings.name](like, settings, matrices).operations
 
 
 class FlatOptimizer:

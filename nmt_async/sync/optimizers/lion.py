@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step, stretches, zeros
 
 
 class Lion(Step):
     """Every element moves by the rate, which is therefore a third to a tenth of Adam's."""
+
+    REMEMBERS = "Lion's momentum"
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
@@ -23,7 +25,7 @@ class Lion(Step):
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:  # noqa: ARG002
         """As in `Step`."""
         step, decay = self.settings.lion_betas
-        momentum = self.tensors["momentum"]
-        self.decay(parameters, rate)
-        parameters.add_(gradient.lerp(momentum, step).sign_(), alpha=-rate)
-        momentum.lerp_(gradient, 1.0 - decay)
+        for here, fresh, momentum in stretches(parameters, gradient, self.tensors["momentum"]):
+            self.decay(here, rate)
+            here.add_(fresh.lerp(momentum, step).sign_(), alpha=-rate)
+            momentum.lerp_(fresh, 1.0 - decay)

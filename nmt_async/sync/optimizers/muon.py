@@ -5,105 +5,172 @@ With the momentum M ← μ M + (1 - μ) G, and U = (1 - μ) G + μ M with Nester
 W ← W - η (0.2 √max(rows, columns) orthogonal(U) + λ W)
 
 The factor gives the step the size that Adam's has (Liu et al. 2025, arXiv 2502.16982, equation 4), so that Adam's rates
-carry over. Embeddings, the output matrix and vectors are Adam's, with the same rate.
+carry over. Embeddings, the output matrix and vectors are Adam's, with the same rate. `orthogonal` is in the file of
+that name.
 
-`orthogonal` is the Newton-Schulz iteration of torch.optim.Muon, in float32, on all blocks of one shape at once: what
-that optimizer makes of U S Vᵀ is U S' Vᵀ with S' between about 0.7 and 1.2. A block of many more columns than rows
-iterates on its small Gram matrix: (a + b G + c G²) X has the Gram matrix P G P, P = a + b G + c G², and all of these
-commute; so X itself is multiplied twice, and not twice a step.
+A matrix may be cut into blocks, each orthogonal by itself, which costs less: of its rows, or of its columns where there
+are more of these or where its heads are columns.
+
+Some blocks at a time go all the way from gradient to parameters, so few that what is computed of them stays in the
+processor's cache. U takes the gradient's place, and the last product adds to the parameters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.adam import adam_step
+from nmt_async.sync.optimizers.orthogonal import gram_of, inverse_roots, on_gram, operations, orthogonal
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-TINY = 1e-7
+AT_ONCE = 2**16
+"""Elements of the Gram matrices that are computed with at a time, if one block has no more: 256 KiB of float32."""
+ON_GRAM = 5
+"""Vectors with which blocks are iterated on their Gram matrices."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A matrix, cut into blocks that are made orthogonal by themselves.
+
+    Attributes:
+        blocks: how many.
+        across: they are made of columns.
+    """
+
+    matrix: Matrix
+    blocks: int
+    across: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a block."""
+        rows, columns = self.matrix.rows, self.matrix.columns
+        return (rows, columns // self.blocks) if self.across else (rows // self.blocks, columns)
+
+    def of(self, vector: Tensor) -> Tensor:
+        """The blocks in ``vector`` (size,), as (blocks, rows, columns)."""
+        if self.across:
+            return self.matrix.view(vector).view(self.matrix.rows, self.blocks, -1).transpose(0, 1)
+        return self.matrix.view(vector).view(self.blocks, -1, self.matrix.columns)
 
 
 class Muon(Step):
     """Orthogonal steps for ``matrices``, Adam's for all else."""
 
+    REMEMBERS = "Muon's momentum, and Adam's second moment of what is no hidden matrix"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self._groups: dict[tuple[int, int], list[tuple[Matrix, int]]] = {}
-        for matrix in matrices:
-            blocks, shape = _blocks(matrix, settings.muon_rows)
-            self._groups.setdefault(shape, []).append((matrix, blocks))
+        self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices]))
         self._rest = _between(matrices, len(like))
         left = sum(end - begin for begin, end in self._rest)
         # The momentum of matrices and Adam's first moment of the rest are one vector.
         self.tensors = {"moment1": zeros(like), "moment2": like.new_zeros(left)}
-
-    def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
-        """As in `Step`."""
-        self.decay(parameters, rate)
-        momentum = self.tensors["moment1"]
-        for shape, members in self._groups.items():
-            self._orthogonal_steps(shape, members, parameters, gradient, rate)
-        second = list(self.tensors["moment2"].split_with_sizes([end - begin for begin, end in self._rest]))
-        here, fresh, first = ([vector[i:j] for i, j in self._rest] for vector in (parameters, gradient, momentum))
-        adam_step(here, fresh, first, second, rate, updates, self.settings)
+        rooms = [max(sizes) for sizes in zip(*map(_rooms, self._groups), strict=True)]
+        self._work = [like.new_empty(room) for room in rooms]
+        self.working = sum(rooms)
 
     @property
     def operations(self) -> int:
         """As in `Step`."""
-        return sum(
-            sum(blocks for _, blocks in members) * orthogonal_operations(*shape, self.settings.muon_steps)
-            for shape, members in self._groups.items()
-        )
+        steps = self.settings.muon_steps
+        return sum(cut.blocks * operations(*cut.shape, steps) for cuts in self._groups for cut in cuts)
 
-    def _orthogonal_steps(
-        self,
-        shape: tuple[int, int],
-        members: list[tuple[Matrix, int]],
-        parameters: Tensor,
-        gradient: Tensor,
-        rate: float,
-    ) -> None:
-        """The steps of all matrices that are cut into blocks of one ``shape``."""
-        counts = [blocks for _, blocks in members]
-        steps = parameters.new_empty(sum(counts), *shape)
-        keep = self.settings.momentum
-        for (matrix, blocks), place in zip(members, steps.split_with_sizes(counts), strict=True):
-            fresh, momentum = matrix.view(gradient), matrix.view(self.tensors["moment1"])
-            momentum.lerp_(fresh, 1.0 - keep)
-            place.copy_(_cut(fresh.lerp_(momentum, keep) if self.settings.nesterov else momentum, matrix, blocks))
-        steps = orthogonal(steps, self.settings.muon_steps)
-        scale = -0.2 * rate * math.sqrt(max(shape))
-        for (matrix, blocks), step in zip(members, steps.split_with_sizes(counts), strict=True):
-            _cut(matrix.view(parameters), matrix, blocks).add_(step, alpha=scale)
+    def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
+        """As in `Step`."""
+        for cuts in self._groups:
+            if on_gram(*cuts[0].shape):
+                self._step_together(cuts, parameters, gradient, rate)
+            else:
+                self._step_alone(cuts[0], parameters, gradient, rate)
+        momentum = self.tensors["moment1"]
+        second = list(self.tensors["moment2"].split_with_sizes([end - begin for begin, end in self._rest]))
+        here, fresh, first = ([vector[i:j] for i, j in self._rest] for vector in (parameters, gradient, momentum))
+        for stretch in here:
+            self.decay(stretch, rate)
+        adam_step(here, fresh, first, second, rate, updates, self.settings)
+
+    def _step_together(self, cuts: Sequence[Cut], parameters: Tensor, gradient: Tensor, rate: float) -> None:
+        """The steps of matrices whose blocks have Gram matrices of one size."""
+        counts, side = [cut.blocks for cut in cuts], min(cuts[0].shape)
+        grams, *work = (self._working(number, sum(counts), side, side) for number in range(ON_GRAM))
+        blocks = [self._ahead(cut, gradient) for cut in cuts]
+        for block, gram in zip(blocks, grams.split_with_sizes(counts), strict=True):
+            gram_of(block, out=gram)
+        roots = inverse_roots(grams, self.settings.muon_steps, work)
+        keep = 1.0 - rate * self.settings.weight_decay
+        for cut, block, root in zip(cuts, blocks, roots.split_with_sizes(counts), strict=True):
+            rows, columns = cut.shape
+            factors = (root, block) if rows <= columns else (block, root)
+            cut.of(parameters).baddbmm_(*factors, beta=keep, alpha=_scale(cut, rate))
+
+    def _step_alone(self, cut: Cut, parameters: Tensor, gradient: Tensor, rate: float) -> None:
+        """The step of a matrix whose blocks are nearly square."""
+        (rows, columns), side = cut.shape, min(cut.shape)
+        work = [self._working(number, cut.blocks, rows, columns) for number in (0, 1)]
+        work += [self._working(number, cut.blocks, side, side) for number in (2, 3)]
+        step = orthogonal(self._ahead(cut, gradient), self.settings.muon_steps, work)
+        target = cut.of(parameters)
+        self.decay(target, rate)
+        target.add_(step, alpha=_scale(cut, rate))
+
+    def _ahead(self, cut: Cut, gradient: Tensor) -> Tensor:
+        """Takes the gradient into the momentum of a matrix; the blocks (blocks, rows, columns) of U."""
+        begin, end, keep = cut.matrix.begin, cut.matrix.end, self.settings.momentum
+        fresh, momentum = gradient[begin:end], self.tensors["moment1"][begin:end]
+        momentum.lerp_(fresh, 1.0 - keep)
+        if not self.settings.nesterov:
+            return cut.of(self.tensors["moment1"])
+        fresh.lerp_(momentum, keep)
+        return cut.of(gradient)
+
+    def _working(self, number: int, blocks: int, rows: int, columns: int) -> Tensor:
+        return self._work[number][: blocks * rows * columns].view(blocks, rows, columns)
 
 
-def _blocks(matrix: Matrix, most: int) -> tuple[int, tuple[int, int]]:
-    """Into how many blocks it is cut, and their shape as they are made orthogonal: no more rows than columns."""
-    length, other = (matrix.columns, matrix.rows) if _by_columns(matrix) else (matrix.rows, matrix.columns)
+def _scale(cut: Cut, rate: float) -> float:
+    return -0.2 * rate * math.sqrt(max(cut.shape))
+
+
+def _cut(matrix: Matrix, most: int) -> Cut:
+    """The matrix in the fewest equal blocks of at most so many rows or columns; 0: in one."""
+    across = matrix.wide or matrix.columns > matrix.rows
+    length = matrix.columns if across else matrix.rows
     count = math.ceil(length / most) if most else 1
     while length % count:
         count += 1
-    size = length // count
-    return count, (min(size, other), max(size, other))
+    return Cut(matrix, count, across)
 
 
-def _by_columns(matrix: Matrix) -> bool:
-    return matrix.wide or matrix.columns > matrix.rows
+def _grouped(cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
+    """Those to compute together: with Gram matrices of one size, and together at most `AT_ONCE`; else one by itself."""
+    open_groups: dict[int, list[Cut]] = {}
+    for cut in cuts:
+        if not on_gram(*cut.shape):
+            yield [cut]
+            continue
+        side = min(cut.shape)
+        group = open_groups.setdefault(side, [])
+        if group and max(_rooms([*group, cut])) > AT_ONCE:
+            yield group
+            group = open_groups[side] = []
+        group.append(cut)
+    yield from open_groups.values()
 
 
-def _cut(view: Tensor, matrix: Matrix, blocks: int) -> Tensor:
-    """The blocks (blocks, rows, columns) of a matrix (rows, columns), each with no more rows than columns."""
-    if _by_columns(matrix):
-        cut = view.view(matrix.rows, blocks, -1).permute(1, 2, 0)
-    else:
-        cut = view.view(blocks, -1, matrix.columns)
-    return cut.mT if cut.shape[1] > cut.shape[2] else cut
+def _rooms(cuts: Sequence[Cut]) -> list[int]:
+    """Elements of each of the vectors to work with."""
+    (rows, columns), blocks = cuts[0].shape, sum(cut.blocks for cut in cuts)
+    square = blocks * min(rows, columns) ** 2
+    if on_gram(rows, columns):
+        return [square] * ON_GRAM
+    return [blocks * rows * columns] * 2 + [square] * 2 + [0]
 
 
 def _between(matrices: Sequence[Matrix], size: int) -> list[tuple[int, int]]:
@@ -111,31 +178,3 @@ def _between(matrices: Sequence[Matrix], size: int) -> list[tuple[int, int]]:
     begins = [0, *(matrix.end for matrix in matrices)]
     ends = [*(matrix.begin for matrix in matrices), size]
     return [(begin, end) for begin, end in zip(begins, ends, strict=True) if end > begin]
-
-
-def orthogonal(blocks: Tensor, steps: int) -> Tensor:
-    """Makes each of ``blocks`` (blocks, rows, columns), rows ≤ columns, nearly orthogonal; they may be overwritten."""
-    a, b, c = COEFFICIENTS
-    blocks = blocks.div_(torch.linalg.vector_norm(blocks, dim=(1, 2), keepdim=True).clamp_(min=TINY))
-    rows, columns = blocks.shape[1:]
-    if 2 * rows > columns:
-        for _ in range(steps):
-            gram = blocks @ blocks.mT
-            blocks = torch.baddbmm(blocks, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), blocks, beta=a)
-        return blocks
-    one = torch.eye(rows, dtype=blocks.dtype, device=blocks.device)
-    gram, product = blocks @ blocks.mT, one.expand(len(blocks), rows, rows)
-    for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * one
-        product = factor @ product if step else factor
-        if step + 1 < steps:
-            gram = factor @ (gram @ factor)
-    return product @ blocks
-
-
-def orthogonal_operations(rows: int, columns: int, steps: int) -> int:
-    """Floating-point operations of the products with which `orthogonal` treats one block (rows, columns)."""
-    with_block, of_squares = 2 * rows * rows * columns, 2 * rows**3
-    if 2 * rows > columns:
-        return steps * (2 * with_block + of_squares)
-    return 2 * with_block + (4 * steps - 3) * of_squares

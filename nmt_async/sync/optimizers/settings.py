@@ -31,7 +31,7 @@ class OptimizerSettings:
         adan_epsilon: Adan's.
         lion_betas: Lion's weight of the momentum in the step, and the momentum's decay.
         muon_rows: Muon makes blocks of at most so many rows orthogonal; 0: whole matrices.
-        muon_steps: of the Newton-Schulz iteration.
+        muon_steps: of the iteration that makes them orthogonal (`nmt_async.sync.optimizers.orthogonal`).
     """
 
     beta1: float = 0.9

@@ -16,6 +16,8 @@ from nmt_async.sync.optimizers.step import Matrix, Step, zeros
 class SGD(Step):
     """As torch's SGD without dampening; it remembers nothing without momentum."""
 
+    REMEMBERS = "the momentum"
+
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
         self.tensors = {"momentum": zeros(like)} if settings.momentum else {}

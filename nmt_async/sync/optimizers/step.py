@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,11 +44,19 @@ class Step(ABC):
         like: a vector (size,) of the kind of the parameters.
         settings: its constants.
         matrices: hidden matrices in the vector, in its order.
+
+    Attributes:
+        REMEMBERS: what `tensors` are, in a few words.
+        tensors: all that it remembers from one step to the next, by name.
+        working: elements that a step needs besides, and that are nothing between two steps.
     """
+
+    REMEMBERS: ClassVar[str]
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:  # noqa: ARG002
         self.settings = settings
         self.tensors: dict[str, Tensor] = {}
+        self.working = 0
 
     @abstractmethod
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
@@ -66,6 +75,16 @@ class Step(ABC):
         """Decoupled weight decay (Loshchilov & Hutter 2019)."""
         if self.settings.weight_decay:
             parameters.mul_(1.0 - rate * self.settings.weight_decay)
+
+
+STRETCH = 2**16
+"""Elements: 256 KiB of float32, of which a processor's cache holds several vectors'."""
+
+
+def stretches(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Vectors (size,) side by side, some elements at a time: what many operations go over is fetched once."""
+    for begin in range(0, len(vectors[0]), STRETCH):
+        yield tuple(vector[begin : begin + STRETCH] for vector in vectors)
 
 
 def zeros(like: Tensor) -> Tensor:

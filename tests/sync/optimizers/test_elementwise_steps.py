@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nmt_async.sync.optimizers import step
 from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 
@@ -76,6 +77,13 @@ def test_two_steps_of_sgd_by_hand() -> None:
     assert parameters.item() == pytest.approx(0.9 * 0.6 - 0.65)
 
 
+@pytest.mark.parametrize("name", ["lion", "adan"])
+def test_a_vector_that_is_taken_in_stretches_is_taken_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = stepped(draws(4), name=name, weight_decay=0.1)
+    monkeypatch.setattr(step, "STRETCH", 7)
+    assert_close(stepped(draws(4), name=name, weight_decay=0.1), at_once)
+
+
 @pytest.mark.parametrize("decay", DECAYS)
 def test_lion_is_its_formula(decay: float) -> None:
     expected, momentum = torch.linspace(-1, 1, SIZE), torch.zeros(SIZE)
@@ -106,8 +114,8 @@ def test_adan_is_its_formula(decay: float) -> None:
         change = two * change + (1 - two) * difference
         second = three * second + (1 - three) * (gradient + two * difference) ** 2
         ahead = first / (1 - one**number) + two * change / (1 - two**number)
-        step = ahead / ((second / (1 - three**number)).sqrt() + 1e-8)
-        expected = (expected - rate * step) / (1 + rate * decay)
+        way = ahead / ((second / (1 - three**number)).sqrt() + 1e-8)
+        expected = (expected - rate * way) / (1 + rate * decay)
         before = gradient
     assert_close(stepped(draws(6), name="adan", adan_betas=betas, weight_decay=decay), expected)
 
