@@ -8,16 +8,6 @@ from nmt_async.sync import Hybrid, Round, Standing
 
 
 @dataclass(frozen=True)
-class Bounded(Hybrid):
-    """Hybrid that throws pushes away which are more than ``most`` updates old."""
-
-    most: int = 1
-
-    def counts(self, staleness: int) -> bool:
-        return staleness <= self.most
-
-
-@dataclass(frozen=True)
 class PutOff(Hybrid):
     """Hybrid whose pushes are never more than ``bound`` updates old: an update waits until none would become so."""
 
@@ -25,14 +15,6 @@ class PutOff(Hybrid):
 
     def may_update(self, now: Round) -> bool:
         return super().may_update(now) and now.oldest < self.bound
-
-
-@dataclass(frozen=True)
-class Full(PutOff):
-    """As `PutOff`, and nobody begins a batch while enough is in: only who computes can end that, or a resume."""
-
-    def may_start(self, standing: Standing) -> bool:
-        return standing.now.pushes < self.pushes
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def small_options(out: Path, **changes: Any) -> TrainOptions:
 def typed(out: Path, **changes: Any) -> list[str]:
     """The same as on the command line, without the command."""
     values = {**SIZES, "workers": 2, "out": out, **changes}
-    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = ((f"--{name.replace('_', '-')}", "" if value is True else str(value)) for name, value in values.items())
+    return [word for pair in words for word in pair if word]
 
 
 def prepare_small(folder: Path, **changes: Any) -> Path:

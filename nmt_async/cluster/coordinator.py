@@ -71,6 +71,7 @@ class Coordinator:
         self.clock: Callable[[], float] = float
         self.updates, self.updating = 0, 0.0
         self._journal = record
+        self._restarted: list[int] = []
 
     @property
     def rule(self) -> Rule:
@@ -86,9 +87,10 @@ class Coordinator:
         ledger = self.ledger
         if worker in ledger.out or not self.rule.may_start(ledger.standing(worker)):
             return None
-        batch = ledger.next()
+        batch = ledger.next(worker)
         if batch is None:
             return None
+        self.server.release(worker)  # one that was restarted read its former pull until now
         buffer = self.server.pull(worker)
         self._record(Event(Kind.STARTED, worker, batch, ledger.version))
         residuals = self.server.residuals
@@ -170,7 +172,22 @@ class Coordinator:
         self.updates += 1
         self.updating += self.clock() - begin
         self._record(Event(Kind.UPDATED, version=update.version, tokens=update.tokens))
+        if self.rule.restarts:
+            self._restart()
         return update
+
+    def _restart(self) -> None:
+        """Takes their batches from the workers whose pushes the update made too old."""
+        ledger = self.ledger
+        for worker, begun in sorted(ledger.out.items()):
+            if not self.rule.counts(ledger.version - begun.version):
+                self._record(Event(Kind.RESTARTED, worker, begun.batch, begun.version))
+                self._restarted.append(worker)
+
+    def take_restarted(self) -> list[int]:
+        """The workers that are to leave the batch they are at, since last asked; what they compute means nothing."""
+        restarted, self._restarted = self._restarted, []
+        return restarted
 
     def stop(self) -> Update | None:
         """Ends the run: batches that are out go back, what is accumulated is applied as a smaller update.

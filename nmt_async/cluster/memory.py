@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nmt_async.process.shared_memory import SharedVectors
@@ -13,7 +14,8 @@ from nmt_async.sync.compression.settings import WHOLE, PushSettings
 
 @dataclass
 class Memory:
-    """What parent and children share: the ring's buffers, a slot for a push of each worker, and the residuals.
+    """What parent and children share: the ring's buffers, a slot for a push of each worker, the residuals, and which
+    task each worker is to leave.
 
     Args:
         workers: how many there are.
@@ -24,6 +26,7 @@ class Memory:
         ring: (workers + 1, size).
         slots, places: a row for each worker, the numbers that cross and where only some do, their places; see `Form`.
         residuals: (2 * workers, size) where pushes leave something behind.
+        stops: (workers, 2); see `left_tasks`.
     """
 
     workers: int
@@ -31,6 +34,7 @@ class Memory:
     push: PushSettings = WHOLE
     ring: SharedVectors = field(init=False)
     slots: SharedVectors = field(init=False)
+    stops: SharedVectors = field(init=False)
     places: SharedVectors | None = field(init=False, default=None)
     residuals: SharedVectors | None = field(init=False, default=None)
 
@@ -42,6 +46,7 @@ class Memory:
             self.places = SharedVectors(self.workers, form.columns, INDEX)
         if self.push.compressed:
             self.residuals = SharedVectors(2 * self.workers, self.size)
+        self.stops = SharedVectors(self.workers, 2)
 
     @property
     def form(self) -> Form:
@@ -53,13 +58,19 @@ class Memory:
         """(2 * workers, size), where pushes leave something behind."""
         return None if self.residuals is None else self.residuals.tensor
 
+    @property
+    def left_tasks(self) -> Tensor:
+        """(workers,), int64, of each worker the number of the latest task that it is to leave: the bits of two float32
+        numbers, since one whole number is written and read at once."""
+        return self.stops.tensor.view(torch.int64)[:, 0]
+
     def pushes(self) -> Slots:
         """The slots, as this process sees them."""
         return Slots(self.form, self.slots.tensor, None if self.places is None else self.places.tensor)
 
     def close(self) -> None:
         """Gives the descriptors back."""
-        for vectors in (self.ring, self.slots, self.places, self.residuals):
+        for vectors in (self.ring, self.slots, self.places, self.residuals, self.stops):
             if vectors is not None:
                 vectors.close()
 
@@ -67,4 +78,4 @@ class Memory:
 def bytes_shared(workers: int, size: int, push: PushSettings) -> int:
     """Of a `Memory`."""
     residuals = 2 * workers if push.compressed else 0
-    return 4 * size * (workers + 1 + residuals) + workers * form_of(push, size).bytes
+    return 4 * size * (workers + 1 + residuals) + workers * (form_of(push, size).bytes + 8)

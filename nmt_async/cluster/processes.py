@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -21,7 +21,7 @@ from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Handled
-from nmt_async.cluster.worker import Failed, Ready, WorkerSettings, run_worker
+from nmt_async.cluster.worker import Failed, Left, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
 from nmt_async.process.child import Child
 from nmt_async.process.watchdog import Watchdog, Watched
@@ -42,6 +42,8 @@ class WorkerProcess(Watched):
         tokens: target tokens of all its pushes that counted.
         latest: when its latest push was taken in, by the monotonic clock.
         most: padded tokens that it computes at once, found when memory failed; 0: no limit is known.
+        task: the number of its latest task.
+        leaving: it was told to leave that task, and has not answered yet.
     """
 
     device: str = "cpu"
@@ -53,6 +55,8 @@ class WorkerProcess(Watched):
     tokens: int = 0
     latest: float = 0.0
     most: int = 0
+    task: int = 0
+    leaving: bool = False
 
     @property
     def pid(self) -> int:
@@ -111,6 +115,8 @@ class ProcessCluster:
         self.coordinator = coordinator
         self.memory = memory
         self._slots = memory.pushes()
+        self._stops = memory.left_tasks
+        self._tasks = 0
         self.settings = settings
         self.warn = warn
         self.log = log
@@ -157,7 +163,7 @@ class ProcessCluster:
         Raises:
             RunFailure: a worker died again and again, or too many batches were set aside.
         """
-        due = self.coordinator.due()
+        due = self.coordinator.due()  # nobody computes yet, so nobody restarts
         if due is not None:
             yield due
         latest = time.monotonic()
@@ -212,7 +218,9 @@ class ProcessCluster:
                 if self._begin is None:
                     self._begin = worker.dealt
                 self.watchdog.heard(worker)
-                worker.tell(task)
+                self._tasks += 1
+                worker.task = self._tasks
+                worker.tell(replace(task, number=worker.task))
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
@@ -238,13 +246,16 @@ class ProcessCluster:
     def _is_idle(self, index: int) -> bool:
         """Whether the worker has said that it is ready, lives, and is at nothing."""
         worker = self._workers[index]
-        return not worker.starting and not worker.gone and index not in self.coordinator.ledger.out
+        at_nothing = index not in self.coordinator.ledger.out and not worker.leaving
+        return not worker.starting and not worker.gone and at_nothing
 
     def _place(self, index: int) -> str:
         """Where the worker is, in words."""
         begun = self.coordinator.ledger.out.get(index)
         if begun is not None:
             return f"at batch {begun.batch.number} of epoch {begun.batch.epoch}"
+        if self._workers[index].leaving:
+            return "at a batch that it was told to leave"
         return "before it had a batch" if self._workers[index].dealt is None else "while it waited for a batch"
 
     def _hear(self, index: int, worker: WorkerProcess, message: object) -> Update | None:
@@ -255,6 +266,12 @@ class ProcessCluster:
             return None
         if isinstance(message, Ready):
             worker.starting = False
+            return None
+        if worker.leaving:  # what it had computed before it was told does not count either
+            assert isinstance(message, Left | Computed)
+            worker.leaving = False
+            worker.computing += message.seconds
+            worker.waiting += message.waited
             return None
         assert isinstance(message, Computed)
         worker.deaths, worker.error = 0, ""
@@ -270,6 +287,7 @@ class ProcessCluster:
             )
         heard, before = time.monotonic(), self.coordinator.updating
         answer = self.coordinator.push(index, message, self._slots.message(index, message.entries))
+        self._restart()
         worker.latest = time.monotonic()
         if answer.verdict is Verdict.ACCEPTED:
             worker.tokens += message.tokens
@@ -278,6 +296,12 @@ class ProcessCluster:
             updated, updating = answer.update is not None, self.coordinator.updating - before
             self.observe(Handled(index, message, worker.dealt, heard, worker.latest, updated, updating))
         return answer.update
+
+    def _restart(self) -> None:
+        """Tells the workers whose pushes an update made too old to leave their tasks; each answers when it has."""
+        for index in self.coordinator.take_restarted():
+            self._workers[index].leaving = True
+            self._stops[index] = self._workers[index].task
 
     def _replace(self, index: int, worker: WorkerProcess) -> Iterator[Update]:
         """A worker has ended: its batch goes back, a new one takes its place. Yields an update that waited for it.
@@ -295,6 +319,7 @@ class ProcessCluster:
             update = self.coordinator.died(index)
         except RunFailure as failure:
             raise RunFailure(f"worker {index} died {where} ({how}); {failure}") from None
+        self._restart()
         if update is not None:
             yield update
         if deaths >= DEATHS_IN_A_ROW:

@@ -98,7 +98,7 @@ class Replay:
             tell(self.coordinator.server.version)
 
     def _happen(self, event: Event) -> None:
-        """Does what led to ``event``. SET_ASIDE follows from others, and so does UPDATED, except after a resume."""
+        """Does what led to ``event``. SET_ASIDE and RESTARTED follow from others; so does UPDATED, but for a resume."""
         worker = event.worker
         if event.kind is not Kind.RESUMED and worker >= self._workers:
             return
@@ -127,19 +127,20 @@ class Replay:
         if task is None:
             return
         server = self.coordinator.server
-        parts, pulled = self.data.batches(task.parts), server.offered
-        pieces = pieces_of([len(part) for part in parts], self._recorded_pieces(worker, task))
-        residuals = server.residuals
-        room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)
-        self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces, task.rate)
+        end = self._recorded_end(worker, task)
+        if end is None or end.kind is not Kind.RESTARTED:
+            parts, pulled = self.data.batches(task.parts), server.offered
+            pieces = pieces_of([len(part) for part in parts], end.pieces if end is not None else 1)
+            residuals = server.residuals
+            room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)
+            self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces, task.rate)
         server.computed(worker)
 
-    def _recorded_pieces(self, worker: int, task: Task) -> int:
-        """Of the push to which this task will come, if one does."""
-        ends = (Kind.ACCUMULATED, Kind.REFUSED, Kind.NOT_FINITE, Kind.RETURNED)
+    def _recorded_end(self, worker: int, task: Task) -> Event | None:
+        """How this task ended; None if it did not."""
+        ends = (Kind.ACCUMULATED, Kind.REFUSED, Kind.NOT_FINITE, Kind.RETURNED, Kind.RESTARTED)
         pushes = (event for event in self._expected if event.worker == worker and event.kind in ends)
-        end = next((event for event in pushes if event.batch == task.batch), None)
-        return end.pieces if end is not None else 1
+        return next((event for event in pushes if event.batch == task.batch), None)
 
     def _push(self, worker: int) -> None:
         if worker in self._computed:

@@ -153,6 +153,7 @@ class SimulatedCluster:
         due = self.coordinator.due()
         if due is not None:
             self.time += self._update_seconds
+            self._restart()
             yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
@@ -182,6 +183,7 @@ class SimulatedCluster:
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
             self.time += self._update_seconds
+            self._restart()
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
             updated = answer.update is not None
@@ -200,12 +202,37 @@ class SimulatedCluster:
         update = self.coordinator.died(index)
         if update is not None:
             self.time += self._update_seconds
+            self._restart()
         ready = when + profile.restart_seconds
         worker.born += 1
         worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
         self._ask_again(update=update is not None, returned=True)
         return update
+
+    def _restart(self) -> None:
+        """Workers whose pushes an update made too old leave their batches when word of it reaches them."""
+        restarted = set(self.coordinator.take_restarted())
+        if not restarted:
+            return
+        for coming in self._coming:
+            if coming.worker in restarted:
+                self._leave_batch(coming)
+        self._coming = [coming for coming in self._coming if coming.worker not in restarted]
+        heapq.heapify(self._coming)
+        self._idle |= restarted
+
+    def _leave_batch(self, coming: Coming) -> None:
+        """A worker stops computing; one whose push is on its way, or that has not begun, stops nothing."""
+        worker, profile = self._workers[coming.worker], self.profile.workers[coming.worker]
+        if coming.computed is None:  # it would have died at the batch: its time there was not counted
+            worker.idle_since = self.time
+            return
+        sent = coming.time - profile.transfer(self.gradients.sent)
+        begun = sent - coming.computed.seconds
+        left = min(max(self.time + profile.latency, begun), sent)
+        worker.computing -= sent - left
+        worker.idle_since = left
 
     def _deal(self) -> None:
         """Gives the idle workers tasks, those who may have one."""

@@ -19,6 +19,7 @@ class Task:
         buffer: the ring's buffer that holds the parameters to compute on.
         rate: the run's learning rate.
         residual: the row that holds what earlier pushes of the worker left behind, where they do.
+        number: counts the tasks of all workers from 1, where a worker may be told to leave one.
     """
 
     batch: BatchId
@@ -26,6 +27,7 @@ class Task:
     buffer: int
     rate: float = 0.0
     residual: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True)

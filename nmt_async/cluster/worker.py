@@ -67,6 +67,14 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in MEMORY_SIGNS)
 
 
+class Abandoned(Exception):
+    """The gradient under way means nothing any more."""
+
+
+def _never() -> bool:
+    return False
+
+
 class Worker:
     """Computes gradients of one model on one device.
 
@@ -94,6 +102,7 @@ class Worker:
         self.most = most
         self.push = push
         self.form = form_of(push, self.layout.size)
+        self._void: Callable[[], bool] = _never
         self._parameters = list(model.parameters())
         # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place,
         # unless the worker changes the parameters.
@@ -106,7 +115,7 @@ class Worker:
 
     def compute(
         self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
-        rate: float = 0.0,
+        rate: float = 0.0, void: Callable[[], bool] = _never,
     ) -> Computed:  # fmt: skip
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
@@ -118,7 +127,12 @@ class Worker:
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
             rate: the run's learning rate, for what the worker does with a copy of its own.
+            void: whether the gradient means nothing any more; asked before each forward and each backward pass.
+
+        Raises:
+            Abandoned: it does not. What stands in ``gradient`` stays.
         """
+        self._void = void
         target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
         residual = gradient.before if isinstance(gradient, Slot) else None
         load = partial(self._load, parameters, rate, target_tokens, residual)
@@ -193,10 +207,16 @@ class Worker:
 
     def _backward(self, batch: Batch) -> float:
         """Loss summed over tokens; the gradient is left at the parameters."""
+        self._go_on()
         logits, targets = self.model(batch)
         loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
+        self._go_on()
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _go_on(self) -> None:
+        if self._void():
+            raise Abandoned
 
     def _sum(self, batches: Sequence[Batch]) -> float:
         """As `_backward`, for all of them."""
@@ -299,6 +319,19 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Left:
+    """The worker has left its task, as it was told.
+
+    Attributes:
+        seconds: spent on it.
+        waited: seconds between what it did before and this task.
+    """
+
+    seconds: float
+    waited: float
+
+
+@dataclass(frozen=True)
 class Failed:
     """The worker ends with an exception.
 
@@ -317,6 +350,10 @@ def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) 
     return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push)
 
 
+def _is_void(stop: Tensor, number: int) -> bool:
+    return int(stop) >= number
+
+
 def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory, most: int, pipe: Connection) -> None:
     """The body of the process of worker ``index``: it reads the ring's buffers, and writes its own slot only and that
     of its residuals which does not count.
@@ -327,7 +364,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
-        slots = memory.pushes()
+        slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())
         idle_since = time.monotonic()
         while True:
@@ -335,9 +372,14 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
             begin = time.monotonic()
             room = slots.room(index, memory.residual_rows, task.residual)
             parameters, parts = memory.ring.tensor[task.buffer], data.batches(task.parts)
-            computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate)
+            void = partial(_is_void, stop, task.number)
+            try:
+                computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate, void=void)
+            except Abandoned:
+                computed = None
             end = time.monotonic()
-            pipe.send(replace(computed, seconds=end - begin, waited=begin - idle_since))
+            seconds, waited = end - begin, begin - idle_since
+            pipe.send(Left(seconds, waited) if computed is None else replace(computed, seconds=seconds, waited=waited))
             idle_since = end
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone

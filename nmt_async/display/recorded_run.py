@@ -20,7 +20,7 @@ from nmt_async.model.configuration import model_title
 from nmt_async.options import load_yaml
 from nmt_async.quantity import Quantity, Unit, parse_quantity
 from nmt_async.reading import json_object, open_ordinary, read_text, within
-from nmt_async.sync.rules import rule_for
+from nmt_async.sync.rules import Waiting, rule_for
 
 ALL_UNITS: tuple[Unit, ...] = ("updates", "tokens", "epochs", "hours", "minutes")
 KINDS: dict[str, type[TrainReport] | type[ValidReport]] = {"train": TrainReport, "valid": ValidReport}
@@ -198,11 +198,12 @@ def _amount(report: TrainReport, quantity: Quantity) -> float:
 def _built_title(run: Path, config: dict[str, Any], stop: Quantity | None, workers: int) -> RunTitle:
     mode, devices = str(config["sync-mode"]), str(config["devices"]).split(",")
     accumulate = None if config["accumulate"] is None else _count(config["accumulate"])
-    pushes = rule_for(mode, workers, accumulate).pushes
+    rule = rule_for(mode, workers, accumulate, Waiting.said_by(config))
     dealt = [devices[number % len(devices)].strip() for number in range(workers)]
     places = worker_places(dealt, str(config.get("cluster", "processes")), str(config.get("profile") or ""))
     model = model_title(str(config.get("model", "transformer")), str(config["preset"]))
-    return RunTitle(run.resolve().name, mode, pushes, places, model, saved_parameters(run), stop)
+    name, parameters = run.resolve().name, saved_parameters(run)
+    return RunTitle(name, mode, rule.pushes, places, model, parameters, stop, most_pushes=rule.most_pushes)
 
 
 def _count(value: Any) -> int:

@@ -23,13 +23,14 @@ class RunTitle:
     Attributes:
         name: of its folder.
         mode: of updates, as ``--sync-mode`` names it.
-        pushes: summed into one update, of all workers together.
+        pushes: summed into one update, of all workers together; at first, where their number grows.
         devices: one for each worker.
         preset: of the model, with its name where it is no Transformer.
         parameters: how many the model has; None: unknown.
         stop_after: the set end, None if there is none.
         seconds: of training in earlier sittings of the run.
         devices_reason: why these devices, where nobody named them.
+        most_pushes: summed into one update in the end, where their number grows.
     """
 
     name: str
@@ -41,9 +42,12 @@ class RunTitle:
     stop_after: Quantity | None = None
     seconds: float = 0.0
     devices_reason: str = ""
+    most_pushes: int = 0
 
     def rule(self) -> str:
         """How gradients become updates: ``hybrid, 2 pushes an update``."""
+        if self.most_pushes > self.pushes:
+            return f"{self.mode}, {self.pushes:,} to {self.most_pushes:,} pushes an update"
         return f"{self.mode}, {'each push' if self.pushes == 1 else f'{self.pushes:,} pushes'} an update"
 
     def workers(self) -> str:

@@ -10,14 +10,25 @@ from typing import Any
 
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.errors import UserError, shown
-from nmt_async.sync.rules import MODES, Asynchronous, Rule, rule_for
+from nmt_async.sync.rules import MODES, Adaptive, Asynchronous, Rule, Waiting, rule_for
 
-ASYNCHRONOUS = (Asynchronous.mode, "local")
 _NUMBER = "[1-9][0-9]{0,5}"
 _NAME = "|".join((*MODES, "local"))
 _MODE = re.compile(
-    rf"(?P<name>{_NAME})(:(?P<count>{_NUMBER}))?(\+local:(?P<local>{_NUMBER}))?(@(?P<rate>[0-9.eE+-]+))?"
+    rf"(?P<name>{_NAME})(:(?P<count>{_NUMBER}))?(?P<beside>(\+[a-z]+(:[0-9]{{1,6}})?)*)(@(?P<rate>[0-9.eE+-]+))?"
 )
+LOCAL = "local-accumulate"
+BESIDE = {
+    "oldest": "oldest-push",
+    "staleness": "max-staleness",
+    "fastest": "fastest",
+    "first": "accumulate-first",
+    "local": LOCAL,
+}
+"""Of what may stand behind a mode with a number, the option of ``train``."""
+WORDS: dict[str, tuple[str, Any]] = {"restart": ("older-pushes", "restart"), "balance": ("balance", True)}
+"""Of what may stand behind it without one, the option and its value."""
+BEHIND = tuple(f"+{word}:K" for word in BESIDE) + tuple(f"+{word}" for word in WORDS)
 
 
 @dataclass(frozen=True)
@@ -25,19 +36,28 @@ class Mode:
     """A way of updating for any number of workers.
 
     Attributes:
-        name: ``sync``, ``sync:N``, ``async``, ``hybrid:N`` or ``local:N``; W for N is the number of workers.
+        name: as `mode_options` takes it; W for a number is the number of workers.
     """
 
     name: str
 
     def rule(self, workers: int) -> Rule:
-        """When its pushes become an update."""
+        """When its pushes become an update.
+
+        Raises:
+            UserError: what stands beside the mode does not fit it.
+        """
         options = self._options(workers)
-        return rule_for(options["sync-mode"], workers, options.get("accumulate"))
+        if "fastest" in options:  # a number of workers that has fewer waits for all of them
+            options["fastest"] = min(options["fastest"], workers * options.get("accumulate", 1))
+        try:
+            return rule_for(options["sync-mode"], workers, options.get("accumulate"), Waiting.said_by(options))
+        except ValueError as error:
+            raise UserError(f"--modes: {shown(self.name)}: {error}.") from None
 
     def parts(self, workers: int) -> int:
         """Batches that a worker sums before its push."""
-        return int(self._options(workers).get("local-accumulate", 1))
+        return int(self._options(workers).get(LOCAL, 1))
 
     def _options(self, workers: int) -> dict[str, Any]:
         return mode_options(re.sub(r":W(?![^+])", f":{workers}", self.name))
@@ -47,10 +67,11 @@ def mode_name(options: Mapping[str, Any]) -> str:
     """The short name of the way of updating in ``options`` of ``train``."""
     mode = str(options.get("sync-mode", "hybrid"))
     accumulate, local = options.get("accumulate"), int(options.get("local-accumulate") or 1)
-    if mode == Asynchronous.mode:
+    waiting = Waiting.said_by(options)
+    if mode == Asynchronous.mode and not waiting.given():
         return mode if local == 1 else f"local:{local}"
     workers = options.get("workers")
-    named = rule_for(mode, workers or 1, accumulate).name if workers or accumulate else mode
+    named = rule_for(mode, workers or 1, accumulate, waiting).name if workers or accumulate or waiting.given() else mode
     return named if local == 1 else f"{named}+local:{local}"
 
 
@@ -58,8 +79,11 @@ def mode_options(text: str) -> dict[str, Any]:
     """The options of ``train`` that a mode's short name stands for.
 
     ``sync`` and ``sync:N`` (N batches of each worker), ``async``, ``hybrid:N`` (N pushes from anyone) and ``local:N``
-    (asynchronous pushes that each sum N batches in the worker); ``+local:N`` behind sync or hybrid has the workers sum,
-    too, and ``@RATE`` gives a learning rate.
+    (asynchronous pushes that each sum N batches in the worker); ``+local:N`` behind others has the workers sum, too.
+    ``adaptive:N`` waits for more pushes as the loss falls. ``+oldest:K``, ``+restart``, ``+staleness:K``,
+    ``+fastest:M``, ``+balance`` and ``+first:K`` say which pushes count and who waits (``--oldest-push``,
+    ``--older-pushes restart``, ``--max-staleness``, ``--fastest``, ``--balance``, ``--accumulate-first``), and
+    ``@RATE`` gives a learning rate.
 
     Raises:
         UserError: it is none of these.
@@ -68,11 +92,12 @@ def mode_options(text: str) -> dict[str, Any]:
     if (
         match is None
         or (match["name"] == Asynchronous.mode and match["count"])
-        or (match["local"] and match["name"] in ASYNCHRONOUS)
+        or (beside := _beside(match["beside"])) is None
+        or (LOCAL in beside and (match["name"] == "local" or (match["name"] == "async" and len(beside) == 1)))
     ):
         raise UserError(
-            f"--modes: {shown(text)} is not a mode; give sync, sync:N, async, hybrid:N or local:N, with @RATE behind "
-            f"it for a learning rate of its own."
+            f"--modes: {shown(text)} is not a mode; give sync, sync:N, async, hybrid:N, adaptive:N or local:N, behind "
+            f"it any of {', '.join(BEHIND)}, and @RATE for a learning rate of its own."
         )
     count = int(match["count"]) if match["count"] else None
     if match["name"] == "local":
@@ -83,8 +108,7 @@ def mode_options(text: str) -> dict[str, Any]:
         options = {"sync-mode": match["name"]}
         if count is not None:
             options["accumulate"] = count
-        if match["local"]:
-            options["local-accumulate"] = int(match["local"])
+    options |= beside
     if match["rate"]:
         try:
             options["learn-rate"] = float(match["rate"])
@@ -94,6 +118,23 @@ def mode_options(text: str) -> dict[str, Any]:
             raise UserError(
                 f"--modes: {shown(text)}: {shown(match['rate'])} is not a learning rate; give a number such as 0.0003."
             )
+    return options
+
+
+def _beside(text: str) -> dict[str, Any] | None:
+    """The options that stand behind a mode, such as ``+oldest:2+restart``; None if something else does."""
+    options: dict[str, Any] = {}
+    for part in text.split("+")[1:]:
+        word, _, number = part.partition(":")
+        if part in WORDS:
+            key, value = WORDS[part]
+        elif word in BESIDE and number and (int(number) or word != "local"):
+            key, value = BESIDE[word], int(number)
+        else:
+            return None
+        if key in options:
+            return None
+        options[key] = value
     return options
 
 
@@ -108,6 +149,11 @@ def modes_named(text: str) -> tuple[Mode, ...]:
         if "@" in mode.name:
             raise UserError(
                 f"--modes: {shown(mode.name)}: a learning rate does not change the time; leave out the @ and the rate."
+            )
+        if mode.name.startswith(Adaptive.mode):
+            raise UserError(
+                f"--modes: {shown(mode.name)}: how many pushes an update sums depends on the loss, which a simulation "
+                f"of time does not know; train with --cluster simulated to see it."
             )
         mode.rule(2)
     if not modes:

@@ -49,7 +49,8 @@ class SimulateOptions:
     )  # fmt: skip
     modes: str = option(
         "sync,async,hybrid:4,hybrid:W,local:4",
-        "sync, sync:N, async, hybrid:N, local:N, with commas between them; W for N is the number of workers.",
+        "sync, sync:N, async, hybrid:N, local:N; behind it +oldest:K, +restart, +staleness:K, +fastest:M or +balance, "
+        "with commas between them; W for a number is that of workers.",
         group=CLUSTER,
         metavar="LIST",
     )

@@ -10,7 +10,7 @@ from nmt_async.devices import ALL_GPUS
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import from_mapping, option, to_mapping
-from nmt_async.planning.modes import mode_options
+from nmt_async.planning.modes import BEHIND, mode_options
 from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
 from nmt_async.study.setting import Setting, check_names
@@ -47,8 +47,8 @@ class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, BatchSizeOpti
 
     modes: str = option(
         "sync,async,hybrid",
-        "Ways of updating: sync, sync:N, async, hybrid:N, local:N (each worker sums N batches); @RATE"
-        " after a mode gives it its own learning rate.",
+        "Ways of updating: sync, sync:N, async, hybrid:N, adaptive:N, local:N (each worker sums N batches), and behind "
+        f"them {', '.join(BEHIND)}; @RATE after a mode gives it its own learning rate.",
         group=GROUP,
         metavar="MODE,…",
     )
@@ -168,7 +168,7 @@ def _check(condition: str, train: TrainOptions, options: CompareOptions, data: P
     from nmt_async.training.parts import model_configuration, training_plan
 
     model_configuration(train, data)
-    batch = expected(train, training_plan(train, data)).effective_batch
+    batch = expected(train, training_plan(train, data)).largest_batch
     every = train.valid_freq
     if every.unit == "tokens" and every.amount < batch:
         raise UserError(

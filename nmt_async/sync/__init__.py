@@ -23,25 +23,30 @@ if TYPE_CHECKING:
     from nmt_async.sync.rules import (
         MODES,
         RULES,
+        Adaptive,
         Asynchronous,
         Hybrid,
         Round,
         Rule,
         Standing,
         Synchronous,
+        Waiting,
         rule_for,
     )
     from nmt_async.sync.schedule import Progress, Schedule
     from nmt_async.sync.server import ParameterServer
 
 __all__ = [
-    "MODES", "RULES", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings", "Corrections",
-    "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push", "Round", "Rule",
-    "Schedule", "Standing", "Synchronous", "Update", "Verdict", "build_corrections", "effective", "ledger_of",
-    "rule_for",
+    "MODES", "RULES", "Adaptive", "Answer", "Applied", "Arrival", "Asynchronous", "Correction", "CorrectionSettings",
+    "Corrections", "Event", "Hybrid", "Kind", "Ledger", "OptimizerSettings", "ParameterServer", "Progress", "Push",
+    "Round", "Rule", "Schedule", "Standing", "Synchronous", "Update", "Verdict", "Waiting", "build_corrections",
+    "effective", "ledger_of", "rule_for",
 ]  # fmt: skip
 
-_RULES = ("MODES", "RULES", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "rule_for")
+_RULES = (
+    "MODES", "RULES", "Adaptive", "Asynchronous", "Hybrid", "Round", "Rule", "Standing", "Synchronous", "Waiting",
+    "rule_for",
+)  # fmt: skip
 __getattr__, __dir__ = named_in(
     __name__,
     {

@@ -27,6 +27,7 @@ class Kind(enum.IntEnum):
     RESUMED = 8  # a run goes on from a checkpoint of a version: what was out then is waiting
     READMITTED = 9  # waiting -> out: after a resume its worker holds the gradient it had, of an earlier version
     NOT_FINITE = 10  # out -> waiting: its gradient or loss is not finite
+    RESTARTED = 11  # out -> waiting: its push would be too stale, so its worker stopped before it had it
 
 
 @dataclass(frozen=True)

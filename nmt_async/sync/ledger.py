@@ -53,6 +53,7 @@ class Ledger:
         version: of the parameters; it counts updates.
         position: the first batch of the stream that was never begun.
         waiting: those that were given back, in the stream's order; they come before ``position``.
+        refused: of those, who computed it last where its push was too stale, or would have been.
         out: what each worker is at.
         accumulated: what is in the sum of the next update.
         applied: how many batches were applied, since this ledger was made.
@@ -68,6 +69,7 @@ class Ledger:
         self.version = 0
         self.position = BatchId(1, 0)
         self.waiting: list[BatchId] = []
+        self.refused: dict[BatchId, int] = {}
         self.out: dict[int, Begun] = {}
         self.accumulated: dict[BatchId, Delivered] = {}
         self.applied = 0
@@ -78,14 +80,22 @@ class Ledger:
         self._undelivered: list[BatchId] = []  # what is out or waiting, in the stream's order
         self._round: Counter[int] = Counter()  # batches of each worker on this version, out or accumulated
         self._round_total = 0
+        self._delivered: Counter[int] = Counter()  # of each worker, what is accumulated
 
     # What others ask
 
-    def next(self) -> BatchId | None:
-        """The batch that is to be begun next: the first that waits, or the first of all that were never begun."""
-        if self.waiting:
-            return self.waiting[0]
-        return None if self._at_end() else self.position
+    def next(self, worker: int) -> BatchId | None:
+        """The batch that ``worker`` is to begin next: the first that waits, or the first that was never begun.
+
+        A worker that was too slow for a batch leaves it to the others while there is another one. So no batch stays
+        with a worker that is always too slow.
+        """
+        for batch in self.waiting:
+            if self.refused.get(batch) != worker:
+                return batch
+        if not self._at_end():
+            return self.position
+        return self.waiting[0] if self.waiting else None
 
     def _at_end(self) -> bool:
         return self.last_epoch is not None and self.position.epoch > self.last_epoch
@@ -97,7 +107,7 @@ class Ledger:
 
     def standing(self, worker: int) -> Standing:
         """What is out or accumulated on the current version."""
-        return Standing(self._round[worker], self._round_total, self.round())
+        return Standing(self._round[worker], self._round_total, self.round(), self._delivered[worker])
 
     def round(self) -> Round:
         """What has come together since the latest update."""
@@ -123,15 +133,19 @@ class Ledger:
                 self._expect(event, batch in self.waiting, "it was not waiting")
                 self._expect(event, event.worker not in self.out, "that worker was at another batch")
                 self._drop(self.waiting, batch)
+                self.refused.pop(batch, None)
                 self._give(event.worker, batch, event.version)
             case Kind.ACCUMULATED:
                 self._leave_worker(event, batch)
                 self._drop(self._undelivered, batch)
                 self.accumulated[batch] = Delivered(event.worker, event.version, event.tokens)
+                self._delivered[event.worker] += 1
                 self._count(event.worker, event.version)
-            case Kind.RETURNED | Kind.REFUSED | Kind.NOT_FINITE:
+            case Kind.RETURNED | Kind.REFUSED | Kind.NOT_FINITE | Kind.RESTARTED:
                 self._leave_worker(event, batch)
                 bisect.insort(self.waiting, batch)
+                if event.kind in (Kind.REFUSED, Kind.RESTARTED):
+                    self.refused[batch] = event.worker
                 if event.kind is Kind.NOT_FINITE or (event.kind is Kind.RETURNED and not self.stopped):
                     self.failures.setdefault(batch, Counter())[event.kind] += 1
             case Kind.SET_ASIDE:
@@ -139,6 +153,7 @@ class Ledger:
                 self._drop(self.waiting, batch)
                 self._drop(self._undelivered, batch)
                 self.failures.pop(batch, None)
+                self.refused.pop(batch, None)
                 self.set_aside.append(batch)
             case Kind.UPDATED:
                 self._update(event)
@@ -152,9 +167,11 @@ class Ledger:
     def _start(self, event: Event, batch: BatchId) -> None:
         self._expect(event, event.worker not in self.out, "that worker was at another batch")
         self._expect_version(event, self.version)
-        if self.waiting:
-            self._expect(event, batch == self.waiting[0], f"batch {_name(self.waiting[0])} came before it")
-            self.waiting.pop(0)
+        first = next((other for other in self.waiting if self.refused.get(other) != event.worker), None)
+        if first is not None or batch in self.waiting[:1]:
+            self._expect(event, batch in (first, self.waiting[0]), f"batch {_name(self.waiting[0])} came before it")
+            self._drop(self.waiting, batch)
+            self.refused.pop(batch, None)
         else:
             self._expect(event, not self._at_end(), "the stream had ended")
             follows = batch == self.position or (
@@ -210,6 +227,7 @@ class Ledger:
     def _begin_round(self) -> None:
         self._round = Counter()
         self._round_total = 0
+        self._delivered = Counter(delivered.worker for delivered in self.accumulated.values())
         for delivered in self.accumulated.values():
             self._count(delivered.worker, delivered.version)
 
@@ -233,6 +251,7 @@ class Ledger:
         return {
             "position": list(self.position),
             "waiting": [list(batch) for batch in self._undelivered],
+            "refused": [[list(batch), worker] for batch, worker in sorted(self.refused.items())],
             "set_aside": [list(batch) for batch in self.set_aside],
             "failures": [[list(batch), {kind.name: count for kind, count in counts.items()}]
                          for batch, counts in self.failures.items()],
@@ -254,6 +273,7 @@ class Ledger:
         self.out = {}
         self.waiting = sorted(map(self._known, state["waiting"]))
         self._undelivered = list(self.waiting)
+        self.refused = {self._known(batch): int(worker) for batch, worker in state.get("refused", [])}
         self.accumulated = {
             self._known(push.batch): Delivered(push.worker, push.version, push.tokens) for push in accumulated
         }

@@ -36,7 +36,7 @@ class ParameterServer:
     Args:
         buffers: (workers + 1, size) parameter buffers, of which the first holds the initial parameters; the others
             may hold anything. With a single buffer no worker may hold a pull while another's push makes an update.
-        rule: which pushes count.
+        rule: which pushes count; after an update, what it becomes by it.
         schedule: the learning rate.
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
@@ -177,7 +177,9 @@ class ParameterServer:
         norm = self._apply(tokens, rate, mean)
         self.version += 1
         self.buffer.clear()
-        return Update(self.version, pushes, staleness, rate, norm)
+        update = Update(self.version, pushes, staleness, rate, norm)
+        self.rule = self.rule.after(update)
+        return update
 
     def _apply(self, tokens: int, rate: float, staleness: float) -> float:
         """The sum becomes a step of the parameters; its norm per token before clipping."""
@@ -215,6 +217,8 @@ class ParameterServer:
         """What a checkpoint stores: plain values, and tensors by name, not copied."""
         buffer, tensors = self.buffer.state()
         values = {"version": self.version, "progress": vars(self.progress), "buffer": buffer}
+        if learnt := self.rule.state():
+            values["rule"] = learnt
         for correction in self.corrections.each:
             tensors |= correction.tensors
         if self.corrections.momentum is not None:
@@ -233,6 +237,7 @@ class ParameterServer:
         self.ring.release_all()
         self.version = int(values["version"])
         self.progress = as_dataclass(Progress, values["progress"])
+        self.rule = self.rule.restored(values.get("rule", {}))
         self.parameters.copy_(tensors["parameters"])
         self.optimizer.restore(tensors)
         self._restore_corrections(values, tensors)

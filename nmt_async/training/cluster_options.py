@@ -14,6 +14,7 @@ from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
 from nmt_async.training.push_options import PushOptions
+from nmt_async.training.waiting_options import WaitingOptions
 
 CLUSTERS = ("processes", "simulated")
 MAX_DEFAULT_WORKERS = 4
@@ -33,7 +34,7 @@ def time_quantity(text: str) -> Quantity:
 
 
 @dataclass(frozen=True)
-class SyncOptions(PushOptions):
+class SyncOptions(WaitingOptions, PushOptions):
     """How gradients become updates, and where they are computed."""
 
     sync_mode: str = option(
@@ -45,7 +46,7 @@ class SyncOptions(PushOptions):
     accumulate: int | None = option(
         None,
         "N: how many pushes an update sums; in sync, of each worker (default: twice the number of "
-        "workers in hybrid, else 1).",
+        "workers in hybrid, their number in adaptive, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )
@@ -103,9 +104,11 @@ class SyncOptions(PushOptions):
         """
         workers = len(self.device_list())
         try:
-            return rule_for(self.sync_mode, workers, self.accumulate)
+            return rule_for(self.sync_mode, workers, self.accumulate, self.waiting())
         except ValueError as error:
-            raise UserError(f"--sync-mode {self.sync_mode} --accumulate {self.accumulate}: {error}.") from None
+            names = ["sync_mode", *(["accumulate"] if self.accumulate is not None else []), *self.waiting().given()]
+            typed = " ".join(f"--{name.replace('_', '-')} {getattr(self, name)}" for name in names)
+            raise UserError(f"{typed.replace(' True', '')}: {error}.") from None
 
     def threads(self) -> int:
         """CPU threads of each worker, wherever its device is."""

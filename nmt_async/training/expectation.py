@@ -42,11 +42,14 @@ class Expectation:
     """Means over an epoch.
 
     Attributes:
-        pushes: summed into one update.
+        pushes: summed into one update, at first.
         push_batches: batches that a worker sums before each push.
         push_tokens: target tokens in a push.
         epoch_tokens: target tokens in an epoch.
         staleness: of a push, in updates.
+        at_most: ``staleness`` is the most to expect.
+        most_pushes: summed into one update, in the end; 0: as at first.
+        or_more: updates that wait for old pushes sum what comes meanwhile, too.
     """
 
     pushes: int
@@ -54,11 +57,24 @@ class Expectation:
     push_tokens: float
     epoch_tokens: int
     staleness: float
+    at_most: bool = False
+    most_pushes: int = 0
+    or_more: bool = False
+
+    @property
+    def grows(self) -> bool:
+        """Whether updates sum more and more pushes."""
+        return self.most_pushes > self.pushes
 
     @property
     def effective_batch(self) -> float:
-        """Target tokens in one update."""
+        """Target tokens in one update, at first."""
         return self.pushes * self.push_tokens
+
+    @property
+    def largest_batch(self) -> float:
+        """Target tokens in one update, in the end."""
+        return max(self.pushes, self.most_pushes) * self.push_tokens
 
     def amount(self, quantity: Quantity, unit: str) -> float:
         """``quantity`` in another unit, both of `TRANSLATED`."""
@@ -69,21 +85,39 @@ class Expectation:
         """What one update is, in one sentence."""
         summed = f" (sums of {self.push_batches} batches)" if self.push_batches > 1 else ""
         push = f"about {about(self.push_tokens)} target tokens{summed}"
-        if self.pushes == 1:
+        if self.grows:
+            text = (
+                f"an update sums {self.pushes:,} to {self.most_pushes:,} pushes of {push}, more as the loss falls: "
+                f"effective batch about {about(self.effective_batch)} to {about(self.largest_batch)}"
+            )
+        elif self.or_more:
+            pushes = f"{self.pushes:,} push{'' if self.pushes == 1 else 'es'}"
+            text = (
+                f"an update sums {pushes} of {push}, and more where it waits for old ones: effective batch about "
+                f"{about(self.effective_batch)} or more"
+            )
+        elif self.pushes == 1:
             text = f"each push of {push} is an update"
         else:
             text = (
                 f"an update sums {self.pushes:,} pushes of {push}: effective batch about {about(self.effective_batch)}"
             )
-        return f"{text}; staleness {f'about {about(self.staleness)}' if self.staleness else 'none'}."
+        return f"{text}; staleness {self.staleness_text()}."
+
+    def staleness_text(self) -> str:
+        """``none``, ``about 0.75`` or ``at most about 0.75``."""
+        if not self.staleness:
+            return "none"
+        return f"{'at most ' if self.at_most else ''}about {about(self.staleness)}"
 
     def amounts_text(self, amounts: dict[str, Quantity | None]) -> str:
         """The amounts, by the option that gives each, in the other units; empty if none can be translated."""
+        units = [unit for unit in TRANSLATED if unit != "updates" or not self.grows]
         parts = []
         for flag, quantity in amounts.items():
-            if quantity is None or not quantity.amount or quantity.unit not in TRANSLATED:
+            if quantity is None or not quantity.amount or quantity.unit not in units:
                 continue
-            others = [counted(self.amount(quantity, unit), unit) for unit in TRANSLATED if unit != quantity.unit]
+            others = [counted(self.amount(quantity, unit), unit) for unit in units if unit != quantity.unit]
             parts.append(f"{flag} {str(quantity).removesuffix('u')} is about {' or '.join(others)}")
         return f"{'; '.join(parts)}." if parts else ""
 
@@ -98,7 +132,8 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
         push_batches: batches that a worker sums before each push.
     """
     mean = epoch_tokens / epoch_pushes
-    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, rule.staleness(workers))
+    staleness, most = rule.staleness(workers), rule.most_pushes
+    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, staleness, rule.keeps_young, most, rule.sums_more)
 
 
 def counted(amount: float, unit: str) -> str:
@@ -295,6 +330,12 @@ def _listed(parts: list[str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
+    """Rows of ``--dry-run`` where updates sum more and more of the ``epoch``'s pushes."""
+    most = f"{epoch / updates.most_pushes:,.0f} an epoch, of {updates.most_pushes} pushes each"
+    return {"updates in the end": f"{most}: {updates.largest_batch:,.0f} target tokens"}
+
+
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
@@ -319,6 +360,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
         "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
+        **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {options.threads()} threads each",
         **need.rows(layout.size),
     }

@@ -128,7 +128,7 @@ class ReportPeriod:
 
     def record(self, event: Event) -> None:
         """Something happened to a batch: pushes that were refused are counted."""
-        self.refused_stale += event.kind is Kind.REFUSED
+        self.refused_stale += event.kind in (Kind.REFUSED, Kind.RESTARTED)
         self.refused_not_finite += event.kind is Kind.NOT_FINITE
 
     def stalled(self, seconds: float) -> None:

@@ -16,6 +16,7 @@ from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
+from nmt_async.training.waiting_options import LEAST
 
 stop_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs", "hours", "minutes"))
 
@@ -176,7 +177,10 @@ class RunOptions(
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too small; give {least} or more."
                 )
-        for name in (*at_least, "accumulate"):
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give {least} or more.")
+        for name in (*at_least, *LEAST, "accumulate"):
             if (getattr(self, name) or 0) > MOST:
                 raise UserError(
                     f"--{name.replace('_', '-')}: {getattr(self, name)} is too large; give at most {MOST:,}."

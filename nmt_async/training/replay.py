@@ -209,9 +209,12 @@ def _compared_with(run: Path, until: int | None, events: Sequence[Event]) -> tup
 
 
 def _until(update: int, events: Sequence[Event]) -> list[Event]:
-    """The events up to the update."""
+    """The events up to the update, and the workers that it made restart."""
     ends = (place for place, event in enumerate(events) if event.kind is Kind.UPDATED and event.version == update)
-    return list(events[: next(ends) + 1])
+    end = next(ends) + 1
+    while end < len(events) and events[end].kind is Kind.RESTARTED:
+        end += 1
+    return list(events[:end])
 
 
 def _first_sitting(run: Path, standing: Sequence[Event], events: Iterable[Event]) -> int:

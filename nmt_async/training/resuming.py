@@ -26,7 +26,7 @@ def rule_of(options: TrainOptions) -> Rule:
         problem = "its configuration does not say how many workers it had"
     else:
         try:
-            return rule_for(options.sync_mode, options.workers, options.accumulate)
+            return rule_for(options.sync_mode, options.workers, options.accumulate, options.waiting())
         except ValueError as error:
             problem = f"its configuration names no rule ({error})"
     raise UserError(f"--out {options.out}: {problem}; the run cannot be resumed, choose another --out.")
@@ -55,8 +55,8 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
     Raises:
         UserError: it is another.
     """
-    summed, would = rule_of(before).pushes, rule_of(now).pushes
-    if summed == would:
+    summed, would = rule_of(before).most_pushes, rule_of(now).most_pushes
+    if summed == would and rule_of(before).pushes == rule_of(now).pushes:
         return
     tokens = expected(now, plan).push_tokens
     assert now.workers is not None
@@ -81,7 +81,7 @@ def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str
     text = f"going on with {counted_workers(now)} instead of {before.workers}: {batch}"
     if was.staleness == will.staleness:
         return f"{text}."
-    return f"{text}, staleness becomes about {about(will.staleness)} instead of {about(was.staleness)}."
+    return f"{text}, staleness becomes {will.staleness_text()} instead of {was.staleness_text()}."
 
 
 def counted_workers(options: TrainOptions) -> str:

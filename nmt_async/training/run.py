@@ -136,11 +136,12 @@ class Run:
 
     def _title(self, devices: list[str]) -> RunTitle:
         options = self.options
-        places = worker_places(devices, options.cluster, options.profile)
+        rule, places = options.rule(), worker_places(devices, options.cluster, options.profile)
         model = f"from {options.init_from}" if options.init_from else model_title(options.model, options.preset)
         return RunTitle(
-            self.folder.path.resolve().name, options.sync_mode, options.rule().pushes, places,
+            self.folder.path.resolve().name, options.sync_mode, rule.pushes, places,
             model, self.layout.parameters, options.stop_after, self.moment.seconds, self.devices_reason,
+            rule.most_pushes,
         )  # fmt: skip
 
     def _expect(self) -> None:

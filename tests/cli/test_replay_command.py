@@ -103,6 +103,10 @@ def test_simulated_runs_and_those_of_other_beginnings_and_pushes_are_replayed_to
     for name, settings in {
         "simulated": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "cpu_threads": 2},
         "tuned": {"workers": 1, "init_from": eventful},
+        "adaptive": {"cluster": "simulated", "workers": 3, "sync_mode": "adaptive", "accumulate_first": 2,
+                     "oldest_push": 1, "older_pushes": "restart"},
+        "restarting": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "oldest_push": 0,
+                       "older_pushes": "restart", "local_accumulate": 2},
         "compressed": {"workers": 2, "sync_mode": "hybrid", "accumulate": 2, "push_dtype": "bfloat16",
                        "drop_gradients": 0.9, "local_gradients": True, "local_accumulate": 2,
                        "local_optimizer": "adam"},

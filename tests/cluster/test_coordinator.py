@@ -12,13 +12,14 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from small_rules import Bounded, Full, PutOff
+from small_rules import PutOff
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator, TooManyNotFinite, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.quantity import Quantity
 from nmt_async.sync import (
+    Adaptive,
     Event,
     Hybrid,
     Kind,
@@ -26,6 +27,7 @@ from nmt_async.sync import (
     ParameterServer,
     Rule,
     Schedule,
+    Synchronous,
     Update,
     Verdict,
     effective,
@@ -81,19 +83,31 @@ def mark(batch: BatchId) -> Tensor:
     return one
 
 
+BOUNDED = (
+    Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=1), Hybrid(2, oldest_push=0),
+    Hybrid(1, oldest_push=1, restart=True), Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1),
+    Hybrid(1, max_staleness=2), Hybrid(3, max_staleness=0), Hybrid(2, max_staleness=0),
+    Synchronous(3, fastest=2), Synchronous(3, 2, fastest=4), Synchronous(3, 2, fastest=3, restart=True),
+    Adaptive(3), Adaptive(3, 2, oldest_push=1), Adaptive(2, 1, oldest_push=0, restart=True),
+    Synchronous(3, 2, balance=True), Synchronous(3, 2, fastest=5, restart=True, balance=True),
+)  # fmt: skip
+"""Rules that mind how old a push is, or who is the fastest."""
+
+
 class ExactlyOnce(RuleBasedStateMachine):
     """Two epochs through deaths, refusals, stops and resumes at any point; then every batch is looked for."""
 
     @initialize(make=st.sampled_from([
         lambda: rule_for("sync", 3, 1), lambda: rule_for("sync", 3, 2), lambda: rule_for("async", 3),
-        lambda: rule_for("hybrid", 3, 4), lambda: Bounded(1), lambda: Bounded(2), lambda: PutOff(1), lambda: PutOff(2),
-        lambda: Full(2),
+        lambda: rule_for("hybrid", 3, 4), lambda: PutOff(1), lambda: PutOff(2),
+        *(lambda rule=rule: rule for rule in BOUNDED),
     ]))  # fmt: skip
     def begin(self, make: Callable[[], Rule]) -> None:
         self.rule = make()
         self.events: list[Event] = []
         self.coordinator = self.counting()
         self.at: dict[int, tuple[Task, int, Tensor, Tensor]] = {}
+        self.waited_for = self.rule.pushes
         self.saved: tuple[str, dict[str, Tensor]] | None = None
 
     def counting(self) -> Coordinator:
@@ -139,9 +153,14 @@ class ExactlyOnce(RuleBasedStateMachine):
         assert update.version == self.coordinator.server.version == version + 1
         assert update.staleness == tuple(version - push.version for push in update.pushes)
         assert all(map(self.rule.counts, update.staleness))
-        assert len(update.pushes) >= self.rule.pushes
-        if not isinstance(self.rule, PutOff):
-            assert len(update.pushes) == self.rule.pushes
+        for worker in self.coordinator.take_restarted():
+            assert not self.rule.counts(update.version - self.at.pop(worker)[1])
+        assert len(update.pushes) >= self.waited_for
+        most = getattr(self.rule, "max_staleness", None)
+        assert most is None or max(update.staleness) <= most
+        if not isinstance(self.rule, PutOff) and not most:
+            assert len(update.pushes) == self.waited_for
+        self.waited_for = self.coordinator.rule.pushes
 
     @rule(worker=st.integers(0, WORKERS - 1))
     def die(self, worker: int) -> None:
@@ -166,6 +185,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             self.coordinator = self.counting()
         self.coordinator.restore(json.loads(values), tensors)
         self.at = {}
+        self.waited_for = self.coordinator.rule.pushes
         again, copies = self.coordinator.state()
         assert json.dumps(again) == values
         assert all(torch.equal(tensor, copies[name]) for name, tensor in tensors.items())
@@ -198,7 +218,7 @@ class ExactlyOnce(RuleBasedStateMachine):
         if hasattr(self, "coordinator"):
             told = vars(ledger_of(effective(decode(b"".join(map(encode, self.events)))), lambda _: BATCHES))
             live = vars(self.coordinator.ledger)
-            for name in ("version", "position", "waiting", "out", "accumulated", "failures", "events"):
+            for name in ("version", "position", "waiting", "refused", "out", "accumulated", "failures", "events"):
                 assert told[name] == live[name], name
             assert sorted(told["set_aside"]) == sorted(live["set_aside"])
             for worker in range(WORKERS):
@@ -280,18 +300,52 @@ def test_too_many_batches_set_aside_end_the_run_with_what_there_is() -> None:
 
 def test_a_refused_stale_push_sends_its_batch_back_without_counting_as_a_failure() -> None:
     events: list[Event] = []
-    coordinator = coordinator_of(Bounded(1), None, events.append)
+    coordinator = coordinator_of(Hybrid(1, oldest_push=1), None, events.append)
     tasks = [coordinator.next_task(worker) for worker in range(3)]
     for worker in (0, 1):
         assert deliver(coordinator, worker, tasks[worker]) is not None
     for _ in range(5):
+        batch = tasks[2].batch
         assert deliver(coordinator, 2, tasks[2]) is None
-        assert (events[-1].kind, events[-1].batch) == (Kind.REFUSED, (1, 2))
+        assert (events[-1].kind, events[-1].batch) == (Kind.REFUSED, batch)
         tasks[2] = coordinator.next_task(2)
-        assert tasks[2].batch == (1, 2)
-        for _ in range(2):
-            deliver(coordinator, 0, coordinator.next_task(0))
+        assert tasks[2].batch != batch, "whoever was too slow for a batch leaves it to the others"
+        again = coordinator.next_task(0)
+        assert again.batch == batch
+        deliver(coordinator, 0, again)
+        deliver(coordinator, 0, coordinator.next_task(0))
     assert coordinator.ledger.failures == {}
+    assert coordinator.ledger.set_aside == []
+
+
+def test_a_worker_that_is_always_too_slow_takes_a_batch_again_when_there_is_no_other() -> None:
+    coordinator = coordinator_of(Hybrid(1, oldest_push=0), 1, [].append)
+    slow = coordinator.next_task(2)
+    for _ in range(BATCHES - 1):
+        deliver(coordinator, 0, coordinator.next_task(0))
+    assert deliver(coordinator, 2, slow) is None
+    again = coordinator.next_task(2)
+    assert again.batch == slow.batch
+    assert deliver(coordinator, 2, again) is not None, "nobody makes an update meanwhile"
+    assert coordinator.finished
+
+
+def test_a_worker_whose_push_is_too_old_is_told_to_restart_by_the_update_that_makes_it_so() -> None:
+    events: list[Event] = []
+    coordinator = coordinator_of(Hybrid(1, oldest_push=1, restart=True), None, events.append)
+    coordinator.next_task(2)
+    deliver(coordinator, 0, coordinator.next_task(0))
+    assert coordinator.take_restarted() == [], "it is one update old, which counts"
+    deliver(coordinator, 0, coordinator.next_task(0))
+    assert coordinator.take_restarted() == [2]
+    assert coordinator.take_restarted() == [], "it is told once"
+    assert [event.kind for event in events[-2:]] == [Kind.UPDATED, Kind.RESTARTED]
+    assert (events[-1].worker, events[-1].batch, events[-1].version) == (2, (1, 0), 0)
+    assert coordinator.ledger.failures == {}
+    with pytest.raises(ValueError, match="worker 2 has no task to push"):
+        coordinator.push(2, Computed(1.0, 1, 1, 1.0), torch.zeros(SIZE))
+    assert coordinator.next_task(2).batch == (1, 3), "the batch is left to another worker"
+    assert coordinator.next_task(0).batch == (1, 0)
 
 
 @pytest.mark.parametrize("rule", [rule_for("sync", 3, 1), rule_for("sync", 1, 4), rule_for("hybrid", 3, 4)], ids=str)
@@ -370,7 +424,7 @@ def test_an_update_that_was_put_off_is_made_when_the_worker_it_waited_for_is_gon
 
 def test_the_pieces_of_a_push_that_is_refused_are_recorded() -> None:
     events: list[Event] = []
-    coordinator = coordinator_of(Bounded(1), None, events.append)
+    coordinator = coordinator_of(Hybrid(1, oldest_push=1), None, events.append)
     tasks = [coordinator.next_task(worker) for worker in range(3)]
     for worker in (0, 1):
         deliver(coordinator, worker, tasks[worker])
@@ -390,6 +444,7 @@ def test_more_workers_than_sixteen_bits_can_be_recorded() -> None:
 def test_what_came_early_is_not_held_once_the_batch_it_waited_for_is_set_aside() -> None:
     """At most W x N - N gradients wait for their turn in sync, as `Synchronous.held` says."""
     rule = rule_for("sync", 2, 4)
+    assert Synchronous(2, 4, balance=True).held(2) == 7, "one worker may have begun the first batch and nothing else"
     coordinator = coordinator_of(rule, None, [].append, [].append)
     first = coordinator.next_task(0)
     for _ in range(4):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from small_rules import Bounded, Full, Never, Patient, PutOff
+from small_rules import Never, Patient, PutOff
 from training_runs import (
     assert_each_batch_counted,
     assert_same_state,
@@ -31,7 +32,7 @@ from nmt_async.cluster.worker import Worker, WorkerSettings
 from nmt_async.errors import RunFailure
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.sync import Event, Kind, ParameterServer, Rule, Update, effective, ledger_of
+from nmt_async.sync import Event, Hybrid, Kind, ParameterServer, Rule, Update, effective, ledger_of
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import Moment, ReportPeriod
 from nmt_async.training.parts import model_configuration, training_plan
@@ -143,9 +144,28 @@ def test_a_rule_of_ones_own_goes_through_deaths_a_pause_and_a_replay(small_data:
     assert torch.equal(replay.coordinator.server.parameters, state[1]["parameters"])
 
 
+RESTARTING = {"sync_mode": "async", "oldest_push": 0, "older_pushes": "restart"}
+"""Each push of one worker makes the other begin anew."""
+
+
+def test_workers_that_are_told_to_restart_do_so_through_deaths_a_pause_and_a_replay(
+    small_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    witness = run_small(small_data, run, {4: lambda: kill_child("worker 1")}, **RESTARTING, stop_after="10")
+    assert replaced(witness.warnings) == 1
+    run_small(small_data, run, **RESTARTING, stop_after="1e")
+    events = events_of(run)
+    kinds = Counter(event.kind for event in events)
+    assert kinds[Kind.RESTARTED] >= 10
+    assert kinds[Kind.REFUSED] == kinds[Kind.SET_ASIDE] == 0
+    assert_each_batch_counted(run, small_data, 1)
+    assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+
+
 def test_pushes_that_are_too_stale_are_computed_again_and_are_no_work(small_data: Path) -> None:
     events: list[Event] = []
-    cluster, memory, _ = rule_cluster(small_data, Bounded(1, most=0), events, [])
+    cluster, memory, _ = rule_cluster(small_data, Hybrid(1, oldest_push=0), events, [])
     try:
         tokens = sum(update.tokens for update in filter(None, cluster.updates()))
         assert sum(done for done, _ in cluster.work_done()) == tokens
@@ -170,7 +190,7 @@ def test_an_update_that_waits_for_a_worker_is_made_when_it_dies_for_the_last_tim
     small_data: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
 ) -> None:
     monkeypatch.setattr(processes, "DEATHS_IN_A_ROW", 1)
-    cluster, memory, _ = rule_cluster(small_data, Full(2, bound=1), [], [])
+    cluster, memory, _ = rule_cluster(small_data, Hybrid(2, max_staleness=1), [], [])
     coordinator, updates = cluster.coordinator, cluster.updates()
     ledger, versions = coordinator.ledger, [0]
     try:
@@ -188,7 +208,7 @@ def test_an_update_that_waits_for_a_worker_is_made_when_it_dies_for_the_last_tim
         cluster.close()
         memory.close()
     if resumed:
-        cluster, memory, _ = rule_cluster(small_data, Full(2, bound=1), [], [])
+        cluster, memory, _ = rule_cluster(small_data, Hybrid(2, max_staleness=1), [], [])
         coordinator = cluster.coordinator
         try:
             coordinator.restore(*state)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_rules import Bounded, Full, PutOff
+from small_rules import PutOff
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
@@ -21,7 +21,7 @@ from nmt_async.errors import RunFailure
 from nmt_async.sync.compression.message import Slots
 from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
-from nmt_async.sync.rules import Rule, rule_for
+from nmt_async.sync.rules import Adaptive, Hybrid, Rule, Synchronous, rule_for
 
 WORKERS = 3
 
@@ -69,7 +69,12 @@ def simulated(training, mode, accumulate, events) -> SimulatedCluster:
     return SimulatedCluster(coordinator, gradients, UNEVEN, form=gradients.worker.form)
 
 
-MODES = [("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4)]
+MODES = [
+    ("sync", 1), ("sync", 2), ("async", 1), ("hybrid", 4), (Hybrid(1, oldest_push=1), 1),
+    (Hybrid(1, oldest_push=1, restart=True), 1), (Hybrid(2, max_staleness=1), 1),
+    (Synchronous(3, fastest=2), 1), (Synchronous(3, 2, fastest=4, restart=True), 1),
+    (Synchronous(3, 2, balance=True), 1), (Adaptive(3), 1), (Adaptive(3, 2, oldest_push=0, restart=True), 1),
+]  # fmt: skip
 
 
 PUSHES = [
@@ -86,10 +91,13 @@ def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
 ) -> None:
     training = replace(training, push=push)
     events: list[Event] = []
+    held = False
     cluster = simulated(training, *mode, events)
     list(itertools.islice(cluster.updates(), 4))
     if resumed:
         states = through_a_checkpoint(cluster.coordinator.state()), through_a_checkpoint(cluster.state())
+        held = any(entry["held"] for entry in states[1][0]["coming"])
+        assert held == (mode[0] != "sync") or isinstance(mode[0], Rule), "there no worker holds anything then"
         list(itertools.islice(cluster.updates(), 2))  # void: the run crashes before its next checkpoint
         cluster = simulated(training, *mode, events)
         cluster.coordinator.restore(*states[0])
@@ -99,7 +107,7 @@ def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
     assert_bit_equal(replayed(training, *mode, events), cluster.coordinator)
     kinds = {event.kind for event in events}
     assert (Kind.RESUMED in kinds) == resumed
-    assert (Kind.READMITTED in kinds) == (resumed and mode[0] != "sync")
+    assert (Kind.READMITTED in kinds) == held
 
 
 ACTIONS = st.lists(
@@ -111,8 +119,11 @@ ACTIONS = st.lists(
 
 @settings(max_examples=35)
 @given(actions=ACTIONS, poisoned=st.booleans(), push=st.sampled_from(PUSHES), rule=st.sampled_from([
-    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), Bounded(1),
-    PutOff(2), Full(2),
+    rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), PutOff(2),
+    Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
+    Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1), Hybrid(3, max_staleness=0),
+    Adaptive(3), Adaptive(3, 2, oldest_push=1, restart=True), Adaptive(2, oldest_push=0),
+    Synchronous(3, 2, fastest=4, restart=True), Synchronous(3, 2, fastest=5), Synchronous(3, 2, balance=True),
 ]))  # fmt: skip
 def test_any_history_replays(
     training, through_a_checkpoint, actions: list, poisoned: bool, push: PushSettings, rule: Rule
@@ -153,6 +164,8 @@ def test_any_history_replays(
             coordinator.restore(*(saved or coordinator.state()))
             coordinator.due()
             at = {}
+        for restarted in coordinator.take_restarted():
+            del at[restarted]
     assert_bit_equal(replayed(training, rule, 1, events, poisoned), coordinator)
 
 

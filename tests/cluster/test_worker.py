@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nmt_async.cluster.worker import Worker, dropout_seed, out_of_memory, pieces_of
+from nmt_async.cluster.worker import Abandoned, Worker, dropout_seed, out_of_memory, pieces_of
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.text.batch import Batch
 
@@ -78,6 +78,22 @@ def test_a_batch_has_the_same_gradient_in_any_worker_and_after_any_other(trainin
     for computed, slot in (again, elsewhere):
         assert computed == first[0]
         assert torch.equal(slot, first[1])
+
+
+@pytest.mark.parametrize("asked", range(4))
+def test_a_worker_leaves_a_gradient_that_means_nothing_before_any_of_its_passes(training, vector, asked: int) -> None:
+    """Two pieces have two forward and two backward passes, and the next batch is as if nothing had been."""
+    worker, batch = training.worker(dropout=0.3), training.data.batch(range(6))
+    wanted = gradient_of(training.worker(dropout=0.3), vector, batch)
+    answers = iter([*[False] * asked, True])
+    slot = torch.full_like(vector, 3.0)
+    with pytest.raises(Abandoned):
+        worker.compute(vector, slot, [batch], (1, 0), pieces=2, void=lambda: next(answers))
+    assert slot.eq(3.0).all()
+    assert next(answers, None) is None, "it asked no more"
+    computed, slot = gradient_of(worker, vector, batch)
+    assert computed == wanted[0]
+    assert torch.equal(slot, wanted[1])
 
 
 def test_dropout_depends_on_seed_epoch_and_number(training, vector) -> None:

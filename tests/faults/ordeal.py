@@ -27,7 +27,12 @@ from nmt_async.training.interruptions import Interrupted
 from nmt_async.training.journal_file import JOURNAL
 from nmt_async.training.parts import training_plan
 
-MODES = ("sync", "sync:2", "async", "hybrid:3", "local:2")
+MODES = (
+    "sync", "sync:2", "async", "hybrid:3", "local:2", "async+oldest:0", "hybrid:2+oldest:0+restart",
+    "async+oldest:1+restart", "hybrid:2+staleness:1", "hybrid:3+staleness:0",
+    "sync:2+fastest:1", "sync:2+fastest:1+restart", "sync:3+balance", "adaptive", "adaptive+oldest:0",
+    "adaptive+oldest:1+restart",
+)  # fmt: skip
 
 PUSHES: tuple[dict[str, Any], ...] = (
     {},
@@ -222,7 +227,8 @@ class Ordeal:
         options = self.trial.options
         self.updates = found.version
         whole = not small_options(self.out, **options).push_settings().compressed
-        determined = options["workers"] == 1 or (options["sync_mode"] == "sync" and whole)
+        ordered = options["sync_mode"] == "sync" and "fastest" not in options
+        determined = options["workers"] == 1 or (ordered and whole)
         in_pieces = "sums the pieces" in (self.out / "train.log").read_text()
         if not determined or in_pieces or found.set_aside:
             return

@@ -22,6 +22,9 @@ from nmt_async.process import fork_server
 MODES = [
     {"sync_mode": "sync"}, {"sync_mode": "sync", "accumulate": 2}, {"sync_mode": "async"},
     {"sync_mode": "hybrid", "accumulate": 3}, {"sync_mode": "async", "local_accumulate": 2},
+    {"sync_mode": "async", "oldest_push": 0, "older_pushes": "restart"}, {"sync_mode": "hybrid", "max_staleness": 1},
+    {"sync_mode": "sync", "fastest": 1, "older_pushes": "restart"}, {"sync_mode": "adaptive", "oldest_push": 1},
+    {"sync_mode": "sync", "accumulate": 3, "balance": True},
 ]  # fmt: skip
 EPOCHS = 3
 

@@ -40,7 +40,12 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.training.journal_file import JournalFile, read_journal
 
-MODES = ("sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2")
+MODES = (
+    "sync", "sync:2", "async", "hybrid:3", "hybrid:W", "local:2", "async+oldest:1", "hybrid:2+oldest:0+restart",
+    "async+oldest:2+restart", "hybrid:2+staleness:1", "hybrid:W+staleness:0", "async+staleness:2", "sync:2+balance",
+    "sync:2+fastest:W", "sync:3+fastest:W+restart", "sync:2+fastest:W+balance", "adaptive:W",
+    "adaptive:W+oldest:0", "adaptive:W+oldest:1+restart",
+)  # fmt: skip
 WORKERS = (1, 2, 3, 4, 8)
 EPOCHS, BATCHES = 2, 150
 WEIGHT = 1001
@@ -82,7 +87,8 @@ class Marks:
         whole.copy_(marks_of(task.batch))
         made = compress(whole, gradient, self.pick) if isinstance(gradient, Slot) else Compressed(1.0, 0)
         norm = math.inf if task.batch in self.spoiled else made.norm
-        return Computed(0.0, 1, 1, norm, len(task.parts), entries=made.entries)
+        falling = 4.0 / (1 + place(task.batch))
+        return Computed(falling, 1, 1, norm, len(task.parts), entries=made.entries)
 
     def pick(self, vector: Tensor) -> Tensor:
         """Which of its numbers cross."""

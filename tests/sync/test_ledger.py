@@ -58,7 +58,7 @@ def test_where_every_batch_is() -> None:
 def test_the_stream_goes_through_one_epoch_after_the_other_and_ends() -> None:
     ledger = fed(last_epoch=2)
     taken = []
-    while (batch := ledger.next()) is not None:
+    while (batch := ledger.next(0)) is not None:
         taken.append(batch)
         ledger.take(start(batch, len(taken)))
     assert taken == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
@@ -73,13 +73,13 @@ def test_the_stream_goes_through_one_epoch_after_the_other_and_ends() -> None:
 def test_what_comes_back_is_begun_first_and_in_the_streams_order() -> None:
     ledger = fed(start(A), start(B, 1), start(C, 2), back(C, 2), back(A), back(B, 1))
     assert ledger.waiting == [A, B, C]
-    assert ledger.next() == A
+    assert ledger.next(0) == A
     for events in ([start(B)], [start(D)]):
         with pytest.raises(ValueError, match="batch 0 of epoch 1 came before it"):
             ledger.take(events[0])
     for batch, worker in ((A, 0), (B, 1), (C, 2)):
         ledger.take(start(batch, worker))
-    assert ledger.next() == D
+    assert ledger.next(0) == D
 
 
 def test_failures_are_counted_by_their_kind_until_the_batch_is_applied_or_set_aside() -> None:
@@ -92,7 +92,7 @@ def test_failures_are_counted_by_their_kind_until_the_batch_is_applied_or_set_as
             other.take(event)
         assert other.failures == {}
     assert other.set_aside == [A]
-    assert other.next() == B
+    assert other.next(0) == B
 
 
 def test_what_is_given_back_since_the_run_stops_or_is_resumed_has_not_failed() -> None:

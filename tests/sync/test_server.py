@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -32,16 +31,6 @@ from nmt_async.text.plan import BatchId
 
 SIZE = 6
 CONSTANT = Schedule(0.1, Quantity(0, "updates"), "none")
-
-
-@dataclass(frozen=True)
-class Bounded(Hybrid):
-    """Hybrid, but pushes more than ``most`` updates old are thrown away."""
-
-    most: int = 0
-
-    def counts(self, staleness: int) -> bool:
-        return staleness <= self.most
 
 
 def server_of(rule: Rule, workers: int, corrections: Sequence[Correction] = (), **constants: float) -> ParameterServer:
@@ -136,7 +125,7 @@ def test_what_is_not_finite_changes_nothing(of: str, wrong: float) -> None:
 
 
 def test_a_rule_may_throw_stale_pushes_away() -> None:
-    server = server_of(Bounded(1, most=1), 3)
+    server = server_of(Hybrid(1, oldest_push=1), 3)
     workers = Workers(server)
     for worker in range(3):
         workers.start(worker, worker)

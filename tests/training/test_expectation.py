@@ -16,7 +16,7 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import Expectation, expectation, expected
+from nmt_async.training.expectation import Expectation, describe, expectation, expected
 from nmt_async.training.parts import training_plan
 
 SIMULATED = {"cluster": "simulated", "cpu_threads": 1, "disp_freq": "1M", "valid_freq": "1M"}
@@ -25,6 +25,10 @@ MODES: list[dict[str, Any]] = [
     {"sync_mode": "async", "workers": 3, "local_accumulate": 2},
     {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven"},
     {"sync_mode": "hybrid", "workers": 1, "accumulate": 2},
+    {"sync_mode": "hybrid", "workers": 4, "accumulate": 3, "profile": "uneven", "oldest_push": 0},
+    {"sync_mode": "sync", "workers": 4, "profile": "uneven", "fastest": 3},
+    {"sync_mode": "sync", "workers": 4, "accumulate": 2, "profile": "uneven", "balance": True},
+    {"sync_mode": "hybrid", "workers": 4, "accumulate": 2, "profile": "uneven", "max_staleness": 0},
 ]
 
 
@@ -64,6 +68,45 @@ def test_amounts_are_the_same_in_every_unit(
     back = Quantity(stated.amount(Quantity(3, "updates"), "tokens"), "tokens")
     assert stated.amount(back, "updates") == pytest.approx(3)
     assert stated.staleness == {"sync": 0, "async": workers - 1, "hybrid": (workers - 1) / rule.pushes}[mode]
+
+
+@pytest.mark.parametrize("bound", [
+    {"oldest_push": 1}, {"oldest_push": 1, "older_pushes": "restart"}, {"max_staleness": 1}, {"max_staleness": 2},
+], ids=str)  # fmt: skip
+def test_of_a_bounded_staleness_the_most_is_stated(small_data: Path, tmp_path: Path, bound: dict[str, Any]) -> None:
+    mode = {"sync_mode": "hybrid", "workers": 4, "accumulate": 2, "profile": "uneven", **bound, **SIMULATED}
+    options = small_options(tmp_path / "run", **mode, stop_after="2e")
+    stated = expected(options, training_plan(options, PreparedData.open(small_data)))
+    assert "; staleness at most about" in stated.update_text()
+    assert stated.or_more == ("or more; " in stated.update_text()) == ("max_staleness" in bound)
+    run_small(small_data, tmp_path / "run", **mode, stop_after="2e")
+    (line,) = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert 0 < line["staleness_mean"] <= stated.staleness
+    updates = stated.amount(options.stop_after, "updates")
+    if stated.or_more:
+        assert line["effective_batch"] > stated.effective_batch
+    else:
+        assert line["effective_batch"] == pytest.approx(stated.effective_batch, rel=1 / updates)
+    assert line["staleness_max"] <= max(bound.get("oldest_push", 0), bound.get("max_staleness", 0))
+
+
+def test_of_updates_that_grow_both_ends_are_stated(small_data: Path, tmp_path: Path) -> None:
+    mode = {"sync_mode": "adaptive", "accumulate_first": 2, "workers": 4, **SIMULATED}
+    options = small_options(tmp_path / "run", **mode, stop_after="8e")
+    stated = expected(options, training_plan(options, PreparedData.open(small_data)))
+    size = stated.push_tokens
+    assert stated.update_text() == (
+        f"an update sums 2 to 4 pushes of about {about(size)} target tokens, more as the loss falls: effective batch "
+        f"about {about(2 * size)} to {about(4 * size)}; staleness at most about 1."
+    )
+    assert stated.amounts_text({"--lr-warmup": Quantity(20, "updates")}) == "", "nobody knows how many tokens they have"
+    assert "updates" not in stated.amounts_text({"--stop-after": Quantity(8, "epochs")})
+    assert "updates in the end" in describe(options, small_data)
+    witness = run_small(small_data, tmp_path / "run", **mode, stop_after="8e")
+    assert "adaptive, 2 to 4 pushes an update" in witness.said
+    (line,) = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert stated.effective_batch < line["effective_batch"] < stated.largest_batch
+    assert 0 < line["staleness_mean"] <= stated.staleness
 
 
 def test_it_is_said_in_words() -> None:
