@@ -204,7 +204,7 @@ class RunOptions(
         Raises:
             UserError: options that cannot be.
         """
-        return self.pushes_with(self.settings(), self.rule().pushes)
+        return self.pushes_with(self.settings(), self.rule().most_pushes)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class PushOptions:
 
         Args:
             optimizer: the server's.
-            pushes: that an update sums.
+            pushes: that an update sums, in the end.
 
         Raises:
             UserError: a share that cannot be.

@@ -38,6 +38,8 @@ MODES = [
     {"sync_mode": "adaptive", "accumulate_first": 2},
     {"sync_mode": "adaptive", "oldest_push": 1, "older_pushes": "restart"},
     {"sync_mode": "async", "oldest_push": 1, "older_pushes": "restart", "local_accumulate": 2},
+    {"sync_mode": "hybrid", "accumulate": 2, "oldest_push": 0, "older_pushes": "restart", "drop_gradients": 0.9,
+     "local_gradients": True, "push_dtype": "bfloat16"},
 ]  # fmt: skip
 
 

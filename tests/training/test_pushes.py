@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_runs import assert_same_state, kill_child, replayed, run_small, saved_state, small_options
+from training_runs import assert_same_state, events_of, kill_child, replayed, run_small, saved_state, small_options
 
 from nmt_async.errors import UserError
 from nmt_async.options import check_together
+from nmt_async.progress import SilentProgress
 from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
 from nmt_async.sync.compression.settings import LocalGradients
+from nmt_async.sync.journal import Kind
+from nmt_async.training.replay import replay
 
 PUSHES: dict[str, dict[str, Any]] = {
     "bfloat16": {"push_dtype": "bfloat16"},
@@ -70,6 +74,25 @@ def test_one_worker_and_virtual_ones_go_on_bit_equal(small_data: Path, tmp_path:
         assert torch.equal(replayed(changed, small_data), saved_state(changed)["parameters"])
 
 
+RESTARTING = {"sync_mode": "async", "oldest_push": 0, "older_pushes": "restart"}
+"""Each push that counts makes all other workers leave what they are at."""
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_what_a_worker_leaves_does_not_touch_what_its_pushes_left_behind(
+    small_data: Path, tmp_path: Path, push: str
+) -> None:
+    run, options = tmp_path / "run", {**RESTARTING, **PUSHES[push], "save_freq": "4", "stop_after": "10"}
+    run_small(small_data, run, {4: lambda: kill_child("worker 1")}, **options)
+    run_small(small_data, run, **{**options, "stop_after": "20"})
+    kinds = Counter(event.kind for event in events_of(run))
+    assert kinds[Kind.RESTARTED] >= 10
+    assert kinds[Kind.RESUMED] == 1
+    found = replay(run, None, None, SilentProgress())
+    assert found.different == {}
+    assert {"residual.0", "residual.1"} <= set(found.compared)
+
+
 def test_the_bytes_of_each_push_are_counted(small_data: Path, tmp_path: Path) -> None:
     """Whole: four bytes a number. Some numbers: six each with their places, in bfloat16."""
     pushed, run = {}, {}
@@ -115,6 +138,8 @@ def test_what_a_worker_does_on_its_own_follows_the_servers_optimizer_and_rule(tm
     local = {"drop_gradients": 0.9, "local_gradients": True, "sync_mode": "hybrid", "accumulate": 5}
     made = small_options(tmp_path, **local, optimizer="sgd", momentum=0.75).push_settings()
     assert made.local_gradients == LocalGradients(5, 4.0)
+    growing = {**local, "sync_mode": "adaptive", "accumulate_first": 2, "workers": 5}
+    assert small_options(tmp_path, **growing).push_settings().local_gradients == LocalGradients(5)
     made = small_options(tmp_path, **local, optimizer="muon", local_accumulate=2, local_optimizer="adam",
                          adam_beta2=0.9, weight_decay=0.1).push_settings()  # fmt: skip
     assert made.local_gradients == LocalGradients(5)

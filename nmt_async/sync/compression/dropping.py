@@ -6,7 +6,7 @@ would take longer than it saves; of small models the sample is larger, since ten
 drawn from a generator of its own, so that the same gradient has the same numbers whenever it is computed.
 
 One threshold for the whole gradient suits models with layer normalisation, whose gradients are alike in scale; without
-it, a matrix with small gradients would hardly ever send one, and each matrix needs its own (the work's section 3.2).
+it, a matrix with small gradients would hardly ever send one, and each matrix needs its own, as the work found.
 """
 
 from __future__ import annotations

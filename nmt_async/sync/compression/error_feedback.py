@@ -1,8 +1,8 @@
 """Error feedback: what does not cross with a gradient is added to the same worker's next one.
 
 With the gradient g of a batch and the worker's residual r, what crosses is m = Q(g + r), and g + r - m is the residual
-from then on (Seide et al. 2014, section 3; Karimireddy et al. 2019, algorithm 1, there with the learning rate inside;
-here the server applies the rate, so a residual is a sum of gradients like a push). So of all gradients together nothing
+from then on (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847, there with the learning rate inside; here
+the server applies the rate, so a residual is a sum of gradients like a push). So of all gradients together nothing
 is lost: what crossed and what is left add up to them.
 
 Q keeps the numbers of some places (`dropping`), all that there are, or both in turn: it keeps some and rounds them to

@@ -15,7 +15,7 @@ class LocalGradients:
     """How far a worker's own residual moves its copy of the parameters; see `nmt_async.cluster.local_copy`.
 
     Attributes:
-        pushes: that an update sums.
+        pushes: that an update sums; in the end, where their number grows: a copy is then moved too little at first.
         descent: where the server's optimizer is gradient descent, how often a gradient moves the parameters in the end
             by the rate; None: it is another one, whose steps do not depend on the gradient's scale.
     """
