@@ -27,7 +27,7 @@ ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepar
 OPTIONS = BenchOptions
 EXAMPLE = "nmt-async bench data --sync-mode hybrid --accumulate 4 --workers 2 --cpu-threads 1"
 GROUPS = (
-    "Measurement", "Updates", "Devices", "Model", "Optimizer", "Batches", "Who waits", "Staleness",
+    "Measurement", "Updates", "Devices", "Model", "Optimizer", "Batches", "Who waits", "What crosses", "Staleness",
     "Optimizer constants",
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ OPTIONS = DoctorOptions
 EXAMPLE = "nmt-async doctor data --preset base --workers 4"
 GROUPS = (
     "Examination", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping",
-    "Reports and checkpoints", "Who waits", "Staleness", "Optimizer constants",
+    "Reports and checkpoints", "Who waits", "What crosses", "Staleness", "Optimizer constants",
 )  # fmt: skip
 STYLES = {"fine": "green", "note": "yellow", "wrong": "bold red"}
 CHECK_WIDTH = 24

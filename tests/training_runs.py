@@ -34,7 +34,7 @@ from nmt_async.text.preparation import prepare
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.journal_file import JOURNAL, read_journal
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import build_coordinator, model_configuration, training_plan
+from nmt_async.training.parts import build_coordinator, model_configuration, residual_rows, training_plan
 from nmt_async.training.resuming import with_workers
 from nmt_async.training.run_folder import read_options
 from nmt_async.training.trainer import train_run
@@ -234,13 +234,16 @@ def replayed(run: Path, data: Path) -> Tensor:
     configuration = model_configuration(options, prepared)
     model = build_model(configuration, options.seed)
     layout = FlatLayout(model)
-    worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"))
+    push = options.push_settings()
+    worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"), push=push)
     plan = training_plan(options, prepared)
 
     def build(record: Callable[[Event], None], workers: int) -> Coordinator:
         buffers = torch.zeros(workers + 1, layout.size)
         buffers[0].copy_(layout.gather(model))
-        return build_coordinator(with_workers(options, workers), plan, layout, buffers, record, lambda _: None)
+        rows = residual_rows(push, workers, layout.size)
+        now = with_workers(options, workers)
+        return build_coordinator(now, plan, layout, buffers, record, lambda _: None, residuals=rows)
 
     replay = Replay(build, worker, prepared.train, header["workers"])
     replay.run(events_of(run))

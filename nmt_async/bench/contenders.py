@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from nmt_async.cluster.task import Handled
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.compression.settings import WHOLE
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import build_coordinator, shared_memory
@@ -39,12 +41,13 @@ class OurCluster:
         model = build_model(settings.configuration, settings.seed)
         layout = FlatLayout(model)
         devices = options.device_list()
-        self.memory = shared_memory(len(devices), layout.size)
+        self.memory = shared_memory(len(devices), layout.size, settings.push)
         self.memory.ring.tensor[0].copy_(layout.gather(model))
         warnings: list[str] = []
         coordinator = build_coordinator(
-            options, plan, layout, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append
-        )
+            options, plan, layout, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append,
+            residuals=self.memory.residual_rows,
+        )  # fmt: skip
         self.pushes: list[Handled] = []
         self.cluster = ProcessCluster(
             coordinator, self.memory, settings, devices, warnings.append, observe=self._observe
@@ -89,18 +92,19 @@ def contenders(
 
     Args:
         ours: options of our own clusters.
-        rivals: of `RIVALS` those wanted, each with the options that it is compared with.
+        rivals: of `RIVALS` those wanted, each with the options that it is compared with; their gradients are whole.
     """
+    whole = replace(settings, push=WHOLE)
 
     def rival(name: str, options: TrainOptions) -> Contender:
         ranks = len(options.device_list())
         if name == "plain":
-            return Rival(settings, plan, 1)
+            return Rival(whole, plan, 1)
         if name == "gradients":
-            return Rival(settings, plan, 1, make=GradientLoop)
+            return Rival(whole, plan, 1, make=GradientLoop)
         if name == "simulated":
-            return Rival(settings, plan, 1, make=partial(SimulatedLoop, options))
-        return Rival(settings, plan, ranks, group=name == "ddp")
+            return Rival(whole, plan, 1, make=partial(SimulatedLoop, options))
+        return Rival(whole, plan, ranks, group=name == "ddp")
 
     makers: dict[str, Callable[[], Contender]] = {
         name: partial(OurCluster, options, settings, plan) for name, options in ours.items()

@@ -26,6 +26,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child
+from nmt_async.sync.compression.message import Room
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
@@ -188,7 +189,7 @@ class CountedGradients(WorkerGradients):
         self.batches = 0
         self.tokens = 0
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
         """As in `nmt_async.cluster.simulated.Gradients`."""
         computed = super().compute(parameters, gradient, task)
         self.batches += 1

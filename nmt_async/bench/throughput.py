@@ -180,8 +180,9 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     train = options.train_options()
     plan = training_plan(train, data)
     settings = WorkerSettings(
-        data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads()
-    )
+        data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads(),
+        train.push_settings(),
+    )  # fmt: skip
     ours = _our_clusters(options)
     rivals = {name: train for name in options.against if name in RIVALS}
     with contenders(ours, rivals, settings, plan) as all_of_them:

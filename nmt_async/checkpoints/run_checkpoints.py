@@ -224,4 +224,8 @@ class Checkpoints:
 
 def _is_finite(tensor: Tensor) -> bool:
     """Whether each of its numbers is, in one pass without memory of its size."""
-    return not tensor.numel() or bool(torch.isfinite(torch.linalg.vector_norm(tensor, torch.inf)))
+    return (
+        not tensor.numel()
+        or not tensor.is_floating_point()
+        or bool(torch.isfinite(torch.linalg.vector_norm(tensor, torch.inf)))
+    )

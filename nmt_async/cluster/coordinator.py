@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.errors import Diverged, RunFailure
+from nmt_async.sync.compression.message import Message
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.ledger import Ledger, of_dispatcher
 from nmt_async.sync.push import Answer, Push, Update, Verdict
@@ -92,9 +93,11 @@ class Coordinator:
         self.server.release(worker)  # one that was restarted read its former pull until now
         buffer = self.server.pull(worker)
         self._record(Event(Kind.STARTED, worker, batch, ledger.version))
-        return Task(batch, self.plan.parts(batch), buffer)
+        residuals = self.server.residuals
+        residual = residuals.row(worker) if residuals is not None else 0
+        return Task(batch, self.plan.parts(batch), buffer, self.server.learning_rate, residual)
 
-    def push(self, worker: int, computed: Computed, gradient: Tensor) -> Answer:
+    def push(self, worker: int, computed: Computed, gradient: Message) -> Answer:
         """A worker's gradient (size,) for the task it was given: what becomes of it.
 
         The gradient may be overwritten once this returns.
@@ -110,6 +113,7 @@ class Coordinator:
         push = Push(
             worker, batch, begun.version, computed.tokens, computed.source_tokens, len(self.plan.sentences(batch)),
             computed.loss, computed.gradient_norm, self.plan.position(batch), computed.pieces,
+            computed.bytes,
         )  # fmt: skip
         awaited = self.ledger.awaited(besides=batch) if self.rule.ordered else None
         verdict = self.server.push(push, gradient, awaited)

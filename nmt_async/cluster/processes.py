@@ -1,7 +1,8 @@
 """A cluster of processes over shared memory: the parent is the server, each worker a child.
 
-Parameters and one gradient slot a worker lie in shared memory. The parent waits on the workers' pipes and on their
-end at once, so that a death is an event like a push: the batch goes back and a new worker takes the place.
+Parameters, one gradient slot a worker and what pushes leave behind lie in shared memory. The parent waits on the
+workers' pipes and on their end at once, so that a death is an event like a push: the batch goes back and a new
+worker takes the place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Handled
-from nmt_async.cluster.worker import Failed, Left, Ready, WorkerSettings, run_worker, task_numbers
+from nmt_async.cluster.worker import Failed, Left, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
 from nmt_async.process.child import Child
-from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.process.watchdog import Watchdog, Watched
 from nmt_async.sync.push import Update, Verdict
 
@@ -88,28 +89,6 @@ TICK = 0.5
 """Seconds without an update after which the training loop is woken anyway."""
 
 
-@dataclass
-class Memory:
-    """What parent and children share: the ring's buffers, a gradient slot a worker, and which task it is to leave."""
-
-    workers: int
-    size: int
-    ring: SharedVectors = field(init=False)
-    slots: SharedVectors = field(init=False)
-    stops: SharedVectors = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ring = SharedVectors(self.workers + 1, self.size)
-        self.slots = SharedVectors(self.workers, self.size)
-        self.stops = SharedVectors(self.workers, 2)
-
-    def close(self) -> None:
-        """Gives the descriptors back."""
-        self.ring.close()
-        self.slots.close()
-        self.stops.close()
-
-
 class ProcessCluster:
     """Workers in processes, one for each of ``devices``.
 
@@ -135,7 +114,8 @@ class ProcessCluster:
     ) -> None:
         self.coordinator = coordinator
         self.memory = memory
-        self._stops = task_numbers(memory.stops)
+        self._slots = memory.pushes()
+        self._stops = memory.left_tasks
         self._tasks = 0
         self.settings = settings
         self.warn = warn
@@ -157,7 +137,7 @@ class ProcessCluster:
             raise
 
     def _spawn(self, index: int, device: str, most: int = 0) -> WorkerProcess:
-        arguments = (index, self.settings, device, self.memory.ring, self.memory.slots, self.memory.stops, most)
+        arguments = (index, self.settings, device, self.memory, most)
         try:
             process = Child(f"worker {index}", run_worker, arguments, self.settings.threads)
         except OSError as error:
@@ -306,7 +286,7 @@ class ProcessCluster:
                 f"pieces."
             )
         heard, before = time.monotonic(), self.coordinator.updating
-        answer = self.coordinator.push(index, message, self._slot(index))
+        answer = self.coordinator.push(index, message, self._slots.message(index, message.entries))
         self._restart()
         worker.latest = time.monotonic()
         if answer.verdict is Verdict.ACCEPTED:
@@ -322,9 +302,6 @@ class ProcessCluster:
         for index in self.coordinator.take_restarted():
             self._workers[index].leaving = True
             self._stops[index] = self._workers[index].task
-
-    def _slot(self, index: int) -> Tensor:
-        return self.memory.slots.tensor[index]
 
     def _replace(self, index: int, worker: WorkerProcess) -> Iterator[Update]:
         """A worker has ended: its batch goes back, a new one takes its place. Yields an update that waited for it.

@@ -74,8 +74,8 @@ class WorkerProfile:
         return float(np.random.default_rng((seed, worker, number, 1)).exponential(self.failure_every))
 
     def transfer(self, size: int) -> float:
-        """Seconds for a vector of ``size`` float32 to or from the server."""
-        return self.latency + (4 * size / self.bytes_per_second if self.bytes_per_second else 0.0)
+        """Seconds for ``size`` bytes to or from the server."""
+        return self.latency + (size / self.bytes_per_second if self.bytes_per_second else 0.0)
 
 
 @dataclass(frozen=True)

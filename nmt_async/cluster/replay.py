@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator, TooManySetAside
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.cluster.worker import pieces_of
 from nmt_async.errors import RunFailure
-from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.compression.message import Form, Room, Slots
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
@@ -31,13 +30,19 @@ class Computes(Protocol):
     """What computes gradients, as `nmt_async.cluster.worker.Worker` does."""
 
     @property
-    def layout(self) -> FlatLayout:
-        """Of the vectors."""
+    def form(self) -> Form:
+        """Of a push."""
 
     def compute(
-        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1
+        self,
+        parameters: Tensor,
+        gradient: Room,
+        parts: Sequence[Batch],
+        key: BatchId,
+        pieces: int = 1,
+        rate: float = 0.0,
     ) -> Computed:
-        """Writes a gradient into ``gradient`` (size,)."""
+        """Writes a gradient into ``gradient``."""
 
 
 class Replay:
@@ -66,7 +71,8 @@ class Replay:
         self._workers = workers
         self._resumed = resumed
         self._pulled: dict[int, Tensor] = {}
-        self.slots = torch.zeros(workers, worker.layout.size)
+        self._left: dict[str, Tensor] = {}
+        self.slots = Slots.of(worker.form, workers)
         self._computed: dict[int, Computed] = {}
         self._expected: deque[Event] = deque()
 
@@ -113,6 +119,8 @@ class Replay:
             self._resume(event)
         elif event.kind is Kind.READMITTED:
             self.coordinator.readmit(worker, event.batch, event.version, self._pulled.get(worker))
+            if self.coordinator.server.residuals is not None:
+                self.coordinator.server.residuals.readmit(worker, self._left)
 
     def _start(self, worker: int) -> None:
         task = self.coordinator.next_task(worker)
@@ -123,7 +131,9 @@ class Replay:
         if end is None or end.kind is not Kind.RESTARTED:
             parts, pulled = self.data.batches(task.parts), server.offered
             pieces = pieces_of([len(part) for part in parts], end.pieces if end is not None else 1)
-            self._computed[worker] = self.worker.compute(pulled, self.slots[worker], parts, task.batch, pieces)
+            residuals = server.residuals
+            room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)
+            self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces, task.rate)
         server.computed(worker)
 
     def _recorded_end(self, worker: int, task: Task) -> Event | None:
@@ -135,19 +145,22 @@ class Replay:
     def _push(self, worker: int) -> None:
         if worker in self._computed:
             with contextlib.suppress(TooManySetAside):
-                self.coordinator.push(worker, self._computed[worker], self.slots[worker])
+                computed = self._computed[worker]
+                self.coordinator.push(worker, computed, self.slots.message(worker, computed.entries))
 
     def _resume(self, event: Event) -> None:
         """The run goes on with as many workers as the event says, 0: as many as before."""
         server = self.coordinator.server
         held = ((worker, server.pulled(worker)) for worker in range(self._workers))
         self._pulled = {worker: pulled.clone() for worker, pulled in held if pulled is not None}
+        if server.residuals is not None:
+            under_way = server.residuals.under_way(range(self._workers))
+            self._left = {name: left.clone() for name, left in under_way.items()}
         values, tensors = self.coordinator.state()
         if event.worker not in (0, self._workers):
             self._workers = event.worker
             self.coordinator = self._build(self._compare, self._workers)
-            more = max(0, self._workers - len(self.slots))
-            self.slots = torch.cat([self.slots, self.slots.new_zeros(more, self.slots.shape[1])])
+            self.slots = self.slots.grown(self._workers)
         self.coordinator.restore(values, tensors, event.worker, event.tokens)
         self._resumed(event.tokens)
 

@@ -21,9 +21,13 @@ from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.reading import as_dataclass
+from nmt_async.sync.compression.message import Form, Room, Slots
 from nmt_async.sync.push import Update, Verdict
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import ParallelStore
+
+BYTES = 4
+"""Of a parameter, which is pulled as it is."""
 
 
 class Gradients(Protocol):
@@ -35,14 +39,15 @@ class Gradients(Protocol):
 
     @property
     def sent(self) -> int:
-        """Numbers that a pull and a push each bring over the link; `size`, unless the gradients stand for others."""
+        """Numbers, of four bytes each, that a pull brings over the link; `size`, unless the gradients stand for others.
+        What a push brings is said with it."""
 
     @property
     def operations_per_token(self) -> float:
         """Floating-point operations of a gradient for each target token; 0: not known."""
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
-        """Writes the task's gradient on ``parameters`` (size,) into ``gradient`` (size,)."""
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
+        """Writes the task's gradient on ``parameters`` (size,) into ``gradient``."""
 
 
 class WorkerGradients:
@@ -60,9 +65,9 @@ class WorkerGradients:
         # A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
         self.operations_per_token = 6.0 * worker.layout.parameters
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
         """As in `Gradients`."""
-        return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch)
+        return self.worker.compute(parameters, gradient, self.data.batches(task.parts), task.batch, rate=task.rate)
 
 
 @dataclass
@@ -106,6 +111,7 @@ class SimulatedCluster:
         profile: of the cluster, with its workers.
         seed: of everything random in the profile.
         observe: takes the times of each push.
+        form: of a push; None: a float32 vector of the gradients' size.
     """
 
     def __init__(
@@ -115,6 +121,7 @@ class SimulatedCluster:
         profile: ClusterProfile,
         seed: int = 0,
         observe: Callable[[Handled], None] | None = None,
+        form: Form | None = None,
     ) -> None:
         self.coordinator = coordinator
         self.gradients = gradients
@@ -126,7 +133,7 @@ class SimulatedCluster:
         self.time = 0.0
         self._begin = 0.0
         workers = range(len(profile.workers))
-        self.slots = torch.zeros(len(workers), gradients.size)
+        self.slots = Slots.of(form or Form(gradients.size), len(workers))
         self._workers = [VirtualWorker(lives=profile.workers[index].lifetime(seed, index, 0)) for index in workers]
         self._idle = set(workers)
         self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
@@ -172,7 +179,7 @@ class SimulatedCluster:
             worker.idle_since = coming.time
             return None
         heard = self.time
-        answer = self.coordinator.push(index, coming.computed, self.slots[index])
+        answer = self.coordinator.push(index, coming.computed, self.slots.message(index, coming.computed.entries))
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
             self.time += self._update_seconds
@@ -238,13 +245,14 @@ class SimulatedCluster:
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
-        computed = self.gradients.compute(server.offered, self.slots[index], task)
+        residuals = server.residuals
+        room = self.slots.room(index, None if residuals is None else residuals.rows, task.residual)
+        computed = self.gradients.compute(server.offered, room, task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)
         worker.tasks += 1
-        transfer = profile.transfer(self.gradients.sent)
         worker.dealt = self.time
-        begin = self.time + transfer
+        begin = self.time + profile.transfer(BYTES * self.gradients.sent)
         sent = begin + computing
         if sent > worker.lives:
             heapq.heappush(self._coming, Coming(max(worker.lives, self.time), index, "death"))
@@ -254,7 +262,7 @@ class SimulatedCluster:
         worker.computing += computing
         worker.idle_since = sent
         computed = replace(computed, seconds=computing, waited=waited)
-        heapq.heappush(self._coming, Coming(sent + transfer, index, "push", computed))
+        heapq.heappush(self._coming, Coming(sent + profile.transfer(computed.bytes), index, "push", computed))
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
@@ -287,7 +295,9 @@ class SimulatedCluster:
             for entry in self._coming
         ]
         values = {"time": self.time, "coming": coming, "seats": [asdict(worker) for worker in self._workers]}
-        return values, {"slots": self.slots, **self._pulled()}
+        residuals = self.coordinator.server.residuals
+        left = {} if residuals is None else residuals.under_way(held)
+        return values, {**self.slots.state(), **self._pulled(), **left}
 
     def _pulled(self) -> dict[str, Tensor]:
         """The parameters that gradients under way were computed on, a row a worker, if a correction looks at them."""
@@ -304,7 +314,7 @@ class SimulatedCluster:
             LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
         """
         self.time = self._begin = float(values["time"])
-        self.slots.copy_(tensors["slots"])
+        self.slots.restore(tensors)
         self._workers = [as_dataclass(VirtualWorker, worker) for worker in values["seats"]]
         if len(self._workers) != len(self.slots):
             raise ValueError(f"there are {len(self._workers)} workers in it and not {len(self.slots)}")
@@ -320,6 +330,8 @@ class SimulatedCluster:
                 epoch, number, version = entry["held"]
                 pulled = tensors["pulled"][coming.worker] if "pulled" in tensors else None
                 self.coordinator.readmit(coming.worker, BatchId(epoch, number), version, pulled)
+                if self.coordinator.server.residuals is not None:
+                    self.coordinator.server.residuals.readmit(coming.worker, tensors)
 
 
 def _coming_of(entry: dict[str, Any]) -> dict[str, Any]:

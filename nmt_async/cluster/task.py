@@ -17,12 +17,16 @@ class Task:
         batch: its name.
         parts: (sentences,) indexes into the token store, of each part that the worker computes by itself.
         buffer: the ring's buffer that holds the parameters to compute on.
+        rate: the run's learning rate.
+        residual: the row that holds what earlier pushes of the worker left behind, where they do.
         number: counts the tasks of all workers from 1, where a worker may be told to leave one.
     """
 
     batch: BatchId
     parts: tuple[np.ndarray, ...]
     buffer: int
+    rate: float = 0.0
+    residual: int = 0
     number: int = 0
 
 
@@ -33,11 +37,13 @@ class Computed:
     Attributes:
         loss: training loss summed over target tokens, in nats.
         tokens, source_tokens: of the batch.
-        gradient_norm: Euclidean norm of the gradient, not finite if any element is not.
+        gradient_norm: Euclidean norm of the gradient, with the worker's residual; not finite if any element is not.
         pieces: in which it was computed: one for each part, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
         most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
+        entries: numbers that cross in the push; 0 where all do.
+        bytes: of the push.
     """
 
     loss: float
@@ -48,6 +54,8 @@ class Computed:
     seconds: float = 0.0
     waited: float = 0.0
     most: int = 0
+    entries: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

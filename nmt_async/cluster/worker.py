@@ -22,21 +22,35 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nmt_async.cluster.local_copy import LocalCopy
+from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.parameters import FlatLayout
-from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.sync.compression.dropping import largest
+from nmt_async.sync.compression.error_feedback import Compressed, compress
+from nmt_async.sync.compression.message import Room, Slot, form_of
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 
 
 def dropout_seed(seed: int, batch: BatchId) -> int:
-    """The seed of torch's generators for one batch: 63 bits of a hash of run seed, epoch and number."""
-    text = f"{seed} {batch[0]} {batch[1]}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+    """The seed of torch's generators for one batch."""
+    return _hashed(f"{seed} {batch[0]} {batch[1]}")
+
+
+def sample_seed(seed: int, batch: BatchId) -> int:
+    """That of the sample from which it is estimated which numbers of the batch's gradient cross."""
+    return _hashed(f"sample {seed} {batch[0]} {batch[1]}")
+
+
+def _hashed(text: str) -> int:
+    """63 bits of a hash."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 MEMORY_SIGNS = (
@@ -70,69 +84,109 @@ class Worker:
         label_smoothing: of the training loss.
         device: where the model is.
         most: padded tokens to compute at once; 0: no limit is known.
+        push: how a push is made of a gradient.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
     """
 
     def __init__(
-        self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0
-    ) -> None:
+        self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
+        push: PushSettings = WHOLE,
+    ) -> None:  # fmt: skip
         self.model = model.train()
         self.layout = FlatLayout(model)
         self.seed = seed
         self.label_smoothing = label_smoothing
         self.device = device
         self.most = most
+        self.push = push
+        self.form = form_of(push, self.layout.size)
         self._void: Callable[[], bool] = _never
         self._parameters = list(model.parameters())
-        # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place.
+        # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place,
+        # unless the worker changes the parameters.
         self._copied = device.type != "cpu"
-        self._local = torch.zeros(self.layout.size, device=device) if self._copied else None
+        self._copy = LocalCopy(self.layout, device, push) if self._copied or push.own_copy else None
+        self._steps = push.local_optimizer is not None
+        self._part = torch.zeros(self.layout.size, device=device) if self._steps else None
+        # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
+        self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
 
     def compute(
-        self, parameters: Tensor, gradient: Tensor, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
-        void: Callable[[], bool] = _never,
+        self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
+        rate: float = 0.0, void: Callable[[], bool] = _never,
     ) -> Computed:  # fmt: skip
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
             parameters: (size,), on the CPU, read only.
-            gradient: (size,), on the CPU, zero in the layout's gaps; all else that stands there is overwritten.
+            gradient: on the CPU, a vector (size,), zero in the layout's gaps, as are the residuals of a `Slot`; all
+                else that stands there is overwritten.
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
+            rate: the run's learning rate, for what the worker does with a copy of its own.
             void: whether the gradient means nothing any more; asked before each forward and each backward pass.
 
         Raises:
             Abandoned: it does not. What stands in ``gradient`` stays.
         """
         self._void = void
-        self._load(parameters)
+        target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
+        residual = gradient.before if isinstance(gradient, Slot) else None
+        load = partial(self._load, parameters, rate, target_tokens, residual)
         batches = [part.to(self.device) for part in parts] if self._copied else parts
         pieces = self._fitting(batches, pieces)
-        while (loss := self._attempt(cut := _cut(batches, pieces), key)) is None:
+        while (loss := self._attempt(cut := _cut(batches, pieces), key, load)) is None:
             pieces *= 2
-            self.most = _largest(_cut(batches, pieces))
-        self._store(gradient)
-        norm = float(torch.linalg.vector_norm(gradient))
-        target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
-        return Computed(loss, target_tokens, source_tokens, norm, len(cut), most=self.most)
+            self.most = max(map(_largest, _cut(batches, pieces)))
+        made = self._push(gradient, key)
+        return Computed(
+            loss, target_tokens, source_tokens, made.norm, sum(map(len, cut)), most=self.most, entries=made.entries,
+            bytes=self.form.sent(made.entries),
+        )  # fmt: skip
+
+    def _push(self, room: Room, key: BatchId) -> Compressed:
+        """Makes a push of the gradients at the parameters."""
+        if isinstance(room, Tensor):
+            self._store(room)
+            return Compressed(float(torch.linalg.vector_norm(room)), 0)
+        whole = room.after if self._whole is None else self._whole
+        self._store(whole)
+        return compress(whole, room, self._picker(key))
+
+    def _picker(self, key: BatchId) -> Callable[[Tensor], Tensor]:
+        """What says which numbers of a batch's gradient cross."""
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, key))
+        blocks = [(place.begin, place.end) for place in self.layout.places] if self.push.per_matrix else []
+        most = self.form.columns
+        return partial(largest, drop=self.push.drop, most=most, generator=generator, blocks=blocks)
 
     def _fitting(self, batches: Sequence[Batch], pieces: int) -> int:
         """That many pieces of each, or more, so that none is larger than memory was found to hold."""
-        while self.most and _largest(cut := _cut(batches, pieces)) > self.most and not _indivisible(cut):
+        while (
+            self.most
+            and max(map(_largest, cut := _cut(batches, pieces))) > self.most
+            and not all(map(_indivisible, cut))
+        ):
             pieces *= 2
         return pieces
 
-    def _attempt(self, batches: Sequence[Batch], key: BatchId) -> float | None:
-        """The loss, with the gradients left at the parameters; None where memory does not hold one of ``batches``."""
+    def _attempt(self, cut: Sequence[Sequence[Batch]], key: BatchId, load: Callable[[], None]) -> float | None:
+        """The loss, with the gradients left at the parameters; None where memory does not hold one of the pieces.
+
+        Args:
+            cut: the pieces of each part.
+            load: makes the parameters what they are at the begin.
+        """
+        load()
         torch.manual_seed(dropout_seed(self.seed, key))
         self._forget()
         try:
-            return self._sum(batches)
+            return self._sum_stepping(cut) if self._steps else self._sum([piece for part in cut for piece in part])
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or _indivisible(batches):
+            if not out_of_memory(error) or all(map(_indivisible, cut)):
                 raise
         # Outside the handler, so that the failed attempt's tensors are free.
         self._forget()
@@ -144,10 +198,10 @@ class Worker:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def _load(self, parameters: Tensor) -> None:
-        if self._local is not None:
-            self._local.copy_(parameters)
-            parameters = self._local
+    def _load(self, parameters: Tensor, rate: float, tokens: int, residual: Tensor | None) -> None:
+        if self._copy is not None:
+            self._copy.begin(parameters, rate, tokens, residual)
+            parameters = self._copy.vector
         if self._parameters[0].data_ptr() != parameters.data_ptr():
             self.layout.bind(self.model, parameters)
 
@@ -168,17 +222,41 @@ class Worker:
         """As `_backward`, for all of them."""
         if len(batches) == 1:
             return self._backward(batches[0])
-        loss = 0.0
-        total: list[Tensor | None] = [None] * len(self._parameters)
+        loss, total = 0.0, self._nothing()
         for batch in batches:
             loss += self._backward(batch)
-            for index, parameter in enumerate(self._parameters):
-                grown, new = total[index], parameter.grad
-                total[index] = new if grown is None else grown if new is None else grown.add_(new)
-            self._forget()
+            self._take_to(total)
+        self._give_back(total)
+        return loss
+
+    def _sum_stepping(self, cut: Sequence[Sequence[Batch]]) -> float:
+        """As `_sum`, for the pieces of each part; after each part but the last the worker's copy is stepped."""
+        assert self._copy is not None
+        assert self._part is not None
+        loss, total = 0.0, self._nothing()
+        for number, pieces in enumerate(cut, 1):
+            loss += self._sum(pieces)
+            if number < len(cut):
+                self._store(self._part)
+                self._copy.step(self._part, sum(piece.target_tokens for piece in pieces))
+            self._take_to(total)
+        self._give_back(total)
+        return loss
+
+    def _nothing(self) -> list[Tensor | None]:
+        """A sum of gradients, of each parameter, in which nothing is yet."""
+        return [None] * len(self._parameters)
+
+    def _take_to(self, total: list[Tensor | None]) -> None:
+        """Adds the gradients at the parameters to ``total``, and leaves none there."""
+        for index, parameter in enumerate(self._parameters):
+            grown, new = total[index], parameter.grad
+            total[index] = new if grown is None else grown if new is None else grown.add_(new)
+        self._forget()
+
+    def _give_back(self, total: list[Tensor | None]) -> None:
         for parameter, grown in zip(self._parameters, total, strict=True):
             parameter.grad = grown
-        return loss
 
     @torch.no_grad()
     def _store(self, gradient: Tensor) -> None:
@@ -189,9 +267,9 @@ class Worker:
                 view.copy_(parameter.grad)
 
 
-def _cut(batches: Sequence[Batch], pieces: int) -> list[Batch]:
+def _cut(batches: Sequence[Batch], pieces: int) -> list[list[Batch]]:
     """Each in so many pieces, or in as many as it has rows."""
-    return [piece for batch in batches for piece in batch.pieces(pieces)]
+    return [list(batch.pieces(pieces)) for batch in batches]
 
 
 def _indivisible(batches: Sequence[Batch]) -> bool:
@@ -224,6 +302,7 @@ class WorkerSettings:
         seed: of the run.
         label_smoothing: of the training loss.
         threads: of each worker on the CPU.
+        push: how a push is made of a gradient.
     """
 
     data: Path
@@ -231,6 +310,7 @@ class WorkerSettings:
     seed: int
     label_smoothing: float
     threads: int
+    push: PushSettings = WHOLE
 
 
 @dataclass(frozen=True)
@@ -267,46 +347,34 @@ class Failed:
 def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
     model = build_unfilled(settings.configuration).to(device)
-    return Worker(model, settings.seed, settings.label_smoothing, device, most)
-
-
-def task_numbers(stops: SharedVectors) -> Tensor:
-    """The shared matrix (workers, 2) of float32 as (workers,) whole numbers: one is written and read at once."""
-    return stops.tensor.view(torch.int64)[:, 0]
+    return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push)
 
 
 def _is_void(stop: Tensor, number: int) -> bool:
     return int(stop) >= number
 
 
-def run_worker(
-    index: int,
-    settings: WorkerSettings,
-    device: str,
-    ring: SharedVectors,
-    slots: SharedVectors,
-    stops: SharedVectors,
-    most: int,
-    pipe: Connection,
-) -> None:
-    """The body of the process of worker ``index``: it reads the ring's buffers and writes its own slot only.
+def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory, most: int, pipe: Connection) -> None:
+    """The body of the process of worker ``index``: it reads the ring's buffers, and writes its own slot only and that
+    of its residuals which does not count.
 
     Args:
-        stops: (workers, 2), of each worker the number of the latest task that means nothing; see `task_numbers`.
         most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
     """
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
-        slot, stop = slots.tensor[index], task_numbers(stops)[index]
+        slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())
         idle_since = time.monotonic()
         while True:
             task: Task = pipe.recv()
             begin = time.monotonic()
-            parts, void = data.batches(task.parts), partial(_is_void, stop, task.number)
+            room = slots.room(index, memory.residual_rows, task.residual)
+            parameters, parts = memory.ring.tensor[task.buffer], data.batches(task.parts)
+            void = partial(_is_void, stop, task.number)
             try:
-                computed = worker.compute(ring.tensor[task.buffer], slot, parts, task.batch, void=void)
+                computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate, void=void)
             except Abandoned:
                 computed = None
             end = time.monotonic()

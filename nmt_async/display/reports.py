@@ -99,6 +99,7 @@ class TrainReport:
         stall_seconds, stall_longest: of this stretch, the seconds in which no push was taken in because the server was
             beginning a checkpoint or a validation, or writing figures: in all, and at a time.
         update_seconds: that the server needed for an update, which takes in no push meanwhile; mean of this stretch.
+        pushed_bytes: that crossed from workers to the server with the pushes of this stretch that counted; 0: unknown.
     """
 
     time: float
@@ -127,6 +128,7 @@ class TrainReport:
     stall_seconds: float = 0.0
     stall_longest: float = 0.0
     update_seconds: float = 0.0
+    pushed_bytes: int = 0
 
     def as_mapping(self) -> dict[str, Any]:
         """The object for ``metrics.jsonl``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nmt_async.cluster.processes import Memory
+from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import GROUPS, shared_space
@@ -48,6 +48,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     stated = vectors(
         options.rule(), len(workers), optimizer, average=bool(options.exponential_smoothing),
         validation=data.valid is not None, simulated=simulated, push_batches=options.local_accumulate,
+        push=options.push_settings(),
         corrections=options.corrections(),
     )  # fmt: skip
     need, there = Need(stated, size), available_memory()
@@ -60,7 +61,10 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         return
     longest = longest_batches(plan.epoch(1), data.train)
     trained = try_training(
-        WorkerSettings(data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()),
+        WorkerSettings(
+            data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
+            options.push_settings(),
+        ),
         workers[0], longest, options.local_accumulate, options.seed,
     )  # fmt: skip
     yield _of_training(trained, options, f"{max(map(len, longest)):,} pairs")
@@ -168,9 +172,10 @@ def shared_finding(options: TrainOptions, size: int) -> Finding:
     workers = len(options.device_list())
     if options.cluster == "simulated":
         return Finding("shared memory", "fine", f"none needed; {shared_space()}")
-    wanted = mebibytes(VECTOR_BYTES * size * (2 * workers + 1))
+    push = options.push_settings()
+    wanted = mebibytes(bytes_shared(workers, size, push))
     try:
-        Memory(workers, size).close()
+        Memory(workers, size, push).close()
     except OSError as error:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")

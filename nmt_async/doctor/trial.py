@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nmt_async.cluster.worker import WorkerSettings, build_worker
+from nmt_async.cluster.worker import Worker, WorkerSettings, build_worker
 from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
+from nmt_async.sync.compression.message import Room, Slots
+from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.plan import BatchId, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES
+from nmt_async.training.parts import residual_rows
 from nmt_async.training.validation import NICENESS
 from nmt_async.training.validation_scores import ValidationSettings, batch_losses, validation_translator
 
@@ -102,20 +105,27 @@ def _train(
         worker = build_worker(settings, torch.device(device))
         data = PreparedData.open(settings.data).train
         parameters = worker.layout.gather(build_model(settings.configuration, seed))
-        gradient = torch.zeros_like(parameters)
+        room, shared = _room(worker, settings.push)
         pieces, slowest = 1, 0.0
         for number, rows in enumerate(batches):
             begin = time.monotonic()
-            computed = worker.compute(parameters, gradient, [data.batch(rows)] * parts, BatchId(1, number))
+            computed = worker.compute(parameters, room, [data.batch(rows)] * parts, BatchId(1, number))
             slowest = max(slowest, time.monotonic() - begin)
             pieces = max(pieces, computed.pieces // parts)
         if worker.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(worker.device)
-        else:  # parameters and gradient are shared memory in a run
-            peak = _own_peak() - 2 * VECTOR_BYTES * worker.layout.size
+        else:
+            peak = _own_peak() - VECTOR_BYTES * worker.layout.size - shared
         pipe.send(Tried("", slowest / parts, peak, pieces))
     except Exception as error:
         pipe.send(Tried(f"{type(error).__name__}: {error}".splitlines()[0]))
+
+
+def _room(worker: Worker, push: PushSettings) -> tuple[Room, int]:
+    """Where a push is put, and how many bytes that takes, which are shared memory in a run."""
+    residuals = residual_rows(push, 1, worker.layout.size)
+    kept = 0 if residuals is None else residuals.nbytes
+    return Slots.of(worker.form, 1).room(0, residuals, 0), worker.form.bytes + kept
 
 
 def _validate(

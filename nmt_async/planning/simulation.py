@@ -12,10 +12,11 @@ from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.profile import ClusterProfile, profile_for
-from nmt_async.cluster.simulated import SimulatedCluster
+from nmt_async.cluster.simulated import BYTES, SimulatedCluster
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
+from nmt_async.sync.compression.message import Room
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.push import Update
@@ -41,11 +42,11 @@ class NominalGradients:
         self._source, self._target = (_by_index(plan, np.asarray(lengths))
                                       for lengths in (plan.source_lengths, plan.target_lengths))  # fmt: skip
 
-    def compute(self, parameters: Tensor, gradient: Tensor, task: Task) -> Computed:  # noqa: ARG002
+    def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:  # noqa: ARG002
         """As in `nmt_async.cluster.simulated.Gradients`; what stands in ``gradient`` stays."""
         target = sum(int(self._target[part].sum()) for part in task.parts)
         source = sum(int(self._source[part].sum()) for part in task.parts)
-        return Computed(0.0, target, source, 0.0, len(task.parts))
+        return Computed(0.0, target, source, 0.0, len(task.parts), bytes=BYTES * self.sent)
 
 
 def _by_index(plan: BatchPlan, lengths: np.ndarray) -> np.ndarray:

@@ -17,29 +17,31 @@ from nmt_async.process.inheritance import Descriptor
 
 
 class SharedVectors:
-    """A float32 matrix (rows, size) that children see as well; hand it to a process as one of its arguments.
+    """A matrix (rows, size) that children see as well; hand it to a process as one of its arguments.
 
     Raises:
         OSError: the memory cannot be had.
     """
 
-    def __init__(self, rows: int, size: int) -> None:
+    def __init__(self, rows: int, size: int, dtype: torch.dtype = torch.float32) -> None:
         self.rows = rows
         self.size = size
+        self.dtype = dtype
         descriptor = os.memfd_create("nmt-async")
-        os.ftruncate(descriptor, max(4 * rows * size, 4))
+        os.ftruncate(descriptor, max(dtype.itemsize * rows * size, 4))
         self._map(descriptor)
 
     def _map(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._memory = mmap.mmap(descriptor, 4 * self.rows * self.size)
-        self.tensor: Tensor = torch.frombuffer(self._memory, dtype=torch.float32).view(self.rows, self.size)
+        self._memory = mmap.mmap(descriptor, self.dtype.itemsize * self.rows * self.size)
+        self.tensor: Tensor = torch.frombuffer(self._memory, dtype=self.dtype).view(self.rows, self.size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rows": self.rows, "size": self.size, "descriptor": Descriptor(self._descriptor)}
+        known = {"rows": self.rows, "size": self.size, "dtype": self.dtype}
+        return {**known, "descriptor": Descriptor(self._descriptor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.rows, self.size = state["rows"], state["size"]
+        self.rows, self.size, self.dtype = state["rows"], state["size"], state["dtype"]
         self._map(state["descriptor"].number)
 
     def close(self) -> None:

@@ -42,6 +42,11 @@ def _story(result: Result) -> str:
         f"{result.tokens_per_second:,.0f} target tokens a second, {result.effective_batch:,.0f} in an update, pushes "
         f"{result.staleness_mean:.2f} updates old on average."
     )
+    if result.bytes_per_push is not None:
+        parts.append(
+            f"A push brought {short_count(result.bytes_per_push)} bytes on average, all pushes together "
+            f"{short_count(result.pushed_bytes)}."
+        )
     finite = [point for point in result.points if math.isfinite(point.cross_entropy)]
     if not finite or result.last is None:
         parts.append("It made no validation.")

@@ -30,6 +30,7 @@ COLUMNS = {
     "effective_batch": "target tokens in an update, mean of the whole run",
     "tokens_per_second": "target tokens a second of the cluster's clock, mean of the whole run",
     "staleness_mean": "of all pushes of the whole run, in updates",
+    "bytes_per_push": "that crossed from a worker to the server, mean of the whole run; empty where unknown",
 }
 """Column: what it holds. Behind them come the options of train, as ``option.KEY``, empty where they are defaults."""
 

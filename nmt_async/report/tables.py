@@ -73,6 +73,7 @@ OUTCOMES: tuple[RunFigure, ...] = (
     ("effective batch", lambda result: result.effective_batch, 0),
     ("staleness", lambda result: result.staleness_mean, 2),
     ("waiting, %", lambda result: 100 * float(np.mean(result.waiting)) if result.waiting else None, 1),
+    ("MB a push", lambda result: result.bytes_per_push and result.bytes_per_push / 1e6, 2),
 )
 """Figures of a run at its end: title, value, digits."""
 

@@ -79,6 +79,7 @@ def collect(run: Path) -> Result:
             stretches=tuple(map(stretch_of, trained)),
             diverged=reason if ending == "diverged" else "",
             failed=reason if ending == "failed" else "",
+            pushed_bytes=sum(report.pushed_bytes for report in trained),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {FIGURES} is damaged ({error}).") from None

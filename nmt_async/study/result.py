@@ -83,6 +83,7 @@ class Result:
         stretches: of training, oldest first.
         diverged: in what way parameters or gradients were not finite any more, empty if they were to the end.
         failed: why else the run could not go on, empty if it reached its end; a study keeps no such result.
+        pushed_bytes: that crossed with the pushes that counted; 0: unknown, as of earlier versions.
     """
 
     setting: Setting
@@ -106,6 +107,12 @@ class Result:
     stretches: tuple[TrainPoint, ...] = field(default=())
     diverged: str = ""
     failed: str = ""
+    pushed_bytes: int = 0
+
+    @property
+    def bytes_per_push(self) -> float | None:
+        """On average; None: unknown."""
+        return self.pushed_bytes / max(1, sum(self.staleness.values())) if self.pushed_bytes else None
 
     @property
     def staleness_mean(self) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt_async.reading import as_dataclass
+from nmt_async.sync.compression.message import Message, Sparse, add_to, copy_to, dense
 from nmt_async.sync.push import Push
 from nmt_async.text.plan import BatchId
 
@@ -32,16 +33,16 @@ class AccumulationBuffer:
         """All that was delivered since the latest update."""
         return self.summed
 
-    def add(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> None:  # noqa: ARG002
-        """Adds ``gradient``; the caller may overwrite it as soon as this returns.
+    def add(self, push: Push, gradient: Message, awaited: BatchId | None = None) -> None:  # noqa: ARG002
+        """Adds ``gradient``, as it crossed; the caller may overwrite it as soon as this returns.
 
         Args:
             awaited: the first batch in the plan's order that was begun and has not been delivered.
         """
         if self.summed:
-            self.sum.add_(gradient)
+            add_to(self.sum, gradient)
         else:
-            self.sum.copy_(gradient)
+            copy_to(self.sum, gradient)
         self.summed.append(push)
 
     def settle(self) -> None:
@@ -75,7 +76,7 @@ class OrderedBuffer(AccumulationBuffer):
 
     def __init__(self, like: Tensor) -> None:
         super().__init__(like)
-        self._held: dict[BatchId, tuple[Push, Tensor]] = {}
+        self._held: dict[BatchId, tuple[Push, Message]] = {}
         self._order: list[BatchId] = []  # a heap of what is held
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class OrderedBuffer(AccumulationBuffer):
         """All that was delivered since the latest update, in the order of the sum."""
         return [*self.summed, *(self._held[batch][0] for batch in sorted(self._held))]
 
-    def add(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> None:
+    def add(self, push: Push, gradient: Message, awaited: BatchId | None = None) -> None:
         """Adds ``gradient`` if all before ``awaited`` have their turn, else copies it for later."""
         if awaited is not None and awaited < push.batch:
             self._add_held(awaited)
@@ -111,17 +112,36 @@ class OrderedBuffer(AccumulationBuffer):
         values, tensors = super().state()
         held = [self._held[batch] for batch in sorted(self._held)]
         values["held"] = [_plain(push) for push, _ in held]
-        if held:
-            tensors["held"] = torch.stack([gradient for _, gradient in held])
+        some = [gradient for _, gradient in held if isinstance(gradient, Sparse)]
+        if some and len(some) == len(held):  # one after another, since they are of different lengths
+            values["held_entries"] = [len(gradient.values) for gradient in some]
+            tensors["held_indices"] = torch.cat([gradient.indices for gradient in some])
+            tensors["held_values"] = torch.cat([gradient.values for gradient in some])
+        elif held:
+            whole = [gradient if isinstance(gradient, Tensor) else dense(gradient) for _, gradient in held]
+            alike = len({gradient.dtype for gradient in whole}) == 1
+            tensors["held"] = torch.stack(whole if alike else [gradient.float() for gradient in whole])
         return values, tensors
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """As in `AccumulationBuffer`."""
         super().restore(values, tensors)
         pushes = [_push(entry) for entry in values["held"]]
-        rows = tensors["held"] if pushes else self.sum[:0]
-        self._held = {push.batch: (push, row.to(self.sum)) for push, row in zip(pushes, rows, strict=True)}
+        gradients = self._stored(values, tensors) if pushes else []
+        self._held = {push.batch: (push, gradient) for push, gradient in zip(pushes, gradients, strict=True)}
         self._order = sorted(self._held)
+
+    def _stored(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> list[Message]:
+        """The held gradients in a state, copied."""
+        if "held_entries" not in values:
+            return [row.clone() for row in tensors["held"]]
+        held: list[Message] = []
+        begin = 0
+        for entries in map(int, values["held_entries"]):
+            part = slice(begin, begin + entries)
+            begin += entries
+            held.append(Sparse(tensors["held_indices"][part], tensors["held_values"][part], len(self.sum)).clone())
+        return held
 
 
 def _plain(push: Push) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Push:
         gradient_norm: its Euclidean norm; not finite if any element is not.
         position: epochs gone by at the end of its batch, as a fraction.
         pieces: in which the worker computed it.
+        bytes: that crossed with it; 0: unknown.
     """
 
     worker: int
@@ -35,6 +36,7 @@ class Push:
     gradient_norm: float = 0.0
     position: float = 0.0
     pieces: int = 1
+    bytes: int = 0
 
 
 class Verdict(enum.Enum):

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.buffer import AccumulationBuffer, OrderedBuffer
+from nmt_async.sync.compression.error_feedback import Residuals
+from nmt_async.sync.compression.message import Message, dense
 from nmt_async.sync.corrections.build import NOTHING, Corrections
 from nmt_async.sync.corrections.correction import Applied, Arrival
 from nmt_async.sync.optimizers.flat import FlatOptimizer
@@ -39,6 +41,7 @@ class ParameterServer:
         settings: of the optimizer.
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
         corrections: what is done because gradients are stale.
+        residuals: (2 * workers, size), zeros, where pushes leave something behind; None where they cross whole.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class ParameterServer:
         settings: OptimizerSettings,
         matrices: Sequence[Matrix] = (),
         corrections: Corrections = NOTHING,
+        residuals: Tensor | None = None,
     ) -> None:
         self.ring = ParameterRing(buffers)
         self.rule = rule
@@ -56,6 +60,7 @@ class ParameterServer:
         self.corrections = corrections
         self.optimizer = FlatOptimizer(self.ring.current, settings, matrices, corrections.momentum)
         self.buffer = (OrderedBuffer if rule.ordered else AccumulationBuffer)(self.ring.current)
+        self.residuals = None if residuals is None else Residuals(residuals)
         self.version = 0
         self.progress = Progress()
 
@@ -69,6 +74,11 @@ class ParameterServer:
     def offered(self) -> Tensor:
         """What a pull gives now, (size,): the current parameters, or where they are expected to be."""
         return self.ring.current
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the latest update; before the first, that at which the schedule begins."""
+        return self.schedule.rate(self.progress)
 
     @property
     def keeps_pulls(self) -> bool:
@@ -105,11 +115,11 @@ class ParameterServer:
         if pulled is not None and self.keeps_pulls:
             self.ring.hold(worker, pulled)
 
-    def push(self, push: Push, gradient: Tensor, awaited: BatchId | None = None) -> Verdict:
+    def push(self, push: Push, gradient: Message, awaited: BatchId | None = None) -> Verdict:
         """Sums a push, or refuses it; its worker lets its pull go.
 
         Args:
-            gradient: (size,), summed over the push's tokens; may be overwritten once this returns.
+            gradient: (size,), summed over the push's tokens, as it crossed; may be overwritten once this returns.
             awaited: the first batch in the plan's order that was begun and is still to come, where the rule wants the
                 sum in that order.
         """
@@ -117,8 +127,11 @@ class ParameterServer:
         if verdict is Verdict.ACCEPTED:
             gradient = self._weighed(push, gradient)
             if self.corrections.momentum is not None:
-                self.corrections.momentum.add(push.worker, gradient, self.buffer.sum, len(self.buffer))
+                gradient = whole = dense(gradient)
+                self.corrections.momentum.add(push.worker, whole, self.buffer.sum, len(self.buffer))
             self.buffer.add(push, gradient, awaited)
+            if self.residuals is not None:
+                self.residuals.accepted(push.worker)
         self.release(push.worker)
         return verdict
 
@@ -129,14 +142,17 @@ class ParameterServer:
             return Verdict.STALE
         return Verdict.ACCEPTED
 
-    def _weighed(self, push: Push, gradient: Tensor) -> Tensor:
+    def _weighed(self, push: Push, gradient: Message) -> Message:
         """The gradient as it enters the sum; itself where its weight is 1."""
+        if not self.corrections.each:
+            return gradient
+        whole = dense(gradient)
         pulled = self.pulled(push.worker) if self.keeps_pulls else None
-        arrival = Arrival(self.version - push.version, push.tokens, gradient, self.parameters, pulled)
+        arrival = Arrival(self.version - push.version, push.tokens, whole, self.parameters, pulled)
         for correction in self.corrections.each:
             weight = correction.weight(arrival)
             if isinstance(weight, Tensor) or weight != 1.0:
-                gradient = gradient * weight
+                gradient = whole = whole * weight
         return gradient
 
     def update(self) -> Update:
@@ -208,6 +224,8 @@ class ParameterServer:
         if self.corrections.momentum is not None:
             values["momentum"], sums = self.corrections.momentum.state()
             tensors |= sums
+        if self.residuals is not None:
+            tensors |= self.residuals.state()
         return values, {**self.vectors(), **tensors}
 
     def restore(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -224,6 +242,8 @@ class ParameterServer:
         self.optimizer.restore(tensors)
         self._restore_corrections(values, tensors)
         self.buffer.restore(values["buffer"], tensors)
+        if self.residuals is not None:
+            self.residuals.restore(tensors)
 
     def _restore_corrections(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         ahead, momentum = self.corrections.look_ahead, self.corrections.momentum

@@ -13,6 +13,7 @@ from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
+from nmt_async.training.push_options import PushOptions
 from nmt_async.training.waiting_options import WaitingOptions
 
 CLUSTERS = ("processes", "simulated")
@@ -33,7 +34,7 @@ def time_quantity(text: str) -> Quantity:
 
 
 @dataclass(frozen=True)
-class SyncOptions(WaitingOptions):
+class SyncOptions(WaitingOptions, PushOptions):
     """How gradients become updates, and where they are computed."""
 
     sync_mode: str = option(

@@ -15,8 +15,11 @@ import torch
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.compression.message import slot_bytes
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.optimizers.flat import OptimizerMemory, memory_of
+from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
@@ -161,7 +164,7 @@ def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
 
 
 VECTOR_BYTES = 4
-"""Of one element: parameters, gradients and moments are float32."""
+"""Of one element: parameters, moments and residuals are float32."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,13 @@ class Vectors:
         working: what it needs to make an update.
         average: the moving average of the parameters.
         corrections: what is remembered because gradients are stale.
-        gradients: in each process that computes them: torch's own, and their sum where a push sums several batches.
-        shared: whether ``buffers``, ``slots`` and ``validation`` are memory that several processes share.
+        gradients: in each process that computes them: torch's own, their sum where a push sums several batches, and
+            the parameters where it changes those on which it computes, with a local optimizer a batch's gradient and
+            what the optimizer remembers.
+        shared: whether ``buffers``, ``slots``, ``validation`` and ``residuals`` are memory that several processes
+            share.
+        slot: how large a slot is, and a push that is held; 1: as large as a vector.
+        residuals: what pushes left behind, two a worker where they do.
         remembered: what ``moments`` are, in words.
     """
 
@@ -192,26 +200,41 @@ class Vectors:
     working: float
     average: int
     corrections: int
-    gradients: int
+    gradients: float
     shared: bool
     remembered: str
+    slot: float = 1.0
+    residuals: int = 0
 
     @property
-    def between_processes(self) -> int:
+    def _common(self) -> float:
+        """What processes share, if there are several."""
+        return self.buffers + self.slots * self.slot + self.validation + self.residuals
+
+    @property
+    def between_processes(self) -> float:
         """In the shared part."""
-        return self.buffers + self.slots + self.validation if self.shared else 0
+        return self._common if self.shared else 0.0
+
+    @property
+    def _state(self) -> float:
+        """Besides the parameters."""
+        return self.sum + self.held * self.slot + self.moments + self.average + self.corrections
 
     @property
     def server(self) -> float:
         """Of the process that makes the updates alone."""
-        own = self.sum + self.held + self.moments + self.working + self.average + self.corrections
-        return own if self.shared else own + self.buffers + self.slots + self.validation
+        return self._state + self.working + (0.0 if self.shared else self._common)
 
     @property
     def checkpoint(self) -> float:
-        """More, from the first checkpoint on: copies of the state, and of the parameters that translate."""
-        slots = 0 if self.shared else self.slots
-        return 2 + self.sum + self.held + self.moments + self.average + self.corrections + slots
+        """More, from the first checkpoint on: copies of the state, and of the parameters that translate.
+
+        Of a worker's two residuals the one that counts, and in one process that of the push under way, too.
+        """
+        residuals = self.residuals // 2 if self.shared else self.residuals
+        slots = 0.0 if self.shared else self.slots * self.slot
+        return 2 + self._state + slots + residuals
 
     def rows(self, size: int) -> dict[str, str]:
         """What ``--dry-run`` says of it, for vectors of ``size``."""
@@ -226,7 +249,8 @@ class Vectors:
             "what corrects stale gradients" if self.corrections else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
-        common = [f"{buffers} and {slots}", validation]
+        residuals = f"{self.residuals:,} residuals" if self.residuals else ""
+        common = [f"{buffers} and {slots}", residuals, validation]
         rows = {}
         if self.shared:
             rows["memory, shared"] = f"{mebibytes * self.between_processes:,.0f} MiB: {_listed(common)}"
@@ -257,6 +281,7 @@ def vectors(
     validation: bool,
     simulated: bool,
     push_batches: int = 1,
+    push: PushSettings = WHOLE,
     corrections: CorrectionSettings = NONE,
 ) -> Vectors:
     """Those of a run with ``workers``.
@@ -268,6 +293,7 @@ def vectors(
         validation: whether there is a validation set.
         simulated: one process computes for all workers.
         push_batches: batches that a worker sums before each push.
+        push: how a push is made of a gradient.
         corrections: of stale gradients.
     """
     return Vectors(
@@ -279,11 +305,21 @@ def vectors(
         moments=optimizer.remembered,
         working=optimizer.working,
         average=int(average),
+        gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
         corrections=corrections.vectors(workers, rule.pushes),
-        gradients=1 + (push_batches > 1),
         shared=not simulated,
         remembered=optimizer.words,
+        slot=slot_bytes(push) / VECTOR_BYTES,
+        residuals=2 * workers if push.compressed else 0,
     )
+
+
+def _of_local(optimizer: OptimizerSettings | None) -> float:
+    """Vectors of a worker's own optimizer, with that of the gradient by which it steps."""
+    if optimizer is None:
+        return 0.0
+    need = memory_of(torch.empty(1, device="meta"), optimizer)
+    return 1.0 + need.remembered + need.working
 
 
 def _counted(count: int, noun: str, nouns: str = "") -> str:
@@ -315,6 +351,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         rule, len(devices), optimizer, average=bool(options.exponential_smoothing),
         validation=data.valid is not None, simulated=options.cluster == "simulated",
         push_batches=options.local_accumulate, corrections=options.corrections(),
+        push=options.push_settings(),
     )  # fmt: skip
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",

@@ -43,12 +43,14 @@ class Moment(Progress):
         epoch: in which the latest update's last batch lies, from 1.
         sentences: sentence pairs of that epoch applied so far.
         seconds: of training, earlier sittings of the run included.
+        pushed_bytes: that crossed with the pushes that counted.
     """
 
     source_tokens: int = 0
     epoch: int = 1
     sentences: int = 0
     seconds: float = 0.0
+    pushed_bytes: int = 0
 
     def after(self, update: Update, epochs: float, seconds: float) -> Moment:
         """The moment at which ``update`` is applied."""
@@ -62,6 +64,7 @@ class Moment(Progress):
             epoch=epoch,
             sentences=sentences + sum(push.sentences for push in update.pushes if push.batch[0] == epoch),
             seconds=seconds,
+            pushed_bytes=self.pushed_bytes + sum(push.bytes for push in update.pushes),
         )
 
     def amount(self, unit: str) -> float:
@@ -196,6 +199,7 @@ class ReportPeriod:
             stall_seconds=self.stall_seconds,
             stall_longest=self.stall_longest,
             update_seconds=update_seconds,
+            pushed_bytes=moment.pushed_bytes - self.begin.pushed_bytes,
         )
 
 

@@ -12,6 +12,7 @@ from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
+from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
@@ -193,8 +194,17 @@ class RunOptions(
         if self.cluster == "simulated":
             self.cluster_profile()
         self.check_constants()
+        self.check_pushes()
         self.check_staleness()
         self.schedule(self.stop_after)
+
+    def push_settings(self) -> PushSettings:
+        """How a worker makes a push of a gradient.
+
+        Raises:
+            UserError: options that cannot be.
+        """
+        return self.pushes_with(self.settings(), self.rule().pushes)
 
 
 @dataclass(frozen=True)

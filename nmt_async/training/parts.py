@@ -14,12 +14,14 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.memory import Memory, bytes_shared
+from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.sync.corrections.build import build_corrections
 from nmt_async.sync.corrections.settings import CorrectionSettings
 from nmt_async.sync.journal import Event
@@ -66,11 +68,13 @@ def build_coordinator(
     record: Callable[[Event], None],
     warn: Callable[[str], None],
     endless: bool = False,
+    residuals: Tensor | None = None,
 ) -> Coordinator:
     """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
 
     Args:
         layout: of the model's parameters in a buffer.
+        residuals: as `residual_rows` gives them.
         endless: whenever the options say that the stream ends.
     """
     matrices = hidden_matrices(layout)
@@ -78,7 +82,7 @@ def build_coordinator(
     rule = options.rule()
     settings, workers = options.settings(), len(options.device_list())
     corrections = build_corrections(options.corrections(), settings, buffers[0], workers, rule.staleness(workers))
-    server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections)
+    server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections, residuals)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:
@@ -98,16 +102,16 @@ def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfi
     return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, joint)
 
 
-def shared_memory(workers: int, size: int) -> Memory:
+def shared_memory(workers: int, size: int, push: PushSettings) -> Memory:
     """What the workers and the server share.
 
     Raises:
         RunFailure: the system does not give it.
     """
     try:
-        return Memory(workers, size)
+        return Memory(workers, size, push)
     except OSError as error:
-        need = math.ceil(4 * (2 * workers + 1) * size / 2**20)
+        need = math.ceil(bytes_shared(workers, size, push) / 2**20)
         raise RunFailure(
             f"{need:,} MiB of shared memory are not available ({error.strerror or error}); "
             f"use fewer --workers or a smaller model."
@@ -134,14 +138,21 @@ def buffers_needed(corrections: CorrectionSettings, workers: int, simulated: boo
     return 1 if simulated and not corrections.looks_at_parameters else workers + 1
 
 
+def residual_rows(push: PushSettings, workers: int, size: int) -> Tensor | None:
+    """Memory of this process for what pushes leave behind, (2 * workers, size); None where they cross whole."""
+    return torch.zeros(2 * workers, size) if push.compressed else None
+
+
 class Setup(Protocol):
     """Makes what differs between kinds of clusters.
 
     Attributes:
         buffers: for the server's parameters, (buffers, size).
+        residuals: for what pushes leave behind, (2 * workers, size); None where they cross whole.
     """
 
     buffers: Tensor
+    residuals: Tensor | None
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
         """The workers, begun."""
@@ -172,8 +183,9 @@ class ProcessSetup:
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.devices = options.device_list()
         self.timeout = options.timeout_seconds
-        self.memory = shared_memory(len(self.devices), size)
+        self.memory = shared_memory(len(self.devices), size, options.push_settings())
         self.buffers = self.memory.ring.tensor
+        self.residuals = self.memory.residual_rows
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
         """The workers, begun."""
@@ -195,14 +207,17 @@ class SimulatedSetup:
 
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.options = options
-        self.buffers = torch.zeros(buffers_needed(options.corrections(), len(options.device_list()), True), size)
+        workers = len(options.device_list())
+        self.buffers = torch.zeros(buffers_needed(options.corrections(), workers, True), size)
+        self.residuals = residual_rows(options.push_settings(), workers, size)
 
     def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
         """The virtual workers."""
         torch.set_num_threads(settings.threads)
         worker = build_worker(settings, torch.device(self.options.device_list()[0]))
         gradients = WorkerGradients(worker, PreparedData.open(settings.data).train)
-        return SimulatedCluster(coordinator, gradients, self.options.cluster_profile(), settings.seed)
+        profile = self.options.cluster_profile()
+        return SimulatedCluster(coordinator, gradients, profile, settings.seed, form=worker.form)
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:  # noqa: ARG002
         """Validation before training goes on."""

@@ -68,6 +68,7 @@ class Run:
         self.signals = StopSignals()
         self.soundness = Soundness()
         self._may_fail = MayFail(self._warn, self._say)
+        self._latest_gradient = 0.0
         self.metrics: MetricsFiles | None = None
         self._unnoted: list[str] = []
         with contextlib.ExitStack() as opened:
@@ -90,8 +91,9 @@ class Run:
         self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
         self.plan = training_plan(options, data)
         self.coordinator = build_coordinator(
-            options, self.plan, self.layout, self.setup.buffers, self._record, self._warn
-        )
+            options, self.plan, self.layout, self.setup.buffers, self._record, self._warn,
+            residuals=self.setup.residuals,
+        )  # fmt: skip
         self.checkpoints = Checkpoints(
             folder.path,
             ModelFiles(configuration, self.layout, *folder.vocabularies),
@@ -111,8 +113,9 @@ class Run:
         self._expect()
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
-            data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads()
-        )
+            data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
+            options.push_settings(),
+        )  # fmt: skip
         self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self._note))
         opened.callback(self.cluster.close)
         if held is not None:
@@ -263,6 +266,7 @@ class Run:
             return
         self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
         self.period.add(update)
+        self._latest_gradient = update.gradient_norm * update.tokens
         self._may_fail("writing the journal", self.journal.flush)
         stop = self.options.stop_after
         self.display.progress(self.moment.share(stop), self.moment.updates)
@@ -345,6 +349,8 @@ class Run:
             raise unsaved from None
         if self.signals.number:  # it may have come while we were at it
             reason = f"signal {self.signals.name}"
+        if not self.signals.number:
+            self._tell_of_residuals()
         text = f"stopped at update {self.moment.updates:,} by {reason}"
         self._may_fail("writing the log", lambda: self.figures.note(text))
         self._note_end("interrupted" if self.signals.number else "finished", text)
@@ -352,6 +358,16 @@ class Run:
             saved = "the run is saved, " if self.moment.updates else ""
             raise Interrupted(f"{text}; {saved}give the same command to go on.", self.signals.number)
         self.display.say(f"{text}; {self.folder.path} holds the run.")
+
+    def _tell_of_residuals(self) -> None:
+        """What pushes left behind waited for a next push, and there is none."""
+        residuals = self.coordinator.server.residuals
+        if residuals is None or not self._latest_gradient:
+            return
+        norm = residuals.norm()
+        self._say(f"pushes brought {self.moment.pushed_bytes / 2**20:,.1f} MiB to the server.")
+        share = f"{norm / self._latest_gradient:.2g} times that of the last update's gradient"
+        self._say(f"what the pushes left behind is not applied: its norm is {norm:.4g}, {share}.")
 
     def _stop_cluster(self, goes_on: bool) -> None:
         """Ends the run's last round with a smaller update, unless the run is to go on as if nothing had been."""

@@ -36,6 +36,7 @@ TRAIN_TAGS = {
     "staleness_max": "updates/staleness_max", "set_aside": "updates/set_aside",
     "update_seconds": "updates/update_seconds",
     "refused_stale": "updates/refused_stale", "refused_not_finite": "updates/refused_not_finite",
+    "pushed_bytes": "updates/pushed_bytes",
 }  # fmt: skip
 """The scalars of a `TrainReport`; beside them stand the histogram of staleness and each worker's waiting."""
 

@@ -97,32 +97,24 @@ def test_a_run_of_another_learning_rate_is_found(eventful: Path, tmp_path: Path,
     assert "parameters differ by up to" in text
 
 
-def test_simulated_runs_and_those_that_begin_with_a_model_are_replayed_too(
+def test_simulated_runs_and_those_of_other_beginnings_and_pushes_are_replayed_too(
     eventful: Path, small_data: Path, tmp_path: Path, capsys
 ) -> None:
     for name, settings in {
         "simulated": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "cpu_threads": 2},
         "tuned": {"workers": 1, "init_from": eventful},
-        "adaptive": {
-            "cluster": "simulated",
-            "workers": 3,
-            "sync_mode": "adaptive",
-            "accumulate_first": 2,
-            "oldest_push": 1,
-            "older_pushes": "restart",
-        },
-        "restarting": {
-            "cluster": "simulated",
-            "workers": 3,
-            "sync_mode": "async",
-            "oldest_push": 0,
-            "older_pushes": "restart",
-            "local_accumulate": 2,
-        },
-    }.items():
+        "adaptive": {"cluster": "simulated", "workers": 3, "sync_mode": "adaptive", "accumulate_first": 2,
+                     "oldest_push": 1, "older_pushes": "restart"},
+        "restarting": {"cluster": "simulated", "workers": 3, "sync_mode": "async", "oldest_push": 0,
+                       "older_pushes": "restart", "local_accumulate": 2},
+        "compressed": {"workers": 2, "sync_mode": "hybrid", "accumulate": 2, "push_dtype": "bfloat16",
+                       "drop_gradients": 0.9, "local_gradients": True, "local_accumulate": 2,
+                       "local_optimizer": "adam"},
+    }.items():  # fmt: skip
         run_small(small_data, tmp_path / name, **settings, stop_after="8", save_freq="5")
         code, text = said(capsys, tmp_path / name)
         assert (code, "bit for bit" in text) == (0, True), text
+    assert "moment2, residual.0, residual.1)" in text, "what was left behind is compared, too"
 
 
 def test_a_run_of_version_0_1_noted_no_sittings_and_is_replayed_by_its_head(

@@ -17,6 +17,7 @@ from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.transformer import Transformer
 from nmt_async.quantity import Quantity
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.build import build_corrections
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
 from nmt_async.sync.journal import Event
@@ -39,6 +40,7 @@ class Training:
     Attributes:
         data: 48 pairs.
         epsilon: Adam's; large, so that rounding does not grow where a gradient is nearly zero.
+        push: how a push is made of a gradient.
     """
 
     data: ParallelStore
@@ -47,6 +49,7 @@ class Training:
     optimizer: str = "adam"
     label_smoothing: float = 0.1
     schedule: Schedule = Schedule(0.02, Quantity(4, "updates"), "inv-sqrt")
+    push: PushSettings = WHOLE
 
     def plan(self, budget: int = 24) -> BatchPlan:
         return BatchPlan(self.data.source.lengths, self.data.target.lengths, budget, SEED)
@@ -57,7 +60,7 @@ class Training:
         )
 
     def worker(self, dropout: float = 0.0) -> Worker:
-        return Worker(self.model(dropout), SEED, self.label_smoothing, torch.device("cpu"))
+        return Worker(self.model(dropout), SEED, self.label_smoothing, torch.device("cpu"), push=self.push)
 
     def gradients(self, dropout: float = 0.0) -> WorkerGradients:
         return WorkerGradients(self.worker(dropout), self.data)
@@ -71,7 +74,8 @@ class Training:
             name=self.optimizer, epsilon=self.epsilon, clip_norm=self.clip_norm, smoothing=0.1, momentum=0.9
         )  # fmt: skip
         built = build_corrections(corrections, settings, buffers[0], workers, rule.staleness(workers))
-        return ParameterServer(buffers, rule, self.schedule, settings, corrections=built)
+        residuals = torch.zeros(2 * workers, layout.size) if self.push.compressed else None
+        return ParameterServer(buffers, rule, self.schedule, settings, corrections=built, residuals=residuals)
 
     def coordinator(
         self, mode: str | Rule, workers: int, accumulate: int = 1, epochs: int | None = None,

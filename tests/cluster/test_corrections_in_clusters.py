@@ -16,6 +16,7 @@ from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.sync import CorrectionSettings, Event, Hybrid
+from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.journal import effective
 
 WORKERS = 3
@@ -34,26 +35,37 @@ ALL = [
 
 def cluster_of(training, corrections: CorrectionSettings, accumulate: int, events: list[Event]) -> SimulatedCluster:
     coordinator = training.coordinator(Hybrid(accumulate), WORKERS, events=events, corrections=corrections)
-    return SimulatedCluster(coordinator, training.gradients(0.2), UNEVEN, seed=3)
+    gradients = training.gradients(0.2)
+    return SimulatedCluster(coordinator, gradients, UNEVEN, seed=3, form=gradients.worker.form)
 
 
 def take(cluster: SimulatedCluster, count: int) -> list:
     return list(itertools.islice(cluster.updates(), count))
 
 
-def called(corrections: CorrectionSettings) -> str:
+def called(corrections: CorrectionSettings | PushSettings) -> str:
     """By what is not as by default."""
     return " ".join(f"{field.name}={value}" for field in dataclasses.fields(corrections)
                     if (value := getattr(corrections, field.name)) != field.default)  # fmt: skip
 
 
+COMPRESSED = PushSettings("bfloat16", 0.9)
+SMALLER = [
+    CorrectionSettings("gap-aware", momentum="dana"), CorrectionSettings("delay-compensated", compensation=1e3),
+    CorrectionSettings("decay", feedback=0.5), CorrectionSettings(prediction="last-step"),
+]  # fmt: skip
+"""Those that are tried with pushes that leave something behind, too."""
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("corrections", ALL, ids=called)
+@pytest.mark.parametrize(
+    ("corrections", "push"), [*((each, WHOLE) for each in ALL), *((each, COMPRESSED) for each in SMALLER)], ids=called
+)
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_simulated_run_goes_on_bit_equal_and_replays(
-    training, through_a_checkpoint, corrections: CorrectionSettings, accumulate: int, optimizer: str
+    training, through_a_checkpoint, corrections: CorrectionSettings, push: PushSettings, accumulate: int, optimizer: str
 ) -> None:
-    training = dataclasses.replace(training, optimizer=optimizer)
+    training = dataclasses.replace(training, optimizer=optimizer, push=push)
     whole = cluster_of(training, corrections, accumulate, [])
     updates = take(whole, 9)
     events: list[Event] = []
@@ -95,6 +107,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"delay_feedback": 1.0, "optimizer": "muon"},
     {"momentum_lookahead": "dana", "optimizer": "sgd", "accumulate": 3, "sync_mode": "hybrid"},
     {"momentum_lookahead": "dana-slim", "staleness_rule": "scale"},
+    {"momentum_lookahead": "dana", "optimizer": "sgd", "drop_gradients": 0.95, "local_gradients": True},
 ]
 """Those that remember something, of each kind."""
 

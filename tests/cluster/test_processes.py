@@ -25,7 +25,8 @@ from training_runs import (
 
 from nmt_async.cluster import processes
 from nmt_async.cluster.coordinator import Coordinator
-from nmt_async.cluster.processes import Memory, ProcessCluster
+from nmt_async.cluster.memory import Memory
+from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.replay import Replay
 from nmt_async.cluster.worker import Worker, WorkerSettings
 from nmt_async.errors import RunFailure

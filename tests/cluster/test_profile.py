@@ -45,7 +45,7 @@ def test_pauses_and_deaths_come_as_often_as_they_should() -> None:
 
 
 def test_a_transfer_costs_latency_and_bytes() -> None:
-    assert WorkerProfile(latency=0.1, bytes_per_second=400.0).transfer(50) == pytest.approx(0.6)
+    assert WorkerProfile(latency=0.1, bytes_per_second=400.0).transfer(200) == pytest.approx(0.6)
     assert WorkerProfile(latency=0.1).transfer(50) == 0.1
 
 

@@ -18,6 +18,8 @@ from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.task import Computed
 from nmt_async.cluster.worker import Worker
 from nmt_async.errors import RunFailure
+from nmt_async.sync.compression.message import Slots
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.journal import Event, Kind, decode, effective, encode
 from nmt_async.sync.rules import Adaptive, Hybrid, Rule, Synchronous, rule_for
 
@@ -27,14 +29,14 @@ WORKERS = 3
 class Poisoned(Worker):
     """Of some batches the gradient is not finite, wherever it is computed."""
 
-    def compute(self, parameters, gradient, parts, key, pieces: int = 1) -> Computed:
-        computed = super().compute(parameters, gradient, parts, key, pieces)
+    def compute(self, parameters, gradient, parts, key, pieces: int = 1, rate: float = 0.0) -> Computed:
+        computed = super().compute(parameters, gradient, parts, key, pieces, rate)
         return replace(computed, loss=float("nan")) if key[1] % 7 == 2 else computed
 
 
 def worker_of(training, poisoned: bool) -> Worker:
     kind = Poisoned if poisoned else Worker
-    return kind(training.model(0.2), 5, training.label_smoothing, torch.device("cpu"))
+    return kind(training.model(0.2), 5, training.label_smoothing, torch.device("cpu"), push=training.push)
 
 
 def replayed(training, mode: str | Rule, accumulate: int, events: list[Event], poisoned: bool = False) -> Coordinator:
@@ -63,7 +65,8 @@ UNEVEN = ClusterProfile("uneven", tuple(WorkerProfile(1.0 / (1 + index), jitter=
 
 def simulated(training, mode, accumulate, events) -> SimulatedCluster:
     coordinator = training.coordinator(mode, WORKERS, accumulate, events=events)
-    return SimulatedCluster(coordinator, training.gradients(0.2), UNEVEN)
+    gradients = training.gradients(0.2)
+    return SimulatedCluster(coordinator, gradients, UNEVEN, form=gradients.worker.form)
 
 
 MODES = [
@@ -74,11 +77,19 @@ MODES = [
 ]  # fmt: skip
 
 
+PUSHES = [
+    WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True),
+    PushSettings(drop=0.95, local_gradients=LocalGradients(2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_simulated_run_replays_also_when_it_went_on_from_a_checkpoint(
-    training, through_a_checkpoint, mode: tuple[str, int], resumed: bool
+    training, through_a_checkpoint, mode: tuple[str, int], resumed: bool, push: PushSettings
 ) -> None:
+    training = replace(training, push=push)
     events: list[Event] = []
     held = False
     cluster = simulated(training, *mode, events)
@@ -107,18 +118,21 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=35)
-@given(actions=ACTIONS, poisoned=st.booleans(), rule=st.sampled_from([
+@given(actions=ACTIONS, poisoned=st.booleans(), push=st.sampled_from(PUSHES), rule=st.sampled_from([
     rule_for("sync", 3, 1), rule_for("sync", 3, 2), rule_for("async", 3), rule_for("hybrid", 3, 4), PutOff(2),
     Hybrid(1, oldest_push=1), Hybrid(2, oldest_push=0), Hybrid(1, oldest_push=1, restart=True),
     Hybrid(2, oldest_push=0, restart=True), Hybrid(2, max_staleness=1), Hybrid(3, max_staleness=0),
     Adaptive(3), Adaptive(3, 2, oldest_push=1, restart=True), Adaptive(2, oldest_push=0),
     Synchronous(3, 2, fastest=4, restart=True), Synchronous(3, 2, fastest=5), Synchronous(3, 2, balance=True),
 ]))  # fmt: skip
-def test_any_history_replays(training, through_a_checkpoint, actions: list, poisoned: bool, rule: Rule) -> None:
+def test_any_history_replays(
+    training, through_a_checkpoint, actions: list, poisoned: bool, push: PushSettings, rule: Rule
+) -> None:
     """Deaths, refusals, batches set aside, stops, checkpoints at any moment and resumes from them."""
+    training = replace(training, push=push)
     events: list[Event] = []
     worker = worker_of(training, poisoned)
-    slots = torch.zeros(WORKERS, worker.layout.size)
+    slots = Slots.of(worker.form, WORKERS)
     coordinator = training.coordinator(rule, WORKERS, events=events)
     at: dict[int, Computed] = {}
     saved = None
@@ -126,7 +140,9 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
         if action == "start" and (task := coordinator.next_task(index)):
             parts = training.data.batches(task.parts)
             parameters = coordinator.server.ring.buffers[task.buffer]
-            at[index] = worker.compute(parameters, slots[index], parts, task.batch)
+            residuals = coordinator.server.residuals
+            room = slots.room(index, residuals and residuals.rows, task.residual)
+            at[index] = worker.compute(parameters, room, parts, task.batch, rate=task.rate)
             coordinator.server.computed(index)
         elif action in ("push", "die"):
             computed = at.pop(index, None)
@@ -134,7 +150,7 @@ def test_any_history_replays(training, through_a_checkpoint, actions: list, pois
                 if action == "die":
                     coordinator.died(index)
                 elif computed:
-                    coordinator.push(index, computed, slots[index])
+                    coordinator.push(index, computed, slots.message(index, computed.entries))
             except TooManySetAside:
                 coordinator.stop()
                 at = {}

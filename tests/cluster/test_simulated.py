@@ -13,6 +13,7 @@ from small_rules import Never, Patient, PutOff
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.errors import RunFailure
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.rules import Adaptive, Asynchronous, Hybrid, Synchronous, Waiting, rule_for
 
@@ -45,9 +46,9 @@ JITTERED = ClusterProfile("jittered", tuple(WorkerProfile(1.0 / (1 + index), jit
 
 def cluster_of(training, mode, workers, accumulate=1, profile=SECOND, epochs=None, events=None) -> SimulatedCluster:
     coordinator = training.coordinator(mode, workers, accumulate, epochs, events)
-    return SimulatedCluster(
-        coordinator, training.gradients(0.2), replace(profile, workers=profile.workers[:workers]), seed=3
-    )
+    gradients = training.gradients(0.2)
+    profile = replace(profile, workers=profile.workers[:workers])
+    return SimulatedCluster(coordinator, gradients, profile, seed=3, form=gradients.worker.form)
 
 
 def take(cluster: SimulatedCluster, count: int) -> list:
@@ -110,11 +111,19 @@ def test_a_finite_stream_ends_with_every_batch_applied_once(training, mode: str,
     assert cluster.coordinator.finished
 
 
+PUSHES = [
+    WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.9), PushSettings("bfloat16", 0.99, per_matrix=True),
+    PushSettings(drop=0.95, local_gradients=LocalGradients(2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("profile", [SECOND, UNEVEN])
 @pytest.mark.parametrize(("mode", "workers", "accumulate"), MODES)
 def test_going_on_from_a_checkpoint_is_bit_equal_to_never_having_stopped(
-    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, profile
+    training, through_a_checkpoint, mode: str, workers: int, accumulate: int, profile, push: PushSettings
 ) -> None:
+    training = replace(training, push=push)
     whole = cluster_of(training, mode, workers, accumulate, profile)
     updates = take(whole, 9)
     cluster = cluster_of(training, mode, workers, accumulate, profile)
@@ -328,3 +337,16 @@ def test_a_wait_that_another_push_ends_ends_with_it(training) -> None:
 def test_workers_that_all_wait_end_the_run_with_the_reason(training) -> None:
     with pytest.raises(RunFailure, match=r"every worker waits for another: the rule hybrid:9 never lets any"):
         take(cluster_of(training, Never(9), 2, 1), 1)
+
+
+@pytest.mark.parametrize("push", PUSHES, ids=str)
+def test_a_push_takes_the_time_of_its_bytes_and_a_pull_that_of_the_parameters(training, push: PushSettings) -> None:
+    link = replace(lasting(1.0), workers=(WorkerProfile(math.inf, 1.0, bytes_per_second=1e4, latency=0.25),))
+    cluster = cluster_of(replace(training, push=push), "async", 1, profile=link)
+    size, times = cluster.gradients.size, [0.0]
+    for update in itertools.islice(cluster.updates(), 3):
+        times.append(cluster.time)
+        (sent,) = (one.bytes for one in update.pushes)
+        number = 4 if push.dtype == "float32" else 2
+        assert (sent == number * size) if not push.drop else (0 < sent < number * size and sent % (4 + number) == 0)
+        assert times[-1] - times[-2] == pytest.approx(0.25 + 4 * size / 1e4 + 1.0 + 0.25 + sent / 1e4)

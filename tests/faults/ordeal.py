@@ -34,6 +34,16 @@ MODES = (
     "adaptive+oldest:1+restart",
 )  # fmt: skip
 
+PUSHES: tuple[dict[str, Any], ...] = (
+    {},
+    {},
+    {"push_dtype": "bfloat16"},
+    {"drop_gradients": 0.99},
+    {"drop_gradients": 0.9, "push_dtype": "bfloat16"},
+    {"local_accumulate": 2, "local_optimizer": "adam"},
+)
+"""Options of what crosses; plain ones more often, since only they make a synchronous run one that can be compared."""
+
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
 """What a run says that was given too much: it is saved, and goes on when it is started again."""
 
@@ -55,7 +65,7 @@ def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -
     options = {
         **named, "workers": workers, "seed": random.randrange(1000), "save_freq": str(random.randint(1, 6)),
         "keep_last": 3, "disp_freq": "3", "valid_freq": random.choice(("1M", str(random.randint(3, 20)))),
-        "valid_sentences": 2, "exponential_smoothing": 0.01,
+        "valid_sentences": 2, "exponential_smoothing": 0.01, **random.choice(PUSHES),
     }  # fmt: skip
     faults = tuple(
         Fault(
@@ -211,11 +221,14 @@ class Ordeal:
     def _compare(self, found: Ledger, epochs: int) -> None:
         """Where the order of pushes is determined, the run is bit-equal to one that nothing befell.
 
-        But the sum of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's.
+        But the sum of a batch's pieces, which a worker without memory computes, is rounded otherwise than the batch's;
+        and what a push leaves behind is added to the next of the same worker, whichever batch that is.
         """
         options = self.trial.options
         self.updates = found.version
-        determined = options["workers"] == 1 or (options["sync_mode"] == "sync" and "fastest" not in options)
+        whole = not small_options(self.out, **options).push_settings().compressed
+        ordered = options["sync_mode"] == "sync" and "fastest" not in options
+        determined = options["workers"] == 1 or (ordered and whole)
         in_pieces = "sums the pieces" in (self.out / "train.log").read_text()
         if not determined or in_pieces or found.set_aside:
             return

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_runs import run_small
+from training_runs import run_small, small_options
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Computed
+from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
@@ -32,13 +33,16 @@ from nmt_async.sync import (
     build_corrections,
     rule_for,
 )
+from nmt_async.sync.compression.message import Slots, form_of
+from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.corrections.settings import NONE
 from nmt_async.sync.optimizers.flat import memory_of
 from nmt_async.sync.optimizers.settings import OPTIMIZERS
 from nmt_async.sync.optimizers.step import Matrix
+from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, optimizer_memory, vectors
-from nmt_async.training.parts import model_configuration
+from nmt_async.training.parts import model_configuration, residual_rows
 from nmt_async.training.run_folder import read_options
 
 SIZE = 64
@@ -46,21 +50,30 @@ MATRIX = Matrix(16, 4, 4)
 """Of a vector of `SIZE`."""
 
 
+PUSHES = [WHOLE, PushSettings("bfloat16"), PushSettings(drop=0.75), PushSettings("bfloat16", 0.875)]
+
+
 def coordinator(
-    rule: Rule, workers: int, settings: OptimizerSettings, corrected: CorrectionSettings = NONE
+    rule: Rule,
+    workers: int,
+    settings: OptimizerSettings,
+    corrected: CorrectionSettings = NONE,
+    push: PushSettings = WHOLE,
 ) -> Coordinator:
     buffers = torch.zeros(workers + 1, SIZE)
     schedule = Schedule(0.1, Quantity(1, "updates"))
     corrections = build_corrections(corrected, settings, buffers[0], workers, 1.0)
-    server = ParameterServer(buffers, rule, schedule, settings, [MATRIX], corrections)
+    residuals = residual_rows(push, workers, SIZE)
+    server = ParameterServer(buffers, rule, schedule, settings, [MATRIX], corrections, residuals)
     return Coordinator(server, even_plan(1, 99), lambda _: None, lambda _: None)
 
 
 def in_vectors(tensors: dict[str, Tensor]) -> float:
     """All but single numbers."""
-    return sum(tensor.numel() / SIZE for tensor in tensors.values() if tensor.shape)
+    return sum(tensor.nbytes / (VECTOR_BYTES * SIZE) for tensor in tensors.values() if tensor.shape)
 
 
+@pytest.mark.parametrize("push", PUSHES, ids=str)
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("settings", [
     *(OptimizerSettings(name=name) for name in OPTIMIZERS), OptimizerSettings(name="sgd", momentum=0.0),
@@ -69,23 +82,23 @@ def in_vectors(tensors: dict[str, Tensor]) -> float:
     ("sync", 3, 1), ("sync", 3, 2), ("sync", 1, 3), ("async", 3, 1), ("hybrid", 2, 4),
 ])  # fmt: skip
 def test_stated_vectors_are_those_that_the_server_holds_at_most(
-    mode: str, workers: int, accumulate: int, settings: OptimizerSettings, average: bool
+    mode: str, workers: int, accumulate: int, settings: OptimizerSettings, average: bool, push: PushSettings
 ) -> None:
     rule = rule_for(mode, workers, accumulate)
     settings = replace(settings, smoothing=0.1 if average else 0.0)
     optimizer = memory_of(torch.empty(SIZE), settings, [MATRIX])
-    stated = vectors(rule, workers, optimizer, average=average, validation=True, simulated=False)
-    parts = coordinator(rule, workers, settings)
+    stated = vectors(rule, workers, optimizer, average=average, validation=True, simulated=False, push=push)
+    parts, slots = coordinator(rule, workers, settings, push=push), Slots.of(form_of(push, SIZE), workers)
     for worker in range(workers):
         assert parts.next_task(worker) is not None
     most = 0.0
     # The first batch is the last to come.
     while others := [worker for worker in parts.ledger.out if worker != 0]:
-        parts.push(others[0], Computed(0.0, 1, 1, 1.0), torch.ones(SIZE))
+        parts.push(others[0], Computed(0.0, 1, 1, 1.0), slots.message(others[0], slots.form.columns))
         most = max(most, in_vectors(parts.state()[1]) + (not parts.server.buffer.summed))
         if parts.ledger.events < 9 * workers * accumulate:
             parts.next_task(others[0])
-    expected = 1 + stated.sum + stated.held + stated.moments + stated.average
+    expected = 1 + stated.sum + stated.held * stated.slot + stated.moments + stated.average + stated.residuals / 2
     if workers > 1:
         assert most == expected
     assert stated.checkpoint == expected + 1
@@ -116,6 +129,41 @@ def test_so_are_those_of_what_corrects_stale_gradients(
     assert most == expected - (parts.server.corrections.look_ahead is not None)
 
 
+ADAM = OptimizerSettings(name="adam")
+SGD = OptimizerSettings(name="sgd", momentum=0.0, nesterov=False)
+
+
+def large_tensors(size: int) -> dict[int, int]:
+    """Bytes of the memory of each tensor in this process that is as large as a vector, by its address."""
+    gc.collect()
+    found = [each for each in gc.get_objects() if issubclass(type(each), Tensor) and each.numel() >= size]
+    return {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
+
+
+@pytest.mark.parametrize("push", [
+    WHOLE, PushSettings(drop=0.9), PushSettings(drop=0.9, local_gradients=LocalGradients(2)),
+    PushSettings(local_optimizer=SGD), PushSettings("bfloat16", local_optimizer=ADAM),
+], ids=str)  # fmt: skip
+def test_a_worker_keeps_the_vectors_that_are_stated_besides_torchs_own(small_data: Path, push: PushSettings) -> None:
+    """Torch's gradients, and their sum where a push sums several batches, are of the parameters' sizes."""
+    data = PreparedData.open(small_data)
+    model = build_model(model_configuration(small_options(small_data), data), seed=1)
+    size = FlatLayout(model).size
+    before = large_tensors(size)
+    worker = Worker(model, 1, 0.1, torch.device("cpu"), push=push)
+    slots, rows = Slots.of(worker.form, 1), residual_rows(push, 1, size)
+    parameters = worker.layout.gather(model)
+    batches = [data.train.batch(range(4)), data.train.batch(range(4, 8))]
+    worker.compute(parameters, slots.room(0, rows, 0), batches, BatchId(1, 0), rate=0.1)
+    given = [parameters, slots.values, *([] if rows is None else [rows])]
+    known = {*before, *(each.untyped_storage().data_ptr() for each in given)}
+    own = sum(taken for place, taken in large_tensors(size).items() if place not in known)
+    options: dict[str, Any] = {"average": False, "validation": True, "simulated": False, "push_batches": 2}
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
+    stated = vectors(rule_for("async", 1), 1, optimizer, **options, push=push)
+    assert own == VECTOR_BYTES * size * (stated.gradients - 2)
+
+
 def shared_bytes() -> int:
     """Of the nameless files of vectors that this process holds open, each counted once."""
     gc.collect()  # memory that a test before this one shared goes with its last tensor
@@ -128,19 +176,23 @@ def shared_bytes() -> int:
     return sum(sizes.values())
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("smoothing", "push"), [
+    (0.0, {}), (0.1, {}), (0.0, {"push_dtype": "bfloat16"}),
+    (0.0, {"push_dtype": "bfloat16", "drop_gradients": 0.875}),
+], ids=str)  # fmt: skip
 def test_the_shared_part_is_what_a_run_shares_with_its_processes(
-    small_data: Path, tmp_path: Path, smoothing: float
+    small_data: Path, tmp_path: Path, smoothing: float, push: dict[str, Any]
 ) -> None:
     before, held = shared_bytes(), []
-    options = {"workers": 3, "sync_mode": "hybrid", "accumulate": 2, "exponential_smoothing": smoothing}
+    options = {"workers": 3, "sync_mode": "hybrid", "accumulate": 2, "exponential_smoothing": smoothing, **push}
     acts = {4: lambda: held.append(shared_bytes() - before)}
     run_small(small_data, tmp_path / "run", acts, **options, valid_freq="2", stop_after="6")
     run = read_options(tmp_path / "run")
     model = build_model(model_configuration(run, PreparedData.open(small_data)), seed=1)
     layout = FlatLayout(model)
     optimizer = optimizer_memory(run, layout)
-    stated = vectors(run.rule(), 3, optimizer, average=smoothing > 0, validation=True, simulated=False)
+    stated = vectors(run.rule(), 3, optimizer, average=smoothing > 0, validation=True, simulated=False,
+                     push=run.push_settings())  # fmt: skip
     numbers = 8 * 3  # which task each worker is to leave: nothing that counts beside a model
     assert held == [VECTOR_BYTES * layout.size * stated.between_processes + numbers]
 
@@ -157,6 +209,18 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
         "memory, besides": "2 MiB in it for gradients under way, and activations; "
         "11 MiB from the first checkpoint on"}),
+    ({"simulated": False, "push_batches": 2, "push": PushSettings(drop=0.5, local_optimizer=ADAM)}, {
+        "memory, shared": "17 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
+        "memory, server": "8 MiB: the sum of pushes, Adam's moments, the moving average, "
+        "up to 2 pushes before their turn",
+        "memory, besides": "6 MiB in each worker for gradients under way, and activations; "
+        "13 MiB from the first checkpoint on"}),
+    ({"simulated": False, "push": PushSettings("bfloat16")}, {
+        "memory, shared": "12 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
+        "memory, server": "5 MiB: the sum of pushes, Adam's moments, the moving average, "
+        "up to 2 pushes before their turn",
+        "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
+        "10 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:
     optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())

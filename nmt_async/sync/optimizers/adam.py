@@ -45,7 +45,7 @@ def adam_step(
     Args:
         updates: that were made before.
     """
-    steps = [torch.tensor(float(updates)) for _ in parameters]
+    steps = [parameter.new_tensor(float(updates)) for parameter in parameters]
     adam(
         parameters, gradients, first, second, [], steps, fused=True, lr=torch.tensor(rate), beta1=settings.beta1,
         beta2=settings.beta2, eps=settings.epsilon, weight_decay=0.0, amsgrad=False, maximize=False,
