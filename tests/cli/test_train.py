@@ -63,7 +63,7 @@ def test_a_whole_run_with_separate_vocabularies_leaves_a_model(
 
 
 MISTAKES = [
-    (["--sync-mode", "soon"], "--sync-mode: 'soon' is not known; choose one of sync, async, hybrid."),
+    (["--sync-mode", "soon"], "--sync-mode: 'soon' is not known; choose one of sync, async, hybrid, adaptive."),
     (["--sync-mode", "async", "--accumulate", "2"], "async applies every push by itself"),
     (["--accumulate", "0"], "must be 1 or more"),
     (["--workers", "0"], "--workers: 0 is too few; give 1 or more."),
