@@ -16,7 +16,7 @@ from nmt_async.sync.corrections.settings import (
 )
 from nmt_async.training.optimizer_options import DEFAULT
 
-STALE = {"sync_mode": OtherThan("sync")}
+STALE = {"sync_mode": OtherThan("sync"), "oldest_push": OtherThan(0), "max_staleness": OtherThan(0)}
 FRESH = "leave it out, since no push is stale there"
 MOST_PREDICTED = 100
 MOST_GRACE = 1_000_000

@@ -65,6 +65,8 @@ def test_a_whole_run_with_separate_vocabularies_leaves_a_model(
 MISTAKES = [
     (["--sync-mode", "soon"], "--sync-mode: 'soon' is not known; choose one of sync, async, hybrid, adaptive."),
     (["--sync-mode", "async", "--accumulate", "2"], "async applies every push by itself"),
+    (["--oldest-push", "0", "--weight-prediction", "last-step"], "there is no delay left to look ahead of"),
+    (["--max-staleness", "0", "--staleness-rule", "scale"], "leave it out, since no push is stale there"),
     (["--accumulate", "0"], "must be 1 or more"),
     (["--workers", "0"], "--workers: 0 is too few; give 1 or more."),
     (["--workers", "two"], "--workers: 'two' is not a whole number."),

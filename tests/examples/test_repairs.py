@@ -6,6 +6,8 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pytest
+
 from nmt_async.options import from_mapping
 from nmt_async.report.document import TABLES, is_current, study_results
 from nmt_async.study.claims import read_claims
@@ -20,11 +22,15 @@ DECLARED = read_declaration(STUDY / "study.yaml")
 ASKED = DECLARED.sizes["full"].settings
 
 
-def test_the_document_is_made_from_the_results_beside_it() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    results = study_results(STUDY / "results", ASKED)
+@pytest.mark.parametrize(
+    ("document", "folder", "size"), [("README.md", "results", "full"), ("screening.md", "screening", "screening")]
+)
+def test_the_documents_are_made_from_the_results(document: str, folder: str, size: str) -> None:
+    asked = DECLARED.sizes[size].settings
+    text = (STUDY / document).read_text(encoding="utf-8")
+    results = study_results(STUDY / folder, asked)
     again = "make it anew: see the top of nmt_async/report/document.py"
-    assert is_current(text, results, read_claims(STUDY / "claims.yaml"), ASKED, DECLARED.against), again
+    assert is_current(text, results, read_claims(STUDY / "claims.yaml"), asked, DECLARED.against), again
 
 
 def test_claims_and_tables_are_about_conditions_that_the_study_has() -> None:
