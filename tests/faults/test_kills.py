@@ -63,7 +63,8 @@ def test_random_kills_of_real_workers_lose_no_batch_and_double_none(
     assert len(deaths) >= 2
     for death in deaths:
         assert re.match(
-            r"worker \d died (at batch \d+ of epoch \d|before it had a batch|while it waited for a batch) "
+            r"worker \d died (at batch \d+ of epoch \d|before it had a batch|while it waited for a batch|"
+            r"at a batch that it was told to leave) "
             r"\((killed by signal (9; out of memory\?|11, SIGSEGV|12, SIGUSR2)|"
             r"RuntimeError: injected from outside|exit code 1)\)", death
         )  # fmt: skip
