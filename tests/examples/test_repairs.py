@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from statistics import fmean
 
+import numpy as np
 import pytest
 
 from nmt_async.options import from_mapping
+from nmt_async.planning.advice import PLAIN, WAYS
 from nmt_async.report.document import TABLES, is_current, study_results
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
+from nmt_async.study.result import Result
 from nmt_async.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +66,35 @@ def test_results_that_both_studies_have_are_the_same_files() -> None:
     assert shared
     for name in shared:
         assert (STUDY / "results" / name).read_bytes() == (PAPER / "results" / name).read_bytes(), name
+
+
+def tokens_to(results: Iterable[Result], condition: str, quality: float) -> float:
+    """Target tokens to a cross-entropy, the mean of the condition's seeds; at most those of the whole run."""
+    found = []
+    for result in results:
+        if result.setting.condition == condition:
+            points = [(point.cross_entropy, point.tokens) for point in result.points]
+            losses, tokens = zip(*reversed(points), strict=True)  # falling in training, so rising here
+            found.append(float(np.interp(quality, losses, tokens)))
+    return fmean(found)
+
+
+def final(results: Iterable[Result], condition: str) -> float:
+    return fmean(each.points[-1].cross_entropy for each in results if each.setting.condition == condition)
+
+
+def test_the_prices_that_bench_recommends_by_are_those_of_the_results() -> None:
+    results = study_results(STUDY / "results", ASKED)
+    plain = "post sync @0.004"
+    best = {
+        ("sync", "muon"): "post sync muon @0.004",
+        ("hybrid", "muon"): "post hybrid:4 muon predicted @0.004",
+        ("hybrid", "adam"): "post hybrid:4 @0.002",
+    }
+    for way in WAYS:
+        if way is PLAIN:
+            continue
+        condition = best[way.mode, way.optimizer]
+        quality = max(final(results, plain), final(results, condition))
+        price = tokens_to(results, condition, quality) / tokens_to(results, plain, quality)
+        assert way.price == pytest.approx(price, abs=0.02), condition
