@@ -228,7 +228,7 @@ class SimulatedCluster:
         if coming.computed is None:  # it would have died at the batch: its time there was not counted
             worker.idle_since = self.time
             return
-        sent = coming.time - profile.transfer(self.gradients.sent)
+        sent = coming.time - profile.transfer(coming.computed.bytes)
         begun = sent - coming.computed.seconds
         left = min(max(self.time + profile.latency, begun), sent)
         worker.computing -= sent - left

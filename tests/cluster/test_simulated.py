@@ -220,6 +220,16 @@ def test_a_worker_that_restarts_stops_when_its_push_becomes_too_old(training) ->
     assert cluster.waiting_shares() == [0.0, 0.0], "what it computes in vain is no waiting"
 
 
+def test_what_a_restarted_worker_pulled_is_waiting_and_no_computing(training) -> None:
+    """Worker 1 pulls for a second, and computes for another before its push becomes too old."""
+    quick, slow = lasting(1.0, 10.0).workers
+    size = cluster_of(training, "sync", 2, profile=lasting(1.0, 1.0)).gradients.size
+    profile = ClusterProfile("linked", (quick, replace(slow, bytes_per_second=4.0 * size)))
+    cluster = cluster_of(training, Hybrid(1, oldest_push=1, restart=True), 2, profile=profile)
+    assert [update.pushes[0].worker for update in take(cluster, 6)] == [0] * 6
+    assert cluster.waiting_shares() == pytest.approx([0.0, 0.5])
+
+
 def test_a_barrier_is_synchronous(training) -> None:
     """With K = 0 and N = W the sums are those of sync, here of workers that come in their order."""
     sync = cluster_of(training, "sync", 3, profile=lasting(1.0, 2.0, 3.0))
