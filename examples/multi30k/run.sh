@@ -12,7 +12,7 @@ case "$mode" in
     hybrid) accumulate=4 words=512 ;;
     async) accumulate=1 words=1024 ;;
     # As many pushes as workers, with the optimizer that bears staleness, on predicted parameters (examples/repairs).
-    muon) accumulate=2 words=1024 more=" --optimizer muon --muon-rows 32 --weight-prediction last-step" ;;
+    muon) accumulate=2 words=1024 more=" --optimizer muon --muon-rows 32 --weight-prediction last-step --prediction-updates 1" ;;
     *)
         echo "run.sh: '$mode' is not a mode; choose sync, async, hybrid or muon." >&2
         exit 2

@@ -42,7 +42,7 @@ class Way:
             words += ["--accumulate", str(workers)]
         words += ["--optimizer", self.optimizer]
         if self.predicted:
-            words += ["--weight-prediction", "last-step"]
+            words += ["--weight-prediction", "last-step", "--prediction-updates", "1"]
         return " ".join(words)
 
 

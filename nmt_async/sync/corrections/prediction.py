@@ -7,8 +7,8 @@ the parameters will then be about
 
 and that is what a pull gives. This is SpecTrain (Chen, Yang & Cheng 2018, arXiv 1809.02839, equation 4) with the whole
 step of any optimizer in the place of momentum times rate (Guan et al. 2023, PipeOptim, arXiv 2312.00839). Theirs is a
-pipeline, in which s is known for each stage; here s is the mean staleness to expect. The look-ahead of Nesterov's
-momentum is the case s = 1 of gradient descent without noise.
+pipeline, in which s is known for each stage; here s is the mean staleness to expect, unless another is given. With one
+worker and gradient descent with momentum μ, s = μ is Nesterov's momentum.
 """
 
 from __future__ import annotations
