@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from nmt_async.sync.rules.rule import Rule, Standing, Waiting
+from nmt_async.sync.rules.rule import RefusesOld, Standing, Waiting
 
 if TYPE_CHECKING:
     from nmt_async.sync.push import Update
@@ -56,7 +56,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Adaptive(Rule):
+class Adaptive(RefusesOld):
     """An update sums one push of each of the first K_t workers; see the head of this file.
 
     Attributes:
@@ -94,8 +94,7 @@ class Adaptive(Rule):
             raise ValueError(f"each worker adds one push to an update, so {most} of them need as many workers")
         if not 1 <= first <= most:
             raise ValueError(f"an update waits for 1 to {most} pushes at first, not for {first}")
-        if waiting.restart and waiting.oldest_push is None:
-            raise ValueError("no push is too old without a bound, so no worker restarts; give the oldest push, too")
+        cls.check_restart(waiting)
         return cls(most, first, waiting.oldest_push, waiting.restart)
 
     @property
@@ -112,17 +111,7 @@ class Adaptive(Rule):
     def name(self) -> str:
         """``adaptive:4``, and what else was given: ``adaptive:4+first:2+oldest:1+restart``."""
         first = "" if self.first == 1 else f"+first:{self.first}"
-        oldest = "" if self.oldest_push is None else f"+oldest:{self.oldest_push}"
-        return f"{super().name}{first}{oldest}{'+restart' if self.restart else ''}"
-
-    @property
-    def restarts(self) -> bool:
-        """As asked for."""
-        return self.restart
-
-    def counts(self, staleness: int) -> bool:
-        """Up to the oldest push."""
-        return self.oldest_push is None or staleness <= self.oldest_push
+        return f"{super().name}{first}{self.suffix}"
 
     def may_start(self, standing: Standing) -> bool:
         """Unless a push of the worker waits for its update."""

@@ -22,11 +22,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from nmt_async.sync.rules.rule import Round, Rule, Standing, Waiting
+from nmt_async.sync.rules.rule import RefusesOld, Round, Standing, Waiting
 
 
 @dataclass(frozen=True)
-class Hybrid(Rule):
+class Hybrid(RefusesOld):
     """An update sums N pushes from whoever delivers them; for the other numbers see the head of this file."""
 
     mode: ClassVar[str] = "hybrid"
@@ -52,8 +52,7 @@ class Hybrid(Rule):
         """
         if waiting.oldest_push is not None and waiting.max_staleness is not None:
             raise ValueError("where updates wait for old pushes none is refused; give one of the two bounds")
-        if waiting.restart and waiting.oldest_push is None:
-            raise ValueError("no push is too old without a bound, so no worker restarts; give the oldest push, too")
+        Hybrid.check_restart(waiting)
         return {name: getattr(waiting, name) for name in ("oldest_push", "restart", "max_staleness")}
 
     @property
@@ -69,26 +68,16 @@ class Hybrid(Rule):
     @property
     def name(self) -> str:
         """``hybrid:4``, and what is to become of old pushes: ``hybrid:4+oldest:1+restart``."""
-        return self._plain_name + self._suffix
+        return self._plain_name + self.suffix
 
     @property
     def _plain_name(self) -> str:
         return super().name
 
     @property
-    def _suffix(self) -> str:
-        oldest = "" if self.oldest_push is None else f"+oldest:{self.oldest_push}"
-        most = "" if self.max_staleness is None else f"+staleness:{self.max_staleness}"
-        return f"{oldest}{'+restart' if self.restart else ''}{most}"
-
-    @property
-    def restarts(self) -> bool:
-        """As asked for."""
-        return self.restart
-
-    def counts(self, staleness: int) -> bool:
-        """Up to the oldest push."""
-        return self.oldest_push is None or staleness <= self.oldest_push
+    def suffix(self) -> str:
+        """With the bound for which updates wait."""
+        return super().suffix + ("" if self.max_staleness is None else f"+staleness:{self.max_staleness}")
 
     def may_start(self, standing: Standing) -> bool:
         """Always, except while an update waits, and with a barrier when the coming update has all its batches."""

@@ -215,3 +215,36 @@ class Rule(ABC):
     def with_workers(self, workers: int) -> Rule | None:  # noqa: ARG002
         """The rule that makes the same update from the pushes of so many workers; None if there is none."""
         return self
+
+
+class RefusesOld(Rule):
+    """A rule for which a push may be too old.
+
+    Attributes:
+        oldest_push: updates that a push may be old at most; None: no bound.
+        restart: a worker stops at once when its push could not count any more.
+    """
+
+    oldest_push: int | None
+    restart: bool
+
+    @staticmethod
+    def check_restart(waiting: Waiting) -> None:
+        """Raises ValueError where nothing could be restarted."""
+        if waiting.restart and waiting.oldest_push is None:
+            raise ValueError("no push is too old without a bound, so no worker restarts; give the oldest push, too")
+
+    @property
+    def suffix(self) -> str:
+        """What the short name says of it: ``+oldest:1+restart``."""
+        oldest = "" if self.oldest_push is None else f"+oldest:{self.oldest_push}"
+        return f"{oldest}{'+restart' if self.restart else ''}"
+
+    @property
+    def restarts(self) -> bool:
+        """As asked for."""
+        return self.restart
+
+    def counts(self, staleness: int) -> bool:
+        """Up to the oldest push."""
+        return self.oldest_push is None or staleness <= self.oldest_push
