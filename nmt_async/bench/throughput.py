@@ -28,13 +28,12 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.advice import Expected, expected
 from nmt_async.planning.calibration import calibrated, throughput, waiting_share
 from nmt_async.planning.simulation import nominal_cluster
-from nmt_async.sync.optimizers.flat import operations_of
-from nmt_async.sync.optimizers.step import Matrix
+from nmt_async.sync.optimizers.flat import FlatOptimizer
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import model_configuration, training_plan
+from nmt_async.training.parts import hidden_matrices, model_configuration, training_plan
 
 SIMULATED_PUSHES = 1000
 """Of each worker, so that the jitter of single batches does not show."""
@@ -222,10 +221,12 @@ def _profile(own: Sequence[Turn], asked: bool) -> ClusterProfile | None:
 def _expected_ways(train: TrainOptions, settings: WorkerSettings, profile: ClusterProfile) -> list[Expected]:
     """What to expect here of the ways that the study of repairs knows."""
     layout = FlatLayout(build_unfilled(settings.configuration))
-    matrices = [Matrix(*place) for place in layout.hidden()]
-    like, chosen = torch.empty(layout.size, device="meta"), train.settings()
-    operations = {name: float(operations_of(like, replace(chosen, name=name), matrices)) for name in ("adam", "muon")}
-    return expected(profile, train.mini_batch_words, operations, 6.0 * layout.parameters)
+    nothing, matrices = torch.empty(layout.size, device="meta"), hidden_matrices(layout)
+    operations = {
+        name: FlatOptimizer(nothing, replace(train.settings(), name=name), matrices).operations
+        for name in ("adam", "muon")
+    }
+    return expected(profile, train.mini_batch_words, operations, layout.operations_per_token)
 
 
 def _results(options: BenchOptions, turns: dict[str, list[Turn]]) -> list[ContenderResult]:

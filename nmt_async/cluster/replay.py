@@ -131,8 +131,7 @@ class Replay:
         if end is None or end.kind is not Kind.RESTARTED:
             parts, pulled = self.data.batches(task.parts), server.offered
             pieces = pieces_of([len(part) for part in parts], end.pieces if end is not None else 1)
-            residuals = server.residuals
-            room = self.slots.room(worker, None if residuals is None else residuals.rows, task.residual)
+            room = self.slots.room(worker, server.residual_rows, task.residual)
             self._computed[worker] = self.worker.compute(pulled, room, parts, task.batch, pieces, task.rate)
         server.computed(worker)
 

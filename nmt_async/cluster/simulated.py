@@ -62,8 +62,7 @@ class WorkerGradients:
         self.worker = worker
         self.data = data
         self.size = self.sent = worker.layout.size
-        # A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
-        self.operations_per_token = 6.0 * worker.layout.parameters
+        self.operations_per_token = worker.layout.operations_per_token
 
     def compute(self, parameters: Tensor, gradient: Room, task: Task) -> Computed:
         """As in `Gradients`."""
@@ -152,8 +151,7 @@ class SimulatedCluster:
         """
         due = self.coordinator.due()
         if due is not None:
-            self.time += self._update_seconds
-            self._restart()
+            self._take_time_of_update()
             yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
@@ -182,8 +180,7 @@ class SimulatedCluster:
         answer = self.coordinator.push(index, coming.computed, self.slots.message(index, coming.computed.entries))
         self.time += self.profile.seconds_per_push
         if answer.update is not None:
-            self.time += self._update_seconds
-            self._restart()
+            self._take_time_of_update()
         self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
             updated = answer.update is not None
@@ -201,14 +198,18 @@ class SimulatedCluster:
         worker, profile = self._workers[index], self.profile.workers[index]
         update = self.coordinator.died(index)
         if update is not None:
-            self.time += self._update_seconds
-            self._restart()
+            self._take_time_of_update()
         ready = when + profile.restart_seconds
         worker.born += 1
         worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
         self._ask_again(update=update is not None, returned=True)
         return update
+
+    def _take_time_of_update(self) -> None:
+        """An update was made; workers leave the batches that it made too old."""
+        self.time += self._update_seconds
+        self._restart()
 
     def _restart(self) -> None:
         """Workers whose pushes an update made too old leave their batches when word of it reaches them."""
@@ -245,8 +246,7 @@ class SimulatedCluster:
 
     def _begin_task(self, index: int, task: Task) -> None:
         server, worker, profile = self.coordinator.server, self._workers[index], self.profile.workers[index]
-        residuals = server.residuals
-        room = self.slots.room(index, None if residuals is None else residuals.rows, task.residual)
+        room = self.slots.room(index, server.residual_rows, task.residual)
         computed = self.gradients.compute(server.offered, room, task)
         server.computed(index)
         computing = profile.computing(computed.tokens, self.seed, index, worker.tasks)

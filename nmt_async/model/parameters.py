@@ -67,6 +67,14 @@ class FlatLayout:
         """Number of parameters, gaps not counted."""
         return sum(place.end - place.begin for place in self.places)
 
+    @property
+    def operations_per_token(self) -> float:
+        """Floating-point operations of a gradient for each target token.
+
+        A parameter is multiplied once with a token, and twice on the way back (Kaplan et al. 2020, table 1).
+        """
+        return 6.0 * self.parameters
+
     def hidden(self) -> Iterator[tuple[int, int, int, bool]]:
         """Begin, rows, columns and whether it is wide, of each hidden matrix; stacked ones count by themselves."""
         for place in self.places:

@@ -73,13 +73,13 @@ class Transformer(TranslationModel):
 
     def stacks(self) -> dict[str, Stack]:
         """As in `Stacked`: the matrices of the layers."""
-        linear = {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
-        return {
-            f"{name}.weight": Stack(
-                (module.out_features // stacked_in(name),) * stacked_in(name), wide=name.endswith("attention.output")
-            )
-            for name, module in linear.items()
-        }
+        found = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                count = stacked_in(name)
+                heights = (module.out_features // count,) * count
+                found[f"{name}.weight"] = Stack(heights, wide=name.endswith("attention.output"))
+        return found
 
     def _embedding_matrices(self) -> list[nn.Parameter]:
         return [self.source_embedding.weight, self.target_embedding.weight, self.output_weight]

@@ -76,6 +76,11 @@ class ParameterServer:
         return self.ring.current
 
     @property
+    def residual_rows(self) -> Tensor | None:
+        """(2 * workers, size), where pushes leave something behind."""
+        return None if self.residuals is None else self.residuals.rows
+
+    @property
     def learning_rate(self) -> float:
         """Of the latest update; before the first, that at which the schedule begins."""
         return self.schedule.rate(self.progress)

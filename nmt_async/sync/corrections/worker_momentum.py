@@ -26,7 +26,7 @@ from torch import Tensor
 
 from nmt_async.sync.corrections.look_ahead import LookAhead
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Step, zeros
+from nmt_async.sync.optimizers.step import Step
 
 
 class WorkerMomentum(Step):
@@ -49,7 +49,7 @@ class WorkerMomentum(Step):
         self.rate = 0.0
         self.updates = 0
         if self.adaptive:
-            self.tensors = {"moment2": zeros(like)}
+            self.tensors = {"moment2": torch.zeros_like(like)}
         self._alone: int | None = None
         self._round: list[int] = []
         self._sums: dict[int, Tensor] = {}

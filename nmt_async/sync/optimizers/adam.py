@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step
 
 
 class Adam(Step):
@@ -22,7 +22,7 @@ class Adam(Step):
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self.tensors = {"moment1": zeros(like), "moment2": zeros(like)}
+        self.tensors = {"moment1": torch.zeros_like(like), "moment2": torch.zeros_like(like)}
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
         """As in `Step`."""

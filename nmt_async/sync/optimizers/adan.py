@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, stretches, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step, stretches
 
 NAMES = ("moment1", "change", "moment2", "gradient")
 """m, v, n and the gradient before."""
@@ -27,7 +28,7 @@ class Adan(Step):
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self.tensors = {name: zeros(like) for name in NAMES}
+        self.tensors = {name: torch.zeros_like(like) for name in NAMES}
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:
         """As in `Step`."""
@@ -35,7 +36,7 @@ class Adan(Step):
         corrected = [1.0 - beta ** (updates + 1) for beta in (one, two, three)]
         remembered = (self.tensors[name] for name in NAMES)
         for here, fresh, first, change, second, before in stretches(parameters, gradient, *remembered):
-            difference = fresh - before if updates else zeros(fresh)
+            difference = fresh - before if updates else torch.zeros_like(fresh)
             first.lerp_(fresh, 1.0 - one)
             change.lerp_(difference, 1.0 - two)
             ahead = difference.mul_(two).add_(fresh)

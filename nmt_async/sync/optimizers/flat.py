@@ -46,11 +46,6 @@ def memory_of(like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matr
     return OptimizerMemory(remembered / size, step.working / size, step.REMEMBERS if remembered else "")
 
 
-def operations_of(like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> int:
-    """As `FlatOptimizer.operations`; where ``like`` (size,) takes no memory, nothing here does."""
-    return STEPS[settings.name](like, settings, matrices).operations
-
-
 class FlatOptimizer:
     """An optimizer's state for a flat vector, and the moving average of the parameters.
 

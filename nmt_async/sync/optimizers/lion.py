@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, stretches, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step, stretches
 
 
 class Lion(Step):
@@ -20,7 +21,7 @@ class Lion(Step):
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self.tensors = {"momentum": zeros(like)}
+        self.tensors = {"momentum": torch.zeros_like(like)}
 
     def take(self, parameters: Tensor, gradient: Tensor, rate: float, updates: int) -> None:  # noqa: ARG002
         """As in `Step`."""

@@ -21,12 +21,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.adam import adam_step
 from nmt_async.sync.optimizers.orthogonal import gram_of, inverse_roots, on_gram, operations, orthogonal
 from nmt_async.sync.optimizers.settings import OptimizerSettings
-from nmt_async.sync.optimizers.step import Matrix, Step, zeros
+from nmt_async.sync.optimizers.step import Matrix, Step
 
 AT_ONCE = 2**16
 """Elements of the Gram matrices that are computed with at a time, if one block has no more: 256 KiB of float32."""
@@ -71,7 +72,7 @@ class Muon(Step):
         self._rest = _between(matrices, len(like))
         left = sum(end - begin for begin, end in self._rest)
         # The momentum of matrices and Adam's first moment of the rest are one vector.
-        self.tensors = {"moment1": zeros(like), "moment2": like.new_zeros(left)}
+        self.tensors = {"moment1": torch.zeros_like(like), "moment2": like.new_zeros(left)}
         rooms = [max(sizes) for sizes in zip(*map(_rooms, self._groups), strict=True)]
         self._work = [like.new_empty(room) for room in rooms]
         self.working = sum(rooms)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -85,8 +84,3 @@ def stretches(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Vectors (size,) side by side, some elements at a time: what many operations go over is fetched once."""
     for begin in range(0, len(vectors[0]), STRETCH):
         yield tuple(vector[begin : begin + STRETCH] for vector in vectors)
-
-
-def zeros(like: Tensor) -> Tensor:
-    """A vector of zeros of the same kind."""
-    return torch.zeros_like(like)
