@@ -146,6 +146,14 @@ def name_of(pid: int) -> str:
         return ""
 
 
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def children_named(name: str) -> list[Child]:
     """This process's running children whose name begins so."""
     return [child for child in children() if child.name.startswith(name) and child.exitcode is None]

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from training_runs import COMMAND, PATIENCE, small_data, typed
+from training_runs import COMMAND, PATIENCE, command_of, small_data, typed
 
 from nmt_async.options import from_mapping
 from nmt_async.report.document import is_current, study_results
@@ -30,10 +30,6 @@ def children_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def commands_of(process: int) -> str:
-    return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-
-
 @pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 def test_workers_are_kept_on_a_core_each_one_of_which_is_busy(small_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "study" / "runs" / "one"
@@ -49,7 +45,7 @@ def test_workers_are_kept_on_a_core_each_one_of_which_is_busy(small_data: Path, 
             log = run / "train.log"
             told = [line.split() for line in log.read_text().split("\n") if "[worker]" in line] if log.exists() else []
             seen = [os.sched_getaffinity(int(words[-1])) for words in told]
-        busy = [os.sched_getaffinity(child) for child in children_of(process.pid) if "while True" in commands_of(child)]
+        busy = [os.sched_getaffinity(child) for child in children_of(process.pid) if "while True" in command_of(child)]
     finally:
         process.terminate()
         try:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from commands import IMPORTED
-from training_runs import alive, family, name_of, until
+from training_runs import alive, command_of, family, name_of, until
 
 from nmt_async.process import fork_server
 from nmt_async.process.child import Child, children
@@ -77,7 +77,7 @@ def test_the_server_stays_without_threads_and_without_cuda() -> None:
     found = ask(tell_surroundings)
     assert found["tasks"] == 1
     assert not found["cuda"]
-    (server,) = (pid for pid in family(os.getpid()) if b"fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (server,) = (pid for pid in family(os.getpid()) if "fork_server" in command_of(pid))
     assert len(os.listdir(f"/proc/{server}/task")) == 1
 
 
