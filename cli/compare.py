@@ -14,7 +14,7 @@ from .declare import CommonOptions, as_typed
 ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepare wrote.", metavar="DATA")]}
 OPTIONS = CompareOptions
 EXAMPLE = "nmt-async compare data --modes sync,async,hybrid:4 --budget 2Mt --seeds 1,2,3 --out comparison"
-GROUPS = ("Comparison", "Devices", "Model", "Optimizer", "Batches", "Optimizer constants")
+GROUPS = ("Comparison", "Devices", "Model", "Optimizer", "Staleness", "Batches", "Optimizer constants")
 
 
 def run(options: CompareOptions, common: CommonOptions, data: Path) -> None:

@@ -23,6 +23,9 @@ done
 # Of each update: four pushes from anyone, one batch of each of four workers, or one push.
 accumulate=1
 [[ $mode == hybrid ]] && accumulate=4
+# As in the paper workers compute on the parameters that there are; in sync there are no others.
+computed=" --weight-prediction none"
+[[ $mode == sync ]] && computed=""
 
 made=runs/wmt14-en-de
 data="${DATA:-$made/data}"
@@ -54,7 +57,8 @@ fi
 # the 25,000 of Vaswani et al. Validation computes on the CPU, so it translates 200 sentences only.
 train="nmt-async train $data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 4 \\
     --devices $devices --preset base --norm post --mini-batch-words 6250 \\
-    --learn-rate 0.0003 --lr-warmup 16k --lr-decay inv-sqrt --adam-beta1 0.9 --adam-beta2 0.98 \\
+    --learn-rate 0.0003 --lr-warmup 16k --lr-decay inv-sqrt \\
+    --optimizer adam --adam-beta1 0.9 --adam-beta2 0.98$computed \\
     --label-smoothing 0.1 --exponential-smoothing 0.0001 --stop-after $stop_after \\
     --valid-freq 5k --valid-sentences 200 --save-freq 5k --metric bleu --seed 1"
 run "$train"

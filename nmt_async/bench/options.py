@@ -13,6 +13,7 @@ from nmt_async.options import option
 from nmt_async.training.cluster_options import SyncOptions
 from nmt_async.training.optimizer_options import StepOptions
 from nmt_async.training.options import BatchOptions, TrainOptions
+from nmt_async.training.staleness_options import PredictionOptions
 
 GROUP = "Measurement"
 BOUND = "independent"
@@ -26,7 +27,7 @@ translate_batch in float32 and int8."""
 
 
 @dataclass(frozen=True)
-class BenchOptions(SyncOptions, ModelOptions, StepOptions, BatchOptions):
+class BenchOptions(SyncOptions, ModelOptions, StepOptions, PredictionOptions, BatchOptions):
     """What is measured, and how long."""
 
     against: tuple[str, ...] = option(

@@ -10,11 +10,12 @@
       post sync @0.001: [post * @0.001]
     sizes:
       quick: {budget: 300kt, validations: 4, seeds: [1], conditions: [post *], note: It decides nothing.}
-      full: {budget: 3Mt, validations: 12, seeds: [1, 2], conditions: ["*"]}
+      full:
+        {budget: 3Mt, validations: 12, seeds: [1, 2], conditions: ["*"], further: {post sync @0.001: [3, 4]}}
 
 Options are those of ``train``, by their keys in a configuration file; null leaves out what ``base`` gives. ``against``
 names conditions, each with the patterns of those that are set beside it; where it is left out, nothing is compared but
-what claims name.
+what claims name. ``further`` gives conditions, or patterns of them, seeds beside those that all have.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class _Asked:
     conditions: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    further: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,8 +165,11 @@ def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str
     names = _named(asked.conditions, options, where)
     _check_options(path, f"size {shown(name)}", asked.options)
     own = {**asked.options, **often(budget, asked.validations)}
+    chosen = [(condition, seed) for seed in asked.seeds for condition in names]
+    for pattern, seeds in asked.further.items():
+        chosen += [(condition, seed) for seed in seeds for condition in _named([pattern], names, f"{where}, further")]
     settings = tuple(
-        Setting(condition, seed, {**options[condition], **own}) for seed in asked.seeds for condition in names
+        Setting(condition, seed, {**options[condition], **own}) for condition, seed in dict.fromkeys(chosen)
     )
     for condition in names:
         from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {shown(condition)}")

@@ -252,11 +252,11 @@ class ParameterServer:
 
     def _restore_corrections(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
-        remembered = [correction.tensors for correction in self.corrections.each]
-        for own in [*remembered, *([] if ahead is None else [ahead.tensors])]:
-            for name, tensor in own.items():
+        for correction in self.corrections.each:
+            for name, tensor in correction.tensors.items():
                 tensor.copy_(tensors[name])
         if momentum is not None:
             momentum.restore(values["momentum"], tensors)
         if ahead is not None:
+            ahead.restore(tensors)
             ahead.write(self.ring.current)

@@ -45,8 +45,8 @@ class SyncOptions(WaitingOptions, PushOptions):
     )
     accumulate: int | None = option(
         None,
-        "N: how many pushes an update sums; in sync, of each worker (default: twice the number of "
-        "workers in hybrid, their number in adaptive, else 1).",
+        "N: how many pushes an update sums; in sync, of each worker (default: the number of workers in hybrid and "
+        "adaptive, else 1).",
         group="Updates",
         flags=("--accumulate", "--optimizer-delay"),
     )

@@ -159,8 +159,23 @@ def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
     amounts = {"--lr-warmup": options.lr_warmup, "--lr-decay-end": options.lr_decay_end}
     if options.lr_decay not in ("linear", "cosine"):
         del amounts["--lr-decay-end"]
-    lines = [updates.update_text(), updates.amounts_text(amounts | {"--stop-after": options.stop_after})]
+    lines = [
+        updates.update_text(),
+        step_text(options, updates.staleness),
+        updates.amounts_text(amounts | {"--stop-after": options.stop_after}),
+    ]
     return [line for line in lines if line]
+
+
+def step_text(options: TrainOptions, staleness: float) -> str:
+    """What makes a step of an update's gradient, and which parameters the gradient is of.
+
+    Args:
+        staleness: of a push, as it is to be expected on average.
+    """
+    ahead = options.corrections().updates_ahead(staleness)
+    computed = f"; workers compute on parameters predicted {ahead:g} update{'s' * (ahead != 1)} ahead"
+    return f"optimizer {options.settings().name}{computed if ahead else ''}."
 
 
 VECTOR_BYTES = 4

@@ -15,7 +15,7 @@ from nmt_async.sync.schedule import DECAYS, Schedule
 
 progress_quantity = partial(parse_quantity, allowed=("updates", "tokens", "epochs"))
 
-DEFAULT = "adam"
+DEFAULT = "muon"
 """The optimizer of a run that is begun without naming one."""
 
 

@@ -224,7 +224,8 @@ def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:
     Raises:
         UserError: as `from_mapping` does.
     """
-    found = {"optimizer": "adam", **converted(TrainOptions, values, where)}  # before there were others
+    before_there_were_others = {"optimizer": "adam", "weight_prediction": "none"}
+    found = {**before_there_were_others, **converted(TrainOptions, values, where)}
     warmup = found.get("lr_warmup", OptimizerOptions.lr_warmup)
     if not warmup.amount and found.get("lr_decay", OptimizerOptions.lr_decay) == "inv-sqrt":
         found["lr_decay"] = "none"  # which is what it did

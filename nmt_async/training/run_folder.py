@@ -239,7 +239,7 @@ def settled(options: TrainOptions) -> TrainOptions:
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
         options = as_begun(options, begun_with)
-        names = ["workers", "accumulate", "cpu_threads", "optimizer"]
+        names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction"]
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
@@ -250,7 +250,7 @@ def settled(options: TrainOptions) -> TrainOptions:
     return dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
         workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),
-        optimizer=options.settings().name,
+        optimizer=options.settings().name, weight_prediction=options.settled_prediction(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nmt_async.errors import UserError
-from nmt_async.options import OtherThan, option
+from nmt_async.options import OtherThan, matters, option
 from nmt_async.sync.corrections.settings import (
     LOOK_AHEADS,
     PREDICTIONS,
@@ -17,13 +17,40 @@ from nmt_async.sync.corrections.settings import (
 from nmt_async.training.optimizer_options import DEFAULT
 
 STALE = {"sync_mode": OtherThan("sync"), "oldest_push": OtherThan(0), "max_staleness": OtherThan(0)}
+UNREPAIRED = {"staleness_rule": "none", "momentum_lookahead": "none"}
+"""Where, among stale pushes, prediction is the default."""
 FRESH = "leave it out, since no push is stale there"
 MOST_PREDICTED = 100
 MOST_GRACE = 1_000_000
 
 
 @dataclass(frozen=True)
-class StalenessOptions:
+class PredictionOptions:
+    """The parameters that workers compute on."""
+
+    weight_prediction: str | None = option(
+        None,
+        "last-step: workers compute on the parameters that are to be expected when their push arrives if updates go on "
+        "as the last one did; none: on those that there are (default: last-step in hybrid and async, where pushes may "
+        "be old and no other option says what to do about it).",
+        group="Staleness",
+        choices=PREDICTIONS,
+        only_with={**STALE, "delay_feedback": 0.0},
+        hint="leave it out, since there is no delay left to look ahead of",
+    )
+    prediction_updates: float | None = option(
+        None,
+        "How many updates ahead (default: as many as a push is old on average, rounded up).",
+        group="Staleness",
+        only_with=(
+            {"weight_prediction": "last-step"},
+            {**STALE, "sync_mode": ("hybrid", "async"), "weight_prediction": None, "delay_feedback": 0.0, **UNREPAIRED},
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class StalenessOptions(PredictionOptions):
     """What a stale gradient is worth, what a step makes good, and what workers compute on."""
 
     staleness_rule: str = option(
@@ -77,21 +104,6 @@ class StalenessOptions:
         only_with=STALE,
         hint=FRESH,
     )
-    weight_prediction: str = option(
-        "none",
-        "last-step: workers compute on the parameters that are to be expected when their push arrives if updates go on "
-        "as the last one did; none: on those that there are.",
-        group="Staleness",
-        choices=PREDICTIONS,
-        only_with={**STALE, "delay_feedback": 0.0},
-        hint="leave it out, since there is no delay left to look ahead of",
-    )
-    prediction_updates: float | None = option(
-        None,
-        "How many updates ahead (default: as many as a push is old on average).",
-        group="Staleness",
-        only_with={"weight_prediction": "last-step"},
-    )
     momentum_lookahead: str = option(
         "none",
         f"{'; '.join(f'{name}: {summary}' for name, summary in LOOK_AHEADS.items())}.",
@@ -102,10 +114,19 @@ class StalenessOptions:
             "optimizer": (None, *WITH_MOMENTUM) if DEFAULT in WITH_MOMENTUM else WITH_MOMENTUM,
             "momentum": OtherThan(0.0),
             "delay_feedback": 0.0,
-            "weight_prediction": "none",
+            "weight_prediction": (None, "none"),
         },
         excludes=("nesterov",),
     )
+
+    def settled_prediction(self) -> str | None:
+        """The weight prediction that is meant where none is named; None: no push is stale, or feedback repairs it."""
+        (field,) = (each for each in fields(PredictionOptions) if each.name == "weight_prediction")
+        if self.weight_prediction is not None or not matters(self, field):
+            return self.weight_prediction
+        unrepaired = all(getattr(self, name) == value for name, value in UNREPAIRED.items())
+        # In adaptive the staleness falls as the number of pushes grows: no one number of updates is right.
+        return "last-step" if unrepaired and getattr(self, "sync_mode", "") != "adaptive" else "none"
 
     def corrections(self) -> CorrectionSettings:
         """What these options name."""
@@ -118,7 +139,7 @@ class StalenessOptions:
             compensation=strength if self.compensation is None else self.compensation,
             adaptive=self.adaptive_compensation,
             feedback=self.delay_feedback,
-            prediction=self.weight_prediction,
+            prediction=self.settled_prediction() or "none",
             predicted=self.prediction_updates,
             momentum=self.momentum_lookahead,
         )

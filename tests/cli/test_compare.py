@@ -50,11 +50,13 @@ def test_modes_are_compared_and_the_second_call_trains_nothing(small_data: Path,
 def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     words = [small_data, *FEW, "--workers", 2, "--modes", "sync,async", "--budget", "6kt", "--seeds", "1",
-             "--intervals", "sentences", "--out", out]  # fmt: skip
+             "--intervals", "sentences", "--weight-prediction", "none", "--out", out]  # fmt: skip
     done = call("compare", *words)
     assert done.returncode == 0, done.stderr
     results = {name: Result.read(out / f"results/{name}.seed1.json") for name in ("sync", "async")}
     assert all(result.cluster == "processes" and result.seconds > 0 for result in results.values())
+    asked = {name: result.setting.options.get("weight-prediction") for name, result in results.items()}
+    assert asked == {"sync": None, "async": "none"}, "in sync there is nothing to predict"
     page = (out / "report.html").read_text()
     assert "async beside sync" in page
     assert "by different clocks" not in page
@@ -88,6 +90,10 @@ def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Pa
         (["--budget", "3u"], "a budget of 3u is too small for 12 validations"),
         (["--budget", "soon"], "'soon' is not an amount"),
         (["--budget", "1Mt", "--jobs", "0"], "--jobs: 0 is too few"),
+        (
+            ["--budget", "1Mt", "--modes", "sync,hybrid+oldest:0", "--weight-prediction", "none"],
+            "--weight-prediction means nothing with --modes sync,hybrid+oldest:0; leave it out",
+        ),
         ([], "--budget is missing"),
     ],
 )

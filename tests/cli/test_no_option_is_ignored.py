@@ -89,7 +89,7 @@ SETTINGS = {
         f"{VIRTUAL} --sync-mode adaptive --accumulate-first 2 --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --fastest 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --accumulate 2 --balance",
-        f"{VIRTUAL} --weight-prediction last-step",
+        f"{VIRTUAL} --weight-prediction none",
         f"{VIRTUAL} --init-from RUN",
         f"{VIRTUAL} --optimizer adamw",
         f"{VIRTUAL} --optimizer muon --muon-rows 8",
@@ -99,7 +99,7 @@ SETTINGS = {
         f"{VIRTUAL} --optimizer sgd --momentum 0",
         *(f"{VIRTUAL} --staleness-rule {rule}" for rule in ("scale", "decay", "gap-aware", "delay-compensated")),
         f"{VIRTUAL} --delay-feedback 0.5",
-        f"{VIRTUAL} --momentum-lookahead dana-slim",
+        f"{VIRTUAL} --momentum-lookahead dana-slim --optimizer adam",
         f"{VIRTUAL} --momentum-lookahead dana --optimizer sgd",
     ],
     "translate": [
@@ -134,7 +134,9 @@ SETTINGS = {
     "replay": ["replay RUN"],
     "compare": [
         f"compare DATA --cluster simulated --workers 2 --budget 2kt --validations 1 --seeds 1 --modes sync "
-        f"--intervals sentences --out NEW {TINY}"
+        f"--intervals sentences --out NEW {TINY}",
+        f"compare DATA --cluster simulated --workers 2 --budget 2kt --validations 1 --seeds 1 --modes sync,hybrid "
+        f"--intervals sentences --out NEW {TINY}",
     ],
     "study": ["study STUDY DATA --out NEW"],
     "doctor": ["doctor DATA --no-trial"],

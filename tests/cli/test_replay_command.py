@@ -63,7 +63,8 @@ def test_a_run_is_computed_again_bit_for_bit_with_its_threads_and_schedules(
         assert code == 0, text
         assert text == (
             f"the journal of {eventful}, replayed to update {update}, leads to what "
-            f"{eventful}/checkpoints/step-{update} holds, bit for bit (parameters, step, moment1, moment2, average).\n"
+            f"{eventful}/checkpoints/step-{update} holds, bit for bit (parameters, step, moment1, moment2, average, "
+            "before).\n"
         )
     assert torch.get_num_threads() == before
 
@@ -114,7 +115,7 @@ def test_simulated_runs_and_those_of_other_beginnings_and_pushes_are_replayed_to
         run_small(small_data, tmp_path / name, **settings, stop_after="8", save_freq="5")
         code, text = said(capsys, tmp_path / name)
         assert (code, "bit for bit" in text) == (0, True), text
-    assert "moment2, residual.0, residual.1)" in text, "what was left behind is compared, too"
+    assert "moment2, before, residual.0, residual.1)" in text, "what was left behind is compared, too"
 
 
 def test_a_run_of_version_0_1_noted_no_sittings_and_is_replayed_by_its_head(

@@ -72,7 +72,7 @@ def test_an_ended_run_is_told_in_lines_and_the_command_ends(
 ) -> None:
     assert run(["watch", str(ended_run)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("run: hybrid, 2 pushes an update | 1 worker on cpu | small, ")
+    assert said.startswith("run: hybrid, each push an update | 1 worker on cpu | small, ")
     assert updates(said) == [2, 4, 6, 8]
     assert said.index("update 4 ") < said.index("stopped at update 4 by --stop-after 4u") < said.index("update 6 ")
     assert said.endswith("stopped at update 8 by --stop-after 8u\n")
@@ -125,7 +125,7 @@ def test_a_run_is_followed_until_its_trainer_is_told_to_stop(small_data: Path, t
             trainer.send_signal(signal.SIGTERM)
             said += watching.stdout.read()
     assert watching.returncode == 0
-    assert said.startswith("run: hybrid, 2 pushes an update")
+    assert said.startswith("run: hybrid, each push an update")
     assert updates(said) == reports(folder)
     assert re.search(r"\nstopped at update [\d,]+ by signal SIGTERM\n$", said)
 
@@ -143,7 +143,7 @@ def test_a_run_that_was_killed_is_said_to_be(small_data: Path, tmp_path: Path) -
 def test_ctrl_c_ends_the_watching_and_not_the_run(small_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lock = RunFolder(folder, settled(small_options(folder)), PreparedData.open(small_data))
-    text, code = on_terminal(folder, "hybrid, 4 pushes", lambda process: process.send_signal(signal.SIGINT))
+    text, code = on_terminal(folder, "hybrid, 2 pushes", lambda process: process.send_signal(signal.SIGINT))
     lock.close()
     assert code == 130
     assert text.endswith("nmt-async: interrupted.\r\n")

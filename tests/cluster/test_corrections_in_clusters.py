@@ -106,7 +106,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"staleness_rule": "delay-compensated", "adaptive_compensation": True, "weight_prediction": "last-step"},
     {"delay_feedback": 1.0, "optimizer": "muon"},
     {"momentum_lookahead": "dana", "optimizer": "sgd", "accumulate": 3, "sync_mode": "hybrid"},
-    {"momentum_lookahead": "dana-slim", "staleness_rule": "scale"},
+    {"momentum_lookahead": "dana-slim", "staleness_rule": "scale", "optimizer": "adam"},
     {"momentum_lookahead": "dana", "optimizer": "sgd", "drop_gradients": 0.95, "local_gradients": True},
 ]
 """Those that remember something, of each kind."""

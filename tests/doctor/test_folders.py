@@ -90,7 +90,7 @@ def test_a_checkpoint_of_another_version_is_named(run: Path) -> None:
 def test_journal_and_metrics_of_a_run_are_fine(run: Path) -> None:
     journal, metrics = record_findings(run)
     assert (journal.verdict, metrics.verdict) == ("fine", "fine")
-    assert journal.found == "24 batches applied, each once"
+    assert journal.found == "12 batches applied, each once"
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "tra')  # as a crash leaves it
     assert verdicts(list(record_findings(run)))[1] == ("metrics", "fine")
@@ -99,7 +99,7 @@ def test_journal_and_metrics_of_a_run_are_fine(run: Path) -> None:
 def test_journals_of_resumed_runs_are_fine(run: Path, small_data: Path, tmp_path: Path) -> None:
     (run / "checkpoints" / "step-6").rename(tmp_path / "gone")  # so that some of what is recorded is void
     run_small(small_data, run, cluster="simulated", workers=2, save_freq="2", valid_freq="3", stop_after="9")
-    assert next(iter(record_findings(run))).found == "36 batches applied, each once"
+    assert next(iter(record_findings(run))).found == "18 batches applied, each once"
 
 
 def test_another_torch_is_noted(run: Path) -> None:

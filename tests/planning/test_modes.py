@@ -13,7 +13,7 @@ from nmt_async.sync.rules import Asynchronous, Hybrid, Synchronous
 
 def test_w_is_the_number_of_workers() -> None:
     hybrid, sync, local, plain = modes_named("hybrid:W, sync:2,local:W,hybrid")
-    assert (hybrid.rule(7), plain.rule(7)) == (Hybrid(7), Hybrid(14))
+    assert (hybrid.rule(7), plain.rule(7)) == (Hybrid(7), Hybrid(7))
     assert sync.rule(7) == Synchronous(7, 2)
     assert (local.rule(7), local.parts(7)) == (Asynchronous(), 7)
     assert hybrid.parts(7) == 1
@@ -42,7 +42,7 @@ def test_what_stands_behind_a_mode_says_which_pushes_count_and_who_waits() -> No
     assert fastest.rule(1) == Synchronous(1, 2), "of two pushes the fastest three are all"
     assert balanced.rule(5) == Synchronous(5, 4, balance=True)
     assert ring.rule(5) == Asynchronous(oldest_push=3, restart=True)
-    assert (bounded.rule(5), bounded.parts(5)) == (Hybrid(10, max_staleness=2), 3)
+    assert (bounded.rule(5), bounded.parts(5)) == (Hybrid(5, max_staleness=2), 3)
     assert (local.rule(5), local.parts(5)) == (Asynchronous(max_staleness=1), 5)
 
 

@@ -51,6 +51,14 @@ def test_sizes_choose_conditions_by_pattern_and_each_seed_comes_whole(tmp_path: 
     assert everything.settings[0].options["valid-freq"] == "1e"
 
 
+def test_a_size_gives_some_conditions_further_seeds(tmp_path: Path) -> None:
+    text = STUDY.replace("note: Little.", 'note: Little., further: {"one *": [2], one async: [2, 3]}')
+    settings = read_declaration(written(tmp_path, text)).sizes["small"].settings
+    assert [(setting.condition, setting.seed) for setting in settings] == [
+        ("one sync", 1), ("one async", 1), ("one sync", 2), ("one async", 2), ("one async", 3)
+    ]  # fmt: skip
+
+
 def test_a_condition_may_need_what_its_size_gives(tmp_path: Path) -> None:
     text = STUDY.replace("one sync: {", "one sync: {lr-decay: linear, ")
     assert read_declaration(written(tmp_path, text)).sizes["small"].settings[0].options["lr-decay"] == "linear"
@@ -75,6 +83,8 @@ def test_null_leaves_out_what_the_base_gives(tmp_path: Path) -> None:
         ("lr-warmup: 10", "stop-after: 10", "size 'small': the study itself sets stop-after"),
         ("lr-warmup: 10", "learn-rate: -1", "--learn-rate: -1.0 is not a number above 0"),
         ("note: Little.", "nots: Little.", "size 'small': no key is called 'nots'; there are budget, validations"),
+        ("note: Little.", "further: {two sync: [2]}", "further: no condition is called 'two sync'"),
+        ("note: Little.", "further: {one sync: 2}", "size 'small': it needs budget"),
         ("options: {", "option: {", "size 'small': no key is called 'option'"),
         ("note: Little.", "note: [Little.]", "size 'small': it needs budget"),
         ("options: {lr-warmup: 10}", "options: 3", "size 'small': it needs budget"),

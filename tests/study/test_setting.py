@@ -61,8 +61,8 @@ def test_one_batch_of_each_worker_is_plain_sync_and_one_local_batch_plain_async(
     assert mode_name(mode_options("local:1")) == "async"
 
 
-def test_hybrid_without_a_count_sums_two_pushes_of_each_worker() -> None:
-    assert mode_name({"sync-mode": "hybrid", "workers": 4}) == "hybrid:8"
+def test_hybrid_without_a_count_sums_as_many_pushes_as_there_are_workers() -> None:
+    assert mode_name({"sync-mode": "hybrid", "workers": 4}) == "hybrid:4"
     assert mode_name({"sync-mode": "hybrid", "workers": None}) == mode_name({}) == "hybrid"
 
 

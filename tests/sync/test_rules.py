@@ -122,9 +122,9 @@ def test_what_means_nothing_together_is_refused_with_the_reason(mode: str, waiti
         rule_for(mode, 4, waiting=waiting)
 
 
-def test_by_default_hybrid_sums_two_pushes_of_each_worker_and_sync_one() -> None:
+def test_by_default_hybrid_sums_as_many_pushes_as_there_are_workers_and_sync_one_of_each() -> None:
     assert (rule_for("hybrid", 3), rule_for("sync", 3), rule_for("async", 3)) == (
-        Hybrid(6), Synchronous(3, 1), Asynchronous()
+        Hybrid(3), Synchronous(3, 1), Asynchronous()
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from training_runs import assert_same_state, replayed, run_small, saved_state, t
 from nmt_async.errors import UserError
 from nmt_async.sync.optimizers.settings import OPTIMIZERS
 from nmt_async.training import optimizer_options
-from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.run_folder import read_options
 
 SIMULATED: dict[str, Any] = {
@@ -74,29 +73,30 @@ def test_a_run_goes_on_with_its_optimizer_where_nobody_names_one(small_data: Pat
         run_small(small_data, tmp_path / "run", **SIMULATED, optimizer="adam", stop_after="4")
 
 
-def test_a_run_from_before_there_was_a_choice_goes_on_as_adam_whatever_is_the_default_now(
-    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_from_before_there_was_a_choice_goes_on_as_adam_without_prediction(
+    small_data: Path, tmp_path: Path
 ) -> None:
     settings = {**SIMULATED, "save_freq": "2", "stop_after": "6"}
-    run_small(small_data, tmp_path / "straight", **settings)
+    then = {**settings, "optimizer": "adam", "weight_prediction": "none"}
+    run_small(small_data, tmp_path / "straight", **then)
     with pytest.raises(Crash):
-        run_small(small_data, tmp_path / "run", {3: crash}, **settings)
+        run_small(small_data, tmp_path / "run", {3: crash}, **then)
     config = tmp_path / "run" / "config.yaml"
     values = yaml.safe_load(config.read_text())
     newer = [name for name in values if name.replace("-", "_") in optimizer_options.StepOptions.__annotations__]
     old = [name for name in newer if not name.startswith("adam-")]
-    assert values["optimizer"] == "adam"
+    old.append("weight-prediction")
+    assert (values["optimizer"], values["weight-prediction"]) == ("adam", "none")
     config.write_text(yaml.safe_dump({name: value for name, value in values.items() if name not in old}))
-    monkeypatch.setattr(optimizer_options, "DEFAULT", "muon")
-    assert TrainOptions().settings().name == "muon"
-    assert options_of_run({}, "here").settings().name == "adam"
     run_small(small_data, tmp_path / "run", **settings)
     assert read_options(tmp_path / "run").optimizer == "adam"
+    assert read_options(tmp_path / "run").weight_prediction == "none"
     assert_same_state(tmp_path / "straight", tmp_path / "run")
 
 
 @pytest.mark.parametrize(("changes", "said"), [
-    ({"muon_rows": 8}, "--muon-rows means nothing without --optimizer; leave it out, or give --optimizer muon."),
+    ({"optimizer": "adam", "muon_rows": 8}, "--muon-rows means nothing with --optimizer adam; leave it out, or give "
+     "--optimizer muon."),
     ({"optimizer": "lion", "adam_beta1": 0.8}, "--adam-beta1 means nothing with --optimizer lion; leave it out, or "
      "give --optimizer adam or adamw or muon."),
     ({"optimizer": "muon", "muon_steps": 100}, "--muon-steps: 100 is not a number from 1 to 99."),

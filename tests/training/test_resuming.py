@@ -48,7 +48,7 @@ def test_a_hybrid_run_goes_on_with_other_workers_and_replays(small_data: Path, t
 
 @pytest.mark.parametrize(("begun", "workers", "accumulate"), [
     ({**SYNC, "workers": 4}, 2, 2), ({**SYNC, "workers": 2, "accumulate": 3}, 6, 1), ({**HYBRID, "workers": 4}, 1, 3),
-    ({"sync_mode": "hybrid", "workers": 4}, 2, 8), ({**ASYNC, "workers": 4}, 7, 1),
+    ({"sync_mode": "hybrid", "workers": 4}, 2, 4), ({**ASYNC, "workers": 4}, 7, 1),
     ({**SYNC, "workers": 4, "fastest": 3}, 2, 2), ({**ADAPTIVE, "accumulate": 2}, 3, 2), (ADAPTIVE, 6, 4),
 ])  # fmt: skip
 def test_the_update_is_kept_if_nobody_says_otherwise(

@@ -78,9 +78,8 @@ def _staleness_rule(settings: CorrectionSettings, like: Tensor) -> list[Correcti
 def _look_ahead(
     settings: CorrectionSettings, optimizer: OptimizerSettings, initial: Tensor, workers: int, staleness: float
 ) -> tuple[LookAhead | None, WorkerMomentum | None]:
-    if settings.prediction != "none":
-        updates = staleness if settings.predicted is None else settings.predicted
-        return Prediction(initial, updates) if updates else None, None
+    if ahead := settings.updates_ahead(staleness):
+        return Prediction(initial, ahead), None
     if settings.momentum == "none":
         return None, None
     momentum = WorkerMomentum(initial, optimizer, workers, settings.momentum == "dana-slim")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -31,3 +32,12 @@ class LookAhead(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """What it remembers beside the parameters, by the names that a checkpoint stores them under; not copied."""
         return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up where `tensors` was taken; the parameters have been restored.
+
+        Raises:
+            LookupError, RuntimeError: something is absent, or is not what `tensors` gives.
+        """
+        for name, own in self.tensors.items():
+            own.copy_(tensors[name])

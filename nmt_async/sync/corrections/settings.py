@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 STALENESS_RULES = {
@@ -40,7 +41,7 @@ class CorrectionSettings:
         adaptive: whether that λ is divided by the running magnitude of each element.
         feedback: how much of the error that the delay makes in a step is made good in the next one; 0: none.
         prediction: of `PREDICTIONS`.
-        predicted: how many updates ahead a prediction is; None: as many as a push is old on average.
+        predicted: how many updates ahead a prediction is; None: as many as a push is old on average, rounded up.
         momentum: of `LOOK_AHEADS`.
     """
 
@@ -60,6 +61,16 @@ class CorrectionSettings:
         """Whether the parameters that a push was computed on are kept until it comes."""
         return self.rule in ("gap-aware", "delay-compensated")
 
+    def updates_ahead(self, staleness: float) -> float:
+        """How many updates ahead of their own the parameters are that workers get; 0: they are the server's.
+
+        Args:
+            staleness: of a push, in updates, as it is to be expected on average.
+        """
+        if self.prediction == "none":
+            return 0.0
+        return float(math.ceil(staleness)) if self.predicted is None else self.predicted
+
     def vectors(self, workers: int, pushes: int) -> int:
         """How many vectors of the size of the parameters they remember at most.
 
@@ -67,7 +78,7 @@ class CorrectionSettings:
             pushes: that one update sums.
         """
         remembered = int(self.rule == "gap-aware" or (self.rule == "delay-compensated" and self.adaptive))
-        remembered += bool(self.feedback) + 2 * (self.prediction != "none")
+        remembered += bool(self.feedback) + 2 * (self.prediction != "none" and (workers > 1 or bool(self.predicted)))
         if self.momentum != "none":
             shared = workers if min(workers, pushes) > 1 else 0
             # In the place of the optimizer's one momentum; DANA-Zero has the parameters beside what pulls give.

@@ -40,8 +40,8 @@ class Hybrid(RefusesOld):
 
     @classmethod
     def of(cls, workers: int, accumulate: int | None, waiting: Waiting) -> Self:
-        """N is twice the workers' number by default: a push is then less than half an update old on average."""
-        return cls(accumulate or 2 * workers, **cls._old_pushes(waiting))
+        """N is the workers' number by default, as in the paper: an update then has the batch of a synchronous one."""
+        return cls(accumulate or workers, **cls._old_pushes(waiting))
 
     @staticmethod
     def _old_pushes(waiting: Waiting) -> dict[str, Any]:

@@ -29,7 +29,8 @@ DESCENT = OptimizerSettings(name="sgd", momentum=0.0, clip_norm=0.0)
 def server(predicted: float, buffers: int = 2, settings: OptimizerSettings = DESCENT) -> ParameterServer:
     schedule = Schedule(RATE, Quantity(0, "updates"), "none")
     initial = torch.zeros(buffers, SIZE)
-    corrections = build_corrections(CorrectionSettings(prediction="last-step"), settings, initial[0], 2, predicted)
+    named = CorrectionSettings(prediction="last-step", predicted=predicted)
+    corrections = build_corrections(named, settings, initial[0], 2, staleness=9.0)
     return ParameterServer(initial, Hybrid(1), schedule, settings, corrections=corrections)
 
 
@@ -54,6 +55,27 @@ def test_without_a_prediction_a_pull_gives_the_parameters() -> None:
     ours = server(0.0)
     push(ours, torch.ones(SIZE))
     assert ours.offered.data_ptr() == ours.parameters.data_ptr()
+
+
+@pytest.mark.parametrize(("staleness", "ahead"), [(0.75, 1.0), (0.25, 1.0), (1.5, 2.0), (3.0, 3.0)])
+def test_without_a_number_it_is_the_mean_staleness_rounded_up(staleness: float, ahead: float) -> None:
+    named = CorrectionSettings(prediction="last-step")
+    look_ahead = build_corrections(named, DESCENT, torch.zeros(SIZE), 2, staleness).look_ahead
+    assert isinstance(look_ahead, Prediction)
+    assert look_ahead.updates == named.updates_ahead(staleness) == ahead
+    assert named.vectors(2, 2) == 2
+
+
+def test_of_one_worker_nothing_is_predicted_and_a_second_one_begins_with_what_there_is() -> None:
+    named = CorrectionSettings(prediction="last-step")
+    assert build_corrections(named, DESCENT, torch.zeros(SIZE), 1, 0.0).look_ahead is None
+    assert named.vectors(1, 1) == 0
+    alone, two = server(0.0), server(1.0)
+    push(alone, torch.ones(SIZE))
+    two.restore(*alone.state())
+    assert torch.equal(two.offered, alone.parameters)
+    push(two, torch.ones(SIZE))
+    assert torch.equal(two.offered, -RATE * torch.full((SIZE,), 3.0))
 
 
 def test_before_the_first_update_there_is_nothing_to_predict_from() -> None:
