@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from corrected_servers import corrected_server
 from torch import Tensor
 
-from nmt_async.quantity import Quantity
-from nmt_async.sync import (
-    Corrections,
-    CorrectionSettings,
-    Hybrid,
-    OptimizerSettings,
-    ParameterServer,
-    Push,
-    Schedule,
-    build_corrections,
-)
+from nmt_async.sync import CorrectionSettings, OptimizerSettings, ParameterServer, Push
 from nmt_async.text.plan import BatchId
 
 pytestmark = pytest.mark.numeric
@@ -26,12 +17,8 @@ DESCENT = OptimizerSettings(name="sgd", momentum=0.0, clip_norm=0.0)
 
 
 def server(share: float, settings: OptimizerSettings = DESCENT, pushes: int = 1, workers: int = 4) -> ParameterServer:
-    buffers = torch.zeros(workers + 1, 2)
-    corrections = Corrections()
-    if share:
-        corrections = build_corrections(CorrectionSettings(feedback=share), settings, buffers[0], workers, 1.0)
-    schedule = Schedule(RATE, Quantity(0, "updates"), "none")
-    return ParameterServer(buffers, Hybrid(pushes), schedule, settings, corrections=corrections)
+    named = CorrectionSettings(feedback=share)
+    return corrected_server(named, settings, RATE, size=2, workers=workers, pushes=pushes, staleness=1.0)
 
 
 def push(to: ParameterServer, gradient: Tensor, version: int, tokens: int = 1) -> None:

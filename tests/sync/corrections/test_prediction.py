@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from corrected_servers import corrected_server
 
-from nmt_async.quantity import Quantity
 from nmt_async.sync import (
     CorrectionSettings,
-    Hybrid,
     OptimizerSettings,
     ParameterServer,
     Push,
-    Schedule,
     build_corrections,
 )
 from nmt_async.sync.corrections.prediction import Prediction
@@ -26,12 +24,9 @@ RATE = 0.5
 DESCENT = OptimizerSettings(name="sgd", momentum=0.0, clip_norm=0.0)
 
 
-def server(predicted: float, buffers: int = 2, settings: OptimizerSettings = DESCENT) -> ParameterServer:
-    schedule = Schedule(RATE, Quantity(0, "updates"), "none")
-    initial = torch.zeros(buffers, SIZE)
+def server(predicted: float, settings: OptimizerSettings = DESCENT) -> ParameterServer:
     named = CorrectionSettings(prediction="last-step", predicted=predicted)
-    corrections = build_corrections(named, settings, initial[0], 2, staleness=9.0)
-    return ParameterServer(initial, Hybrid(1), schedule, settings, corrections=corrections)
+    return corrected_server(named, settings, RATE, size=SIZE, staleness=9.0)
 
 
 def push(to: ParameterServer, gradient: torch.Tensor, worker: int = 0) -> None:
@@ -83,7 +78,7 @@ def test_before_the_first_update_there_is_nothing_to_predict_from() -> None:
 
 
 def test_a_pull_that_somebody_reads_stays_as_it_is() -> None:
-    ours = server(1.0, buffers=3)
+    ours = server(1.0)
     push(ours, torch.ones(SIZE))
     held = ours.ring.buffers[ours.pull(7)]
     before = held.clone()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from corrected_servers import corrected_server
 from torch import Tensor
 
 from nmt_async.quantity import Quantity
@@ -17,7 +18,6 @@ from nmt_async.sync import (
     ParameterServer,
     Push,
     Schedule,
-    build_corrections,
 )
 from nmt_async.text.plan import BatchId
 
@@ -33,10 +33,8 @@ KINDS = ["dana", "dana-slim"]
 def server(
     kind: str, workers: int = 2, pushes: int = 1, settings: OptimizerSettings = DESCENT, rate: float = RATE
 ) -> ParameterServer:
-    buffers = torch.zeros(workers + 1, SIZE)
-    corrections = build_corrections(CorrectionSettings(momentum=kind), settings, buffers[0], workers, 0.0)
-    schedule = Schedule(rate, Quantity(0, "updates"), "none")
-    return ParameterServer(buffers, Hybrid(pushes), schedule, settings, corrections=corrections)
+    named = CorrectionSettings(momentum=kind)
+    return corrected_server(named, settings, rate, size=SIZE, workers=workers, pushes=pushes)
 
 
 def push(to: ParameterServer, worker: int, gradient: Tensor, tokens: int = 1) -> None:
