@@ -53,6 +53,7 @@ def option(
     parse: Callable[[str], Any] | None = None,
     changeable: bool = False,
     only_with: Situation | Sequence[Situation] = (),
+    neutral: Sequence[Any] = (),
     excludes: Sequence[str] = (),
     hint: str = "",
 ) -> Any:
@@ -70,6 +71,7 @@ def option(
         only_with: the situation, or situations, in which the option means something: what each of the other fields
             named must be, a value, a tuple of values, `OtherThan` a value, `GIVEN` or `NOT_GIVEN`. Elsewhere
             `check_together` refuses it.
+        neutral: values that ask for nothing, which may be given in any situation.
         excludes: other fields that mean nothing where this one is given.
         hint: what else may have been meant, for the sentence that refuses it.
     """
@@ -77,7 +79,7 @@ def option(
     metadata = {
         "help": help, "group": group, "flags": tuple(flags), "metavar": metavar,
         "choices": tuple(choices) if choices else None, "parse": parse, "changeable": changeable,
-        "only_with": situations, "excludes": tuple(excludes), "hint": hint,
+        "only_with": situations, "neutral": tuple(neutral), "excludes": tuple(excludes), "hint": hint,
     }  # fmt: skip
     if isinstance(default, list | dict | set):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -184,17 +186,22 @@ def is_given(field: dataclasses.Field[Any], value: Any) -> bool:
 def meaningless(options: Any) -> Iterator[tuple[dataclasses.Field[Any], str]]:
     """Each option that was given and means nothing beside the others (its ``only_with``), with a sentence about it."""
     for field in dataclasses.fields(options):
-        obstacles = _obstacles(options, field)
-        if obstacles and is_given(field, getattr(options, field.name)):
+        obstacles, value = _obstacles(options, field), getattr(options, field.name)
+        if obstacles and is_given(field, value) and value not in field.metadata.get("neutral", ()):
             reasons, remedies = (list(filter(None, dict.fromkeys(each))) for each in zip(*obstacles, strict=True))
             advice = ", or give ".join([field.metadata["hint"] or "leave it out", *remedies])
-            named = _as_typed(field, getattr(options, field.name), with_value=False)
+            named = _as_typed(field, value, with_value=False)
             yield field, f"{named} means nothing {' and '.join(reasons)}; {advice}."
 
 
 def matters(options: Any, field: dataclasses.Field[Any]) -> bool:
     """Whether the option means something beside the others, whatever its value is."""
     return not _obstacles(options, field)
+
+
+def holds(options: Any, situation: Situation) -> bool:
+    """Whether the options are in the situation."""
+    return _obstacle(options, situation) is None
 
 
 def _obstacles(options: Any, field: dataclasses.Field[Any]) -> list[tuple[str, str]]:

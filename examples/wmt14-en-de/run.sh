@@ -23,9 +23,6 @@ done
 # Of each update: four pushes from anyone, one batch of each of four workers, or one push.
 accumulate=1
 [[ $mode == hybrid ]] && accumulate=4
-# As in the paper workers compute on the parameters that there are; in sync there are no others.
-computed=" --weight-prediction none"
-[[ $mode == sync ]] && computed=""
 
 made=runs/wmt14-en-de
 data="${DATA:-$made/data}"
@@ -53,12 +50,12 @@ if [[ ! -d $data ]]; then
     --valid-source $made/text/dev.eng --valid-target $made/text/dev.deu --vocab-size 32000 --out $data"
 fi
 
-# The learning rate, its schedule and Adam's constants are Aji & Heafield's; four batches of 6,250 target tokens make
+# Optimizer, learning rate and schedule are Aji & Heafield's, and workers compute on the parameters that there are; four batches of 6,250 target tokens make
 # the 25,000 of Vaswani et al. Validation computes on the CPU, so it translates 200 sentences only.
 train="nmt-async train $data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 4 \\
     --devices $devices --preset base --norm post --mini-batch-words 6250 \\
     --learn-rate 0.0003 --lr-warmup 16k --lr-decay inv-sqrt \\
-    --optimizer adam --adam-beta1 0.9 --adam-beta2 0.98$computed \\
+    --optimizer adam --adam-beta1 0.9 --adam-beta2 0.98 --weight-prediction none \\
     --label-smoothing 0.1 --exponential-smoothing 0.0001 --stop-after $stop_after \\
     --valid-freq 5k --valid-sentences 200 --save-freq 5k --metric bleu --seed 1"
 run "$train"

@@ -32,9 +32,9 @@ class BenchOptions(SyncOptions, ModelOptions, StepOptions, PredictionOptions, Ba
 
     against: tuple[str, ...] = option(
         ("plain", "independent", "ddp", "one-worker"),
-        "Measure also: plain (one plain loop with Adam), independent (as many that exchange nothing: the bound), "
-        "ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async, gradients (a worker's computations "
-        "alone), simulated (the setting in a simulated cluster); repeat for several.",
+        "Measure also: plain (one plain loop with Adam), independent (as many of them, which exchange nothing: the "
+        "bound), ddp (torch DistributedDataParallel over Gloo), one-worker, sync, async, gradients (a worker's "
+        "computations alone), simulated (the setting in a simulated cluster); repeat for several.",
         group=GROUP,
         choices=AGAINST,
     )

@@ -37,12 +37,10 @@ class Way:
 
     def options(self, workers: int) -> str:
         """As ``train`` takes them."""
-        words = ["--sync-mode", self.mode]
+        words = ["--sync-mode", self.mode, "--optimizer", self.optimizer]
         if self.mode == "hybrid":
             words += ["--accumulate", str(workers)]
-        words += ["--optimizer", self.optimizer]
-        if self.predicted:
-            words += ["--weight-prediction", "last-step", "--prediction-updates", "1"]
+            words += ["--weight-prediction", "last-step" if self.predicted else "none"]
         return " ".join(words)
 
 

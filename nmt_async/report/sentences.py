@@ -74,7 +74,7 @@ def batch_note(condition: str, baseline: str, different: Unscaled) -> str:
         parts.append(
             f"Both have the learning rate {different.rate:g}, so what tells them apart may be the batch as much as "
             f"staleness. Compare a rescaled rate too: {root:.2g} is by the square root of the batch, as is usual for "
-            f"Adam, {linear:.2g} by the batch itself."
+            f"Adam and Muon, {linear:.2g} by the batch itself."
         )
     if different.warmup is not None:
         parts.append(

@@ -55,11 +55,11 @@ def collect(run: Path) -> Result:
         staleness.update(report.staleness)
     resampled = _resampled(run / SENTENCES)
     try:
-        options, waiting = given_options(config), waiting_of(trained)
+        options, waiting = given_options(config, str(run / CONFIG)), waiting_of(trained)
         ending, reason = _ending(run)
         return Result(
             setting=Setting(mode_name(config), int(config["seed"]), options),
-            command=_command(data.folder, config),
+            command=_command(data.folder, config, options),
             folder=str(run),
             data=data.fingerprint,
             cluster=str(config.get("cluster", "processes")),
@@ -85,9 +85,9 @@ def collect(run: Path) -> Result:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {FIGURES} is damaged ({error}).") from None
 
 
-def _command(data: str, config: Mapping[str, Any]) -> str:
+def _command(data: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """The command that makes the run again, or goes on with it."""
-    words = typed({**given_options(config), "seed": config["seed"], "out": config["out"]})
+    words = typed({**options, "seed": config["seed"], "out": config["out"]})
     return shlex.join(["nmt-async", "train", data, *words])
 
 

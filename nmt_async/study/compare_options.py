@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from nmt_async.devices import ALL_GPUS
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.options import converted, flag_of, from_mapping, key_of, meaningless, option, to_mapping
+from nmt_async.options import from_mapping, option, to_mapping
 from nmt_async.planning.modes import BEHIND, mode_options
 from nmt_async.quantity import Quantity
 from nmt_async.study.declaration import often
-from nmt_async.study.setting import Setting, check_names
+from nmt_async.study.setting import Setting, check_names, named
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.options import BatchSizeOptions, TrainOptions, stop_quantity
@@ -155,32 +154,16 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
     if not modes:
         raise UserError("--modes names none; give some of sync, async, hybrid:N, local:N.")
     options.base_name()
-    asked = {mode: _meant({**base, **mode_options(mode)}, f"--modes {mode}") for mode in modes}
-    _check_predictions(options, list(asked.values()))
-    settings = [Setting(mode, seed, asked[mode]) for seed in options.seed_list() for mode in modes]
+    settings = [
+        Setting(mode, seed, named({**base, **mode_options(mode)}, f"--modes {mode}"))
+        for seed in options.seed_list() for mode in modes
+    ]  # fmt: skip
     for number, setting in enumerate(settings):
         train = from_mapping(TrainOptions, {**setting.options, "seed": setting.seed}, f"--modes {setting.condition}")
         if number < len(modes):  # of the first seed: the others differ in nothing that is checked
             _check(setting.condition, train, options, data)
     check_names(settings)
     return settings
-
-
-PREDICTIONS = {key_of(field): field for field in fields(PredictionOptions)}
-
-
-def _meant(asked: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Without what is asked of all modes about stale pushes, where none is stale."""
-    train = TrainOptions(**converted(TrainOptions, asked, where))
-    nothing = {key_of(field) for field, _ in meaningless(train)} & PREDICTIONS.keys()
-    return {key: value for key, value in asked.items() if key not in nothing}
-
-
-def _check_predictions(options: CompareOptions, asked: Sequence[Mapping[str, Any]]) -> None:
-    """Raises UserError if an option about stale pushes means something in no mode."""
-    for key, field in PREDICTIONS.items():
-        if getattr(options, field.name) is not None and not any(key in given for given in asked):
-            raise UserError(f"{flag_of(field)} means nothing with --modes {options.modes}; leave it out.")
 
 
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:

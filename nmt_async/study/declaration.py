@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import converted, from_mapping, load_yaml
+from nmt_async.options import converted, load_yaml
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.reading import as_dataclass
-from nmt_async.study.setting import Setting
+from nmt_async.study.setting import Setting, named
 from nmt_async.training.options import TrainOptions
 
 RESERVED = ("seed", "out", "stop-after", "cpu-threads", "dry-run")
@@ -166,13 +166,13 @@ def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str
     _check_options(path, f"size {shown(name)}", asked.options)
     own = {**asked.options, **often(budget, asked.validations)}
     chosen = [(condition, seed) for seed in asked.seeds for condition in names]
-    for pattern, seeds in asked.further.items():
-        chosen += [(condition, seed) for seed in seeds for condition in _named([pattern], names, f"{where}, further")]
+    for pattern, more in asked.further.items():
+        chosen += [(condition, seed) for seed in more for condition in _named([pattern], names, f"{where}, further")]
+    seeds = list(dict.fromkeys(seed for _, seed in chosen))
     settings = tuple(
-        Setting(condition, seed, {**options[condition], **own}) for condition, seed in dict.fromkeys(chosen)
+        Setting(condition, seed, named({**options[condition], **own}, f"{path}, condition {shown(condition)}"))
+        for condition, seed in sorted(dict.fromkeys(chosen), key=lambda each: seeds.index(each[1]))
     )
-    for condition in names:
-        from_mapping(TrainOptions, {**options[condition], **own}, f"{path}, condition {shown(condition)}")
     return Size(name, settings, asked.note.strip())
 
 

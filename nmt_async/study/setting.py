@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import flags_of, to_mapping
+from nmt_async.options import flags_of, from_mapping, to_mapping
 from nmt_async.planning.modes import mode_name
-from nmt_async.training.options import TrainOptions
+from nmt_async.training.options import TrainOptions, options_of_run
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,37 @@ class Setting:
         return mode_name(self.options)
 
 
+def named(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options of a setting with the optimizer and the prediction that they mean where they name none.
+
+    So a result says with what it was made, and is none of another default.
+
+    Args:
+        where: they are from, for a sentence about what cannot be.
+
+    Raises:
+        UserError: they cannot be.
+    """
+    train = from_mapping(TrainOptions, options, where)
+    meant = {"optimizer": train.settings().name, "weight-prediction": train.settled_prediction()}
+    return {**meant, **options}
+
+
 NOT_OF_A_SETTING = ("seed", "out", "dry-run")
 
 
-def given_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a configuration that are not the defaults; those that this version does not know are kept."""
+def given_options(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options of a run's configuration that are not the defaults; those that this version does not know are kept.
+
+    Raises:
+        UserError: a value cannot be; ``where`` names the file.
+    """
     defaults = to_mapping(TrainOptions())
+    known = {key: value for key, value in config.items() if key in defaults}
+    meant = {**config, **to_mapping(options_of_run(known, where))}
     return {
         key: value
-        for key, value in config.items()
+        for key, value in meant.items()
         if key not in NOT_OF_A_SETTING and (key not in defaults or value != defaults[key])
     }
 

@@ -321,7 +321,7 @@ def vectors(
         working=optimizer.working,
         average=int(average),
         gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
-        corrections=corrections.vectors(workers, rule.pushes),
+        corrections=corrections.vectors(workers, rule.pushes, rule.staleness(workers)),
         shared=not simulated,
         remembered=optimizer.words,
         slot=slot_bytes(push) / VECTOR_BYTES,

@@ -122,8 +122,11 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
     try:
         replaying = Replay(build, worker, data.train, header["workers"], begin_sitting)
         begin_sitting(first)
-        expected = _vectors_like(stored, replaying.coordinator.server)
+        last = _last_workers(header, standing)
+        in_the_end = replaying.coordinator if last == header["workers"] else build(lambda _: None, last)
+        expected = _vectors_like(stored, in_the_end.server)
         _check_comparable({name: vector for name, vector in expected.items() if NAME not in name}, stored, checkpoint)
+        del expected, in_the_end
         with progress.stage("replay", update, "updates") as step:
             replaying.run(standing, lambda version: step(version, version))
         found = _differences(_vectors_like(stored, replaying.coordinator.server), stored)
@@ -232,6 +235,12 @@ def _first_sitting(run: Path, standing: Sequence[Event], events: Iterable[Event]
 def _later_sittings(events: Iterable[Event]) -> set[int]:
     """The numbers of the sittings that went on; 0 for those of version 0.1."""
     return {event.tokens for event in events if event.kind is Kind.RESUMED}
+
+
+def _last_workers(header: Mapping[str, Any], standing: Sequence[Event]) -> int:
+    """How many workers the last of the sittings had that are replayed."""
+    told = [event.worker for event in standing if event.kind is Kind.RESUMED and event.worker]
+    return int(told[-1] if told else header["workers"])
 
 
 def _sittings(run: Path, header: dict[str, Any], wanted: set[int], options: TrainOptions) -> dict[int, Sitting]:

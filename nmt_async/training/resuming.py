@@ -66,8 +66,8 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
         keeps = f"--accumulate {same.accumulate}"
     raise UserError(
         f"--out {now.out}: an update of that run sums {summed:,} pushes, about {about(summed * tokens)} target tokens; "
-        f"now it would sum {would:,}, about {about(would * tokens)}, which its learning rate and Adam's moments do not "
-        f"fit; give {keeps} to go on with the same update, or another --out to begin anew."
+        f"now it would sum {would:,}, about {about(would * tokens)}, which its learning rate and what its optimizer "
+        f"remembers do not fit; give {keeps} to go on with the same update, or another --out to begin anew."
     )
 
 

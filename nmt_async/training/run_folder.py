@@ -17,7 +17,7 @@ from typing import IO, Literal, get_args
 
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
-from nmt_async.options import dump_yaml, flag_of, load_yaml
+from nmt_async.options import check_together, dump_yaml, flag_of, load_yaml
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import adopted, as_begun
@@ -234,7 +234,8 @@ def settled(options: TrainOptions) -> TrainOptions:
     the same update.
 
     Raises:
-        UserError: devices that are not there, or a run whose configuration is damaged.
+        UserError: devices that are not there, a run whose configuration is damaged, or an option that means nothing
+            beside what nobody gave.
     """
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
@@ -247,10 +248,12 @@ def settled(options: TrainOptions) -> TrainOptions:
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     options = adopted(options)
-    return dataclasses.replace(
+    options = dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
         workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),
         optimizer=options.settings().name, weight_prediction=options.settled_prediction(),
         profile=options.cluster_profile().name if options.cluster == "simulated" and not options.profile
         else options.profile,
     )  # fmt: skip
+    check_together(options)  # with what a run that is resumed, or this machine, has said meanwhile
+    return options

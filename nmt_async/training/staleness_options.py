@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from nmt_async.errors import UserError
-from nmt_async.options import OtherThan, matters, option
+from nmt_async.options import OtherThan, holds, option
 from nmt_async.sync.corrections.settings import (
     LOOK_AHEADS,
     PREDICTIONS,
@@ -14,11 +14,13 @@ from nmt_async.sync.corrections.settings import (
     WITH_MOMENTUM,
     CorrectionSettings,
 )
-from nmt_async.training.optimizer_options import DEFAULT
 
 STALE = {"sync_mode": OtherThan("sync"), "oldest_push": OtherThan(0), "max_staleness": OtherThan(0)}
-UNREPAIRED = {"staleness_rule": "none", "momentum_lookahead": "none"}
-"""Where, among stale pushes, prediction is the default."""
+PREDICTABLE = {**STALE, "delay_feedback": 0.0}
+PREDICTED = {**PREDICTABLE, "sync_mode": ("hybrid", "async"), "staleness_rule": "none", "momentum_lookahead": "none"}
+"""Where workers compute on predicted parameters if nobody says otherwise: where pushes may be old, and no other option
+says what to do about it. In adaptive updates the staleness falls as they sum more pushes, so that no number of updates
+is right for all."""
 FRESH = "leave it out, since no push is stale there"
 MOST_PREDICTED = 100
 MOST_GRACE = 1_000_000
@@ -35,17 +37,9 @@ class PredictionOptions:
         "be old and no other option says what to do about it).",
         group="Staleness",
         choices=PREDICTIONS,
-        only_with={**STALE, "delay_feedback": 0.0},
+        only_with=PREDICTABLE,
+        neutral=("none",),
         hint="leave it out, since there is no delay left to look ahead of",
-    )
-    prediction_updates: float | None = option(
-        None,
-        "How many updates ahead (default: as many as a push is old on average, rounded up).",
-        group="Staleness",
-        only_with=(
-            {"weight_prediction": "last-step"},
-            {**STALE, "sync_mode": ("hybrid", "async"), "weight_prediction": None, "delay_feedback": 0.0, **UNREPAIRED},
-        ),
     )
 
 
@@ -104,6 +98,13 @@ class StalenessOptions(PredictionOptions):
         only_with=STALE,
         hint=FRESH,
     )
+    prediction_updates: float | None = option(
+        None,
+        "How many updates ahead (default: as many as a push is old on average, or the nearest whole number if that is "
+        "more).",
+        group="Staleness",
+        only_with=({**PREDICTABLE, "weight_prediction": "last-step"}, {**PREDICTED, "weight_prediction": None}),
+    )
     momentum_lookahead: str = option(
         "none",
         f"{'; '.join(f'{name}: {summary}' for name, summary in LOOK_AHEADS.items())}.",
@@ -111,7 +112,7 @@ class StalenessOptions(PredictionOptions):
         choices=tuple(LOOK_AHEADS),
         only_with={
             **STALE,
-            "optimizer": (None, *WITH_MOMENTUM) if DEFAULT in WITH_MOMENTUM else WITH_MOMENTUM,
+            "optimizer": (None, *WITH_MOMENTUM),
             "momentum": OtherThan(0.0),
             "delay_feedback": 0.0,
             "weight_prediction": (None, "none"),
@@ -119,14 +120,11 @@ class StalenessOptions(PredictionOptions):
         excludes=("nesterov",),
     )
 
-    def settled_prediction(self) -> str | None:
-        """The weight prediction that is meant where none is named; None: no push is stale, or feedback repairs it."""
-        (field,) = (each for each in fields(PredictionOptions) if each.name == "weight_prediction")
-        if self.weight_prediction is not None or not matters(self, field):
-            return self.weight_prediction
-        unrepaired = all(getattr(self, name) == value for name, value in UNREPAIRED.items())
-        # In adaptive the staleness falls as the number of pushes grows: no one number of updates is right.
-        return "last-step" if unrepaired and getattr(self, "sync_mode", "") != "adaptive" else "none"
+    def settled_prediction(self) -> str:
+        """The weight prediction that is meant, also where none is named."""
+        if not holds(self, PREDICTABLE):
+            return "none"
+        return self.weight_prediction or ("last-step" if holds(self, PREDICTED) else "none")
 
     def corrections(self) -> CorrectionSettings:
         """What these options name."""
@@ -139,7 +137,7 @@ class StalenessOptions(PredictionOptions):
             compensation=strength if self.compensation is None else self.compensation,
             adaptive=self.adaptive_compensation,
             feedback=self.delay_feedback,
-            prediction=self.settled_prediction() or "none",
+            prediction=self.settled_prediction(),
             predicted=self.prediction_updates,
             momentum=self.momentum_lookahead,
         )

@@ -55,8 +55,10 @@ def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     results = {name: Result.read(out / f"results/{name}.seed1.json") for name in ("sync", "async")}
     assert all(result.cluster == "processes" and result.seconds > 0 for result in results.values())
-    asked = {name: result.setting.options.get("weight-prediction") for name, result in results.items()}
-    assert asked == {"sync": None, "async": "none"}, "in sync there is nothing to predict"
+    for result in results.values():
+        named = (result.setting.options["optimizer"], result.setting.options["weight-prediction"])
+        assert named == ("muon", "none"), "also where nobody typed it"
+        assert "--optimizer muon --weight-prediction none" in result.command
     page = (out / "report.html").read_text()
     assert "async beside sync" in page
     assert "by different clocks" not in page
@@ -91,8 +93,8 @@ def test_real_workers_are_compared_by_their_clock(small_data: Path, tmp_path: Pa
         (["--budget", "soon"], "'soon' is not an amount"),
         (["--budget", "1Mt", "--jobs", "0"], "--jobs: 0 is too few"),
         (
-            ["--budget", "1Mt", "--modes", "sync,hybrid+oldest:0", "--weight-prediction", "none"],
-            "--weight-prediction means nothing with --modes sync,hybrid+oldest:0; leave it out",
+            ["--budget", "1Mt", "--modes", "hybrid,sync", "--weight-prediction", "last-step"],
+            "--modes sync: --weight-prediction means nothing with --sync-mode sync; leave it out, since there is no",
         ),
         ([], "--budget is missing"),
     ],

@@ -89,6 +89,7 @@ SETTINGS = {
         f"{VIRTUAL} --sync-mode adaptive --accumulate-first 2 --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --fastest 1 --older-pushes restart",
         f"{VIRTUAL} --sync-mode sync --accumulate 2 --balance",
+        f"{VIRTUAL} --weight-prediction last-step --prediction-updates 2",
         f"{VIRTUAL} --weight-prediction none",
         f"{VIRTUAL} --init-from RUN",
         f"{VIRTUAL} --optimizer adamw",
@@ -203,7 +204,7 @@ sizes: {core: {budget: 1kt, validations: 1, seeds: [1], conditions: ["*"]}}
 
 
 TYPED = {"model": "rnn", "weights": "1", "model_weights": "1", "output_sampling": "full", "metric": "chrf",
-         "worker_timeout": "7min"}  # fmt: skip
+         "worker_timeout": "7min", "weight_prediction": "last-step"}  # fmt: skip
 """What is typed for an option where its declaration does not tell what can be."""
 
 

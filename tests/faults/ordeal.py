@@ -44,6 +44,11 @@ PUSHES: tuple[dict[str, Any], ...] = (
 )
 """Options of what crosses; plain ones more often, since only they make a synchronous run one that can be compared."""
 
+STEPS: tuple[dict[str, Any], ...] = (
+    {}, {"weight_prediction": "none"}, {"optimizer": "adam", "weight_prediction": "none"}, {"optimizer": "adan"},
+)  # fmt: skip
+"""Options of what an update does, and of what workers compute on."""
+
 STOPPED_ITSELF = ("times in a row", "had to be set aside", "could not be written")
 """What a run says that was given too much: it is saved, and goes on when it is started again."""
 
@@ -65,7 +70,7 @@ def drawn_trial(random: Random, kinds: Sequence[str], mode: str, workers: int) -
     options = {
         **named, "workers": workers, "seed": random.randrange(1000), "save_freq": str(random.randint(1, 6)),
         "keep_last": 3, "disp_freq": "3", "valid_freq": random.choice(("1M", str(random.randint(3, 20)))),
-        "valid_sentences": 2, "exponential_smoothing": 0.01, **random.choice(PUSHES),
+        "valid_sentences": 2, "exponential_smoothing": 0.01, **random.choice(PUSHES), **random.choice(STEPS),
     }  # fmt: skip
     faults = tuple(
         Fault(

@@ -17,7 +17,10 @@ from nmt_async.process import watchdog
 
 WORKERS = 2
 KILLERS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)
-MODES = ({"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 2})
+MODES = (
+    {"sync_mode": "sync"}, {"sync_mode": "async"}, {"sync_mode": "hybrid", "accumulate": 2},
+    {"sync_mode": "hybrid", "accumulate": 2, "optimizer": "adam", "weight_prediction": "none"},
+)  # fmt: skip
 
 
 def test_workers_killed_at_random_moments_lose_no_batch(training_data: Path, tmp_path: Path) -> None:

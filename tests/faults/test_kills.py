@@ -25,6 +25,8 @@ MODES = [
     {"sync_mode": "async", "oldest_push": 0, "older_pushes": "restart"}, {"sync_mode": "hybrid", "max_staleness": 1},
     {"sync_mode": "sync", "fastest": 1, "older_pushes": "restart"}, {"sync_mode": "adaptive", "oldest_push": 1},
     {"sync_mode": "sync", "accumulate": 3, "balance": True},
+    {"sync_mode": "async", "optimizer": "adam", "weight_prediction": "none"},
+    {"sync_mode": "hybrid", "accumulate": 3, "weight_prediction": "none"},
 ]  # fmt: skip
 EPOCHS = 3
 

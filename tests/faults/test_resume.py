@@ -32,6 +32,8 @@ SIMULATED = {
 MODES = [
     {"sync_mode": "sync"}, {"sync_mode": "sync", "accumulate": 2}, {"sync_mode": "async"},
     {"sync_mode": "hybrid", "accumulate": 3}, {"sync_mode": "async", "local_accumulate": 2},
+    {"sync_mode": "async", "optimizer": "adam", "weight_prediction": "none"},
+    {"sync_mode": "hybrid", "accumulate": 3, "weight_prediction": "none"},
     {"sync_mode": "hybrid", "accumulate": 2, "oldest_push": 0},
     {"sync_mode": "hybrid", "accumulate": 2, "max_staleness": 1},
     {"sync_mode": "sync", "accumulate": 2, "fastest": 4}, {"sync_mode": "sync", "accumulate": 2, "balance": True},

@@ -77,6 +77,20 @@ def test_the_command_gives_the_runs_options(finished, capsys):
     assert load_yaml(finished.parent / "again.yaml") == load_yaml(finished / "config.yaml")
 
 
+@pytest.mark.parametrize(("mode", "absent", "said"), [
+    ("hybrid", ["optimizer", "weight-prediction"], "--optimizer adam --weight-prediction none"),
+    ("sync", [], "--optimizer muon --weight-prediction none"),
+])  # fmt: skip
+def test_the_command_names_what_was_meant_before_there_was_a_choice(mode, absent, said, finished, tmp_path, capsys):
+    run_of_then = tmp_path / "run"
+    shutil.copytree(finished, run_of_then)
+    config = {**load_yaml(finished / "config.yaml"), "sync-mode": mode, "weight-prediction": "none"}
+    (run_of_then / "config.yaml").write_text(json.dumps({key: config[key] for key in config if key not in absent}))
+    command = collect(run_of_then).command
+    assert sorted(said.split()) == sorted(set(said.split()) & set(command.split()))
+    assert run([*shlex.split(command)[1:], "--dump-config"]) == 0, capsys.readouterr().err
+
+
 def test_validations_are_resampled_from_the_losses_of_their_sentences(finished):
     result = collect(finished)
     lines = [json.loads(line) for line in (finished / "validation.jsonl").read_text().splitlines()]

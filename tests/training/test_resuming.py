@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from nmt_async.cli.main import run as command
 from training_runs import assert_same_state, events_of, replayed, run_small, saved_state, small_options
 
 from nmt_async.errors import UserError
@@ -44,6 +45,11 @@ def test_a_hybrid_run_goes_on_with_other_workers_and_replays(small_data: Path, t
     assert "target tokens, staleness becomes about 0.33 instead of none." in witness.said
     assert [event.worker for event in events_of(run) if event.kind is Kind.RESUMED] == [2]
     assert torch.equal(replayed(run, small_data), saved_state(run)["parameters"])
+    assert "before" in saved_state(run), "two workers predict"
+    assert command(["replay", str(run)]) == 0
+    run_small(small_data, run, **HYBRID, workers=1, stop_after="9")
+    assert "before" not in saved_state(run), "for one there is nothing to predict"
+    assert command(["replay", str(run)]) == 0
 
 
 @pytest.mark.parametrize(("begun", "workers", "accumulate"), [

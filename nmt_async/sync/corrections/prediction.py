@@ -7,8 +7,8 @@ the parameters will then be about
 
 and that is what a pull gives. This is SpecTrain (Chen, Yang & Cheng 2018, arXiv 1809.02839, equation 4) with the whole
 step of any optimizer in the place of momentum times rate (Guan et al. 2023, PipeOptim, arXiv 2312.00839). Theirs is a
-pipeline, in which s is known for each stage; here s is the mean staleness to expect, rounded up, unless another is
-given. With one worker and gradient descent with momentum μ, s = μ is Nesterov's momentum.
+pipeline, in which s is known for each stage; here s is about the mean staleness to expect, unless another is given.
+With one worker and gradient descent with momentum μ, s = μ is Nesterov's momentum.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ class Prediction(LookAhead):
         return {"before": self.before}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """As in `LookAhead`; a run that had one worker predicted nothing."""
+        """As in `LookAhead`. A run that had one worker predicted nothing, and its state has nothing of this."""
         self.before.copy_(tensors.get("before", self.parameters))

@@ -41,7 +41,8 @@ class CorrectionSettings:
         adaptive: whether that λ is divided by the running magnitude of each element.
         feedback: how much of the error that the delay makes in a step is made good in the next one; 0: none.
         prediction: of `PREDICTIONS`.
-        predicted: how many updates ahead a prediction is; None: as many as a push is old on average, rounded up.
+        predicted: how many updates ahead a prediction is; None: as many as a push is old on average, or the nearest
+            whole number if that is more.
         momentum: of `LOOK_AHEADS`.
     """
 
@@ -69,16 +70,18 @@ class CorrectionSettings:
         """
         if self.prediction == "none":
             return 0.0
-        return float(math.ceil(staleness)) if self.predicted is None else self.predicted
+        nearest = math.floor(staleness + 0.5)  # 1 where every other push is an update old
+        return max(staleness, float(nearest)) if self.predicted is None else self.predicted
 
-    def vectors(self, workers: int, pushes: int) -> int:
+    def vectors(self, workers: int, pushes: int, staleness: float = 0.0) -> int:
         """How many vectors of the size of the parameters they remember at most.
 
         Args:
             pushes: that one update sums.
+            staleness: of a push, in updates, as it is to be expected on average.
         """
         remembered = int(self.rule == "gap-aware" or (self.rule == "delay-compensated" and self.adaptive))
-        remembered += bool(self.feedback) + 2 * (self.prediction != "none" and (workers > 1 or bool(self.predicted)))
+        remembered += bool(self.feedback) + 2 * bool(self.updates_ahead(staleness))
         if self.momentum != "none":
             shared = workers if min(workers, pushes) > 1 else 0
             # In the place of the optimizer's one momentum; DANA-Zero has the parameters beside what pulls give.

@@ -52,19 +52,21 @@ def test_without_a_prediction_a_pull_gives_the_parameters() -> None:
     assert ours.offered.data_ptr() == ours.parameters.data_ptr()
 
 
-@pytest.mark.parametrize(("staleness", "ahead"), [(0.75, 1.0), (0.25, 1.0), (1.5, 2.0), (3.0, 3.0)])
-def test_without_a_number_it_is_the_mean_staleness_rounded_up(staleness: float, ahead: float) -> None:
+@pytest.mark.parametrize(
+    ("staleness", "ahead"), [(0.75, 1.0), (0.5, 1.0), (0.25, 0.25), (1.2, 1.2), (1.5, 2.0), (3.0, 3.0)]
+)
+def test_without_a_number_it_is_the_mean_staleness_or_the_nearest_one_above(staleness: float, ahead: float) -> None:
     named = CorrectionSettings(prediction="last-step")
     look_ahead = build_corrections(named, DESCENT, torch.zeros(SIZE), 2, staleness).look_ahead
     assert isinstance(look_ahead, Prediction)
     assert look_ahead.updates == named.updates_ahead(staleness) == ahead
-    assert named.vectors(2, 2) == 2
+    assert named.vectors(2, 2, staleness) == 2
 
 
 def test_of_one_worker_nothing_is_predicted_and_a_second_one_begins_with_what_there_is() -> None:
     named = CorrectionSettings(prediction="last-step")
     assert build_corrections(named, DESCENT, torch.zeros(SIZE), 1, 0.0).look_ahead is None
-    assert named.vectors(1, 1) == 0
+    assert named.vectors(1, 1, 0.0) == 0
     alone, two = server(0.0), server(1.0)
     push(alone, torch.ones(SIZE))
     two.restore(*alone.state())
