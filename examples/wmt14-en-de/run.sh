@@ -50,8 +50,9 @@ if [[ ! -d $data ]]; then
     --valid-source $made/text/dev.eng --valid-target $made/text/dev.deu --vocab-size 32000 --out $data"
 fi
 
-# Optimizer, learning rate and schedule are Aji & Heafield's, and workers compute on the parameters that there are; four batches of 6,250 target tokens make
-# the 25,000 of Vaswani et al. Validation computes on the CPU, so it translates 200 sentences only.
+# Optimizer, learning rate and schedule are Aji & Heafield's, and workers compute on the parameters that there are. Four
+# batches of 6,250 target tokens make the 25,000 of Vaswani et al. Validation computes on the CPU, so it translates 200
+# sentences only.
 train="nmt-async train $data --out $made/$mode --sync-mode $mode --accumulate $accumulate --workers 4 \\
     --devices $devices --preset base --norm post --mini-batch-words 6250 \\
     --learn-rate 0.0003 --lr-warmup 16k --lr-decay inv-sqrt \\
