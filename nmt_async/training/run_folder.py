@@ -191,7 +191,8 @@ def _check_entries(path: Path) -> None:
 def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainOptions:
     begun_with = read_options(path)
     free = ("out", "dry_run", *(("workers", "accumulate") if options.cluster == "processes" else ()))
-    for field in dataclasses.fields(TrainOptions):
+    # What follows from others where nobody names it comes last: the sentence is to be about what somebody typed.
+    for field in sorted(dataclasses.fields(TrainOptions), key=lambda field: field.name == "weight_prediction"):
         before, now = getattr(begun_with, field.name), getattr(options, field.name)
         if field.name in free or field.metadata["changeable"] or before == now:
             continue
