@@ -154,10 +154,8 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
     if not modes:
         raise UserError("--modes names none; give some of sync, async, hybrid:N, local:N.")
     options.base_name()
-    settings = [
-        Setting(mode, seed, named({**base, **mode_options(mode)}, f"--modes {mode}"))
-        for seed in options.seed_list() for mode in modes
-    ]  # fmt: skip
+    asked = {mode: named({**base, **mode_options(mode)}, f"--modes {mode}") for mode in modes}
+    settings = [Setting(mode, seed, asked[mode]) for seed in options.seed_list() for mode in modes]
     for number, setting in enumerate(settings):
         train = from_mapping(TrainOptions, {**setting.options, "seed": setting.seed}, f"--modes {setting.condition}")
         if number < len(modes):  # of the first seed: the others differ in nothing that is checked

@@ -169,8 +169,9 @@ def _size(path: Path, name: str, values: Mapping[str, Any], options: Mapping[str
     for pattern, more in asked.further.items():
         chosen += [(condition, seed) for seed in more for condition in _named([pattern], names, f"{where}, further")]
     seeds = list(dict.fromkeys(seed for _, seed in chosen))
+    asked_of = {name: named({**options[name], **own}, f"{path}, condition {shown(name)}") for name in names}
     settings = tuple(
-        Setting(condition, seed, named({**options[condition], **own}, f"{path}, condition {shown(condition)}"))
+        Setting(condition, seed, asked_of[condition])
         for condition, seed in sorted(dict.fromkeys(chosen), key=lambda each: seeds.index(each[1]))
     )
     return Size(name, settings, asked.note.strip())
