@@ -14,6 +14,7 @@ from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.training.cluster_options import ClusterOptions
+from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
 from nmt_async.training.waiting_options import LEAST
@@ -153,8 +154,8 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions, ValidationOptions,
-    SavingOptions,
+    ClusterOptions, MachineOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions,
+    ValidationOptions, SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
 
@@ -193,6 +194,7 @@ class RunOptions(
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
         if self.cluster == "simulated":
             self.cluster_profile()
+        self.check_machines()
         self.check_constants()
         self.check_pushes()
         self.check_staleness()

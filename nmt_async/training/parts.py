@@ -14,11 +14,13 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.compression.settings import PushSettings
@@ -60,6 +62,19 @@ def hidden_matrices(layout: FlatLayout) -> list[Matrix]:
     return [Matrix(*place) for place in layout.hidden()]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """By which machines a run is shared.
+
+    Attributes:
+        workers: of each, by rank.
+        rank: of this one.
+    """
+
+    workers: tuple[int, ...]
+    rank: int
+
+
 def build_coordinator(
     options: TrainOptions,
     plan: BatchPlan,
@@ -69,6 +84,7 @@ def build_coordinator(
     warn: Callable[[str], None],
     endless: bool = False,
     residuals: Tensor | None = None,
+    shared: Shared | None = None,
 ) -> Coordinator:
     """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
 
@@ -76,6 +92,7 @@ def build_coordinator(
         layout: of the model's parameters in a buffer.
         residuals: as `residual_rows` gives them.
         endless: whenever the options say that the stream ends.
+        shared: by which machines; None: the run is this one's alone.
     """
     matrices = hidden_matrices(layout)
     schedule = options.schedule(options.stop_after)
@@ -87,6 +104,8 @@ def build_coordinator(
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:
         last_epoch = None
+    if shared is not None:
+        return MachineCoordinator(server, plan, record, warn, last_epoch, options.way(), shared.workers, shared.rank)
     return Coordinator(server, plan, record, warn, last_epoch)
 
 
@@ -154,8 +173,10 @@ class Setup(Protocol):
     buffers: Tensor
     residuals: Tensor | None
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
-        """The workers, begun."""
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
+    ) -> Cluster:
+        """The workers, begun; they may be on one of several machines."""
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """What scores the parameters."""
@@ -187,11 +208,14 @@ class ProcessSetup:
         self.buffers = self.memory.ring.tensor
         self.residuals = self.memory.residual_rows
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
+    ) -> Cluster:
         """The workers, begun."""
         return ProcessCluster(
-            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout
-        )
+            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout,
+            exchange=exchange,
+        )  # fmt: skip
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """Validation while training goes on."""
@@ -211,7 +235,9 @@ class SimulatedSetup:
         self.buffers = torch.zeros(buffers_needed(options.corrections(), workers, True), size)
         self.residuals = residual_rows(options.push_settings(), workers, size)
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None  # noqa: ARG002
+    ) -> Cluster:
         """The virtual workers."""
         torch.set_num_threads(settings.threads)
         worker = build_worker(settings, torch.device(self.options.device_list()[0]))

@@ -27,6 +27,9 @@ from nmt_async.training.resuming import check_update, with_workers
 from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
+MACHINE = "machine-"
+"""Begins the name of the folder of another machine of the run, which may come first."""
+
 DATA = "data.json"
 OUTCOME = "outcome.json"
 
@@ -172,7 +175,7 @@ def _check_unused(path: Path) -> None:
     leftovers = [
         entry.name
         for entry in path.iterdir()
-        if not entry.name.startswith(".") and entry.name.removesuffix(".partial") not in ours
+        if not entry.name.startswith((".", MACHINE)) and entry.name.removesuffix(".partial") not in ours
     ]
     if leftovers:
         raise UserError(f"--out {path}: this folder holds {shown(leftovers[0])} and is not a run; choose another.")
@@ -241,7 +244,7 @@ def settled(options: TrainOptions) -> TrainOptions:
     if (options.out / CONFIG).exists():
         begun_with = with_workers(read_options(options.out), options.workers)
         options = as_begun(options, begun_with)
-        names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction"]
+        names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction", "between"]
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]

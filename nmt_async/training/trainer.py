@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nmt_async.display.console import Display
 from nmt_async.display.live import display_for
 from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.machines.team import Team
 from nmt_async.options import check_together, from_mapping
 from nmt_async.quantity import Quantity
 from nmt_async.text.prepared import PreparedData
@@ -18,7 +20,8 @@ from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
-from nmt_async.training.run_folder import RunFolder, settled
+from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
+from nmt_async.training.sharing import Left, Peers, folder_of, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -55,6 +58,43 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
         RunFailure: the run could not go on; what there is is saved.
     """
     check_together(options)
+    invitation = options.invitation()
+    if invitation is None:
+        _train_alone(options, data_folder, display)
+        return
+    _check_shared(options)
+    prepare_children(options)
+    with Team(invitation, options.machine_timeout_seconds, display.say) as team:
+        display.say(f"this is {team.names[team.rank]} of {team.size}.")
+        here = replace(
+            options, out=folder_of(options.out, team.rank), nodes=team.size, between=options.way().name
+        )  # fmt: skip
+        _train(here, data_folder, display, team)
+
+
+def _check_shared(options: TrainOptions) -> None:
+    """Raises UserError where machines cannot share what the options ask for."""
+    if options.cluster == "simulated":
+        raise UserError("--cluster simulated: a simulated cluster is in one process; leave out --nodes.")
+    if options.momentum_lookahead != "none":
+        raise UserError(
+            f"--momentum-lookahead {options.momentum_lookahead}: a server keeps the momentum of its own workers only; "
+            f"leave it out with several machines."
+        )
+
+
+def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> None:
+    """On one machine, which may be what is left of several."""
+    shared = (options.out / CONFIG).exists() and read_options(options.out).between is not None
+    if not shared:
+        for name, given in (("between", options.between), ("rendezvous", options.rendezvous)):
+            if given is not None:
+                raise UserError(f"--{name} {given}: there is one machine only; say with --nodes how many there are.")
+    _train(options, data_folder, display, Left() if shared else None)
+
+
+def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Peers | None) -> None:
+    """Trains, with the machines that share the run if there are any; see `train_run`."""
     prepare_children(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
@@ -69,12 +109,14 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     options.rule()
     if options.tensorboard:
         require_tensorboard()
+    if peers is not None:
+        started_alike(peers, options, data)
     folder = RunFolder(options.out, options, data)
     display = DisconnectableDisplay(display)
     try:
         with display:
             with within_memory():
-                run = Run(options, data, folder, model, display, reason)
+                run = Run(options, data, folder, model, display, reason, peers)
                 del model  # its parameters are in shared memory now
             try:
                 run.train()

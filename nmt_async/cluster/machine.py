@@ -1,0 +1,255 @@
+"""The coordinator of one machine among several, which has its own server, ledger and journal.
+
+What is accumulated here does not become an update by itself. It is contributed to an exchange; when that has landed,
+every machine applies the same sum, deals the same batches to the same machines, and knows the same of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.task import Task
+from nmt_async.sync.between.contribution import Contribution, Joint, Wish
+from nmt_async.sync.between.dealing import Dealing, runs
+from nmt_async.sync.between.ways import Way
+from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.push import Push, Update
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.plan import BatchId, BatchPlan
+
+
+class MachineCoordinator(Coordinator):
+    """What happens on one machine among several.
+
+    Args:
+        server, plan, record, warn, last_epoch: as in `Coordinator`.
+        way: how machines exchange.
+        workers: of each machine, by rank.
+        rank: which of them this is.
+
+    Attributes:
+        dealing: who gets which batch; the same on every machine.
+        on_the_way: whether a contribution of this machine has not landed yet.
+        wish: what this machine wants the run to do; the next contribution says it.
+        agreed: what all of them do, since the latest landing.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        plan: BatchPlan,
+        record: Callable[[Event], None],
+        warn: Callable[[str], None],
+        last_epoch: int | None,
+        way: Way,
+        workers: Sequence[int],
+        rank: int,
+    ) -> None:
+        super().__init__(server, plan, record, warn, last_epoch)
+        server.late = way.late
+        self.way = way
+        self.workers = tuple(workers)
+        self.rank = rank
+        self.dealing = Dealing(lambda epoch: len(plan.epoch(epoch)), last_epoch)
+        self.on_the_way = False
+        self.wish = self.agreed = Wish.GO_ON
+        self._told_aside = 0
+        self._ended = False
+
+    def begin(self, wanted: Sequence[int]) -> None:
+        """The first batches, for two rounds, are dealt.
+
+        Args:
+            wanted: what each machine wants for a round, by rank.
+        """
+        for _ in range(2):
+            self._take_dealt(self.dealing.deal(wanted)[self.rank])
+
+    @property
+    def round_size(self) -> int:
+        """Batches that this machine wants for a round."""
+        return max(self.rule.pushes, self.workers[self.rank])
+
+    def _take_dealt(self, batches: Sequence[BatchId]) -> None:
+        for first, count in runs(batches):
+            self._record(Event(Kind.DEALT, batch=first, version=self.ledger.version, tokens=count))
+
+    def next_task(self, worker: int) -> Task | None:
+        """As in `Coordinator`; none while everybody waits for an exchange, or after the run was agreed to end."""
+        if (self.on_the_way and self.way.waits) or self.agreed is not Wish.GO_ON:
+            return None
+        return super().next_task(worker)
+
+    def due(self) -> Update | None:
+        """None: updates come by `land`."""
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """Whether this machine should contribute now, be others ready or not."""
+        if self.on_the_way or self.finished:
+            return False
+        ledger = self.ledger
+        if self.wish is not Wish.GO_ON:
+            return True
+        if ledger.accumulated:
+            return ledger.finished or self.rule.may_update(ledger.round())
+        # Where the others would have to contribute what they have, only want of batches is a reason to call them.
+        return ledger.finished and not (self.way.joins and self.dealing.exhausted)
+
+    def contribute(self) -> tuple[Contribution, Tensor]:
+        """What is accumulated leaves: what this machine says of it, and the sum (size,), zeros if there is nothing.
+
+        The vector is not this object's until it comes back by `land`.
+
+        Raises:
+            ValueError: another contribution is on the way.
+        """
+        pushes, total = self.server.take()
+        tokens = sum(push.tokens for push in pushes)
+        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens))
+        aside = tuple(self.ledger.set_aside[self._told_aside :])
+        self._told_aside += len(aside)
+        self.on_the_way = True
+        stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
+        wanted = max(0, 2 * max(len(pushes), self.round_size) - stock)
+        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish), total
+
+    def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
+        """The pushes, with workers counted over all machines."""
+        before = sum(self.workers[: self.rank])
+        return tuple(replace(push, worker=before + push.worker) for push in pushes)
+
+    def land(self, joint: Joint, total: Tensor) -> Update | None:
+        """What all machines have contributed becomes an update; None if they had nothing.
+
+        Args:
+            joint: what they said.
+            total: the sum (size,) of their vectors; this object's again.
+        """
+        mine = joint.contributions[self.rank]
+        aside = [batch for contribution in joint.contributions for batch in contribution.set_aside]
+        self.dealing.done((push.batch for push in joint.pushes), aside)
+        self.on_the_way = False
+        update = self._apply(joint, mine, total)
+        self._take_dealt(self.dealing.deal([each.wanted for each in joint.contributions])[self.rank])
+        self._ended = self.dealing.exhausted and not self.dealing.outstanding
+        self.agreed = max(self.agreed, joint.wish)
+        return update
+
+    def _apply(self, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
+        if not joint.pushes:
+            self.server.buffer.reuse(total)
+            return None
+        begin = self.clock()
+        update = self.server.apply_joint(joint.pushes, total)
+        self.updates += 1
+        self.updating += self.clock() - begin
+        tokens = sum(push.tokens for push in mine.pushes)
+        self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens))
+        if self.rule.restarts:
+            self._restart()
+        return update
+
+    @property
+    def finished(self) -> bool:
+        """True when the run was agreed to end, or a finite stream has no batch left on any machine."""
+        return self._ended or self.agreed is not Wish.GO_ON
+
+    def stop(self) -> Update | None:
+        """Ends the run here. What is not in an update will be dealt anew if the run goes on."""
+        ledger = self.ledger
+        if not ledger.stopped:
+            self._record(Event(Kind.STOPPED, version=ledger.version))
+            for worker in list(ledger.out):
+                self.server.release(worker)
+        return None
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint stores; what is not in an update yet is only noted as to be dealt."""
+        values, tensors = self.server.state()
+        values = {**values, "buffer": _NOTHING_SUMMED}
+        return {"server": values, "dealing": self.dealing.state()}, _without_sums(tensors)
+
+    def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
+        """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.
+
+        Args:
+            stands: how many events of this machine's journal stand; see `standing`.
+            sitting: the number of the sitting that begins, for the journal.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
+        """
+        self.server.restore({**values["server"], "buffer": _NOTHING_SUMMED}, tensors)
+        self.dealing.restore(values["dealing"] if "dealing" in values else _dealing_of(values))
+        self._go_on(stands, sitting)
+
+    def begin_shared(self, stands: int, sitting: int) -> None:
+        """The run begins, or begins anew since there is no checkpoint, and is shared by all machines."""
+        self._go_on(stands, sitting)
+
+    def _go_on(self, stands: int, sitting: int) -> None:
+        self.ledger.events = stands
+        machines = BatchId(len(self.workers), self.rank)
+        workers = self.workers[self.rank]
+        self._record(Event(Kind.RESUMED, workers, machines, self.server.version, sitting, stands=stands))
+
+
+_NOTHING_SUMMED: dict[str, Any] = {"summed": [], "held": []}
+
+
+def _without_sums(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != "sum" and not name.startswith("held")}
+
+
+def _dealing_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The state of a dealing, of the run of one machine: what is in its sum is computed again."""
+    ledger, buffer = values["ledger"], values["server"]["buffer"]
+    summed = [push["batch"] for push in (*buffer["summed"], *buffer.get("held", ()))]
+    recalled = sorted(map(tuple, (*ledger["waiting"], *summed)))
+    return {"position": ledger["position"], "recalled": recalled, "set_aside": ledger["set_aside"]}
+
+
+def standing(events: Sequence[Event], version: int) -> int:
+    """How many events of a machine's journal stand if its run goes on from the parameters of ``version``.
+
+    Args:
+        events: those that stood until now, as `nmt_async.sync.journal.effective` gives them.
+
+    Returns:
+        Counts no resumes, as `Event.stands` does.
+    """
+    counted = stands = 0
+    for event in events:
+        if event.kind is Kind.RESUMED:
+            continue
+        counted += 1
+        if event.kind is Kind.UPDATED and event.version <= version:
+            stands = counted
+    return stands
+
+
+def landed_unheard(events: Sequence[Event], version: int) -> Event | None:
+    """The update that this machine did not hear of, though its contribution is in the parameters of ``version``.
+
+    Args:
+        events: of its journal, those that stand.
+    """
+    tokens = None
+    latest = 0
+    for event in events:
+        if event.kind is Kind.CONTRIBUTED:
+            tokens = event.tokens
+        elif event.kind is Kind.UPDATED:
+            tokens, latest = None, event.version
+        elif event.kind is Kind.RESUMED:
+            tokens, latest = None, event.version
+    if tokens is None or latest + 1 != version:
+        return None
+    return Event(Kind.UPDATED, version=version, tokens=tokens)

@@ -1,0 +1,90 @@
+"""The options of ``train`` that say with which other machines it trains, and what they exchange."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nmt_async.errors import UserError
+from nmt_async.machines.invitation import Invitation, invitation_of
+from nmt_async.options import GIVEN, option
+from nmt_async.quantity import Quantity, parse_quantity
+from nmt_async.sync.between.ways import WAYS, Way
+
+MOST_MACHINES = 4096
+
+
+def timeout_quantity(text: str) -> Quantity:
+    """Minutes or hours.
+
+    Raises:
+        UserError: something else.
+    """
+    return parse_quantity(text, allowed=("hours", "minutes"))
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """With which other machines a run is shared. Each is started with the same options; `node_rank` may differ."""
+
+    nodes: int | None = option(
+        None,
+        "Machines that train together, each started with this command (default: as torchrun or srun started them, "
+        "else 1).",
+        group="Machines",
+        changeable=True,
+    )
+    node_rank: int | None = option(
+        None,
+        "Which of the machines this is, from 0 (default: in the order of arrival).",
+        group="Machines",
+        changeable=True,
+        only_with={"nodes": GIVEN},
+    )
+    rendezvous: str | None = option(
+        None,
+        "Where they meet: an address of one of them, and a free port of it.",
+        group="Machines",
+        metavar="HOST:PORT",
+        changeable=True,
+    )
+    between: str | None = option(
+        None,
+        f"{'; '.join(f'{way.name}: {way.summary}' for way in WAYS.values())} (default: sync).",
+        group="Machines",
+        choices=tuple(WAYS),
+    )
+    machine_timeout: Quantity = option(
+        Quantity(1, "minutes"),
+        "Give up a machine that has given no sign of life for so many minutes or hours.",
+        group="Machines",
+        parse=timeout_quantity,
+        metavar="TIME",
+        changeable=True,
+    )
+
+    def check_machines(self) -> None:
+        """Raises UserError where the numbers cannot be."""
+        if self.nodes is not None and not 1 <= self.nodes <= MOST_MACHINES:
+            raise UserError(f"--nodes: {self.nodes} is not from 1 to {MOST_MACHINES:,}.")
+        if self.node_rank is not None and self.node_rank < 0:
+            raise UserError(f"--node-rank: {self.node_rank} is too small; give 0 or more.")
+        if self.machine_timeout.amount <= 0:
+            raise UserError(f"--machine-timeout: {self.machine_timeout} must be above 0.")
+
+    def invitation(self) -> Invitation | None:
+        """With whom this machine trains; None: alone.
+
+        Raises:
+            UserError: options that cannot be, or torchrun or Slurm started something else.
+        """
+        return invitation_of(self.nodes, self.node_rank, self.rendezvous, os.environ)
+
+    def way(self) -> Way:
+        """What machines exchange."""
+        return WAYS[self.between or "sync"]
+
+    @property
+    def machine_timeout_seconds(self) -> float:
+        """Of `machine_timeout`."""
+        return self.machine_timeout.amount * (3600 if self.machine_timeout.unit == "hours" else 60)

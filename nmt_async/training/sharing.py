@@ -1,0 +1,191 @@
+"""What a run does because other machines share it: it is started alike everywhere, and goes on from one state.
+
+Each machine writes a run's folder of its own: the first one RUN, the others RUN/machine-1 and so on, where RUN is a
+path on each machine, be it on a disk that they share or not. Checkpoints are written by the first machine; by the
+others only if the run cannot go on, so that none is lost with the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nmt_async import __version__
+from nmt_async.checkpoints.run_checkpoints import newest_state
+from nmt_async.checkpoints.run_models import folders_by_update
+from nmt_async.cluster.machine import landed_unheard, standing
+from nmt_async.errors import UserError, shown
+from nmt_async.machines.exchange import Exchange
+from nmt_async.machines.group import Alone
+from nmt_async.options import flag_of
+from nmt_async.sync.between.ways import Way
+from nmt_async.sync.journal import Event, Kind, effective
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.journal_file import read_journal
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.run_folder import MACHINE
+
+OWN = frozenset((
+    "out", "dry_run", "workers", "devices", "cpu_threads", "accumulate", "worker_timeout", "node_rank", "rendezvous",
+    "machine_timeout", "disp_freq", "tensorboard",
+))  # fmt: skip
+"""Options that each machine may have to itself."""
+
+class Peers(Protocol):
+    """The machines of a run, as `nmt_async.machines.team.Team` has them.
+
+    Attributes:
+        rank: which of them this is.
+        names: of all, by rank.
+    """
+
+    rank: int
+    names: list[str]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the machine that validates and saves."""
+
+    def agree(self, values: Mapping[str, str], what: Mapping[str, str]) -> None:
+        """Makes sure that all machines were started alike."""
+
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """Plain values of every machine, by rank."""
+
+    def spread(
+        self, source: int, values: dict[str, Any] | None, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What the machine ``source`` has, to all."""
+
+    def exchange(self, way: Way) -> Exchange:
+        """Begins the thread of the exchanges."""
+
+    def leave(self, reason: str) -> None:
+        """Tells the others why this machine cannot go on."""
+
+
+class Left:
+    """The one machine that is left of a run that several began."""
+
+    rank, leads = 0, True
+
+    def __init__(self) -> None:
+        self.names = ["this machine"]
+
+    def agree(self, values: Mapping[str, str], what: Mapping[str, str]) -> None:
+        """With itself."""
+
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        """Its own."""
+        return [values]
+
+    def spread(
+        self, source: int, values: dict[str, Any] | None, tensors: dict[str, Tensor]  # noqa: ARG002
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:  # fmt: skip
+        """What it has."""
+        return values or {}, tensors
+
+    def exchange(self, way: Way) -> Exchange:  # noqa: ARG002
+        """With itself, at once."""
+        return Exchange(Alone())
+
+    def leave(self, reason: str) -> None:
+        """There is nobody to tell."""
+
+
+def folder_of(out: Path, rank: int) -> Path:
+    """Where the machine of this rank writes."""
+    return out if rank == 0 else out / f"{MACHINE}{rank}"
+
+
+def run_of(folder: Path) -> Path:
+    """The run of which ``folder`` may be a machine's."""
+    return folder.parent if folder.name.startswith(MACHINE) else folder
+
+
+def started_alike(peers: Peers, options: TrainOptions, data: PreparedData) -> None:
+    """Makes sure that all machines train the same.
+
+    Args:
+        options: settled.
+
+    Raises:
+        UserError: they do not; every machine says the same.
+    """
+    fields = [field for field in dataclasses.fields(TrainOptions) if field.name not in OWN]
+    said = {field.name: str(getattr(options, field.name)) for field in fields}
+    names = {field.name: flag_of(field) for field in fields}
+    others = {"nmt-async": __version__, "torch": torch.__version__.partition("+")[0], "data": data.fingerprint}
+    peers.agree({**others, **said}, {**names, "data": "data of the fingerprint"})
+
+
+def pushes_together(peers: Peers, pushes: int) -> int:
+    """Of an update, on all machines."""
+    return sum(there["pushes"] for there in peers.gather({"pushes": pushes}))
+
+
+def newest_of_all(
+    peers: Peers, run: Path, size: int, warn: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The newest state that any machine has, which all take up; None if no machine has one.
+
+    Raises:
+        UserError: a machine's checkpoints are all damaged.
+    """
+    folders = {steps[-1]: folder for folder in _with_checkpoints(run) if (steps := list(_steps(folder)))}
+    mine = max(folders, default=-1)
+    there = [values["update"] for values in peers.gather({"update": mine})]
+    if max(there) < 0:
+        return None
+    source = there.index(max(there))
+    found = newest_state(folders[mine], size, warn) if source == peers.rank else None
+    values, tensors = peers.spread(source, found[0] if found else None, found[1] if found else {})
+    return values, tensors
+
+
+def _with_checkpoints(run: Path) -> list[Path]:
+    return [run / "checkpoints", *sorted(run.glob(f"{MACHINE}*/checkpoints"))]
+
+
+def _steps(folder: Path) -> Sequence[int]:
+    return list(folders_by_update(folder, "step"))
+
+
+def from_the_first(peers: Peers, vector: Tensor) -> None:
+    """``vector`` (size,) becomes that of the first machine: the last bits of what was drawn may differ."""
+    _, tensors = peers.spread(0, {}, {"parameters": vector} if peers.leads else {})
+    vector.copy_(tensors["parameters"])
+
+
+def earlier_events(journal: Path) -> list[Event]:
+    """What a machine's journal holds that stands, before its run goes on.
+
+    Raises:
+        UserError: the journal cannot be read.
+    """
+    if not journal.exists() or not journal.stat().st_size:
+        return []
+    try:
+        return effective(read_journal(journal)[1])
+    except ValueError as error:
+        raise UserError(f"{journal} cannot be gone on with ({shown(str(error))}); choose another --out.") from None
+
+
+def reconciled(events: Sequence[Event], version: int) -> tuple[int, Event | None]:
+    """What of a machine's journal stands when its run goes on from the parameters of ``version``.
+
+    Args:
+        events: as `earlier_events` gives them.
+
+    Returns:
+        How many events stand; and the update that the machine did not hear of, which is to be recorded before that.
+    """
+    unheard = landed_unheard(events, version)
+    if unheard is not None:
+        return sum(event.kind is not Kind.RESUMED for event in events) + 1, unheard
+    return standing(events, version), None
