@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import time
@@ -16,6 +17,9 @@ from nmt_async.machines.invitation import Invitation
 COMING = datetime.timedelta(minutes=10)
 """How long machines wait for each other at the beginning."""
 
+PARTING = 5.0
+"""Seconds for which the machine that has the store stays for the others at the end."""
+
 ANSWER = datetime.timedelta(minutes=1)
 """How long one waits for what the store answers at once."""
 
@@ -29,6 +33,7 @@ class Meeting:
         address: of this machine, as the others reach it.
         connect: another connection to the store.
         place: HOST:PORT, for people.
+        hosts: whether the store is in this process.
     """
 
     rank: int
@@ -36,6 +41,17 @@ class Meeting:
     address: str
     connect: Callable[[], torch_distributed.Store]
     place: str
+    hosts: bool
+
+    def part(self) -> None:
+        """This machine asks the store nothing more; the one that has it stays a while for the others."""
+        until = time.monotonic() + PARTING
+        with contextlib.suppress(RuntimeError):
+            store = self.connect()
+            store.set(f"parted/{self.rank}", "1")
+            keys = [f"parted/{rank}" for rank in range(self.machines)]
+            while self.hosts and not store.check(keys) and time.monotonic() < until:
+                time.sleep(0.05)
 
 
 def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
@@ -68,7 +84,7 @@ def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
         return torch_distributed.PrefixStore(prefix, store.clone())
 
     _servers.append(store)
-    return Meeting(rank, invitation.machines, _own_address(invitation), connect, place)
+    return Meeting(rank, invitation.machines, _own_address(invitation), connect, place, server is not None)
 
 
 _servers: list[torch_distributed.Store] = []

@@ -106,6 +106,7 @@ class Team:
         if self._exchange is not None:
             self._exchange.close()
         self.group.close()
+        self._meeting.part()
 
 
 def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:

@@ -53,6 +53,7 @@ class MachineOptions:
         f"{'; '.join(f'{way.name}: {way.summary}' for way in WAYS.values())} (default: sync).",
         group="Machines",
         choices=tuple(WAYS),
+        changeable=True,
     )
     machine_timeout: Quantity = option(
         Quantity(1, "minutes"),

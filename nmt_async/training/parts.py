@@ -236,8 +236,9 @@ class SimulatedSetup:
         self.residuals = residual_rows(options.push_settings(), workers, size)
 
     def cluster(
-        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None  # noqa: ARG002
-    ) -> Cluster:
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell,  # noqa: ARG002
+        exchange: Exchange | None = None,  # noqa: ARG002
+    ) -> Cluster:  # fmt: skip
         """The virtual workers."""
         torch.set_num_threads(settings.threads)
         worker = build_worker(settings, torch.device(self.options.device_list()[0]))

@@ -231,18 +231,23 @@ def read_options(path: Path) -> TrainOptions:
         raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None
 
 
-def settled(options: TrainOptions) -> TrainOptions:
+def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> TrainOptions:
     """The options with the counts that nobody gave: those of the run that is resumed, else what this machine has.
 
     So a run goes on as it was begun on a machine with other cores or devices too; with other workers it goes on with
     the same update.
+
+    Args:
+        begun_with: the run's options where its folder is not on this machine, but on another one that shares it.
 
     Raises:
         UserError: devices that are not there, a run whose configuration is damaged, or an option that means nothing
             beside what nobody gave.
     """
     if (options.out / CONFIG).exists():
-        begun_with = with_workers(read_options(options.out), options.workers)
+        begun_with = read_options(options.out)
+    if begun_with is not None:
+        begun_with = with_workers(begun_with, options.workers, options.nodes)
         options = as_begun(options, begun_with)
         names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction", "between"]
         names += ["profile"] if options.cluster == "simulated" else []

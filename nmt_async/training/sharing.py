@@ -22,13 +22,13 @@ from nmt_async.cluster.machine import landed_unheard, standing
 from nmt_async.errors import UserError, shown
 from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import Alone
-from nmt_async.options import flag_of
+from nmt_async.options import dump_yaml, flag_of, yaml_mapping
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.journal_file import read_journal
-from nmt_async.training.options import TrainOptions
-from nmt_async.training.run_folder import MACHINE
+from nmt_async.training.options import TrainOptions, options_of_run
+from nmt_async.training.run_folder import CONFIG, MACHINE, read_options
 
 OWN = frozenset((
     "out", "dry_run", "workers", "devices", "cpu_threads", "accumulate", "worker_timeout", "node_rank", "rendezvous",
@@ -124,9 +124,16 @@ def started_alike(peers: Peers, options: TrainOptions, data: PreparedData) -> No
     peers.agree({**others, **said}, {**names, "data": "data of the fingerprint"})
 
 
-def pushes_together(peers: Peers, pushes: int) -> int:
-    """Of an update, on all machines."""
-    return sum(there["pushes"] for there in peers.gather({"pushes": pushes}))
+def begun_with(peers: Peers, run: Path) -> TrainOptions | None:
+    """With what the run was begun that the machines go on with, as the first of them knows that has it; None if none.
+
+    Raises:
+        UserError: a machine's configuration of it is damaged.
+    """
+    mine = dump_yaml(read_options(run)) if (run / CONFIG).exists() else ""
+    there = [values["options"] for values in peers.gather({"options": mine})]
+    found = next(filter(None, there), None)
+    return None if found is None else options_of_run(yaml_mapping(found.encode(), "--out"), "--out")
 
 
 def newest_of_all(

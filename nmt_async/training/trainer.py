@@ -21,7 +21,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
-from nmt_async.training.sharing import Left, Peers, folder_of, started_alike
+from nmt_async.training.sharing import Left, Peers, begun_with, folder_of, run_of, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -90,7 +90,7 @@ def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> 
         for name, given in (("between", options.between), ("rendezvous", options.rendezvous)):
             if given is not None:
                 raise UserError(f"--{name} {given}: there is one machine only; say with --nodes how many there are.")
-    _train(options, data_folder, display, Left() if shared else None)
+    _train(replace(options, nodes=1) if shared else options, data_folder, display, Left() if shared else None)
 
 
 def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Peers | None) -> None:
@@ -100,7 +100,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
-    options = settled(options)
+    options = settled(options, None if peers is None else begun_with(peers, run_of(options.out)))
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
     configuration = model_configuration(options, data)
