@@ -201,33 +201,25 @@ class Checkpoints:
         return list(folders_by_update(self.folder, "step"))
 
     def newest(self, warn: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        """The state in the newest checkpoint that is whole; see `newest_state`."""
-        return newest_state(self.folder, self.model.layout.size, warn)
+        """The state in the newest checkpoint that is whole: plain values and tensors; None if there is no checkpoint.
 
+        Args:
+            warn: takes a sentence for each damaged one that is passed over.
 
-def newest_state(
-    folder: Path, size: int, warn: Callable[[str], None]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """The state in the newest checkpoint of a run's that is whole: plain values and tensors; None if there is none.
-
-    Args:
-        folder: of the checkpoints.
-        size: of the parameters.
-        warn: takes a sentence for each damaged one that is passed over.
-
-    Raises:
-        UserError: there are checkpoints, and all are damaged; or another version wrote one.
-    """
-    steps = list(folders_by_update(folder, "step"))
-    for step in reversed(steps):
-        found = checkpoint_damages(folder / f"step-{step}", size)
-        if not found:
-            return read_state(folder / f"step-{step}")
-        following = "; the checkpoint before it is used" if step != steps[0] else ""
-        warn(f"{folder}/step-{step}: {'; '.join(found)}{following}.")
-    if steps:
-        raise UserError(f"{folder}: every checkpoint is damaged; choose another --out to begin anew.")
-    return None
+        Raises:
+            UserError: there are checkpoints, and all are damaged; or another version wrote one.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            folder = self.folder / f"step-{step}"
+            found = checkpoint_damages(folder, self.model.layout.size)
+            if not found:
+                return read_state(folder)
+            following = "; the checkpoint before it is used" if step != steps[0] else ""
+            warn(f"{folder}: {'; '.join(found)}{following}.")
+        if steps:
+            raise UserError(f"{self.folder}: every checkpoint is damaged; choose another --out to begin anew.")
+        return None
 
 
 def _is_finite(tensor: Tensor) -> bool:

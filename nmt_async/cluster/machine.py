@@ -16,6 +16,7 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.task import Task
 from nmt_async.sync.between.contribution import Contribution, Joint, Wish
 from nmt_async.sync.between.dealing import Dealing, runs
+from nmt_async.sync.between.lineage import Start, starts_of
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Push, Update
@@ -37,6 +38,7 @@ class MachineCoordinator(Coordinator):
         on_the_way: whether a contribution of this machine has not landed yet.
         wish: what this machine wants the run to do; the next contribution says it.
         agreed: what all of them do, since the latest landing.
+        starts: of the run so far.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class MachineCoordinator(Coordinator):
         self.dealing = Dealing(lambda epoch: len(plan.epoch(epoch)), last_epoch)
         self.on_the_way = False
         self.wish = self.agreed = Wish.GO_ON
+        self.starts: list[Start] = []
         self._told_aside = 0
         self._ended = False
 
@@ -174,20 +177,22 @@ class MachineCoordinator(Coordinator):
         """What a checkpoint stores; what is not in an update yet is only noted as to be dealt."""
         values, tensors = self.server.state()
         values = {**values, "buffer": _NOTHING_SUMMED}
-        return {"server": values, "dealing": self.dealing.state()}, _without_sums(tensors)
+        state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
+        return state, _without_sums(tensors)
 
     def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
         """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.
 
         Args:
-            stands: how many events of this machine's journal stand; see `standing`.
-            sitting: the number of the sitting that begins, for the journal.
+            stands: how many events of this machine's journal stand; see `nmt_async.sync.between.lineage`.
+            sitting: the number of the start, the same on all machines.
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
         """
         self.server.restore({**values["server"], "buffer": _NOTHING_SUMMED}, tensors)
         self.dealing.restore(values["dealing"] if "dealing" in values else _dealing_of(values))
+        self.starts = starts_of(values.get("starts", ()))
         self._go_on(stands, sitting)
 
     def begin_shared(self, stands: int, sitting: int) -> None:
@@ -195,6 +200,7 @@ class MachineCoordinator(Coordinator):
         self._go_on(stands, sitting)
 
     def _go_on(self, stands: int, sitting: int) -> None:
+        self.starts.append(Start(sitting, self.server.version))
         self.ledger.events = stands
         machines = BatchId(len(self.workers), self.rank)
         workers = self.workers[self.rank]
@@ -214,42 +220,3 @@ def _dealing_of(values: dict[str, Any]) -> dict[str, Any]:
     summed = [push["batch"] for push in (*buffer["summed"], *buffer.get("held", ()))]
     recalled = sorted(map(tuple, (*ledger["waiting"], *summed)))
     return {"position": ledger["position"], "recalled": recalled, "set_aside": ledger["set_aside"]}
-
-
-def standing(events: Sequence[Event], version: int) -> int:
-    """How many events of a machine's journal stand if its run goes on from the parameters of ``version``.
-
-    Args:
-        events: those that stood until now, as `nmt_async.sync.journal.effective` gives them.
-
-    Returns:
-        Counts no resumes, as `Event.stands` does.
-    """
-    counted = stands = 0
-    for event in events:
-        if event.kind is Kind.RESUMED:
-            continue
-        counted += 1
-        if event.kind is Kind.UPDATED and event.version <= version:
-            stands = counted
-    return stands
-
-
-def landed_unheard(events: Sequence[Event], version: int) -> Event | None:
-    """The update that this machine did not hear of, though its contribution is in the parameters of ``version``.
-
-    Args:
-        events: of its journal, those that stand.
-    """
-    tokens = None
-    latest = 0
-    for event in events:
-        if event.kind is Kind.CONTRIBUTED:
-            tokens = event.tokens
-        elif event.kind is Kind.UPDATED:
-            tokens, latest = None, event.version
-        elif event.kind is Kind.RESUMED:
-            tokens, latest = None, event.version
-    if tokens is None or latest + 1 != version:
-        return None
-    return Event(Kind.UPDATED, version=version, tokens=tokens)

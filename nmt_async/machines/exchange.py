@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch import distributed as torch_distributed
+from torch.distributed.distributed_c10d import DistStoreError, Store
 
 from nmt_async.errors import RunFailure
 from nmt_async.machines.group import LOOK, Group
@@ -43,7 +43,7 @@ class Exchange:
             ready.
     """
 
-    def __init__(self, group: Group, store: Callable[[], torch_distributed.Store] | None = None) -> None:
+    def __init__(self, group: Group, store: Callable[[], Store] | None = None) -> None:
         self.group = group
         self._store = store
         self._round = 0
@@ -52,7 +52,7 @@ class Exchange:
         self._calls: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._happened: queue.SimpleQueue[Called | Landed | Exception] = queue.SimpleQueue()
         self._reader, self._writer = os.pipe()
-        self._ending = False
+        self._ending = threading.Event()
         self._threads = [threading.Thread(target=self._work, name="exchange", daemon=True)]
         if store is not None:
             self._threads.append(threading.Thread(target=self._call, name="calls", daemon=True))
@@ -101,10 +101,10 @@ class Exchange:
         connection = None if self._store is None else self._store()
         number = 0
         try:
-            while not self._ending:
+            while not self._ending.is_set():
                 if connection is not None:
                     self._await_call(connection, number)
-                    if self._ending:
+                    if self._ending.is_set():
                         return
                     self._tell(Called())
                 job = self._jobs.get()
@@ -122,17 +122,16 @@ class Exchange:
         self.group.add(vector)
         return Landed(Joint([Contribution.decode(text) for text in said]), vector)
 
-    def _await_call(self, connection: torch_distributed.Store, number: int) -> None:
+    def _await_call(self, connection: Store, number: int) -> None:
         """Until somebody is ready for the round of this number."""
-        while not self._ending:
+        while not self._ending.is_set():
             try:
                 connection.wait([f"round/{number}"], LOOK)
                 if self.group.rank == 0 and number:  # all others have seen the call before this one
                     connection.delete_key(f"round/{number - 1}")
                 return
-            except RuntimeError as error:
-                if not isinstance(error, torch_distributed.DistStoreError):
-                    raise
+            except DistStoreError:  # not yet
+                continue
 
     def _call(self) -> None:
         assert self._store is not None
@@ -142,7 +141,7 @@ class Exchange:
 
     def close(self) -> None:
         """No more exchanges; one that is under way is left."""
-        self._ending = True
+        self._ending.set()
         self._jobs.put(None)
         self._calls.put(None)
         for thread in self._threads:

@@ -6,6 +6,7 @@ unpickled.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch import distributed as torch_distributed
+from torch.distributed.distributed_c10d import BroadcastOptions, ProcessGroupGloo, Store
 
 from nmt_async.errors import RunFailure
 from nmt_async.machines.watch import Watch
@@ -86,15 +87,16 @@ class GlooGroup:
     """
 
     def __init__(
-        self, store: torch_distributed.Store, rank: int, size: int, address: str, watch: Watch
+        self, store: Store, rank: int, size: int, address: str, watch: Watch
     ) -> None:  # fmt: skip
         self.rank, self.size = rank, size
         self._watch = watch
-        options = torch_distributed.ProcessGroupGloo._Options()
-        options._devices = [torch_distributed.ProcessGroupGloo.create_device(hostname=address)]
+        engine: Any = ProcessGroupGloo  # torch's stubs lack half of it
+        options = engine._Options()
+        options._devices = [engine.create_device(hostname=address)]
         options._timeout = NO_TIMEOUT
         try:
-            self._gloo = torch_distributed.ProcessGroupGloo(store, rank, size, options)
+            self._gloo = engine(store, rank, size, options)
         except RuntimeError as error:
             raise self._lost(error) from None
 
@@ -117,7 +119,7 @@ class GlooGroup:
 
     def spread(self, vector: Tensor, source: int) -> None:
         """As in `Group`."""
-        options = torch_distributed.BroadcastOptions()
+        options = BroadcastOptions()
         options.rootRank, options.rootTensor = source, 0
         self._wait(lambda: self._gloo.broadcast([vector], options))
 
@@ -146,12 +148,10 @@ class GlooGroup:
 
     def close(self) -> None:
         """Leaves the others. What of an exchange is under way stays unfinished, and so must the memory that it uses."""
-        _left.append(self._gloo)
+        # A Gloo group that is taken down waits for the others, who may hang: it is never taken down but ends with the
+        # process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
         self._watch.close()
-
-
-_left: list[object] = []
-"""To end a Gloo group waits for the others, who may be gone: it ends with the process."""
 
 
 def gather_values(group: Group, values: dict[str, Any]) -> list[dict[str, Any]]:

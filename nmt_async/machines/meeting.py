@@ -8,8 +8,10 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from torch import distributed as torch_distributed
+from torch.distributed import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.invitation import Invitation
@@ -31,7 +33,8 @@ class Meeting:
     Attributes:
         rank, machines: which of how many this is.
         address: of this machine, as the others reach it.
-        connect: another connection to the store.
+        store: a connection to the store, of the thread that begins and ends the run.
+        connect: another connection to it.
         place: HOST:PORT, for people.
         hosts: whether the store is in this process.
     """
@@ -39,18 +42,19 @@ class Meeting:
     rank: int
     machines: int
     address: str
-    connect: Callable[[], torch_distributed.Store]
+    store: Store
+    connect: Callable[[], Store]
     place: str
     hosts: bool
 
-    def part(self) -> None:
-        """This machine asks the store nothing more; the one that has it stays a while for the others."""
-        until = time.monotonic() + PARTING
+    def part(self, all_well: bool) -> None:
+        """This machine asks the store nothing more; if all is well, the one that has it stays for the others."""
+        until = time.monotonic() + (PARTING if all_well else 1.0)
         with contextlib.suppress(RuntimeError):
-            store = self.connect()
-            store.set(f"parted/{self.rank}", "1")
+            self.store.set_timeout(datetime.timedelta(seconds=PARTING))
+            self.store.set(f"parted/{self.rank}", "1")
             keys = [f"parted/{rank}" for rank in range(self.machines)]
-            while self.hosts and not store.check(keys) and time.monotonic() < until:
+            while self.hosts and not self.store.check(keys) and time.monotonic() < until:
                 time.sleep(0.05)
 
 
@@ -68,7 +72,7 @@ def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
         server = _store(invitation, listener.detach())
     store = server or _reach(invitation, place)
     prefix = f"nmt-async/{invitation.attempt}"
-    shared = torch_distributed.PrefixStore(prefix, store)
+    shared = PrefixStore(prefix, store)
     rank = invitation.rank
     if rank is None:
         rank = shared.add("arrived", 1) - 1
@@ -80,24 +84,27 @@ def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
     elif shared.add(f"arrived/{rank}", 1) > 1:
         raise UserError(f"--node-rank {rank}: a machine of this rank is at {place} already.")
 
-    def connect() -> torch_distributed.Store:
-        return torch_distributed.PrefixStore(prefix, store.clone())
+    if server is not None:
+        shared.set("meeting point", str(rank))
+
+    def connect() -> Store:
+        return PrefixStore(prefix, store.clone())
 
     _servers.append(store)
-    return Meeting(rank, invitation.machines, _own_address(invitation), connect, place, server is not None)
+    return Meeting(rank, invitation.machines, _own_address(invitation), shared, connect, place, server is not None)
 
 
-_servers: list[torch_distributed.Store] = []
+_servers: list[Store] = []
 """The others still ask it while this machine ends: it ends with the process."""
 
 
-def _store(invitation: Invitation, listening: int | None) -> torch_distributed.Store:
-    return torch_distributed.TCPStore(
+def _store(invitation: Invitation, listening: int | None) -> Any:
+    return TCPStore(
         invitation.host, invitation.port, None, listening is not None, ANSWER, False, master_listen_fd=listening
     )
 
 
-def _reach(invitation: Invitation, place: str) -> torch_distributed.Store:
+def _reach(invitation: Invitation, place: str) -> Any:
     """A connection to the meeting point, which may not be open yet."""
     until = time.monotonic() + COMING.total_seconds()
     while True:
@@ -124,7 +131,9 @@ def _listen(invitation: Invitation) -> socket.socket | None:
     try:
         found = socket.getaddrinfo(invitation.host, invitation.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise UserError(f"--rendezvous {invitation.host}: this host is not known ({error.strerror or error}).") from None
+        raise UserError(
+            f"--rendezvous {invitation.host}: this host is not known ({error.strerror or error})."
+        ) from None
     for family, kind, protocol, _, address in found:
         listener = socket.socket(family, kind, protocol)
         try:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor
-from torch import distributed as torch_distributed
+from torch.distributed.distributed_c10d import DistStoreError, PrefixStore
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
@@ -41,16 +41,23 @@ class Team:
         self._meeting = meet(invitation, tell)
         self.rank, self.size = self._meeting.rank, self._meeting.machines
         self.names = _names(self._meeting, tell)
-        self._watch = Watch(self._meeting.connect, self.rank, self.names, timeout, self._meeting.place)
+        self._watch = Watch(self._meeting.connect, self.rank, self.names, timeout, self._host())
         self._exchange: Exchange | None = None
         try:
             self.group = GlooGroup(
-                torch_distributed.PrefixStore("gloo", self._meeting.connect()), self.rank, self.size,
+                PrefixStore("gloo", self._meeting.connect()), self.rank, self.size,
                 self._meeting.address, self._watch,
             )  # fmt: skip
         except BaseException:
             self._watch.close()
             raise
+
+    def _host(self) -> str:
+        """Of the store, for people."""
+        store, place = self._meeting.store, self._meeting.place
+        if not store.check(["meeting point"]):  # it is torchrun's
+            return f"the meeting point, {place}"
+        return f"{self.names[int(store.get('meeting point'))]}, which is the meeting point, {place}"
 
     @property
     def leads(self) -> bool:
@@ -106,19 +113,20 @@ class Team:
         if self._exchange is not None:
             self._exchange.close()
         self.group.close()
-        self._meeting.part()
+        if self._watch.reachable:
+            self._meeting.part(error is None)
 
 
 def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
     """Of all machines, once all have come."""
-    store, begin, told = meeting.connect(), time.monotonic(), False
+    store, begin, told = meeting.store, time.monotonic(), False
     store.set(f"name/{meeting.rank}", socket.gethostname()[:200])
     keys = [f"name/{rank}" for rank in range(meeting.machines)]
     while True:
         try:
             store.wait(keys, LOOK)
             break
-        except torch_distributed.DistStoreError:
+        except DistStoreError:
             missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
             waited = time.monotonic() - begin
             which = ", ".join(map(str, missing))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from torch import distributed as torch_distributed
+from torch.distributed.distributed_c10d import Store
 
 BEAT = 0.5
 """Seconds between two signs of life."""
@@ -15,95 +16,113 @@ BEAT = 0.5
 SOON = 4.0
 """Seconds in which a machine that lives gives a sign of it; only asked when an exchange has failed already."""
 
+START = 60.0
+"""Seconds in which all machines give their first sign."""
+
 
 class Watch:
     """This machine's signs of life, and those of the others.
+
+    Two threads ask the store, so that nobody else waits for its answer: the machine that has it may hang, too.
 
     Args:
         connect: another connection to the store where the machines met, since each thread needs one of its own.
         rank: which of them this is.
         names: of all, for people.
         timeout: seconds of silence after which a machine is given up.
-        host: where the store is, for people.
+        host: who has the store, for people.
     """
 
     def __init__(
-        self, connect: Callable[[], torch_distributed.Store], rank: int, names: Sequence[str], timeout: float, host: str
+        self, connect: Callable[[], Store], rank: int, names: Sequence[str], timeout: float, host: str
     ) -> None:
         self._rank, self._names, self._timeout, self._host = rank, list(names), timeout, host
-        self._store, self._others = connect(), connect()
+        self._mine, self._others = connect(), connect()
+        for store in (self._mine, self._others):
+            store.set_timeout(datetime.timedelta(seconds=START))
         self._ending = threading.Event()
-        self._seen = {other: (b"", time.monotonic()) for other in range(len(self._names)) if other != rank}
-        self._unreachable = False
-        self._looks = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, name="signs of life", daemon=True)
-        self._thread.start()
+        now = time.monotonic()
+        self._signs = [(b"", now) for _ in self._names]
+        self._reasons = [b"" for _ in self._names]
+        self._answered = now
+        self._broken = False
+        self._mine.set(f"left/{rank}", "")
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._beat, "signs of life"), (self._look, "look for signs of life"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def _beat(self) -> None:
         count = 0
-        while not self._ending.is_set():
-            count += 1
-            try:
-                self._store.set(f"alive/{self._rank}", str(count))
-            except RuntimeError:
-                self._unreachable = True
-                return
-            self._ending.wait(BEAT)
+        with self._noting_a_broken_store():
+            while not self._ending.is_set():
+                count += 1
+                self._mine.set(f"alive/{self._rank}", str(count))
+                self._ending.wait(BEAT)
 
-    def missing(self) -> list[int]:
-        """Machines that have given no sign of life for too long; all others, if the store is gone."""
-        return self._silent_for(self._timeout)
+    def _look(self) -> None:
+        machines = range(len(self._names))
+        keys = [f"alive/{rank}" for rank in machines] + [f"left/{rank}" for rank in machines]
+        with self._noting_a_broken_store():
+            while not self._ending.is_set():
+                values = self._others.multi_get(keys)
+                self._answered = time.monotonic()
+                self._reasons = values[len(self._names) :]
+                for rank, sign in enumerate(values[: len(self._names)]):
+                    if sign != self._signs[rank][0]:
+                        self._signs[rank] = sign, self._answered
+                self._ending.wait(BEAT)
+
+    @contextlib.contextmanager
+    def _noting_a_broken_store(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError:
+            self._broken = True
+
+    def _reachable_within(self, seconds: float) -> bool:
+        return not self._broken and time.monotonic() - self._answered <= seconds
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the store still answers."""
+        return self._reachable_within(SOON)
+
+    def missing(self) -> bool:
+        """Whether a machine has given no sign of life for too long, or all have lost the store."""
+        return not self._reachable_within(self._timeout) or bool(self._silent_for(self._timeout))
 
     def _silent_for(self, seconds: float) -> list[int]:
-        with self._looks:
-            try:
-                for rank, (before, _) in self._seen.items():
-                    key = f"alive/{rank}"
-                    now = self._others.get(key) if self._others.check([key]) else b""
-                    if now != before:
-                        self._seen[rank] = now, time.monotonic()
-            except RuntimeError:
-                self._unreachable = True
-            if self._unreachable:
-                return list(self._seen)
-            return [rank for rank, (_, when) in self._seen.items() if time.monotonic() - when > seconds]
+        now = time.monotonic()
+        return [rank for rank, (_, when) in enumerate(self._signs) if rank != self._rank and now - when > seconds]
 
     def leave(self, reason: str) -> None:
         """Tells the others why this machine leaves."""
-        with contextlib.suppress(RuntimeError):
-            self._store.set(f"left/{self._rank}", reason)
+        if self.reachable:
+            with contextlib.suppress(RuntimeError):
+                self._mine.set(f"left/{self._rank}", reason[:500])
 
     def explain(self, error: str) -> str:
         """Why an exchange failed, in a sentence that names the machine; looks for a few seconds."""
         until = time.monotonic() + SOON
-        silent: list[int] = []
-        while time.monotonic() < until:
-            said = self._said()
-            if said:
-                rank, reason = said
-                return f"{self._names[rank]} left the run: {reason}"
+        while True:
+            for rank, reason in enumerate(self._reasons):
+                if reason and rank != self._rank:
+                    return f"{self._names[rank]} left the run: {reason.decode(errors='replace')}"
             silent = self._silent_for(SOON - BEAT)
-            if self._unreachable:
-                return f"nothing is heard any more of the machine that is the meeting point, {self._host}."
-            if silent:
+            if self.reachable and silent:
+                return f"nothing is heard any more of {', '.join(self._names[rank] for rank in silent)}."
+            if self._broken or time.monotonic() > until:
                 break
-            time.sleep(BEAT)
-        if not silent:
-            return f"an exchange between the machines failed ({error.splitlines()[0][:200]})."
-        named = ", ".join(self._names[rank] for rank in silent)
-        return f"nothing is heard any more of {named}."
-
-    def _said(self) -> tuple[int, str] | None:
-        with self._looks:
-            try:
-                for rank in self._seen:
-                    if self._others.check([f"left/{rank}"]):
-                        return rank, self._others.get(f"left/{rank}").decode(errors="replace")[:500]
-            except RuntimeError:
-                self._unreachable = True
-        return None
+            time.sleep(BEAT / 5)
+        if not self.reachable:
+            return f"nothing is heard any more of {self._host}."
+        return f"an exchange between the machines failed ({error.splitlines()[0][:200]})."
 
     def close(self) -> None:
         """No more signs of life."""
         self._ending.set()
-        self._thread.join(5)
+        for thread in self._threads:
+            thread.join(2 * BEAT)

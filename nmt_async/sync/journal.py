@@ -60,7 +60,7 @@ class Event:
         """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
         batch = BatchId(*self.batch)
         if self.kind is Kind.RESUMED:
-            shared = f", machine {batch.number} of {batch.epoch}," if batch.epoch else ""
+            shared = f" machine {batch.number} of {batch.epoch}," if batch.epoch else ""
             return f"resumed,{shared} version {self.version}"
         if self.kind is Kind.DEALT:
             return f"dealt, {self.tokens} batches from number {batch.number} of epoch {batch.epoch} on"

@@ -15,6 +15,7 @@ import torch
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.between.ways import SYNC, Way
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
@@ -50,6 +51,8 @@ class Expectation:
         at_most: ``staleness`` is the most to expect.
         most_pushes: summed into one update, in the end; 0: as at first.
         or_more: updates that wait for old pushes sum what comes meanwhile, too.
+        machines: each of which sums so many pushes.
+        fewer: a machine may sum fewer, since it contributes what it has when another one is ready.
     """
 
     pushes: int
@@ -60,6 +63,8 @@ class Expectation:
     at_most: bool = False
     most_pushes: int = 0
     or_more: bool = False
+    machines: int = 1
+    fewer: bool = False
 
     @property
     def grows(self) -> bool:
@@ -69,12 +74,12 @@ class Expectation:
     @property
     def effective_batch(self) -> float:
         """Target tokens in one update, at first."""
-        return self.pushes * self.push_tokens
+        return self.machines * self.pushes * self.push_tokens
 
     @property
     def largest_batch(self) -> float:
         """Target tokens in one update, in the end."""
-        return max(self.pushes, self.most_pushes) * self.push_tokens
+        return self.machines * max(self.pushes, self.most_pushes) * self.push_tokens
 
     def amount(self, quantity: Quantity, unit: str) -> float:
         """``quantity`` in another unit, both of `TRANSLATED`."""
@@ -85,7 +90,9 @@ class Expectation:
         """What one update is, in one sentence."""
         summed = f" (sums of {self.push_batches} batches)" if self.push_batches > 1 else ""
         push = f"about {about(self.push_tokens)} target tokens{summed}"
-        if self.grows:
+        if self.machines > 1:
+            text = self._shared_text(push)
+        elif self.grows:
             text = (
                 f"an update sums {self.pushes:,} to {self.most_pushes:,} pushes of {push}, more as the loss falls: "
                 f"effective batch about {about(self.effective_batch)} to {about(self.largest_batch)}"
@@ -103,6 +110,17 @@ class Expectation:
                 f"an update sums {self.pushes:,} pushes of {push}: effective batch about {about(self.effective_batch)}"
             )
         return f"{text}; staleness {self.staleness_text()}."
+
+    def _shared_text(self, push: str) -> str:
+        pushes = f"{self.pushes:,} push{'es' * (max(self.pushes, self.most_pushes) > 1)}"
+        if self.grows:
+            pushes = f"{self.pushes:,} to {self.most_pushes:,} pushes"
+        batch = about(self.effective_batch)
+        if self.grows:
+            batch = f"{batch} to {about(self.largest_batch)}"
+        bound = f"{' or fewer' * self.fewer}{' or more' * self.or_more}"
+        machines = f"each of {self.machines} machines"
+        return f"an update sums {pushes}{bound} of {push} from {machines}: effective batch about {batch}"
 
     def staleness_text(self) -> str:
         """``none``, ``about 0.75`` or ``at most about 0.75``."""
@@ -122,7 +140,10 @@ class Expectation:
         return f"{'; '.join(parts)}." if parts else ""
 
 
-def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, push_batches: int = 1) -> Expectation:
+def expectation(
+    rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, push_batches: int = 1, machines: int = 1,
+    way: Way = SYNC,
+) -> Expectation:  # fmt: skip
     """What to expect of ``workers`` that are never idle unless the rule lets them wait.
 
     Args:
@@ -130,10 +151,16 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
         epoch_tokens: target tokens in an epoch.
         epoch_pushes: pushes that the epoch makes.
         push_batches: batches that a worker sums before each push.
+        machines: that train together, each with so many workers.
+        way: how they exchange.
     """
     mean = epoch_tokens / epoch_pushes
     staleness, most = rule.staleness(workers), rule.most_pushes
-    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, staleness, rule.keeps_young, most, rule.sums_more)
+    late = way.late if machines > 1 else 0
+    return Expectation(
+        rule.pushes, push_batches, mean, epoch_tokens, staleness + late, rule.keeps_young or late > 0, most,
+        rule.sums_more, machines, machines > 1 and way.joins,
+    )  # fmt: skip
 
 
 def counted(amount: float, unit: str) -> str:
@@ -145,12 +172,16 @@ def counted(amount: float, unit: str) -> str:
 
 def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     """What to expect of the updates of a run."""
-    return expected_of(options.rule(), len(options.device_list()), options.local_accumulate, plan)
+    workers, machines = len(options.device_list()), options.nodes or 1
+    return expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
 
 
-def expected_of(rule: Rule, workers: int, push_batches: int, plan: BatchPlan) -> Expectation:
-    """What to expect of updates by a rule, from so many workers."""
-    return expectation(rule, workers, int(plan.target_lengths.sum()), len(plan.epoch(1)), push_batches)
+def expected_of(
+    rule: Rule, workers: int, push_batches: int, plan: BatchPlan, machines: int = 1, way: Way = SYNC
+) -> Expectation:
+    """What to expect of updates by a rule, from so many workers of each machine."""
+    tokens, pushes = int(plan.target_lengths.sum()), len(plan.epoch(1))
+    return expectation(rule, workers, tokens, pushes, push_batches, machines, way)
 
 
 def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:

@@ -98,7 +98,9 @@ def build_coordinator(
     schedule = options.schedule(options.stop_after)
     rule = options.rule()
     settings, workers = options.settings(), len(options.device_list())
-    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, rule.staleness(workers))
+    late = options.way().late if shared is not None and len(shared.workers) > 1 else 0
+    staleness = rule.staleness(workers) + late
+    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, staleness)
     server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections, residuals)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None

@@ -100,11 +100,12 @@ def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str
 
 
 def _change_of_machines(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str:
-    was = expected_of(rule_of(before), before.workers or 1, before.local_accumulate, plan).effective_batch
-    batches = was * (before.nodes or 1), expected(now, plan).effective_batch * (now.nodes or 1)
+    workers, machines = before.workers or 1, before.nodes or 1
+    was = expected_of(rule_of(before), workers, before.local_accumulate, plan, machines)
+    batches = was.effective_batch, expected(now, plan).effective_batch
     stays = "the effective batch stays" if batches[0] == batches[1] else "the effective batch becomes"
-    machines = "one machine" if (now.nodes or 1) == 1 else f"{now.nodes} machines"
-    return f"going on with {machines} instead of {before.nodes or 1}: {stays} about {about(batches[1])} target tokens."
+    here = "one machine" if (now.nodes or 1) == 1 else f"{now.nodes} machines"
+    return f"going on with {here} instead of {machines}: {stays} about {about(batches[1])} target tokens."
 
 
 def counted_workers(options: TrainOptions) -> str:

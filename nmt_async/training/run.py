@@ -23,12 +23,13 @@ from nmt_async.model.translation_model import TranslationModel
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.between.contribution import Wish
+from nmt_async.sync.between.lineage import Start, starts_of
 from nmt_async.sync.journal import Event
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
 from nmt_async.training.interruptions import Interrupted, MayFail, StopSignals
-from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
+from nmt_async.training.journal_file import JOURNAL, JournalFile, latest_sitting, note_sitting
 from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
@@ -42,7 +43,16 @@ from nmt_async.training.parts import (
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving, Soundness
-from nmt_async.training.sharing import Peers, earlier_events, from_the_first, newest_of_all, reconciled, run_of
+from nmt_async.training.sharing import (
+    Peers,
+    earlier_events,
+    from_the_first,
+    newest_of_all,
+    number_of_start,
+    reconciled,
+    run_of,
+    starts_in,
+)
 from nmt_async.training.validation import Judge, Validations, Validator
 from nmt_async.training.validation_scores import Scores, ValidationSettings
 
@@ -104,7 +114,8 @@ class Run:
         self._journalled = [] if self.peers is None else earlier_events(folder.path / JOURNAL)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         opened.callback(self.journal.close)
-        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
+        number = 0 if self.peers is None else number_of_start(self.peers, latest_sitting(folder.path))
+        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after, number)
         self.plan = training_plan(options, data)
         shared = None
         if self.peers is not None:
@@ -191,9 +202,13 @@ class Run:
     def _resume_shared(self, peers: Peers) -> tuple[bool, None]:
         """Takes up the newest state that any of the machines has; whether its own validation was not finished then."""
         machine = self.machine
-        found = newest_of_all(peers, run_of(self.folder.path), self.layout.size, self._warn)
-        version = 0 if found is None else int(found[0]["coordinator"]["server"]["version"])
-        stands, unheard = reconciled(self._journalled, version)
+        run, known = run_of(self.folder.path), starts_in(self._journalled)
+        found = newest_of_all(peers, run, self.layout.size, known, self._warn)
+        with self._takes_up():
+            state: dict[str, Any] = {} if found is None else found[0]["coordinator"]
+            starts = starts_of(state.get("starts", ()))
+            now = Start(self.sitting.number, int(state["server"]["version"]) if state else 0)
+        stands, unheard = reconciled(self._journalled, starts, now)
         if unheard is not None:
             self.journal.record(unheard)
         validating = False

@@ -8,21 +8,21 @@ others only if the run cannot go on, so that none is lost with the first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from nmt_async import __version__
-from nmt_async.checkpoints.run_checkpoints import newest_state
 from nmt_async.checkpoints.run_models import folders_by_update
-from nmt_async.cluster.machine import landed_unheard, standing
+from nmt_async.checkpoints.training_state import checkpoint_damages, read_state
 from nmt_async.errors import UserError, shown
 from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import Alone
 from nmt_async.options import dump_yaml, flag_of, yaml_mapping
+from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, standing, starts_of
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.text.prepared import PreparedData
@@ -35,6 +35,7 @@ OWN = frozenset((
     "machine_timeout", "disp_freq", "tensorboard",
 ))  # fmt: skip
 """Options that each machine may have to itself."""
+
 
 class Peers(Protocol):
     """The machines of a run, as `nmt_async.machines.team.Team` has them.
@@ -137,30 +138,53 @@ def begun_with(peers: Peers, run: Path) -> TrainOptions | None:
 
 
 def newest_of_all(
-    peers: Peers, run: Path, size: int, warn: Callable[[str], None]
+    peers: Peers, run: Path, size: int, starts: Iterable[Start], warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """The newest state that any machine has, which all take up; None if no machine has one.
+    """The newest state that any machine has and that is not void, which all take up; None if there is none.
 
-    Raises:
-        UserError: a machine's checkpoints are all damaged.
+    Args:
+        run: its folder, where other machines may have theirs, too.
+        size: of the parameters.
+        starts: that this machine's journal knows of.
+        warn: takes a sentence for each damaged checkpoint that is passed over.
     """
-    folders = {steps[-1]: folder for folder in _with_checkpoints(run) if (steps := list(_steps(folder)))}
-    mine = max(folders, default=-1)
-    there = [values["update"] for values in peers.gather({"update": mine})]
-    if max(there) < 0:
+    mine = sorted(_checkpoints(run, size, warn), reverse=True)
+    said = [[list(start) for start in {*starts, *(start for found in mine for start in found.starts)}]]
+    known = {start for there in peers.gather({"starts": said[0]}) for start in starts_of(there["starts"])}
+    best = next((found for found in mine if not is_void(found.starts, found.version, known)), None)
+    order = [0, -1] if best is None else [best.number, best.version]
+    there = [values["newest"] for values in peers.gather({"newest": order})]
+    if max(there)[1] < 0:
         return None
     source = there.index(max(there))
-    found = newest_state(folders[mine], size, warn) if source == peers.rank else None
-    values, tensors = peers.spread(source, found[0] if found else None, found[1] if found else {})
-    return values, tensors
+    state = read_state(best.folder) if best is not None and source == peers.rank else None
+    return peers.spread(source, state[0] if state else None, state[1] if state else {})
 
 
-def _with_checkpoints(run: Path) -> list[Path]:
-    return [run / "checkpoints", *sorted(run.glob(f"{MACHINE}*/checkpoints"))]
+class _Checkpoint(NamedTuple):
+    """A checkpoint that is whole; the newest is the one of the latest start, and of that the latest version."""
+
+    number: int
+    version: int
+    starts: tuple[Start, ...]
+    folder: Path
 
 
-def _steps(folder: Path) -> Sequence[int]:
-    return list(folders_by_update(folder, "step"))
+def _checkpoints(run: Path, size: int, warn: Callable[[str], None]) -> Iterator[_Checkpoint]:
+    """Of this machine, and of others whose folders are on this disk."""
+    for folder in (run / "checkpoints", *sorted(run.glob(f"{MACHINE}*/checkpoints"))):
+        for version, step in folders_by_update(folder, "step").items():
+            found = checkpoint_damages(step, size)
+            if found:
+                warn(f"{step}: {'; '.join(found)}; another checkpoint is used.")
+                continue
+            starts = tuple(starts_of(read_state(step)[0]["coordinator"].get("starts", ())))
+            yield _Checkpoint(starts[-1].number if starts else 0, version, starts, step)
+
+
+def starts_in(events: Iterable[Event]) -> set[Start]:
+    """The starts that a journal knows of."""
+    return {Start(event.tokens, event.version) for event in events if event.kind is Kind.RESUMED}
 
 
 def from_the_first(peers: Peers, vector: Tensor) -> None:
@@ -183,16 +207,27 @@ def earlier_events(journal: Path) -> list[Event]:
         raise UserError(f"{journal} cannot be gone on with ({shown(str(error))}); choose another --out.") from None
 
 
-def reconciled(events: Sequence[Event], version: int) -> tuple[int, Event | None]:
-    """What of a machine's journal stands when its run goes on from the parameters of ``version``.
+def reconciled(events: Sequence[Event], starts: Sequence[Start], now: Start) -> tuple[int, Event | None]:
+    """What of a machine's journal stands when its run goes on.
 
     Args:
         events: as `earlier_events` gives them.
+        starts: of the run before.
+        now: the one that begins.
 
     Returns:
         How many events stand; and the update that the machine did not hear of, which is to be recorded before that.
     """
-    unheard = landed_unheard(events, version)
+    unheard = landed_unheard(events, [*starts, now])
     if unheard is not None:
         return sum(event.kind is not Kind.RESUMED for event in events) + 1, unheard
-    return standing(events, version), None
+    return standing(events, [*starts, now]), None
+
+
+def number_of_start(peers: Peers, latest: int) -> int:
+    """Of the one that begins: one more than that of any machine.
+
+    Args:
+        latest: of this machine.
+    """
+    return 1 + max(int(values["start"]) for values in peers.gather({"start": latest}))
