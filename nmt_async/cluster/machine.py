@@ -98,8 +98,8 @@ class MachineCoordinator(Coordinator):
         if self.on_the_way or self.finished:
             return False
         ledger = self.ledger
-        if self.wish is not Wish.GO_ON:
-            return True
+        if self.wish is not Wish.GO_ON and self.way.joins:
+            return True  # where everybody waits for each update, it is said with the next one
         if ledger.accumulated:
             return ledger.finished or self.rule.may_update(ledger.round())
         # Where the others would have to contribute what they have, only want of batches is a reason to call them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import queue
 import threading
@@ -14,6 +15,10 @@ from torch.distributed.distributed_c10d import DistStoreError, Store
 from nmt_async.errors import RunFailure
 from nmt_async.machines.group import LOOK, Group
 from nmt_async.sync.between.contribution import Contribution, Joint
+
+
+LONG = datetime.timedelta(seconds=20)
+"""For which a thread waits for a call at once; torch writes a warning each time that nothing came."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Exchange:
         """Until somebody is ready for the round of this number."""
         while not self._ending.is_set():
             try:
-                connection.wait([f"round/{number}"], LOOK)
+                connection.wait([f"round/{number}"], LONG)
                 if self.group.rank == 0 and number:  # all others have seen the call before this one
                     connection.delete_key(f"round/{number - 1}")
                 return
@@ -145,7 +150,7 @@ class Exchange:
         self._jobs.put(None)
         self._calls.put(None)
         for thread in self._threads:
-            thread.join(2 * LOOK.total_seconds())
+            thread.join(LOOK.total_seconds())
         if not any(thread.is_alive() for thread in self._threads):
             os.close(self._reader)
             os.close(self._writer)

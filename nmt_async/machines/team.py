@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -13,11 +14,15 @@ from torch.distributed.distributed_c10d import DistStoreError, PrefixStore
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
-from nmt_async.machines.group import LOOK, GlooGroup, gather_values, spread_state
+from nmt_async.machines.group import GlooGroup, gather_values, spread_state
 from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.meeting import COMING, Meeting, meet
 from nmt_async.machines.watch import Watch
 from nmt_async.sync.between.ways import Way
+
+
+PATIENCE = datetime.timedelta(seconds=3)
+"""For which a machine waits for the others without saying so."""
 
 
 class Team:
@@ -124,7 +129,7 @@ def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
     keys = [f"name/{rank}" for rank in range(meeting.machines)]
     while True:
         try:
-            store.wait(keys, LOOK)
+            store.wait(keys, PATIENCE)
             break
         except DistStoreError:
             missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
@@ -135,7 +140,7 @@ def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
                     f"machines {which} of {meeting.machines} did not come to {meeting.place} within "
                     f"{COMING.total_seconds() / 60:.0f} minutes."
                 ) from None
-            if waited > 3 and not told and missing:
+            if not told and missing:
                 told = True
                 tell(f"waiting at {meeting.place} for {meeting.machines} machines; still to come: {which}.")
     return [f"machine {rank} ({store.get(key).decode(errors='replace')})" for rank, key in enumerate(keys)]

@@ -1,0 +1,158 @@
+"""Runs that real machines share, here two trainers on one host: one run, whatever happens to either of them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import PATIENCE
+from safetensors.torch import load_file
+from training_runs import COMMAND, events_of, start_typed, typed, until
+
+from nmt_async.reading import read_json_lines
+from nmt_async.sync.between.joint_journal import joint, passed_over
+from nmt_async.sync.between.lineage import Start
+from nmt_async.training.run_folder import read_outcome
+
+BOTH = {"workers": 1, "sync_mode": "sync", "disp_freq": "2", "save_freq": "4", "machine_timeout": "0.05min"}
+
+
+def start_both(data: Path, out: Path, port: int, machines: int = 2, **changes: Any) -> list[subprocess.Popen[str]]:
+    """A trainer for each machine."""
+    place = {"nodes": machines, "rendezvous": f"127.0.0.1:{port}"}
+    return [start_typed(data, out, **{**BOTH, **place, "node_rank": rank, **changes}) for rank in range(machines)]
+
+
+def ends(machines: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """How each ended, and what it said."""
+    said = [machine.communicate(timeout=PATIENCE) for machine in machines]
+    return [(machine.returncode, out + err) for machine, (out, err) in zip(machines, said, strict=True)]
+
+
+def run_both(data: Path, out: Path, port: int, **changes: Any) -> list[str]:
+    """Two machines to their end; what they said."""
+    ended = ends(start_both(data, out, port, **changes))
+    assert [code for code, _ in ended] == [0, 0], ended
+    return [said for _, said in ended]
+
+
+def run_alone(data: Path, out: Path, **changes: Any) -> str:
+    code, said = ends([start_typed(data, out, **{**BOTH, **changes})])[0]
+    assert code == 0, said
+    return said
+
+
+def applied(run: Path, version: int) -> dict[tuple[int, int], int]:
+    """The batches that are in the parameters of this version, by the journals of all machines; none is passed over."""
+    folders = [run, *sorted(run.glob("machine-*"))]
+    return joint([events_of(folder) for folder in folders], Start(99, version))
+
+
+def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: Path, port: int) -> None:
+    """Bit for bit, also over resumes on other numbers of machines."""
+    run_alone(small_data, tmp_path / "alone", workers=2, stop_after="12")
+    both = tmp_path / "both"
+    said = run_both(small_data, both, port, stop_after="6")
+    assert "an update sums 1 push of about" in said[0]
+    assert "from each of 2 machines: effective batch about" in said[0]
+    said_alone = run_alone(small_data, both, workers=2, stop_after="8")
+    assert "going on with one machine instead of 2: the effective batch stays about" in said_alone
+    said = run_both(small_data, both, port, stop_after="12")
+    assert "going on with 2 machines instead of 1: the effective batch stays about" in said[0]
+    vectors = [load_file(run / "checkpoints" / "step-12" / "state.safetensors") for run in (both, tmp_path / "alone")]
+    assert vectors[0].keys() == vectors[1].keys()
+    for name, vector in vectors[0].items():
+        assert torch.equal(vector, vectors[1][name]), name
+    assert len(applied(both, 12)) == 24
+    figures = [line for line in read_json_lines(both / "metrics.jsonl") if line["kind"] == "train"]
+    there = [line for line in read_json_lines(both / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
+    assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
+    assert not (both / "machine-1" / "checkpoints" / "step-12").exists(), "checkpoints are written once"
+
+
+def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: int) -> None:
+    said = run_both(
+        small_data, tmp_path / "run", port, between="lagged", sync_mode="hybrid", accumulate=2, stop_after="2e"
+    )
+    assert "staleness at most about 1" in said[0]
+    assert "workers compute on parameters predicted 1 update ahead" in said[0]
+    figures = [line for line in read_json_lines(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    found = applied(tmp_path / "run", figures[-1]["update"])
+    batches = max(number for _, number in found) + 1
+    assert not passed_over(found, batches)  # type: ignore[arg-type]
+    assert len(found) == 2 * batches
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_machine_is_killed_and_the_run_goes_on(small_data: Path, tmp_path: Path, port: int, who: int) -> None:
+    run = tmp_path / "run"
+    machines = start_both(small_data, run, port, save_freq="5")
+    until(lambda: (run / "checkpoints" / "step-5").exists(), "the first checkpoint")
+    machines[who].kill()
+    code, said = ends([machines[1 - who]])[0]
+    machines[who].communicate()
+    assert code == 1
+    assert "nothing is heard any more of machine" in said
+    assert "The run is saved at update" in said
+    kept = run if who == 1 else run / "machine-1"
+    assert read_outcome(kept)[0] == "failed"
+    version = max(int(step.name[5:]) for step in (kept / "checkpoints").glob("step-*"))
+    assert len(applied(run, version)) == 2 * version
+    run_both(small_data, run, port, stop_after=f"{version + 10}")
+    assert len(applied(run, version + 10)) == 2 * (version + 10)
+
+
+def test_a_signal_to_one_pauses_all(small_data: Path, tmp_path: Path, port: int) -> None:
+    run = tmp_path / "run"
+    machines = start_both(small_data, run, port)
+    until(lambda: (run / "checkpoints" / "step-4").exists(), "the first checkpoint")
+    machines[1].send_signal(signal.SIGTERM)
+    (code, said), (other_code, _) = ends(machines)
+    assert (code, other_code) == (143, 143)
+    assert "by a signal to another machine; the run is saved" in said
+    assert [read_outcome(folder)[0] for folder in (run, run / "machine-1")] == ["interrupted"] * 2
+    version = max(int(step.name[5:]) for step in (run / "checkpoints").glob("step-*"))
+    assert len(applied(run, version)) == 2 * version
+
+
+def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, port: int) -> None:
+    place = {**BOTH, "nodes": 2, "rendezvous": f"127.0.0.1:{port}"}
+    machines = [start_typed(small_data, tmp_path / "run", node_rank=rank, seed=rank, **place) for rank in range(2)]
+    for code, said in ends(machines):
+        assert code == 2
+        assert "has --seed 1 and machine 0" in said
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"between": "lagged"}, "--between lagged: there is one machine only"),
+    ({"rendezvous": "host:1"}, "--rendezvous host:1: there is one machine only"),
+    ({"nodes": 2}, "say with --rendezvous HOST:PORT"),
+    ({"node_rank": 0}, "--node-rank"),
+    ({"nodes": 2, "rendezvous": "127.0.0.1:1", "cluster": "simulated"}, "--cluster simulated"),
+    ({"nodes": 0}, "--nodes: 0 is not from 1"),
+    ({"nodes": 2, "rendezvous": "127.0.0.1:1", "machine_timeout": "0min"}, "--machine-timeout"),
+    ({"nodes": 2, "rendezvous": "127.0.0.1:1", "node_rank": -1}, "--node-rank: -1"),
+])  # fmt: skip
+def test_what_machines_cannot_do_is_refused(
+    small_data: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    code, said = ends([start_typed(small_data, tmp_path / "run", **changes)])[0]
+    assert code == 2
+    assert sentence in said
+
+
+def test_torchrun_starts_them(small_data: Path, tmp_path: Path, port: int) -> None:
+    """With its own rendezvous, one process on each of two machines, which are on one host here."""
+    words = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "1", "--nnodes", "2"]
+    script = tmp_path / "train.py"
+    script.write_text("from nmt_async.cli.start import main\nmain()\n")
+    options = ["train", str(small_data), *typed(tmp_path / "run", **{**BOTH, "stop_after": "4"})]
+    launcher = [COMMAND[0], "-m", "torch.distributed.run", *words, "--nproc-per-node", "1", str(script), *options]
+    ended = ends([subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"])
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert len(applied(tmp_path / "run", 4)) == 8
