@@ -16,7 +16,6 @@ from nmt_async.errors import RunFailure
 from nmt_async.machines.group import LOOK, Group
 from nmt_async.sync.between.contribution import Contribution, Joint
 
-
 LONG = datetime.timedelta(seconds=20)
 """For which a thread waits for a call at once; torch writes a warning each time that nothing came."""
 

@@ -20,7 +20,6 @@ from nmt_async.machines.meeting import COMING, Meeting, meet
 from nmt_async.machines.watch import Watch
 from nmt_async.sync.between.ways import Way
 
-
 PATIENCE = datetime.timedelta(seconds=3)
 """For which a machine waits for the others without saying so."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 
 from nmt_async.errors import UserError
 from nmt_async.machines.invitation import Invitation, invitation_of
-from nmt_async.options import GIVEN, option
+from nmt_async.options import GIVEN, flag_of, option
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.between.ways import WAYS, Way
 
@@ -55,9 +56,9 @@ class MachineOptions:
         choices=tuple(WAYS),
         changeable=True,
     )
-    machine_timeout: Quantity = option(
-        Quantity(1, "minutes"),
-        "Give up a machine that has given no sign of life for so many minutes or hours.",
+    machine_timeout: Quantity | None = option(
+        None,
+        "Give up a machine that has given no sign of life for so many minutes or hours (default: 1min).",
         group="Machines",
         parse=timeout_quantity,
         metavar="TIME",
@@ -70,7 +71,7 @@ class MachineOptions:
             raise UserError(f"--nodes: {self.nodes} is not from 1 to {MOST_MACHINES:,}.")
         if self.node_rank is not None and self.node_rank < 0:
             raise UserError(f"--node-rank: {self.node_rank} is too small; give 0 or more.")
-        if self.machine_timeout.amount <= 0:
+        if self.machine_timeout is not None and self.machine_timeout.amount <= 0:
             raise UserError(f"--machine-timeout: {self.machine_timeout} must be above 0.")
 
     def invitation(self) -> Invitation | None:
@@ -88,4 +89,18 @@ class MachineOptions:
     @property
     def machine_timeout_seconds(self) -> float:
         """Of `machine_timeout`."""
-        return self.machine_timeout.amount * (3600 if self.machine_timeout.unit == "hours" else 60)
+        timeout = self.machine_timeout or Quantity(1, "minutes")
+        return timeout.amount * (3600 if timeout.unit == "hours" else 60)
+
+    def check_alone(self, shared: bool) -> None:
+        """Raises UserError where an option means nothing, since there is one machine only.
+
+        Args:
+            shared: it goes on with a run that several had begun.
+        """
+        for field in dataclasses.fields(MachineOptions):
+            value = getattr(self, field.name)
+            if field.name != "nodes" and value is not None and not (shared and field.name == "between"):
+                raise UserError(
+                    f"{flag_of(field)} {value}: there is one machine only; say with --nodes how many there are."
+                )

@@ -154,8 +154,8 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, MachineOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions,
-    ValidationOptions, SavingOptions,
+    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions, ValidationOptions,
+    SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
 
@@ -194,7 +194,6 @@ class RunOptions(
             raise UserError(f"--seed: {self.seed} is not from 0 to 2^63 - 1.")
         if self.cluster == "simulated":
             self.cluster_profile()
-        self.check_machines()
         self.check_constants()
         self.check_pushes()
         self.check_staleness()
@@ -210,12 +209,16 @@ class RunOptions(
 
 
 @dataclass(frozen=True)
-class TrainOptions(RunOptions):
-    """A run's, and whether it is begun."""
+class TrainOptions(MachineOptions, RunOptions):
+    """A run's, with which machines it is shared, and whether it is begun."""
 
     dry_run: bool = option(
         False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_machines()
 
 
 def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:

@@ -24,7 +24,7 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
 from nmt_async.sync.between.contribution import Wish
 from nmt_async.sync.between.lineage import Start, starts_of
-from nmt_async.sync.journal import Event
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
@@ -256,6 +256,8 @@ class Run:
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
+        if event.kind is Kind.CONTRIBUTED:  # others may save it before this machine records anything more
+            self._may_fail("writing the journal", self.journal.flush)
         self.soundness.record(event)
         self.period.record(event)
 

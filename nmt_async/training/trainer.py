@@ -86,10 +86,7 @@ def _check_shared(options: TrainOptions) -> None:
 def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> None:
     """On one machine, which may be what is left of several."""
     shared = (options.out / CONFIG).exists() and read_options(options.out).between is not None
-    if not shared:
-        for name, given in (("between", options.between), ("rendezvous", options.rendezvous)):
-            if given is not None:
-                raise UserError(f"--{name} {given}: there is one machine only; say with --nodes how many there are.")
+    options.check_alone(shared)
     _train(replace(options, nodes=1) if shared else options, data_folder, display, Left() if shared else None)
 
 

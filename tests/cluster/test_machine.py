@@ -1,4 +1,4 @@
-"""Machines that share a run: whatever happens, every batch is in the parameters once, and these are the same everywhere.
+"""Machines that share a run: whatever happens, every batch is in the parameters once, and all machines agree.
 
 The gradient of a batch is 1 at its own place, and updates add up, so that the parameters say how often each counted.
 """
@@ -169,7 +169,7 @@ class Machines:
         return all(machine.coordinator.finished for machine in self.machines)
 
     def check(self) -> None:
-        """Every batch is in the parameters once, or was set aside, and all machines agree; the journals say the same."""
+        """Every batch is in the parameters once, or set aside, and all machines agree; the journals say the same."""
         aside = self.machines[0].coordinator.dealing.set_aside
         once = torch.ones(EPOCHS * BATCHES) - sum(map(mark, aside), torch.zeros(EPOCHS * BATCHES))
         for machine in self.machines:

@@ -25,7 +25,7 @@ PUSH = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), st.binary(max_size=9))
+@given(st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), st.binary())
 def test_what_a_machine_says_arrives(
     pushes: list[Push], wanted: int, left: int, aside: list[BatchId], wish: Wish, padding: bytes
 ) -> None:  # fmt: skip

@@ -18,12 +18,12 @@ from nmt_async.sync.between.joint_journal import joint, passed_over
 from nmt_async.sync.between.lineage import Start
 from nmt_async.training.run_folder import read_outcome
 
-BOTH = {"workers": 1, "sync_mode": "sync", "disp_freq": "2", "save_freq": "4", "machine_timeout": "0.05min"}
+BOTH = {"workers": 1, "sync_mode": "sync", "disp_freq": "2", "save_freq": "4"}
 
 
 def start_both(data: Path, out: Path, port: int, machines: int = 2, **changes: Any) -> list[subprocess.Popen[str]]:
     """A trainer for each machine."""
-    place = {"nodes": machines, "rendezvous": f"127.0.0.1:{port}"}
+    place = {"nodes": machines, "rendezvous": f"127.0.0.1:{port}", "machine_timeout": "0.05min"}
     return [start_typed(data, out, **{**BOTH, **place, "node_rank": rank, **changes}) for rank in range(machines)]
 
 
