@@ -120,7 +120,9 @@ class MachineCoordinator(Coordinator):
         self._told_aside += len(aside)
         self.on_the_way = True
         stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
-        wanted = max(0, 2 * max(len(pushes), self.round_size) - stock)
+        # What is computed until this lands, and until the next one does; and nobody should stand before an empty stock.
+        enough = 2 * max(len(pushes), self.round_size) + (0 if self.way.waits else 2 * self.workers[self.rank])
+        wanted = max(0, enough - stock)
         return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish), total
 
     def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:

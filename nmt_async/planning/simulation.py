@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import BYTES, SimulatedCluster
+from nmt_async.cluster.simulated_machines import SimulatedMachines, machine_of
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
+from nmt_async.sync.between.ways import Way
 from nmt_async.sync.compression.message import Room
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -143,6 +146,40 @@ def nominal_cluster(
     server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
     coordinator = Coordinator(server, plan, _unrecorded, _unrecorded)
     return SimulatedCluster(coordinator, NominalGradients(plan, sent), profile, seed, observe)
+
+
+def nominal_machines(
+    rule: Rule,
+    way: Way,
+    machines: int,
+    profile: ClusterProfile,
+    plan: BatchPlan,
+    sent: int,
+    seed: int = 1,
+    last_epoch: int | None = None,
+) -> SimulatedMachines:
+    """Simulated machines whose gradients take time and nothing else.
+
+    Args:
+        rule: of each machine.
+        way: how they exchange.
+        machines: among which the profile's workers are shared out.
+        profile, plan, sent, seed: as for `nominal_cluster`.
+        last_epoch: the stream ends after it; None: it never ends.
+    """
+    still = Schedule(0.0, Quantity(0, "updates"), "none")
+    gradients, clusters = NominalGradients(plan, sent), []
+    parts = profile.machines(machines)
+    workers = [len(part.workers) for part in parts]
+    for rank, part in enumerate(parts):
+        server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
+        machine = MachineCoordinator(server, plan, _unrecorded, _unrecorded, last_epoch, way, workers, rank)
+        machine.begin_shared(0, 1)
+        clusters.append(SimulatedCluster(machine, gradients, part, seed + rank))
+    wanted = [machine_of(cluster).round_size for cluster in clusters]
+    for cluster in clusters:
+        machine_of(cluster).begin(wanted)
+    return SimulatedMachines(clusters, profile.between, sent)
 
 
 def _unrecorded(what: Event | str) -> None:

@@ -92,6 +92,14 @@ class MachineOptions:
         timeout = self.machine_timeout or Quantity(1, "minutes")
         return timeout.amount * (3600 if timeout.unit == "hours" else 60)
 
+    def check_simulated(self) -> None:
+        """Raises UserError where an option means nothing, since all machines are simulated in this process."""
+        for name in ("node_rank", "rendezvous", "machine_timeout"):
+            value = getattr(self, name)
+            if value is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} {value}: all machines of a simulated cluster are here; leave it out.")
+
     def check_alone(self, shared: bool) -> None:
         """Raises UserError where an option means nothing, since there is one machine only.
 

@@ -220,6 +220,10 @@ class TrainOptions(MachineOptions, RunOptions):
         super().__post_init__()
         self.check_machines()
 
+    @property
+    def machines(self) -> int:
+        return self.nodes or 1
+
 
 def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:
     """The options that a run's folder holds, by their keys.

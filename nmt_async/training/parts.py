@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,11 +18,13 @@ from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
+from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.compression.message import Form
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.sync.corrections.build import build_corrections
 from nmt_async.sync.corrections.settings import CorrectionSettings
@@ -234,7 +236,7 @@ class SimulatedSetup:
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.options = options
         workers = len(options.device_list())
-        self.buffers = torch.zeros(buffers_needed(options.corrections(), workers, True), size)
+        self.buffers = self.more_buffers(size)
         self.residuals = residual_rows(options.push_settings(), workers, size)
 
     def cluster(
@@ -242,11 +244,31 @@ class SimulatedSetup:
         exchange: Exchange | None = None,  # noqa: ARG002
     ) -> Cluster:  # fmt: skip
         """The virtual workers."""
+        profile = self.options.cluster_profile()
+        gradients, form = self._gradients(settings)
+        return SimulatedCluster(coordinator, gradients, profile, settings.seed, form=form)
+
+    def machines(self, coordinators: Sequence[MachineCoordinator], settings: WorkerSettings) -> Cluster:
+        """The virtual workers of several machines, by rank."""
+        profile = self.options.cluster_profile()
+        gradients, form = self._gradients(settings)
+        clusters = [
+            SimulatedCluster(coordinator, gradients, part, settings.seed + rank, form=form)
+            for rank, (coordinator, part) in enumerate(
+                zip(coordinators, profile.machines(len(coordinators)), strict=True)
+            )
+        ]
+        return SimulatedMachines(clusters, profile.between, gradients.size)
+
+    def _gradients(self, settings: WorkerSettings) -> tuple[WorkerGradients, Form]:
         torch.set_num_threads(settings.threads)
         worker = build_worker(settings, torch.device(self.options.device_list()[0]))
-        gradients = WorkerGradients(worker, PreparedData.open(settings.data).train)
-        profile = self.options.cluster_profile()
-        return SimulatedCluster(coordinator, gradients, profile, settings.seed, form=worker.form)
+        return WorkerGradients(worker, PreparedData.open(settings.data).train), worker.form
+
+    def more_buffers(self, size: int) -> Tensor:
+        """Parameter buffers for another server."""
+        workers = len(self.options.device_list())
+        return torch.zeros(buffers_needed(self.options.corrections(), workers, True), size)
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:  # noqa: ARG002
         """Validation before training goes on."""

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
+from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
@@ -34,6 +36,7 @@ from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     Shared,
+    SimulatedSetup,
     Tell,
     build_coordinator,
     model_configuration,
@@ -147,14 +150,38 @@ class Run:
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
             options.push_settings(),
         )  # fmt: skip
-        exchange = None if self.peers is None else self.peers.exchange(options.way())
-        self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self._note), exchange)
+        self.cluster = self._build_cluster(settings)
         opened.callback(self.cluster.close)
         if held is not None:
             with self._takes_up():
                 self.cluster.restore(*held)
         if validating and self.validations.possible:
             self._validate()
+
+    def _build_cluster(self, settings: WorkerSettings) -> Cluster:
+        """The workers; of all machines, where these are simulated."""
+        peers, tell = self.peers, Tell(self._warn, self._note)
+        if peers is not None and isinstance(self.setup, SimulatedSetup):
+            return self.setup.machines([self.machine, *self._other_machines(self.setup)], settings)
+        exchange = None if peers is None else peers.exchange(self.options.way())
+        return self.setup.cluster(self.coordinator, settings, tell, exchange)
+
+    def _other_machines(self, setup: SimulatedSetup) -> Iterator[MachineCoordinator]:
+        """Those of a simulated cluster beside the first, in the state that it has taken up; they keep no journal."""
+        values, tensors = self.machine.state()
+        for rank in range(1, len(self.machine.workers)):
+            buffers = setup.more_buffers(self.layout.size)
+            shared, residuals = Shared(self.machine.workers, rank), None
+            if setup.residuals is not None:
+                residuals = torch.zeros_like(setup.residuals)
+            machine = build_coordinator(
+                self.options, self.plan, self.layout, buffers, _unrecorded, self._warn, residuals=residuals,
+                shared=shared,
+            )  # fmt: skip
+            assert isinstance(machine, MachineCoordinator)
+            machine.take_up(values, tensors, 0, self.sitting.number)
+            machine.begin([machine.round_size] * len(machine.workers))
+            yield machine
 
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
         if self.data.valid is None or not self.leads:
@@ -199,7 +226,7 @@ class Run:
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return validating, (values.get("cluster", {}), tensors)
 
-    def _resume_shared(self, peers: Peers) -> tuple[bool, None]:
+    def _resume_shared(self, peers: Peers) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
         """Takes up the newest state that any of the machines has; whether its own validation was not finished then."""
         machine = self.machine
         run, known = run_of(self.folder.path), starts_in(self._journalled)
@@ -212,6 +239,7 @@ class Run:
         if unheard is not None:
             self.journal.record(unheard)
         validating = False
+        held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         if found is None:
             from_the_first(peers, self.setup.buffers[0])
             machine.begin_shared(stands, self.sitting.number)
@@ -223,11 +251,12 @@ class Run:
                 self.validations.restore(values)
                 self.period = ReportPeriod.restored(values["stretch"])
                 validating = bool(values["validating"])
+                held = (values.get("cluster", {}), {}) if values.get("cluster") else None
             if self.leads:
                 self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
             self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         machine.begin([int(values["wanted"]) for values in peers.gather({"wanted": machine.round_size})])
-        return validating, None
+        return validating, held if isinstance(self.setup, SimulatedSetup) else None
 
     @property
     def machine(self) -> MachineCoordinator:
@@ -528,3 +557,7 @@ class Run:
     def _close_metrics(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
+
+
+def _unrecorded(event: Event) -> None:
+    """A simulated machine's event: only the first one's journal is kept."""

@@ -70,20 +70,24 @@ class Peers(Protocol):
         """Tells the others why this machine cannot go on."""
 
 
-class Left:
-    """The one machine that is left of a run that several began."""
+class Here:
+    """All machines are this one: it is what is left of several, or simulates them.
+
+    Args:
+        machines: how many there are.
+    """
 
     rank, leads = 0, True
 
-    def __init__(self) -> None:
-        self.names = ["this machine"]
+    def __init__(self, machines: int = 1) -> None:
+        self.names = [f"machine {rank} (here)" for rank in range(machines)]
 
     def agree(self, values: Mapping[str, str], what: Mapping[str, str]) -> None:
         """With itself."""
 
     def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """Its own."""
-        return [values]
+        """Its own, of each."""
+        return [values] * len(self.names)
 
     def spread(
         self, source: int, values: dict[str, Any] | None, tensors: dict[str, Tensor]  # noqa: ARG002

@@ -21,7 +21,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
-from nmt_async.training.sharing import Left, Peers, begun_with, folder_of, run_of, started_alike
+from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -58,6 +58,12 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
         RunFailure: the run could not go on; what there is is saved.
     """
     check_together(options)
+    if options.cluster == "simulated" and (options.nodes or 1) > 1:
+        _check_shared(options)
+        options.check_simulated()
+        here = replace(options, between=options.way().name)
+        _train(here, data_folder, display, Here(options.nodes or 1))
+        return
     invitation = options.invitation()
     if invitation is None:
         _train_alone(options, data_folder, display)
@@ -74,8 +80,11 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
 
 def _check_shared(options: TrainOptions) -> None:
     """Raises UserError where machines cannot share what the options ask for."""
-    if options.cluster == "simulated":
-        raise UserError("--cluster simulated: a simulated cluster is in one process; leave out --nodes.")
+    if options.way().joins and options.sync_mode == "sync":
+        raise UserError(
+            f"--sync-mode sync: its workers wait for the update that holds their pushes, and with --between "
+            f"{options.between} nobody waits; give --sync-mode hybrid, or --between sync."
+        )
     if options.momentum_lookahead != "none":
         raise UserError(
             f"--momentum-lookahead {options.momentum_lookahead}: a server keeps the momentum of its own workers only; "
@@ -87,7 +96,7 @@ def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> 
     """On one machine, which may be what is left of several."""
     shared = (options.out / CONFIG).exists() and read_options(options.out).between is not None
     options.check_alone(shared)
-    _train(replace(options, nodes=1) if shared else options, data_folder, display, Left() if shared else None)
+    _train(replace(options, nodes=1) if shared else options, data_folder, display, Here() if shared else None)
 
 
 def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Peers | None) -> None:
