@@ -98,9 +98,13 @@ class LinkProfile:
         """
         if machines < 2:
             return 0.0
-        steps = machines - 1
-        crossing = 2 * steps / machines * size / self.bytes_per_second if self.bytes_per_second else 0.0
-        return 4 * steps * self.latency + crossing
+        crossing = self.crosses(size, machines) / self.bytes_per_second if self.bytes_per_second else 0.0
+        return 4 * (machines - 1) * self.latency + crossing
+
+    @staticmethod
+    def crosses(size: int, machines: int) -> float:
+        """Bytes that each of so many machines sends, and receives, to sum ``size`` bytes of each."""
+        return 2 * (machines - 1) / machines * size
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ class Prediction:
         effective_batch: target tokens in an update, the mean.
         updates_per_second: of virtual time.
         pushes: that these figures are made of.
+        machines: among which the workers are shared out.
+        between: how these exchange; empty for one.
+        link_bytes: that cross each machine's link in each direction for an update.
     """
 
     mode: str
@@ -103,6 +106,9 @@ class Prediction:
     effective_batch: float
     updates_per_second: float
     pushes: int
+    machines: int = 1
+    between: str = ""
+    link_bytes: float = 0.0
 
 
 @dataclass
@@ -200,6 +206,8 @@ def predict(
     batches: int,
     seed: int = 1,
     alone: float | None = None,
+    machines: int = 1,
+    way: Way | None = None,
 ) -> Prediction:
     """Simulates ``mode`` on all the profile's workers.
 
@@ -209,12 +217,20 @@ def predict(
         batches: that each worker computes after the beginning; more where `LEAST_UPDATES` and `LEAST_PUSHES` need them.
         seed: of everything random in the profile.
         alone: throughput of the first worker alone, where it is known already.
+        machines: among which the workers are shared out; the mode is that of each of them.
+        way: how they exchange; None only where there is one.
     """
     workers = len(profile.workers)
-    wanted = simulated_pushes(mode, workers, batches)
+    each = workers // machines
+    wanted = max(simulated_pushes(mode, workers, batches), LEAST_UPDATES * mode.rule(each).pushes * machines)
     beginning = BEGINNING * workers
-    batches_of = plan(wanted + beginning, mode.parts(workers))
-    cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
+    batches_of = plan(wanted + beginning, mode.parts(each))
+    cluster: SimulatedCluster | SimulatedMachines
+    if machines > 1:
+        assert way is not None
+        cluster = nominal_machines(mode.rule(each), way, machines, profile, batches_of, sent, seed)
+    else:
+        cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
     stretch = _counted(cluster, beginning, wanted)
     shares = cluster.waiting_shares()
     seconds = cluster.time - stretch.begin
@@ -230,10 +246,13 @@ def predict(
         effective_batch=stretch.tokens / stretch.updates,
         updates_per_second=stretch.updates / seconds,
         pushes=stretch.pushes,
+        machines=machines,
+        between="" if way is None else way.name,
+        link_bytes=profile.between.crosses(BYTES * sent, machines),
     )
 
 
-def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Tally:
+def _counted(cluster: SimulatedCluster | SimulatedMachines, beginning: int, wanted: int) -> Tally:
     """Lets the beginning go by and counts what comes then."""
     begun, stretch = 0, None
     for update in cluster.updates():
@@ -260,22 +279,29 @@ def predictions(
     batches: int,
     seed: int,
     step: Callable[[Prediction], None] = lambda _: None,
+    machines: Sequence[int] = (1,),
+    ways: Sequence[Way] = (),
 ) -> list[Prediction]:
     """Simulates all modes with all numbers of workers, ascending; for the other arguments see `predict`.
 
     Args:
+        counts: of workers, on each machine.
         profile: of so many workers.
         step: takes each prediction as it is made.
+        machines: how many there are, ascending.
+        ways: in which several of them exchange, one after another; none where there is one.
     """
     made = []
-    whole = profile(max(counts))
+    whole = profile(max(counts) * max(machines))
     single = replace(whole, workers=whole.workers[:1])
     for mode in modes:
         alone = predict(mode, single, plan, sent, batches, seed).tokens_per_second
-        for workers in counts:
-            prediction = predict(mode, profile(workers), plan, sent, batches, seed, alone)
-            made.append(prediction)
-            step(prediction)
+        for way in [way for way in ways if way.takes(mode.rule(1).mode)] if ways else [None]:
+            for workers, nodes in ((workers, nodes) for workers in counts for nodes in machines):
+                all_workers = profile(workers * nodes)
+                prediction = predict(mode, all_workers, plan, sent, batches, seed, alone, nodes, way)
+                made.append(prediction)
+                step(prediction)
     return made
 
 

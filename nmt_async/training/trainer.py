@@ -80,7 +80,7 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
 
 def _check_shared(options: TrainOptions) -> None:
     """Raises UserError where machines cannot share what the options ask for."""
-    if options.way().joins and options.sync_mode == "sync":
+    if not options.way().takes(options.sync_mode):
         raise UserError(
             f"--sync-mode sync: its workers wait for the update that holds their pushes, and with --between "
             f"{options.between} nobody waits; give --sync-mode hybrid, or --between sync."

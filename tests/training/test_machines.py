@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 import torch
-from commands import PATIENCE
+from commands import PATIENCE, Command
 from safetensors.torch import load_file
-from training_runs import COMMAND, events_of, start_typed, typed, until
+from training_runs import COMMAND, events_of, run_small, start_typed, typed, until
 
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.between.joint_journal import joint, passed_over
@@ -136,7 +137,7 @@ def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, p
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "cluster": "simulated"}, "--rendezvous 127.0.0.1:1: all machines of a"),
     ({"nodes": 3, "cluster": "simulated", "workers": None}, "4 workers cannot be shared out among 3 machines"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "between": "lagged", "sync_mode": "sync"}, "give --sync-mode hybrid"),
-    ({"nodes": 2, "rendezvous": "127.0.0.1:1", "optimizer": "adam", "momentum_lookahead": "dana"}, "of its own workers"),
+    ({"nodes": 2, "cluster": "simulated", "optimizer": "adam", "momentum_lookahead": "dana"}, "of its own workers"),
     ({"nodes": 0}, "--nodes: 0 is not from 1"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "machine_timeout": "0min"}, "--machine-timeout"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "node_rank": -1}, "--node-rank: -1"),
@@ -144,7 +145,10 @@ def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, p
 def test_what_machines_cannot_do_is_refused(
     small_data: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
-    code, said = ends([start_typed(small_data, tmp_path / "run", **changes)])[0]
+    given = {name: value for name, value in {"workers": 2, **changes}.items() if value is not None}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    machine = Command(["train", small_data, "--out", tmp_path / "run", *words], stdout=PIPE, stderr=PIPE, text=True)
+    code, said = ends([machine])[0]
     assert code == 2
     assert sentence in said
 
@@ -159,3 +163,20 @@ def test_torchrun_starts_them(small_data: Path, tmp_path: Path, port: int) -> No
     ended = ends([subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"])
     assert [code for code, _ in ended] == [0, 0], ended
     assert len(applied(tmp_path / "run", 4)) == 8
+
+
+def test_simulated_machines_are_one_run(small_data: Path, tmp_path: Path) -> None:
+    """Two of one worker are one of two, in virtual time too; a lagged run goes on, and loses no batch."""
+    place = {"cluster": "simulated", "sync_mode": "sync", "stop_after": "6", "save_freq": "3", "disp_freq": "3"}
+    run_small(small_data, tmp_path / "alone", **{**place, "workers": 2})
+    run_small(small_data, tmp_path / "both", **{**place, "workers": 1, "nodes": 2})
+    vectors = [load_file(tmp_path / run / "checkpoints/step-6/state.safetensors") for run in ("alone", "both")]
+    for name in ("parameters", "moment1"):
+        assert torch.equal(vectors[0][name], vectors[1][name]), name
+    lagged = {**place, "sync_mode": "hybrid", "between": "lagged", "workers": 2, "nodes": 2}
+    run_small(small_data, tmp_path / "lagged", **{**lagged, "stop_after": "3"})
+    said = run_small(small_data, tmp_path / "lagged", **lagged).said
+    assert "going on after update 3" in said
+    figures = read_json_lines(tmp_path / "lagged" / "metrics.jsonl")
+    assert [line["update"] for line in figures if line["kind"] == "train"] == [3, 6]
+    assert figures[-1]["time"] > figures[0]["time"], "the virtual time goes on"

@@ -23,6 +23,11 @@ class Way:
     joins: bool = False
     late: int = 0
 
+    def takes(self, mode: str) -> bool:
+        """Whether the workers of each machine may be in this mode: in sync they wait for the update that holds their
+        pushes, which means nothing where nobody waits for it."""
+        return not self.joins or mode != "sync"
+
 
 SYNC = Way("sync", "one all-reduce for each update, for which everybody waits", waits=True)
 """The sums of all machines are added, and each applies the same update."""
