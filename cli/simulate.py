@@ -63,7 +63,7 @@ def _table(made: list[Prediction], profile: str) -> Table:
     shared = any(each.machines > 1 for each in made)
     table.add_column("mode", no_wrap=True)
     titles = ["tokens/s", "speed-\nup", "waiting", "staleness\nmean", "\nmost", "effective\nbatch", "updates\n/s"]
-    for title in ("machines" if shared else "workers", *titles):
+    for title in ("ma-\nchines" if shared else "workers", *titles):
         table.add_column(title, justify="right", no_wrap=True)
     for place, each in enumerate(made):
         name, before = label(each), label(made[place - 1]) if place else ""

