@@ -69,7 +69,7 @@ def _table(made: list[Prediction], profile: str) -> Table:
         name, before = label(each), label(made[place - 1]) if place else ""
         table.add_row(
             name if name != before else "", str(each.machines if shared else each.workers),
-            short_count(each.tokens_per_second), number(each.speedup, 2),
+            short_count(each.tokens_per_second), number(each.speedup, 2 if each.speedup < 100 else 0),
             percent(each.waiting_share, 1), number(each.staleness_mean, 2), number(each.staleness_max),
             short_count(each.effective_batch),
             f"{each.updates_per_second:.3g}",

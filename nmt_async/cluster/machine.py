@@ -63,6 +63,8 @@ class MachineCoordinator(Coordinator):
         self.starts: list[Start] = []
         self._told_aside = 0
         self._ended = False
+        self._landed: tuple[Update | None, list[list[BatchId]]] = (None, [])
+        self._workers_before = sum(workers[:rank])
 
     def begin(self, wanted: Sequence[int]) -> None:
         """The first batches, for two rounds, are dealt.
@@ -127,27 +129,43 @@ class MachineCoordinator(Coordinator):
 
     def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
         """The pushes, with workers counted over all machines."""
-        before = sum(self.workers[: self.rank])
+        before = self._workers_before
         return tuple(replace(push, worker=before + push.worker) for push in pushes)
 
-    def land(self, joint: Joint, total: Tensor) -> Update | None:
+    def land(self, joint: Joint, total: Tensor, first: MachineCoordinator | None = None) -> Update | None:
         """What all machines have contributed becomes an update; None if they had nothing.
 
         Args:
             joint: what they said.
             total: the sum (size,) of their vectors; this object's again.
+            first: of a simulated cluster, the machine on which this has landed already: what it came to there is the
+                same here.
         """
         mine = joint.contributions[self.rank]
-        aside = [batch for contribution in joint.contributions for batch in contribution.set_aside]
-        self.dealing.done((push.batch for push in joint.pushes), aside)
         self.on_the_way = False
-        update = self._apply(joint, mine, total)
-        self._take_dealt(self.dealing.deal([each.wanted for each in joint.contributions])[self.rank])
+        if first is None:
+            self._landed = self._apply(joint, total), self._deal(joint)
+        else:
+            self._landed = first._landed
+            self.server.follow(first.server, total)
+        update, shares = self._landed
+        if update is not None:
+            tokens = sum(push.tokens for push in mine.pushes)
+            self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens))
+            if self.rule.restarts:
+                self._restart()
+        self._take_dealt(shares[self.rank])
         self._ended = self.dealing.exhausted and not self.dealing.outstanding
         self.agreed = max(self.agreed, joint.wish)
         return update
 
-    def _apply(self, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
+    def _deal(self, joint: Joint) -> list[list[BatchId]]:
+        """What each machine is dealt now."""
+        aside = [batch for contribution in joint.contributions for batch in contribution.set_aside]
+        self.dealing.done((push.batch for push in joint.pushes), aside)
+        return self.dealing.deal([each.wanted for each in joint.contributions])
+
+    def _apply(self, joint: Joint, total: Tensor) -> Update | None:
         if not joint.pushes:
             self.server.buffer.reuse(total)
             return None
@@ -155,10 +173,6 @@ class MachineCoordinator(Coordinator):
         update = self.server.apply_joint(joint.pushes, total)
         self.updates += 1
         self.updating += self.clock() - begin
-        tokens = sum(push.tokens for push in mine.pushes)
-        self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens))
-        if self.rule.restarts:
-            self._restart()
         return update
 
     @property

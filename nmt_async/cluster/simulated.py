@@ -186,11 +186,13 @@ class SimulatedCluster:
         """Lets the next thing happen; the update that it completes, if any."""
         return self._happen(heapq.heappop(self._coming))
 
-    def land(self, time: float, total: Joint, vector: Tensor) -> Update | None:
+    def land(
+        self, time: float, joint: Joint, total: Tensor, first: MachineCoordinator | None = None
+    ) -> Update | None:
         """An exchange with other machines has come at a time; see `MachineCoordinator.land`."""
         assert isinstance(self.coordinator, MachineCoordinator)
         self.time = max(self.time, time)
-        update = self.coordinator.land(total, vector)
+        update = self.coordinator.land(joint, total, first)
         if update is not None:
             self._take_time_of_update()
         self._to_ask = set(self._idle)

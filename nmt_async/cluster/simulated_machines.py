@@ -37,6 +37,8 @@ class SimulatedMachines:
     def __init__(self, clusters: Sequence[SimulatedCluster], link: LinkProfile, sent: int) -> None:
         self.clusters = list(clusters)
         self.machines = [machine_of(cluster) for cluster in clusters]
+        for machine in self.machines:  # they would all do the same with it
+            machine.dealing = self.machines[0].dealing
         self.link = link
         self.sent = sent
         self.exchanges = 0
@@ -132,12 +134,13 @@ class SimulatedMachines:
         brought = [self._brought.pop(rank) for rank in range(len(self.clusters))]
         said = Joint([contribution for contribution, _ in brought])
         total = torch.stack([vector for _, vector in brought]).sum(0)
-        updates = [
-            cluster.land(time, said, vector.copy_(total))
-            for cluster, (_, vector) in zip(self.clusters, brought, strict=True)
-        ]
+        first = None
+        for cluster, (_, vector) in zip(self.clusters, brought, strict=True):
+            landed = cluster.land(time, said, vector.copy_(total), first)
+            if first is None:
+                update, first = landed, self.machines[0]
         self.exchanges += 1
-        return updates[0]
+        return update
 
     def waiting_shares(self) -> list[float]:
         """Of each worker of all machines, the share of its virtual time since the last call that it waited."""

@@ -189,6 +189,24 @@ class ParameterServer:
         self.buffer.reuse(total)
         return update
 
+    def follow(self, other: ParameterServer, total: Tensor) -> None:
+        """Takes over what an update has made of another server, which was in the same state before.
+
+        Args:
+            total: that it applied, (size,); the vector is the server's again.
+        """
+        ahead = self.corrections.look_ahead
+        parameters = self.ring.writable() if ahead is None else ahead.updating()
+        parameters.copy_(other.parameters)
+        made = other.vectors()
+        for name, tensor in self.vectors().items():
+            if name != "parameters":
+                tensor.copy_(made[name])
+        if ahead is not None:
+            ahead.write(self.ring.fresh())
+        self.version, self.progress, self.rule = other.version, other.progress, other.rule
+        self.buffer.reuse(total)
+
     def apply(self, pushes: tuple[Push, ...], total: Tensor) -> Update:
         """Applies the sum of ``pushes``, ``total`` (size,), normalised by their tokens; it is overwritten.
 
