@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
@@ -17,9 +18,11 @@ from nmt_async.cluster.task import Task
 from nmt_async.sync.between.contribution import Contribution, Joint, Wish
 from nmt_async.sync.between.dealing import Dealing, runs
 from nmt_async.sync.between.lineage import Start, starts_of
+from nmt_async.sync.between.outer import OuterStep
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Push, Update
+from nmt_async.sync.schedule import Progress
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.plan import BatchId, BatchPlan
 
@@ -32,6 +35,7 @@ class MachineCoordinator(Coordinator):
         way: how machines exchange.
         workers: of each machine, by rank.
         rank: which of them this is.
+        outer: the outer step, where each machine makes updates of its own.
 
     Attributes:
         dealing: who gets which batch; the same on every machine.
@@ -51,8 +55,12 @@ class MachineCoordinator(Coordinator):
         way: Way,
         workers: Sequence[int],
         rank: int,
+        outer: OuterStep | None = None,
     ) -> None:
         super().__init__(server, plan, record, warn, last_epoch)
+        self.outer = outer
+        self._own: list[Update] = []  # since the latest exchange
+        self._agreed_on = server.version, server.progress
         server.late = way.late
         self.way = way
         self.workers = tuple(workers)
@@ -67,7 +75,7 @@ class MachineCoordinator(Coordinator):
         self._workers_before = sum(workers[:rank])
 
     def begin(self, wanted: Sequence[int]) -> None:
-        """The first batches, for two rounds, are dealt.
+        """The first batches, until the second exchange, are dealt.
 
         Args:
             wanted: what each machine wants for a round, by rank.
@@ -77,8 +85,9 @@ class MachineCoordinator(Coordinator):
 
     @property
     def round_size(self) -> int:
-        """Batches that this machine wants for a round."""
-        return max(self.rule.pushes, self.workers[self.rank])
+        """Batches that this machine wants until an exchange."""
+        updates = 1 if self.outer is None else self.outer.settings.updates
+        return max(updates * self.rule.pushes, self.workers[self.rank])
 
     def _take_dealt(self, batches: Sequence[BatchId]) -> None:
         for first, count in runs(batches):
@@ -91,8 +100,23 @@ class MachineCoordinator(Coordinator):
         return super().next_task(worker)
 
     def due(self) -> Update | None:
-        """None: updates come by `land`."""
+        """None: updates of the run come by `land`; but a machine may make one of its own now."""
+        ledger = self.ledger
+        may_step = self.outer is not None and ledger.accumulated and not self.on_the_way
+        if may_step and (ledger.finished or self.rule.may_update(ledger.round())):
+            self._step()
         return None
+
+    def _step(self) -> None:
+        """What is accumulated becomes an update of this machine's own."""
+        begin = self.clock()
+        update = self.server.update()
+        self.updates += 1
+        self.updating += self.clock() - begin
+        self._own.append(update)
+        self._record(Event(Kind.STEPPED, version=update.version, tokens=update.tokens))
+        if self.rule.restarts:
+            self._restart()
 
     @property
     def ready(self) -> bool:
@@ -102,6 +126,8 @@ class MachineCoordinator(Coordinator):
         ledger = self.ledger
         if self.wish is not Wish.GO_ON and self.way.joins:
             return True  # where everybody waits for each update, it is said with the next one
+        if self.outer is not None:
+            return len(self._own) >= self.outer.settings.updates or ledger.finished
         if ledger.accumulated:
             return ledger.finished or self.rule.may_update(ledger.round())
         # Where the others would have to contribute what they have, only want of batches is a reason to call them.
@@ -115,7 +141,12 @@ class MachineCoordinator(Coordinator):
         Raises:
             ValueError: another contribution is on the way.
         """
-        pushes, total = self.server.take()
+        ages = tuple(age for update in self._own for age in update.staleness)
+        if self.outer is None:
+            pushes, total = self.server.take()
+        else:
+            pushes = tuple(push for update in self._own for push in update.pushes)
+            total = self.outer.moved(self.server.parameters, torch.empty_like(self.server.parameters))
         tokens = sum(push.tokens for push in pushes)
         self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens))
         aside = tuple(self.ledger.set_aside[self._told_aside :])
@@ -125,7 +156,8 @@ class MachineCoordinator(Coordinator):
         # What is computed until this lands, and until the next one does; and nobody should stand before an empty stock.
         enough = 2 * max(len(pushes), self.round_size) + (0 if self.way.waits else 2 * self.workers[self.rank])
         wanted = max(0, enough - stock)
-        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish), total
+        version = self.ledger.version
+        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages), total
 
     def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
         """The pushes, with workers counted over all machines."""
@@ -143,21 +175,45 @@ class MachineCoordinator(Coordinator):
         """
         mine = joint.contributions[self.rank]
         self.on_the_way = False
-        if first is None:
-            self._landed = self._apply(joint, total), self._deal(joint)
+        if self.outer is not None:
+            update = self._apply_outer(self.outer, joint, mine, total)
+        elif first is None:
+            update = self._apply(joint, total)
         else:
-            self._landed = first._landed
+            update = first._landed[0]
             self.server.follow(first.server, total)
-        update, shares = self._landed
+        shares = self._deal(joint) if first is None else first._landed[1]
+        self._landed = update, shares
         if update is not None:
             tokens = sum(push.tokens for push in mine.pushes)
-            self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens))
+            pieces = 1 if self.outer is None else 0
+            self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens, pieces=pieces))
             if self.rule.restarts:
                 self._restart()
         self._take_dealt(shares[self.rank])
         self._ended = self.dealing.exhausted and not self.dealing.outstanding
         self.agreed = max(self.agreed, joint.wish)
+        if not self.finished:
+            self.due()  # pushes may have come meanwhile
         return update
+
+    def _apply_outer(self, outer: OuterStep, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
+        """All machines go on from the outer step of what they have moved."""
+        moved = [contribution for contribution in joint.contributions if contribution.pushes]
+        if not moved:
+            return None
+        norm = float(torch.linalg.vector_norm(total)) / len(moved)
+        parameters = outer.step(total, len(moved))
+        before = self.server.progress
+        others = sum(push.tokens for push in joint.pushes) - sum(push.tokens for push in mine.pushes)
+        epochs = max(before.epochs, max(push.position for push in joint.pushes))
+        version = max(contribution.version for contribution in joint.contributions)
+        progress = Progress(version, before.tokens + others, epochs)
+        self.server.move(parameters, version, progress)
+        self._own = []
+        self._agreed_on = version, progress
+        ages = tuple(age for contribution in joint.contributions for age in contribution.staleness)
+        return Update(version, joint.pushes, ages, self.server.learning_rate, norm)
 
     def _deal(self, joint: Joint) -> list[list[BatchId]]:
         """What each machine is dealt now."""
@@ -192,9 +248,13 @@ class MachineCoordinator(Coordinator):
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores; what is not in an update yet is only noted as to be dealt."""
         values, tensors = self.server.state()
-        values = {**values, "buffer": _NOTHING_SUMMED}
+        values, tensors = {**values, "buffer": _NOTHING_SUMMED}, _without_sums(tensors)
+        if self.outer is not None:  # what this machine has made of them since then, others have not
+            version, progress = self._agreed_on
+            values |= {"version": version, "progress": vars(progress)}
+            tensors |= {"parameters": self.outer.parameters, **self.outer.tensors}
         state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
-        return state, _without_sums(tensors)
+        return state, tensors
 
     def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
         """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.
@@ -207,15 +267,27 @@ class MachineCoordinator(Coordinator):
             LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
         """
         self.server.restore({**values["server"], "buffer": _NOTHING_SUMMED}, tensors)
+        if self.outer is not None:
+            self.outer.restore(self.server.parameters, tensors)
         self.dealing.restore(values["dealing"] if "dealing" in values else _dealing_of(values))
         self.starts = starts_of(values.get("starts", ()))
         self._go_on(stands, sitting)
+
+    def begin_with(self, parameters: Tensor) -> None:
+        """The initial ``parameters`` (size,), copied: those of the first machine, to the last bit."""
+        server = self.server
+        server.move(parameters, server.version, server.progress)
+        if server.optimizer.average is not None:
+            server.optimizer.average.copy_(parameters)
+        if self.outer is not None:
+            self.outer.restore(parameters, {})
 
     def begin_shared(self, stands: int, sitting: int) -> None:
         """The run begins, or begins anew since there is no checkpoint, and is shared by all machines."""
         self._go_on(stands, sitting)
 
     def _go_on(self, stands: int, sitting: int) -> None:
+        self._agreed_on = self.server.version, self.server.progress
         self.starts.append(Start(sitting, self.server.version))
         self.ledger.events = stands
         machines = BatchId(len(self.workers), self.rank)

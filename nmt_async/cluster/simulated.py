@@ -186,14 +186,12 @@ class SimulatedCluster:
         """Lets the next thing happen; the update that it completes, if any."""
         return self._happen(heapq.heappop(self._coming))
 
-    def land(
-        self, time: float, joint: Joint, total: Tensor, first: MachineCoordinator | None = None
-    ) -> Update | None:
+    def land(self, time: float, joint: Joint, total: Tensor, first: MachineCoordinator | None = None) -> Update | None:
         """An exchange with other machines has come at a time; see `MachineCoordinator.land`."""
         assert isinstance(self.coordinator, MachineCoordinator)
         self.time = max(self.time, time)
         update = self.coordinator.land(joint, total, first)
-        if update is not None:
+        if update is not None and self.coordinator.outer is None:
             self._take_time_of_update()
         self._to_ask = set(self._idle)
         return update
@@ -209,14 +207,14 @@ class SimulatedCluster:
         if coming.computed is None:
             worker.idle_since = coming.time
             return None
-        heard = self.time
+        heard, version = self.time, self.coordinator.server.version
         answer = self.coordinator.push(index, coming.computed, self.slots.message(index, coming.computed.entries))
         self.time += self.profile.seconds_per_push
-        if answer.update is not None:
+        updated = self.coordinator.server.version > version  # also by an update of this machine's own
+        if updated:
             self._take_time_of_update()
-        self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
+        self._ask_again(update=updated, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
-            updated = answer.update is not None
             updating = self._update_seconds if updated else 0.0
             self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, updated, updating))
         return answer.update
@@ -229,14 +227,16 @@ class SimulatedCluster:
     def _die(self, index: int, when: float) -> Update | None:
         """A worker's process ends; its batch is another's now, and its replacement will be ready later."""
         worker, profile = self._workers[index], self.profile.workers[index]
+        version = self.coordinator.server.version
         update = self.coordinator.died(index)
-        if update is not None:
+        updated = self.coordinator.server.version > version
+        if updated:
             self._take_time_of_update()
         ready = when + profile.restart_seconds
         worker.born += 1
         worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
-        self._ask_again(update=update is not None, returned=True)
+        self._ask_again(update=updated, returned=True)
         return update
 
     def _take_time_of_update(self) -> None:

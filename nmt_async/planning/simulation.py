@@ -18,6 +18,8 @@ from nmt_async.cluster.simulated_machines import SimulatedMachines, machine_of
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
+from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.compression.message import Room
 from nmt_async.sync.journal import Event
@@ -163,6 +165,7 @@ def nominal_machines(
     sent: int,
     seed: int = 1,
     last_epoch: int | None = None,
+    outer: OuterSettings | None = None,
 ) -> SimulatedMachines:
     """Simulated machines whose gradients take time and nothing else.
 
@@ -172,6 +175,7 @@ def nominal_machines(
         machines: among which the profile's workers are shared out.
         profile, plan, sent, seed: as for `nominal_cluster`.
         last_epoch: the stream ends after it; None: it never ends.
+        outer: the outer step, where machines make updates of their own; None: as it is by default.
     """
     still = Schedule(0.0, Quantity(0, "updates"), "none")
     gradients, clusters = NominalGradients(plan, sent), []
@@ -179,7 +183,9 @@ def nominal_machines(
     workers = [len(part.workers) for part in parts]
     for rank, part in enumerate(parts):
         server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
-        machine = MachineCoordinator(server, plan, _unrecorded, _unrecorded, last_epoch, way, workers, rank)
+        settings = OuterSettings() if outer is None else outer
+        step = OuterStep(settings, server.parameters) if way.local else None
+        machine = MachineCoordinator(server, plan, _unrecorded, _unrecorded, last_epoch, way, workers, rank, step)
         machine.begin_shared(0, 1)
         clusters.append(SimulatedCluster(machine, gradients, part, seed + rank))
     wanted = [machine_of(cluster).round_size for cluster in clusters]

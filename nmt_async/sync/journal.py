@@ -29,7 +29,8 @@ class Kind(enum.IntEnum):
     NOT_FINITE = 10  # out -> waiting: its gradient or loss is not finite
     RESTARTED = 11  # out -> waiting: its push would be too stale, so its worker stopped before it had it
     DEALT = 12  # several machines share the stream: these batches of an epoch are this machine's
-    CONTRIBUTED = 13  # all accumulated -> on the way to the joint update of all machines
+    CONTRIBUTED = 13  # all stepped, or else all accumulated -> on the way to the joint update of all machines
+    STEPPED = 14  # all accumulated -> in this machine's own parameters; version after it
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Event:
         tokens: of a push, an update or a contribution: its target tokens, on this machine. Of DEALT: how many
             batches, the first of which is ``batch``. Of RESUMED: the number of the sitting that it begins, as
             ``sittings.jsonl`` counts them (0, as earlier versions wrote: unknown).
-        pieces: in which the push was computed.
+        pieces: in which the push was computed. Of UPDATED: 0 where what was on the way had been in this machine's own
+            parameters before, else 1.
         stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
             after them happened after the checkpoint and are void.
     """

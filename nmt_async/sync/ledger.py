@@ -57,6 +57,7 @@ class Ledger:
         version: of the parameters; it counts updates.
         dealt: batches that are this machine's and were never begun, in their order; None where the stream is not
             shared.
+        stepped: what is in this machine's own parameters, and was not contributed yet.
         on_the_way: what is in a contribution that has not become an update yet.
         position: the first batch of the stream that was never begun.
         waiting: those that were given back, in the stream's order; they come before ``position``.
@@ -74,6 +75,7 @@ class Ledger:
         self.batches = batches
         self.last_epoch = last_epoch
         self.dealt: list[BatchId] | None = None
+        self.stepped: dict[BatchId, Delivered] = {}
         self.on_the_way: dict[BatchId, Delivered] = {}
         self.version = 0
         self.position = BatchId(1, 0)
@@ -120,7 +122,7 @@ class Ledger:
     @property
     def left(self) -> int:
         """How many batches that were dealt are neither on the way nor done with."""
-        return len(self._undelivered) + len(self.dealt or ()) + len(self.accumulated)
+        return len(self._undelivered) + len(self.dealt or ()) + len(self.accumulated) + len(self.stepped)
 
     def standing(self, worker: int) -> Standing:
         """What is out or accumulated on the current version."""
@@ -180,6 +182,8 @@ class Ledger:
                 self._deal(event, batch)
             case Kind.CONTRIBUTED:
                 self._contribute(event)
+            case Kind.STEPPED:
+                self._step(event)
             case Kind.RESUMED if batch.epoch:  # the stream is shared; the state may be another machine's
                 self.version = event.version
                 self._recall()
@@ -244,8 +248,11 @@ class Ledger:
         tokens = sum(delivered.tokens for delivered in becomes.values())
         self._expect(event, shared or bool(becomes), "nothing had been accumulated")
         self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[shared]}")
-        self._expect_version(event, self.version + 1)
-        self.version += 1
+        if event.pieces:
+            self._expect_version(event, self.version + 1)
+        else:  # others may have made more updates of their own
+            self._expect(event, shared and event.version >= self.version, f"the version was {self.version}")
+        self.version = event.version
         self.applied += len(becomes)
         for batch in becomes:
             self.failures.pop(batch, None)
@@ -259,24 +266,41 @@ class Ledger:
         self._expect(event, self.dealt is not None, "the stream was not shared")
         assert self.dealt is not None
         batches = [BatchId(first.epoch, first.number + index) for index in range(event.tokens)]
-        known = {*self.dealt, *self._undelivered, *self.accumulated, *self.on_the_way, *self.set_aside}
+        known = {
+            *self.dealt, *self._undelivered, *self.accumulated, *self.stepped, *self.on_the_way, *self.set_aside,
+        }  # fmt: skip
         self._expect(event, bool(batches) and known.isdisjoint(batches), "it had some of them already")
         self.dealt += batches
 
-    def _contribute(self, event: Event) -> None:
+    def _step(self, event: Event) -> None:
         tokens = sum(delivered.tokens for delivered in self.accumulated.values())
+        self._expect(event, self.dealt is not None, "the stream was not shared")
+        self._expect(event, bool(tokens) and tokens == event.tokens, f"{tokens:,} tokens {_WERE[False]}")
+        self._expect_version(event, self.version + 1)
+        self.version += 1
+        self.stepped |= self.accumulated
+        self.accumulated = {}
+        self._begin_round()
+
+    def _contribute(self, event: Event) -> None:
+        leaves = self.stepped or self.accumulated
+        tokens = sum(delivered.tokens for delivered in leaves.values())
         self._expect(event, self.dealt is not None, "the stream was not shared")
         self._expect(event, not self.on_the_way, "another contribution was on its way")
         self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[False]}")
         self._expect_version(event, self.version)
-        self.on_the_way, self.accumulated = self.accumulated, {}
+        self.on_the_way = leaves
+        if self.stepped:
+            self.stepped = {}
+        else:
+            self.accumulated = {}
         self._begin_round()
 
     def _recall(self) -> None:
         """Whatever is not applied will be dealt anew, and may become another machine's."""
         self.dealt = []
         self.waiting, self._undelivered = [], []
-        self.out, self.accumulated, self.on_the_way = {}, {}, {}
+        self.out, self.accumulated, self.stepped, self.on_the_way = {}, {}, {}, {}
         self.refused, self.failures = {}, {}
         self._begin_round()
         self.stopped = False

@@ -195,17 +195,21 @@ class ParameterServer:
         Args:
             total: that it applied, (size,); the vector is the server's again.
         """
-        ahead = self.corrections.look_ahead
-        parameters = self.ring.writable() if ahead is None else ahead.updating()
-        parameters.copy_(other.parameters)
         made = other.vectors()
         for name, tensor in self.vectors().items():
             if name != "parameters":
                 tensor.copy_(made[name])
+        self.move(other.parameters, other.version, other.progress)
+        self.rule = other.rule
+        self.buffer.reuse(total)
+
+    def move(self, parameters: Tensor, version: int, progress: Progress) -> None:
+        """Goes on from other ``parameters`` (size,), copied, at a version and a progress that others have, too."""
+        ahead = self.corrections.look_ahead
+        (self.ring.writable() if ahead is None else ahead.updating()).copy_(parameters)
         if ahead is not None:
             ahead.write(self.ring.fresh())
-        self.version, self.progress, self.rule = other.version, other.progress, other.rule
-        self.buffer.reuse(total)
+        self.version, self.progress = version, progress
 
     def apply(self, pushes: tuple[Push, ...], total: Tensor) -> Update:
         """Applies the sum of ``pushes``, ``total`` (size,), normalised by their tokens; it is overwritten.

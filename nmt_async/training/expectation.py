@@ -7,7 +7,7 @@ Pure functions of the rule, the workers and the lengths in the batch plan; the f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ class Expectation:
         or_more: updates that wait for old pushes sum what comes meanwhile, too.
         machines: each of which sums so many pushes.
         fewer: a machine may sum fewer, since it contributes what it has when another one is ready.
+        own_updates: that each machine makes between two exchanges, in which all become one; 0: none of its own.
     """
 
     pushes: int
@@ -65,6 +66,7 @@ class Expectation:
     or_more: bool = False
     machines: int = 1
     fewer: bool = False
+    own_updates: int = 0
 
     @property
     def grows(self) -> bool:
@@ -73,24 +75,30 @@ class Expectation:
 
     @property
     def effective_batch(self) -> float:
-        """Target tokens in one update, at first."""
-        return self.machines * self.pushes * self.push_tokens
+        """Target tokens in one update, at first; where machines make updates of their own, in one of these."""
+        return (1 if self.own_updates else self.machines) * self.pushes * self.push_tokens
 
     @property
     def largest_batch(self) -> float:
         """Target tokens in one update, in the end."""
-        return self.machines * max(self.pushes, self.most_pushes) * self.push_tokens
+        return (1 if self.own_updates else self.machines) * max(self.pushes, self.most_pushes) * self.push_tokens
 
     def amount(self, quantity: Quantity, unit: str) -> float:
         """``quantity`` in another unit, both of `TRANSLATED`."""
-        tokens = {"updates": self.effective_batch, "tokens": 1.0, "epochs": float(self.epoch_tokens)}
+        update = self.machines * self.pushes * self.push_tokens  # machines make those of their own at the same time
+        tokens = {"updates": update, "tokens": 1.0, "epochs": float(self.epoch_tokens)}
         return quantity.amount * tokens[quantity.unit] / tokens[unit]
 
     def update_text(self) -> str:
         """What one update is, in one sentence."""
         summed = f" (sums of {self.push_batches} batches)" if self.push_batches > 1 else ""
         push = f"about {about(self.push_tokens)} target tokens{summed}"
-        if self.machines > 1:
+        if self.own_updates:
+            text = (
+                f"each of {self.machines} machines makes {self.own_updates:,} updates of its own of {self.pushes:,} "
+                f"push{'es' * (self.pushes > 1)} of {push}, then all become one by an outer step"
+            )
+        elif self.machines > 1:
             text = self._shared_text(push)
         elif self.grows:
             text = (
@@ -173,7 +181,9 @@ def counted(amount: float, unit: str) -> str:
 def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     """What to expect of the updates of a run."""
     workers, machines = len(options.device_list()), options.nodes or 1
-    return expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
+    found = expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
+    outer = options.outer()
+    return found if outer is None or machines == 1 else replace(found, own_updates=outer.updates)
 
 
 def expected_of(

@@ -24,6 +24,7 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.between.outer import OuterStep
 from nmt_async.sync.compression.message import Form
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.sync.corrections.build import build_corrections
@@ -109,7 +110,11 @@ def build_coordinator(
     if endless:
         last_epoch = None
     if shared is not None:
-        return MachineCoordinator(server, plan, record, warn, last_epoch, options.way(), shared.workers, shared.rank)
+        outer_settings = options.outer()
+        outer = None if outer_settings is None else OuterStep(outer_settings, server.parameters)
+        return MachineCoordinator(
+            server, plan, record, warn, last_epoch, options.way(), shared.workers, shared.rank, outer
+        )  # fmt: skip
     return Coordinator(server, plan, record, warn, last_epoch)
 
 

@@ -241,7 +241,9 @@ class Run:
         validating = False
         held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         if found is None:
-            from_the_first(peers, self.setup.buffers[0])
+            initial = machine.server.parameters.clone()
+            from_the_first(peers, initial)
+            machine.begin_with(initial)
             machine.begin_shared(stands, self.sitting.number)
         else:
             values, tensors = found

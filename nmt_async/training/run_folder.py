@@ -13,7 +13,7 @@ import fcntl
 import json
 import time
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
@@ -32,6 +32,9 @@ MACHINE = "machine-"
 
 DATA = "data.json"
 OUTCOME = "outcome.json"
+BEGUN = ("nodes", "workers", "accumulate")
+"""Options that make an update together, as they were when the run was begun: on any number of machines it goes on with
+that update, or the nearest."""
 
 Ending = Literal["finished", "interrupted", "failed", "diverged"]
 """How training can end: as it was asked to, by a signal, because something failed, or because parameters or gradients
@@ -88,7 +91,9 @@ class RunFolder:
             _copied(data.source_vocabulary.path, path / "source.model"),
             _copied(data.target_vocabulary.path, path / "target.model"),
         )
-        write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
+        noted = {"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}
+        begun = _begun(path) or {name: getattr(options, name) for name in BEGUN}
+        write_whole(path / DATA, json.dumps({**noted, "begun": begun}))
         write_whole(path / CONFIG, dump_yaml(options))
 
     def check(self) -> None:
@@ -212,8 +217,27 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainO
         raise UserError(
             f"--out {path}: that run was begun on other data ({str(folder)[:300]}); choose another --out for this data."
         )
-    check_update(begun_with, options, training_plan(options, data))
+    shared = (options.nodes or 1, begun_with.nodes or 1) != (1, 1)
+    before_it = as_it_was_begun(path) if shared else begun_with
+    check_update(before_it, options, training_plan(options, data))
     return begun_with
+
+
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What `BEGUN` names, as the run in ``path`` was begun; None where nobody noted it."""
+    try:
+        begun = read_object(path / DATA).get("begun")
+    except (OSError, ValueError):
+        return None
+    known = isinstance(begun, dict) and all(type(begun.get(name)) in (int, type(None)) for name in BEGUN)
+    return {name: begun[name] for name in BEGUN} if known else None
+
+
+def as_it_was_begun(path: Path) -> TrainOptions:
+    """The options of the run in ``path``, with the update that it was begun with; see `read_options`."""
+    options = read_options(path)
+    begun = _begun(path)
+    return options if begun is None or begun["workers"] is None else dataclasses.replace(options, **begun)
 
 
 def read_options(path: Path) -> TrainOptions:
@@ -244,9 +268,12 @@ def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> Tr
         UserError: devices that are not there, a run whose configuration is damaged, or an option that means nothing
             beside what nobody gave.
     """
-    if (options.out / CONFIG).exists():
-        begun_with = read_options(options.out)
+    if begun_with is None and (options.out / CONFIG).exists():
+        shared = options.nodes is not None
+        begun_with = as_it_was_begun(options.out) if shared else read_options(options.out)
     if begun_with is not None:
+        if options.nodes != begun_with.nodes and options.accumulate == begun_with.accumulate:
+            options = dataclasses.replace(options, accumulate=None)  # as it was typed for so many machines
         begun_with = with_workers(begun_with, options.workers, options.nodes)
         options = as_begun(options, begun_with)
         names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction", "between"]

@@ -28,7 +28,7 @@ from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.journal_file import read_journal
 from nmt_async.training.options import TrainOptions, options_of_run
-from nmt_async.training.run_folder import CONFIG, MACHINE, read_options
+from nmt_async.training.run_folder import CONFIG, MACHINE, as_it_was_begun
 
 OWN = frozenset((
     "out", "dry_run", "workers", "devices", "cpu_threads", "accumulate", "worker_timeout", "node_rank", "rendezvous",
@@ -135,7 +135,7 @@ def begun_with(peers: Peers, run: Path) -> TrainOptions | None:
     Raises:
         UserError: a machine's configuration of it is damaged.
     """
-    mine = dump_yaml(read_options(run)) if (run / CONFIG).exists() else ""
+    mine = dump_yaml(as_it_was_begun(run)) if (run / CONFIG).exists() else ""
     there = [values["options"] for values in peers.gather({"options": mine})]
     found = next(filter(None, there), None)
     return None if found is None else options_of_run(yaml_mapping(found.encode(), "--out"), "--out")

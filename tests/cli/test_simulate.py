@@ -58,12 +58,16 @@ def test_machines_exchange_in_every_way_that_fits_the_mode(capsys: pytest.Captur
     made = json.loads(capsys.readouterr().out)
     assert [(each["mode"], each["between"], each["machines"], each["workers"]) for each in made] == [
         (mode, way, machines, 2 * machines)
-        for mode, way in (("sync", "sync"), ("hybrid:W", "sync"), ("hybrid:W", "lagged"))
+        for mode, ways in (("sync", ("sync", "local")), ("hybrid:W", ("sync", "lagged", "local")))
+        for way in ways
         for machines in (1, 2, 4)
     ]
-    sync, lagged = (next(each for each in made if each["between"] == way and each["machines"] == 4)
-                    for way in ("sync", "lagged"))  # fmt: skip
+    sync, lagged, local = (
+        next(each for each in made if (each["mode"], each["between"], each["machines"]) == ("hybrid:W", way, 4))
+        for way in ("sync", "lagged", "local")
+    )
     assert lagged["tokens_per_second"] > sync["tokens_per_second"]
+    assert local["tokens_per_second"] > sync["tokens_per_second"]
     assert sync["link_bytes"] == 2 * 3 / 4 * 40e6
 
 

@@ -22,6 +22,8 @@ from nmt_async.quantity import Quantity
 from nmt_async.sync.between.contribution import Contribution, Joint, Wish
 from nmt_async.sync.between.joint_journal import joint
 from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, standing, starts_of
+from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import WAYS, Way
 from nmt_async.sync.journal import Event, effective
 from nmt_async.sync.optimizers.flat import FlatOptimizer
@@ -65,7 +67,8 @@ def machine_of(
     buffers = torch.zeros(workers[rank] + 1, EPOCHS * BATCHES)
     server = ParameterServer(buffers, rule_of(mode, workers[rank]), schedule, OptimizerSettings())
     server.optimizer = Adding(server.parameters, OptimizerSettings())
-    return MachineCoordinator(server, plan(), record, [].append, EPOCHS, way, workers, rank)
+    outer = OuterStep(OuterSettings(3, 1.0, 0.0), server.parameters) if way.local else None
+    return MachineCoordinator(server, plan(), record, [].append, EPOCHS, way, workers, rank, outer)
 
 
 @dataclass
@@ -173,7 +176,12 @@ class Machines:
         aside = self.machines[0].coordinator.dealing.set_aside
         once = torch.ones(EPOCHS * BATCHES) - sum(map(mark, aside), torch.zeros(EPOCHS * BATCHES))
         for machine in self.machines:
-            assert torch.equal(machine.coordinator.server.parameters, once)
+            parameters = machine.coordinator.server.parameters
+            if self.way.local:  # of which it is a mean, so that a batch moves them by a part of 1
+                assert torch.equal(parameters, self.machines[0].coordinator.server.parameters)
+                assert torch.equal(parameters > 0, once > 0)
+            else:
+                assert torch.equal(parameters, once)
             assert machine.coordinator.dealing.set_aside == aside
         now = Start(self.number + 1, self.machines[0].coordinator.server.version)
         found = joint([effective(events) for events in self.journals.values()], now)

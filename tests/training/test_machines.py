@@ -73,6 +73,21 @@ def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: P
     there = [line for line in read_json_lines(both / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
     assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
     assert not (both / "machine-1" / "checkpoints" / "step-12").exists(), "checkpoints are written once"
+    replayed = Command(["replay", both], stdout=PIPE, stderr=PIPE, text=True)
+    assert "was shared by 2 machines, each of which has a part of the record" in ends([replayed])[0][1]
+
+
+def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Path, tmp_path: Path, port: int) -> None:
+    """N is that of the machines that the run was begun with."""
+    run, typed_n = tmp_path / "run", {"sync_mode": "hybrid", "accumulate": 2}
+    run_both(small_data, run, port, stop_after="2", **typed_n)
+    said = run_alone(small_data, run, stop_after="4", **typed_n)
+    assert "an update sums 4 pushes" in said
+    said = run_both(small_data, run, port, stop_after="6", **typed_n)[1]
+    assert "an update sums 2 pushes" in said
+    other = ends(start_both(small_data, run, port, stop_after="8", **{**typed_n, "accumulate": 3}))
+    assert [code for code, _ in other] == [2, 2]
+    assert "give --accumulate 2 to go on with the same update" in other[0][1] + other[1][1]
 
 
 def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -86,6 +101,22 @@ def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: i
     batches = max(number for _, number in found) + 1
     assert not passed_over(found, batches)  # type: ignore[arg-type]
     assert len(found) == 2 * batches
+
+
+def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, port: int) -> None:
+    """They end with the same parameters, and every batch is in them."""
+    run = tmp_path / "run"
+    options = {"between": "local", "local_updates": 3, "outer_momentum": 0.5}
+    said = run_both(small_data, run, port, stop_after="9", **options)
+    assert "each of 2 machines makes 3 updates of its own" in said[0]
+    assert len(applied(run, 9)) == 18
+    run_both(small_data, run, port, stop_after="12", **options)
+    assert len(applied(run, 12)) == 24
+    values = load_file(run / "checkpoints" / "step-12" / "state.safetensors")
+    assert values["outer_momentum"].any()
+    figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"]
+    there = [line for line in read_json_lines(run / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
+    assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
 
 
 @pytest.mark.parametrize("who", [0, 1])
@@ -138,6 +169,10 @@ def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, p
     ({"nodes": 3, "cluster": "simulated", "workers": None}, "4 workers cannot be shared out among 3 machines"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "between": "lagged", "sync_mode": "sync"}, "give --sync-mode hybrid"),
     ({"nodes": 2, "cluster": "simulated", "optimizer": "adam", "momentum_lookahead": "dana"}, "of its own workers"),
+    ({"nodes": 2, "cluster": "simulated", "local_updates": 3}, "--local-updates"),
+    ({"nodes": 2, "cluster": "simulated", "between": "local", "local_updates": 0}, "--local-updates: 0 is not from 1"),
+    ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_rate": 0}, "--outer-rate: 0 is not above 0"),
+    ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_momentum": 1}, "--outer-momentum: 1 is not from"),
     ({"nodes": 0}, "--nodes: 0 is not from 1"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "machine_timeout": "0min"}, "--machine-timeout"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "node_rank": -1}, "--node-rank: -1"),

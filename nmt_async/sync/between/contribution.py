@@ -34,6 +34,8 @@ class Contribution:
         left: batches of its own that it has still to contribute.
         set_aside: batches that failed too often since its last contribution.
         wish: what it wants the run to do.
+        version: of its parameters.
+        staleness: of each push at the machine's own update; empty where all machines make it together.
     """
 
     pushes: tuple[Push, ...]
@@ -41,12 +43,16 @@ class Contribution:
     left: int
     set_aside: tuple[BatchId, ...] = ()
     wish: Wish = Wish.GO_ON
+    version: int = 0
+    staleness: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """As it crosses the network."""
-        head = _HEAD.pack(len(self.pushes), len(self.set_aside), self.wanted, self.left, self.wish)
+        ages = self.staleness or (0,) * len(self.pushes)
+        counts = len(self.pushes), len(self.set_aside), len(self.staleness)
+        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
-        return head + aside + b"".join(map(_encoded, self.pushes))
+        return head + aside + b"".join(map(_encoded, self.pushes, ages))
 
     @classmethod
     def decode(cls, data: bytes) -> Contribution:
@@ -56,34 +62,39 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, wanted, left, wish = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, left, version, wish = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
         except struct.error as error:
             raise ValueError(f"no contribution: {error}") from None
-        return cls(tuple(found), wanted, left, tuple(batches), Wish(wish))
+        if ages not in (0, pushes):
+            raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
+        staleness = tuple(age for _, age in found) if ages else ()
+        return cls(tuple(push for push, _ in found), wanted, left, tuple(batches), Wish(wish), version, staleness)
 
 
-_HEAD = struct.Struct("<IIIIB")
+_HEAD = struct.Struct("<IIIIIIB")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 
 
-def _encoded(push: Push) -> bytes:
+def _encoded(push: Push, age: int) -> bytes:
     return _PUSH.pack(
-        push.worker, *push.batch, push.version, push.sentences, push.pieces, 0, push.tokens, push.source_tokens,
+        push.worker, *push.batch, push.version, push.sentences, push.pieces, age, push.tokens, push.source_tokens,
         push.loss, push.gradient_norm, push.position, push.bytes,
     )  # fmt: skip
 
 
-def _decoded(data: bytes, begin: int) -> Push:
-    (worker, epoch, number, version, sentences, pieces, _, tokens, source_tokens, loss, norm, position, crossed) = (
+def _decoded(data: bytes, begin: int) -> tuple[Push, int]:
+    (worker, epoch, number, version, sentences, pieces, age, tokens, source_tokens, loss, norm, position, crossed) = (
         _PUSH.unpack_from(data, begin)
     )
-    return Push(
-        worker, BatchId(epoch, number), version, tokens, source_tokens, sentences, loss, norm, position, pieces, crossed
-    )
+    batch = BatchId(epoch, number)
+    push = Push(
+        worker, batch, version, tokens, source_tokens, sentences, loss, norm, position, pieces, crossed
+    )  # fmt: skip
+    return push, age
 
 
 @dataclass(frozen=True)

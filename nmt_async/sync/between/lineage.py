@@ -77,13 +77,16 @@ def landed_unheard(events: Sequence[Event], starts: Iterable[Start]) -> Event | 
         events: of its journal, those that stand.
         starts: of the run, with the one that begins now.
     """
-    tokens, latest, number = None, 0, 0
+    tokens, latest, number, stepped = None, 0, 0, False
     for event in events:
         if event.kind is Kind.CONTRIBUTED:
             tokens = event.tokens
+        elif event.kind is Kind.STEPPED:
+            latest, stepped = event.version, True
         elif event.kind in (Kind.UPDATED, Kind.RESUMED):
-            tokens, latest = None, event.version
+            tokens, latest, stepped = None, event.version, False
             number = event.tokens if event.kind is Kind.RESUMED else number
-    if tokens is None or not latest + 1 <= last_version(number, starts) < float("inf"):
+    becomes = latest if stepped else latest + 1
+    if tokens is None or not becomes <= last_version(number, starts) < float("inf"):
         return None
-    return Event(Kind.UPDATED, version=latest + 1, tokens=tokens)
+    return Event(Kind.UPDATED, version=becomes, tokens=tokens, pieces=0 if stepped else 1)

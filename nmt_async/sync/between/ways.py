@@ -15,6 +15,7 @@ class Way:
         waits: whether a machine begins no batch while its contribution is on the way.
         joins: whether a machine contributes what it has as soon as another one is ready.
         late: updates by which a push is older than on one machine.
+        local: whether a machine makes updates of its own between two exchanges.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Way:
     waits: bool
     joins: bool = False
     late: int = 0
+    local: bool = False
 
     def takes(self, mode: str) -> bool:
         """Whether the workers of each machine may be in this mode: in sync they wait for the update that holds their
@@ -39,4 +41,9 @@ LAGGED = Way(
 workers go on with the next one on the parameters they have. A machine contributes what it has when the first of them
 has its round together, so that none waits for a slower one; the sum is normalised by all tokens."""
 
-WAYS = {way.name: way for way in (SYNC, LAGGED)}
+LOCAL = Way(
+    "local", "each makes --local-updates of its own, then an outer step of what all have moved", waits=True, local=True
+)
+"""Local updates with an outer step (DiLoCo; see `nmt_async.sync.between.outer`), for links between sites."""
+
+WAYS = {way.name: way for way in (SYNC, LAGGED, LOCAL)}
