@@ -229,8 +229,9 @@ def _begun(path: Path) -> dict[str, Any] | None:
         begun = read_object(path / DATA).get("begun")
     except (OSError, ValueError):
         return None
-    known = isinstance(begun, dict) and all(type(begun.get(name)) in (int, type(None)) for name in BEGUN)
-    return {name: begun[name] for name in BEGUN} if known else None
+    if not isinstance(begun, dict) or any(type(begun.get(name)) not in (int, type(None)) for name in BEGUN):
+        return None
+    return {name: begun[name] for name in BEGUN}
 
 
 def as_it_was_begun(path: Path) -> TrainOptions:

@@ -91,15 +91,13 @@ class Ordeal:
         self.check()
 
     def _await_training(self, machines: list[Popen[str]]) -> None:
-        """Until each machine has an update in its journal, or one has ended."""
+        """Until each machine has recorded what it does, or one has ended."""
         folders = [folder_of(self.run, rank) for rank in range(len(machines))]
-        before = [len(events_of(folder)) if (folder / JOURNAL).exists() else 0 for folder in folders]
+        before = [written(folder) for folder in folders]
         until = time.monotonic() + HANG
         while time.monotonic() < until and all(machine.poll() is None for machine in machines):
             time.sleep(0.1)
-            if all((folder / JOURNAL).exists() for folder in folders) and all(
-                len(events_of(folder)) != count for folder, count in zip(folders, before, strict=True)
-            ):
+            if all(written(folder) > size for folder, size in zip(folders, before, strict=True)):
                 return
 
     def _end(self, machine: Popen[str], begin: float) -> None:
@@ -147,6 +145,11 @@ class Ordeal:
             self.wrong.append(f"lost: {sorted(lost)[:5]} at version {version}")
         if twice := found & to_deal:
             self.wrong.append(f"counted twice: {sorted(twice)[:5]} at version {version}")
+
+
+def written(folder: Path) -> int:
+    """Bytes of a machine's journal."""
+    return (folder / JOURNAL).stat().st_size if (folder / JOURNAL).exists() else 0
 
 
 def main(words: list[str] | None = None) -> int:
