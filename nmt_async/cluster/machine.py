@@ -153,8 +153,11 @@ class MachineCoordinator(Coordinator):
         self._told_aside += len(aside)
         self.on_the_way = True
         stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
-        # What is computed until this lands, and until the next one does; and nobody should stand before an empty stock.
-        enough = 2 * max(len(pushes), self.round_size) + (0 if self.way.waits else 2 * self.workers[self.rank])
+        # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should stand
+        # before an empty stock either.
+        enough = 2 * max(len(pushes), self.round_size)
+        if not self.way.waits:
+            enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]
         wanted = max(0, enough - stock)
         version = self.ledger.version
         return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages), total

@@ -75,6 +75,9 @@ LEAST_UPDATES, LEAST_PUSHES = 16, 1000
 LEAST_ROUNDS = 4
 """Pushes of each worker that are simulated at least."""
 
+FIRST_EXCHANGES, LEAST_EXCHANGES = 6, 6
+"""Of machines: those that do not count, in which each finds out how many batches it wants, and those that do."""
+
 BEGINNING = 2
 """Pushes of each worker that do not count: all workers begin at once, which no later moment looks like."""
 
@@ -228,9 +231,9 @@ def predict(
     """
     workers = len(profile.workers)
     each = workers // machines
-    wanted = max(simulated_pushes(mode, workers, batches), LEAST_UPDATES * mode.rule(each).pushes * machines)
-    beginning = BEGINNING * workers
-    batches_of = plan(wanted + beginning, mode.parts(each))
+    wanted, beginning = simulated_pushes(mode, workers, batches), BEGINNING * workers
+    room = 1 if machines == 1 else 8  # what machines are dealt ahead should not be of many epochs
+    batches_of = plan(room * (wanted + beginning), mode.parts(each))
     cluster: SimulatedCluster | SimulatedMachines
     if machines > 1:
         assert way is not None
@@ -260,17 +263,19 @@ def predict(
 
 def _counted(cluster: SimulatedCluster | SimulatedMachines, beginning: int, wanted: int) -> Tally:
     """Lets the beginning go by and counts what comes then."""
-    begun, stretch = 0, None
+    begun, updates, stretch = 0, 0, None
+    first, least = (0, 0) if isinstance(cluster, SimulatedCluster) else (FIRST_EXCHANGES, LEAST_EXCHANGES)
     for update in cluster.updates():
         if update is None:
             continue
+        updates += 1
         if stretch is not None:
             stretch.add(update)
-            if stretch.pushes >= wanted:
+            if stretch.pushes >= wanted and stretch.updates >= least:
                 return stretch
         else:
             begun += len(update.pushes)
-            if begun >= beginning:
+            if begun >= beginning and updates >= first:
                 cluster.waiting_shares()
                 stretch = Tally(cluster.time)
     raise AssertionError("a stream without end has ended")
