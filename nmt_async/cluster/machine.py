@@ -153,8 +153,8 @@ class MachineCoordinator(Coordinator):
         self._told_aside += len(aside)
         self.on_the_way = True
         stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
-        # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should stand
-        # before an empty stock either.
+        # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should
+        # stand before an empty stock either.
         enough = 2 * max(len(pushes), self.round_size)
         if not self.way.waits:
             enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]

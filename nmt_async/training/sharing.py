@@ -22,7 +22,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import Alone
 from nmt_async.options import dump_yaml, flag_of, yaml_mapping
-from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, standing, starts_of
+from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, standing, start_of, starts_of
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.text.prepared import PreparedData
@@ -187,8 +187,8 @@ def _checkpoints(run: Path, size: int, warn: Callable[[str], None]) -> Iterator[
 
 
 def starts_in(events: Iterable[Event]) -> set[Start]:
-    """The starts that a journal knows of."""
-    return {Start(event.tokens, event.version) for event in events if event.kind is Kind.RESUMED}
+    """The starts that a journal knows of, since the run is shared."""
+    return {start for event in events if (start := start_of(event)) is not None}
 
 
 def from_the_first(peers: Peers, vector: Tensor) -> None:

@@ -77,6 +77,15 @@ def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: P
     assert "was shared by 2 machines, each of which has a part of the record" in ends([replayed])[0][1]
 
 
+def test_a_run_that_one_machine_has_gone_on_with_is_shared(small_data: Path, tmp_path: Path, port: int) -> None:
+    """What that machine's own resumes made void is void, and nothing else."""
+    for updates in ("4", "8"):
+        run_alone(small_data, tmp_path / "run", workers=2, stop_after=updates)
+    said = run_both(small_data, tmp_path / "run", port, stop_after="10")
+    assert "going on after update 8" in said[0]
+    assert len(applied(tmp_path / "run", 10)) == 20
+
+
 def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Path, tmp_path: Path, port: int) -> None:
     """N is that of the machines that the run was begun with."""
     run, typed_n = tmp_path / "run", {"sync_mode": "hybrid", "accumulate": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nmt_async.sync.between.lineage import Start, landed_unheard, last_version
+from nmt_async.sync.between.lineage import Start, landed_unheard, last_version, start_of
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.ledger import Ledger
 from nmt_async.text.plan import BatchId
@@ -45,8 +45,8 @@ def joint(journals: Sequence[Sequence[Event]], now: Start | None = None) -> dict
     Raises:
         ValueError: as `applied` does; also where two machines have applied the same batch.
     """
-    resumes = (event for events in journals for event in events if event.kind is Kind.RESUMED)
-    starts = {Start(event.tokens, event.version) for event in resumes} | ({now} if now else set())
+    starts = {start for events in journals for event in events if (start := start_of(event)) is not None}
+    starts |= {now} if now else set()
     found = dict[BatchId, int]()
     for machine, events in enumerate(journals):
         for batch, version in applied(events, starts).items():

@@ -28,9 +28,9 @@ def starts_of(values: Any) -> list[Start]:
     return [Start(int(number), int(version)) for number, version in values]
 
 
-def latest_start(events: Sequence[Event]) -> int:
-    """The number of the start in which a machine's journal ends; 0 where it says none."""
-    return next((event.tokens for event in reversed(events) if event.kind is Kind.RESUMED), 0)
+def start_of(event: Event) -> Start | None:
+    """The start of a shared run that an event tells of; None if it tells of none."""
+    return Start(event.tokens, event.version) if event.kind is Kind.RESUMED and event.batch[0] else None
 
 
 def last_version(number: int, starts: Iterable[Start]) -> float:
