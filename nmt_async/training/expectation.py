@@ -245,6 +245,7 @@ class Vectors:
         slot: how large a slot is, and a push that is held; 1: as large as a vector.
         residuals: what pushes left behind, two a worker where they do.
         remembered: what ``moments`` are, in words.
+        exchanged: what is on its way to other machines, and what an outer step remembers.
     """
 
     buffers: int
@@ -261,6 +262,7 @@ class Vectors:
     remembered: str
     slot: float = 1.0
     residuals: int = 0
+    exchanged: int = 0
 
     @property
     def _common(self) -> float:
@@ -280,7 +282,7 @@ class Vectors:
     @property
     def server(self) -> float:
         """Of the process that makes the updates alone."""
-        return self._state + self.working + (0.0 if self.shared else self._common)
+        return self._state + self.working + self.exchanged + (0.0 if self.shared else self._common)
 
     @property
     def checkpoint(self) -> float:
@@ -303,6 +305,7 @@ class Vectors:
             "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
             "what corrects stale gradients" if self.corrections else "",
+            "what is exchanged with other machines" if self.exchanged else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
         residuals = f"{self.residuals:,} residuals" if self.residuals else ""
@@ -392,6 +395,10 @@ def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
     return {"updates in the end": f"{most}: {updates.largest_batch:,.0f} target tokens"}
 
 
+def _pushes(rule: Rule, machines: int) -> str:
+    return f"{rule.pushes} pushes each" + (f" from each of {machines} machines" if machines > 1 else "")
+
+
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
@@ -409,12 +416,15 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         push_batches=options.local_accumulate, corrections=options.corrections(),
         push=options.push_settings(),
     )  # fmt: skip
+    if options.machines > 1:
+        outer = options.outer()
+        need = replace(need, exchanged=1 if outer is None else 2 + (outer.momentum > 0))
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
         "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
         "target tokens an epoch": f"{updates.epoch_tokens:,}",
         "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
-        "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
+        "updates an epoch": f"{epoch / rule.pushes / options.machines:,.0f} of {_pushes(rule, options.machines)}",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {options.threads()} threads each",

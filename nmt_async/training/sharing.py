@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nmt_async import __version__
 from nmt_async.checkpoints.run_models import folders_by_update
-from nmt_async.checkpoints.training_state import checkpoint_damages, read_state
+from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, read_values
 from nmt_async.errors import UserError, shown
 from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import Alone
@@ -151,14 +151,20 @@ def newest_of_all(
         size: of the parameters.
         starts: that this machine's journal knows of.
         warn: takes a sentence for each damaged checkpoint that is passed over.
+
+    Raises:
+        UserError: there are checkpoints here, and none that can be used here or elsewhere.
     """
-    mine = sorted(_checkpoints(run, size, warn), reverse=True)
+    mine = sorted(_checkpoints(run), reverse=True)
     said = [[list(start) for start in {*starts, *(start for found in mine for start in found.starts)}]]
     known = {start for there in peers.gather({"starts": said[0]}) for start in starts_of(there["starts"])}
-    best = next((found for found in mine if not is_void(found.starts, found.version, known)), None)
+    usable = (found for found in mine if not is_void(found.starts, found.version, known))
+    best = next((found for found in usable if _is_whole(found.folder, size, warn)), None)
     order = [0, -1] if best is None else [best.number, best.version]
     there = [values["newest"] for values in peers.gather({"newest": order})]
     if max(there)[1] < 0:
+        if mine:
+            raise UserError(f"{run}: no checkpoint can be gone on with; choose another --out to begin anew.")
         return None
     source = there.index(max(there))
     state = read_state(best.folder) if best is not None and source == peers.rank else None
@@ -166,7 +172,7 @@ def newest_of_all(
 
 
 class _Checkpoint(NamedTuple):
-    """A checkpoint that is whole; the newest is the one of the latest start, and of that the latest version."""
+    """A checkpoint; the newest is the one of the latest start, and of that the latest version."""
 
     number: int
     version: int
@@ -174,16 +180,26 @@ class _Checkpoint(NamedTuple):
     folder: Path
 
 
-def _checkpoints(run: Path, size: int, warn: Callable[[str], None]) -> Iterator[_Checkpoint]:
-    """Of this machine, and of others whose folders are on this disk."""
+def _checkpoints(run: Path) -> Iterator[_Checkpoint]:
+    """Of this machine, and of others whose folders are on this disk; some may be damaged."""
     for folder in (run / "checkpoints", *sorted(run.glob(f"{MACHINE}*/checkpoints"))):
         for version, step in folders_by_update(folder, "step").items():
-            found = checkpoint_damages(step, size)
-            if found:
-                warn(f"{step}: {'; '.join(found)}; another checkpoint is used.")
-                continue
-            starts = tuple(starts_of(read_state(step)[0]["coordinator"].get("starts", ())))
+            try:
+                starts = tuple(starts_of(read_values(step)["coordinator"].get("starts", ())))
+            except NO_VALUES:
+                starts = ()
             yield _Checkpoint(starts[-1].number if starts else 0, version, starts, step)
+
+
+NO_VALUES = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading the values of a damaged checkpoint raises."""
+
+
+def _is_whole(folder: Path, size: int, warn: Callable[[str], None]) -> bool:
+    found = checkpoint_damages(folder, size)
+    if found:
+        warn(f"{folder}: {'; '.join(found)}; another checkpoint is used.")
+    return not found
 
 
 def starts_in(events: Iterable[Event]) -> set[Start]:

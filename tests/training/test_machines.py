@@ -14,6 +14,7 @@ from commands import PATIENCE, Command
 from safetensors.torch import load_file
 from training_runs import COMMAND, events_of, run_small, start_typed, typed, until
 
+from nmt_async.errors import UserError
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.between.joint_journal import joint, passed_over
 from nmt_async.sync.between.lineage import Start
@@ -224,3 +225,18 @@ def test_simulated_machines_are_one_run(small_data: Path, tmp_path: Path) -> Non
     figures = read_json_lines(tmp_path / "lagged" / "metrics.jsonl")
     assert [line["update"] for line in figures if line["kind"] == "train"] == [3, 6]
     assert figures[-1]["time"] > figures[0]["time"], "the virtual time goes on"
+
+
+def test_a_damaged_checkpoint_is_passed_over(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    place = {"cluster": "simulated", "nodes": 2, "workers": 1, "save_freq": "2", "keep_last": 2}
+    run_small(small_data, run, stop_after="4", **place)
+    damaged = run / "checkpoints" / "step-4" / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    said = run_small(small_data, run, stop_after="6", **place)
+    assert "going on after update 2" in said.said
+    assert any("step-4: " in warning and "another checkpoint is used" in warning for warning in said.warnings)
+    for step in (run / "checkpoints").glob("step-*"):
+        (step / "state.json").unlink()
+    with pytest.raises(UserError, match="no checkpoint can be gone on with; choose another --out"):
+        run_small(small_data, run, stop_after="8", **place)
