@@ -78,6 +78,7 @@ def train(folder: Path, arguments: argparse.Namespace, between: str | None) -> l
             "ip", "netns", "exec", host, program, "train", arguments.data, "--out", out, "--preset", arguments.preset,
             "--workers", 1, "--cpu-threads", 1, "--mini-batch-words", arguments.words, "--accumulate",
             arguments.accumulate, "--sync-mode", "hybrid", "--stop-after", arguments.stop_after, "--disp-freq", "1u",
+            "--save-freq", "1000000u",
             "--valid-freq", arguments.valid_freq, "--no-valid-translate", "--learn-rate", arguments.learn_rate,
             "--lr-warmup", arguments.lr_warmup, "--seed", 1, "--quiet",
         ]  # fmt: skip
@@ -147,8 +148,8 @@ def main() -> None:
         alone = train(folder, arguments, None)
         speeds = [tokens_per_second(run) for run in alone]
         update = latest(alone[0], "update_seconds")
-        # What a worker computes alone, without the updates that its server makes meanwhile.
-        size = round(latest(alone[0], "pushed_bytes") / 4 / round(latest(alone[0], "update") * arguments.accumulate))
+        (state,) = (alone[0] / "checkpoints").glob("step-*/state.json")
+        size = json.loads(state.read_text())["state"]["size"]
         bound = sum(speeds)
         found.append({"between": "never", "tokens_per_second": bound, "of_never": 1.0})
         print(f"link {arguments.speed}, {arguments.latency:g} ms; {size:,} parameters; update {1000 * update:.0f} ms")

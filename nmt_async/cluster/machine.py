@@ -82,6 +82,7 @@ class MachineCoordinator(Coordinator):
         """
         for _ in range(2):
             self._take_dealt(self.dealing.deal(wanted)[self.rank])
+        self._ended = self.dealing.exhausted and not self.dealing.outstanding
 
     @property
     def round_size(self) -> int:
@@ -95,7 +96,10 @@ class MachineCoordinator(Coordinator):
 
     def next_task(self, worker: int) -> Task | None:
         """As in `Coordinator`; none while everybody waits for an exchange, or after the run was agreed to end."""
-        if (self.on_the_way and self.way.waits) or self.agreed is not Wish.GO_ON:
+        if self.agreed is not Wish.GO_ON:
+            return None
+        self.due()  # pushes may have come while an exchange was on the way
+        if self.way.waits and (self.on_the_way or self.ready):
             return None
         return super().next_task(worker)
 
@@ -130,8 +134,10 @@ class MachineCoordinator(Coordinator):
             return len(self._own) >= self.outer.settings.updates or ledger.finished
         if ledger.accumulated:
             return ledger.finished or self.rule.may_update(ledger.round())
-        # Where the others would have to contribute what they have, only want of batches is a reason to call them.
-        return ledger.finished and not (self.way.joins and self.dealing.exhausted)
+        # Where the others would have to contribute what they have, only want of batches is a reason to call them, or a
+        # batch that they wait for in vain.
+        untold = len(ledger.set_aside) > self._told_aside
+        return ledger.finished and (untold or not (self.way.joins and self.dealing.exhausted))
 
     def contribute(self) -> tuple[Contribution, Tensor]:
         """What is accumulated leaves: what this machine says of it, and the sum (size,), zeros if there is nothing.
@@ -152,6 +158,7 @@ class MachineCoordinator(Coordinator):
         aside = tuple(self.ledger.set_aside[self._told_aside :])
         self._told_aside += len(aside)
         self.on_the_way = True
+        self.server.late = self.way.late - self.way.waits  # what comes now is in the update after the one on the way
         stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
         # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should
         # stand before an empty stock either.
@@ -196,8 +203,7 @@ class MachineCoordinator(Coordinator):
         self._take_dealt(shares[self.rank])
         self._ended = self.dealing.exhausted and not self.dealing.outstanding
         self.agreed = max(self.agreed, joint.wish)
-        if not self.finished:
-            self.due()  # pushes may have come meanwhile
+        self.server.late = self.way.late
         return update
 
     def _apply_outer(self, outer: OuterStep, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
@@ -235,6 +241,11 @@ class MachineCoordinator(Coordinator):
         return update
 
     @property
+    def parameters(self) -> Tensor:
+        """(size,), those that all machines have agreed on."""
+        return self.server.parameters if self.outer is None else self.outer.parameters
+
+    @property
     def finished(self) -> bool:
         """True when the run was agreed to end, or a finite stream has no batch left on any machine."""
         return self._ended or self.agreed is not Wish.GO_ON
@@ -256,6 +267,8 @@ class MachineCoordinator(Coordinator):
             version, progress = self._agreed_on
             values |= {"version": version, "progress": vars(progress)}
             tensors |= {"parameters": self.outer.parameters, **self.outer.tensors}
+            if "before" in tensors:  # of a prediction: nothing is expected of them yet
+                tensors["before"] = self.outer.parameters
         state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
         return state, tensors
 

@@ -257,6 +257,7 @@ class ProcessCluster:
         """Begins an exchange between the machines if this one is ready for it."""
         if self._exchange is not None:
             assert isinstance(self.coordinator, MachineCoordinator)
+            self._exchange.check()
             if self.coordinator.ready:
                 self._exchange.call()
 

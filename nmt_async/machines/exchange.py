@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import DistStoreError, Store
 
 from nmt_async.errors import RunFailure
-from nmt_async.machines.group import LOOK, Group
+from nmt_async.machines.group import LOOK, Group, MachineLost
+from nmt_async.machines.watch import Watch
 from nmt_async.sync.between.contribution import Contribution, Joint
 
 LONG = datetime.timedelta(seconds=20)
@@ -45,10 +46,15 @@ class Exchange:
         group: of the machines.
         store: a connection to where they met, if whoever is ready first calls the others; None: each comes when it is
             ready.
+        watch: who is still there, if there is anybody else.
     """
 
-    def __init__(self, group: Group, store: Callable[[], Store] | None = None) -> None:
+    def __init__(
+        self, group: Group, store: Callable[[], Store] | None = None, watch: Watch | None = None
+    ) -> None:  # fmt: skip
         self.group = group
+        self._watch = watch
+        self._closed = False
         self._store = store
         self._round = 0
         self._called = -1
@@ -97,14 +103,23 @@ class Exchange:
             raise happened
         return happened
 
+    def check(self) -> None:
+        """Whether all others are still there, as far as is known.
+
+        Raises:
+            MachineLost: one of them is not.
+        """
+        if self._watch is not None and self._watch.missing():
+            raise MachineLost(self._watch.explain(""))
+
     def _tell(self, happened: Called | Landed | Exception) -> None:
         self._happened.put(happened)
         os.write(self._writer, b"\0")
 
     def _work(self) -> None:
-        connection = None if self._store is None else self._store()
         number = 0
         try:
+            connection = None if self._store is None else self._store()
             while not self._ending.is_set():
                 if connection is not None:
                     self._await_call(connection, number)
@@ -119,7 +134,11 @@ class Exchange:
         except RunFailure as failure:
             self._tell(failure)
         except Exception as error:  # the thread that waits must hear of it, whatever it is
-            self._tell(RunFailure(f"an exchange between machines failed ({type(error).__name__}: {error})."))
+            self._tell(self._failure(error))
+
+    def _failure(self, error: Exception) -> RunFailure:
+        text = f"{type(error).__name__}: {error}"
+        return MachineLost(f"an exchange failed ({text})." if self._watch is None else self._watch.explain(text))
 
     def _exchanged(self, contribution: Contribution, vector: Tensor) -> Landed:
         said = self.group.gather(contribution.encode())
@@ -139,12 +158,18 @@ class Exchange:
 
     def _call(self) -> None:
         assert self._store is not None
-        connection = self._store()
-        while (number := self._calls.get()) is not None:
-            connection.set(f"round/{number}", "1")
+        try:
+            connection = self._store()
+            while (number := self._calls.get()) is not None:
+                connection.set(f"round/{number}", "1")
+        except Exception as error:  # as in `_work`
+            self._tell(self._failure(error))
 
     def close(self) -> None:
-        """No more exchanges; one that is under way is left."""
+        """No more exchanges; one that is under way is left. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self._ending.set()
         self._jobs.put(None)
         self._calls.put(None)

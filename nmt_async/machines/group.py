@@ -22,6 +22,9 @@ from nmt_async.machines.watch import Watch
 LOOK = datetime.timedelta(seconds=0.5)
 """How often a machine that waits for others looks whether they are still there."""
 
+JOINING = datetime.timedelta(minutes=2)
+"""In which each machine connects to each other one."""
+
 NO_TIMEOUT = datetime.timedelta(days=7)
 """Of Gloo itself. A slow machine may take its time; `Watch` finds out which one is gone, and much sooner."""
 
@@ -93,10 +96,11 @@ class GlooGroup:
         self._watch = watch
         engine: Any = ProcessGroupGloo  # torch's stubs lack half of it
         options = engine._Options()
-        options._devices = [engine.create_device(hostname=address)]
-        options._timeout = NO_TIMEOUT
+        options._timeout = JOINING
         try:
+            options._devices = [engine.create_device(hostname=address)]
             self._gloo = engine(store, rank, size, options)
+            self._gloo.set_timeout(NO_TIMEOUT)
         except RuntimeError as error:
             raise self._lost(error) from None
 
@@ -135,9 +139,8 @@ class GlooGroup:
                 try:
                     work.wait(LOOK)
                 except RuntimeError:
-                    if work.is_completed():
-                        raise
-                    if self._watch.missing():
+                    # Not done yet; or it has just ended, and how it did is said below.
+                    if not work.is_completed() and self._watch.missing():
                         raise
             work.wait()
         except RuntimeError as error:

@@ -46,10 +46,14 @@ def invitation_of(
         if rank is not None and rank >= nodes:
             raise UserError(f"--node-rank {rank}: {nodes} machines have the ranks 0 to {nodes - 1}.")
         return Invitation(*_place(rendezvous), nodes, rank)
+    by_torchrun = "TORCHELASTIC_RUN_ID" in environment
+    if by_torchrun and (rank is not None or rendezvous is not None):
+        flag = "--node-rank" if rank is not None else "--rendezvous"
+        raise UserError(f"{flag}: torchrun says which machine this is, and where they meet; leave it out.")
     found = _of_torchrun(environment) or _of_slurm(environment, rendezvous)
     if found is not None and nodes is not None and found.machines != nodes:
         raise UserError(
-            f"--nodes {nodes}: {'torchrun' if 'TORCHELASTIC_RUN_ID' in environment else 'Slurm'} started "
+            f"--nodes {nodes}: {'torchrun' if by_torchrun else 'Slurm'} started "
             f"{found.machines}; leave the option out, or give {found.machines}."
         )
     if found is None and nodes is not None and nodes > 1:

@@ -126,14 +126,12 @@ def _listen(invitation: Invitation) -> socket.socket | None:
     """A socket at the meeting point, on its address alone; None if that is not here, or another process has it.
 
     Raises:
-        UserError: the host's name is not known.
+        RunFailure: it should be here, and cannot be had.
     """
     try:
         found = socket.getaddrinfo(invitation.host, invitation.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise UserError(
-            f"--rendezvous {invitation.host}: this host is not known ({error.strerror or error})."
-        ) from None
+    except OSError:  # its name may be known later, as where machines start one after another
+        return None
     for family, kind, protocol, _, address in found:
         listener = socket.socket(family, kind, protocol)
         try:

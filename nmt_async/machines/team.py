@@ -17,7 +17,7 @@ from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import GlooGroup, gather_values, spread_state
 from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.meeting import COMING, Meeting, meet
-from nmt_async.machines.watch import Watch
+from nmt_async.machines.watch import Watch, printable
 from nmt_async.sync.between.ways import Way
 
 PATIENCE = datetime.timedelta(seconds=3)
@@ -99,7 +99,7 @@ class Team:
 
     def exchange(self, way: Way) -> Exchange:
         """Begins the thread of the exchanges; from here on the group is its."""
-        self._exchange = Exchange(self.group, self._meeting.connect if way.joins else None)
+        self._exchange = Exchange(self.group, self._meeting.connect if way.joins else None, self._watch)
         return self._exchange
 
     def leave(self, reason: str) -> None:
@@ -142,4 +142,4 @@ def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
             if not told and missing:
                 told = True
                 tell(f"waiting at {meeting.place} for {meeting.machines} machines; still to come: {which}.")
-    return [f"machine {rank} ({store.get(key).decode(errors='replace')})" for rank, key in enumerate(keys)]
+    return [f"machine {rank} ({printable(store.get(key))})" for rank, key in enumerate(keys)]

@@ -91,8 +91,9 @@ class Watch:
         return self._reachable_within(SOON)
 
     def missing(self) -> bool:
-        """Whether a machine has given no sign of life for too long, or all have lost the store."""
-        return not self._reachable_within(self._timeout) or bool(self._silent_for(self._timeout))
+        """Whether a machine has left, or has given no sign of life for too long; or all have lost the store."""
+        left = any(reason for rank, reason in enumerate(self._reasons) if rank != self._rank)
+        return left or not self._reachable_within(self._timeout) or bool(self._silent_for(self._timeout))
 
     def _silent_for(self, seconds: float) -> list[int]:
         now = time.monotonic()
@@ -110,19 +111,24 @@ class Watch:
         while True:
             for rank, reason in enumerate(self._reasons):
                 if reason and rank != self._rank:
-                    return f"{self._names[rank]} left the run: {reason.decode(errors='replace')}"
+                    return f"{self._names[rank]} left the run: {printable(reason)}"
             silent = self._silent_for(SOON - BEAT)
-            if self.reachable and silent:
+            if self.reachable and silent and (error or self._silent_for(self._timeout)):
                 return f"nothing is heard any more of {', '.join(self._names[rank] for rank in silent)}."
             if self._broken or time.monotonic() > until:
                 break
             time.sleep(BEAT / 5)
         if not self.reachable:
             return f"nothing is heard any more of {self._host}."
-        return f"an exchange between the machines failed ({error.splitlines()[0][:200]})."
+        return f"an exchange between the machines failed ({(error.splitlines() or ['no reason'])[0][:200]})."
 
     def close(self) -> None:
         """No more signs of life."""
         self._ending.set()
         for thread in self._threads:
             thread.join(2 * BEAT)
+
+
+def printable(text: bytes) -> str:
+    """What another machine says, as a terminal may show it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text.decode(errors="replace"))[:500]

@@ -195,19 +195,26 @@ class ParameterServer:
         Args:
             total: that it applied, (size,); the vector is the server's again.
         """
-        made = other.vectors()
+        made, ahead = other.vectors(), self.corrections.look_ahead
         for name, tensor in self.vectors().items():
             if name != "parameters":
                 tensor.copy_(made[name])
-        self.move(other.parameters, other.version, other.progress)
+        if ahead is None:
+            self.ring.writable().copy_(other.parameters)
+        else:
+            ahead.parameters.copy_(other.parameters)
+            ahead.write(self.ring.fresh())
+        self.version, self.progress = other.version, other.progress
         self.rule = other.rule
         self.buffer.reuse(total)
 
     def move(self, parameters: Tensor, version: int, progress: Progress) -> None:
         """Goes on from other ``parameters`` (size,), copied, at a version and a progress that others have, too."""
         ahead = self.corrections.look_ahead
-        (self.ring.writable() if ahead is None else ahead.updating()).copy_(parameters)
-        if ahead is not None:
+        if ahead is None:
+            self.ring.writable().copy_(parameters)
+        else:
+            ahead.move(parameters)
             ahead.write(self.ring.fresh())
         self.version, self.progress = version, progress
 

@@ -150,7 +150,7 @@ class Run:
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
             options.push_settings(),
         )  # fmt: skip
-        self.cluster = self._build_cluster(settings)
+        self.cluster = self._build_cluster(settings, opened)
         opened.callback(self.cluster.close)
         if held is not None:
             with self._takes_up():
@@ -158,12 +158,15 @@ class Run:
         if validating and self.validations.possible:
             self._validate()
 
-    def _build_cluster(self, settings: WorkerSettings) -> Cluster:
+    def _build_cluster(self, settings: WorkerSettings, opened: contextlib.ExitStack) -> Cluster:
         """The workers; of all machines, where these are simulated."""
         peers, tell = self.peers, Tell(self._warn, self._note)
         if peers is not None and isinstance(self.setup, SimulatedSetup):
             return self.setup.machines([self.machine, *self._other_machines(self.setup)], settings)
-        exchange = None if peers is None else peers.exchange(self.options.way())
+        if peers is None:
+            return self.setup.cluster(self.coordinator, settings, tell)
+        exchange = peers.exchange(self.options.way())
+        opened.callback(exchange.close)
         return self.setup.cluster(self.coordinator, settings, tell, exchange)
 
     def _other_machines(self, setup: SimulatedSetup) -> Iterator[MachineCoordinator]:
@@ -254,7 +257,7 @@ class Run:
                 self.period = ReportPeriod.restored(values["stretch"])
                 validating = bool(values["validating"])
                 held = (values.get("cluster", {}), {}) if values.get("cluster") else None
-            if self.leads:
+            if self.leads and self.moment.updates in self.checkpoints.steps():  # it may be another machine's
                 self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
             self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         machine.begin([int(values["wanted"]) for values in peers.gather({"wanted": machine.round_size})])
@@ -358,7 +361,9 @@ class Run:
     def decoding_parameters(self) -> Tensor:
         """The parameters to translate with: the moving average if there is one."""
         average = self.coordinator.server.optimizer.average
-        return self.coordinator.server.parameters if average is None else average
+        if average is not None:
+            return average
+        return self.coordinator.server.parameters if self.peers is None else self.machine.parameters
 
     def _count(self, update: Update | None) -> None:
         seconds = self._earlier + self.cluster.seconds
@@ -432,20 +437,20 @@ class Run:
 
     def _ends(self) -> bool:
         """Whether training ends now. Machines that share a run end it after the same update."""
-        reason = self._reason_to_stop()
         if self.peers is None:
-            return reason is not None
-        if reason is not None and self._all_come_to_it():
-            self.machine.agreed = Wish.STOP
-        elif reason is not None:
+            return self._reason_to_stop() is not None
+        if self._counted_to_the_end():
+            self.machine.agreed = max(self.machine.agreed, Wish.STOP)
+        elif self._reason_to_stop() is not None:
             self.machine.wish = Wish.PAUSE if self.signals.number else Wish.STOP
         return self.machine.agreed is not Wish.GO_ON
 
-    def _all_come_to_it(self) -> bool:
-        """Whether the reason to stop follows from what was applied, which is the same on all machines."""
+    def _counted_to_the_end(self) -> bool:
+        """Whether ``--stop-after`` follows from what was applied, which is the same on all machines."""
         stop = self.options.stop_after
-        counted = stop is not None and stop.unit not in ("hours", "minutes")
-        return counted and not self.signals.number and not self.validations.judge.exhausted
+        if stop is None or stop.unit in ("hours", "minutes"):
+            return False
+        return self._epochs_done(stop.amount) if stop.unit == "epochs" else self.moment.reaches(stop)
 
     def _epochs_done(self, amount: float) -> bool:
         # Whole epochs end when each of their batches is applied, which the ledger knows best.

@@ -32,6 +32,9 @@ MACHINE = "machine-"
 
 DATA = "data.json"
 OUTCOME = "outcome.json"
+LOCAL = ("local_updates", "outer_rate", "outer_momentum")
+"""Options that mean something in one way of exchanging."""
+
 BEGUN = ("nodes", "workers", "accumulate")
 """Options that make an update together, as they were when the run was begun: on any number of machines it goes on with
 that update, or the nearest."""
@@ -269,15 +272,16 @@ def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> Tr
         UserError: devices that are not there, a run whose configuration is damaged, or an option that means nothing
             beside what nobody gave.
     """
-    if begun_with is None and (options.out / CONFIG).exists():
-        shared = options.nodes is not None
+    shared = options.nodes is not None
+    if (options.out / CONFIG).exists():
         begun_with = as_it_was_begun(options.out) if shared else read_options(options.out)
     if begun_with is not None:
         if options.nodes != begun_with.nodes and options.accumulate == begun_with.accumulate:
             options = dataclasses.replace(options, accumulate=None)  # as it was typed for so many machines
         begun_with = with_workers(begun_with, options.workers, options.nodes)
         options = as_begun(options, begun_with)
-        names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction", "between"]
+        names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction"]
+        names += [*LOCAL, "between"] if options.between in (None, begun_with.between) else []
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
@@ -285,6 +289,8 @@ def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> Tr
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     options = adopted(options)
+    if options.nodes is not None and options.between is None:
+        options = dataclasses.replace(options, between=options.way().name)
     options = dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
         workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),

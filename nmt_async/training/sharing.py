@@ -113,6 +113,11 @@ def run_of(folder: Path) -> Path:
     return folder.parent if folder.name.startswith(MACHINE) else folder
 
 
+def runs_in(run: Path) -> list[Path]:
+    """The folders of machines that are here and hold a run: the first machine's first."""
+    return [folder for folder in (run, *sorted(run.glob(f"{MACHINE}*"))) if (folder / CONFIG).exists()]
+
+
 def started_alike(peers: Peers, options: TrainOptions, data: PreparedData) -> None:
     """Makes sure that all machines train the same.
 
@@ -135,7 +140,8 @@ def begun_with(peers: Peers, run: Path) -> TrainOptions | None:
     Raises:
         UserError: a machine's configuration of it is damaged.
     """
-    mine = dump_yaml(as_it_was_begun(run)) if (run / CONFIG).exists() else ""
+    here = runs_in(run)
+    mine = dump_yaml(as_it_was_begun(here[0])) if here else ""
     there = [values["options"] for values in peers.gather({"options": mine})]
     found = next(filter(None, there), None)
     return None if found is None else options_of_run(yaml_mapping(found.encode(), "--out"), "--out")

@@ -20,8 +20,8 @@ from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
-from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
-from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, started_alike
+from nmt_async.training.run_folder import RunFolder, read_options, settled
+from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, runs_in, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -59,10 +59,9 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     """
     check_together(options)
     if options.cluster == "simulated" and (options.nodes or 1) > 1:
-        _check_shared(options)
         options.check_simulated()
-        here = replace(options, between=options.way().name)
-        _train(here, data_folder, display, Here(options.nodes or 1))
+        _check_shared(options)
+        _train(options, data_folder, display, Here(options.nodes or 1))
         return
     invitation = options.invitation()
     if invitation is None:
@@ -72,9 +71,7 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     prepare_children(options)
     with Team(invitation, options.machine_timeout_seconds, display.say) as team:
         display.say(f"this is {team.names[team.rank]} of {team.size}.")
-        here = replace(
-            options, out=folder_of(options.out, team.rank), nodes=team.size, between=options.way().name
-        )  # fmt: skip
+        here = replace(options, out=folder_of(options.out, team.rank), nodes=team.size)
         _train(here, data_folder, display, team)
 
 
@@ -85,16 +82,24 @@ def _check_shared(options: TrainOptions) -> None:
             f"--sync-mode sync: its workers wait for the update that holds their pushes, and with --between "
             f"{options.between} nobody waits; give --sync-mode hybrid, or --between sync."
         )
-    if options.momentum_lookahead != "none":
-        raise UserError(
-            f"--momentum-lookahead {options.momentum_lookahead}: a server keeps the momentum of its own workers only; "
-            f"leave it out with several machines."
-        )
+    alone = {
+        "--momentum-lookahead": (options.momentum_lookahead, "none", "a server keeps the momentum of its own workers"),
+        "--push-dtype": (options.push_dtype, "float32", "what a push holds back is in the checkpoint of one machine"),
+        "--drop-gradients": (options.drop_gradients, 0.0, "what a push holds back is in the checkpoint of one machine"),
+    }
+    if options.way().joins:
+        alone["--max-staleness"] = (options.max_staleness, None, "an update there waits for nobody")
+    if options.way().local:
+        average = options.exponential_smoothing
+        alone["--exponential-smoothing"] = (average, 0.0, "the average would not see what the outer step does")
+    for flag, (value, without, reason) in alone.items():
+        if value != without:
+            raise UserError(f"{flag} {value}: not with several machines in --between {options.way().name}: {reason}.")
 
 
 def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> None:
     """On one machine, which may be what is left of several."""
-    shared = (options.out / CONFIG).exists() and read_options(options.out).between is not None
+    shared = any(read_options(run).between is not None for run in runs_in(options.out))
     options.check_alone(shared)
     _train(replace(options, nodes=1) if shared else options, data_folder, display, Here() if shared else None)
 
@@ -107,6 +112,8 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
     options = settled(options, None if peers is None else begun_with(peers, run_of(options.out)))
+    if peers is not None:
+        _check_shared(options)
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
     configuration = model_configuration(options, data)

@@ -71,7 +71,7 @@ def test_a_meeting_point_that_is_not_there(port: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(meeting, "COMING", meeting.datetime.timedelta(seconds=0.3))
     with pytest.raises(RunFailure, match=r"the meeting point cannot be reached"):
         Team(Invitation("127.0.0.1", port, 2, 1, hosts=False), 30.0, lambda _: None)
-    with pytest.raises(UserError, match="this host is not known"):
+    with pytest.raises(RunFailure, match="the meeting point cannot be reached"):
         Team(Invitation("no-such-host.invalid", port, 2, 1), 30.0, lambda _: None)
 
 
