@@ -25,6 +25,7 @@ from nmt_async.cluster.profile import ClusterProfile, LinkProfile, WorkerProfile
 from nmt_async.planning.options import link_speed
 from nmt_async.planning.simulation import even_plan, nominal_machines
 from nmt_async.reading import read_json_lines
+from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import WAYS
 from nmt_async.sync.rules import rule_for
 
@@ -84,6 +85,7 @@ def train(folder: Path, arguments: argparse.Namespace, between: str | None) -> l
         ]  # fmt: skip
         if between is not None:
             place = f"{ADDRESSES[0]}:{PORT}"
+            words += ["--local-updates", arguments.local_updates] if between == "local" else []
             words += ["--nodes", 2, "--node-rank", rank, "--rendezvous", place, "--between", between]
             runs.append(out if rank == 0 else out / f"machine-{rank}")
         else:
@@ -99,7 +101,7 @@ def tokens_per_second(run: Path, skip: int = 3) -> float:
     """Of all machines of a run, without its first reports."""
     figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"][skip:]
     tokens = figures[-1]["target_tokens"] - figures[0]["target_tokens"]
-    return float(tokens / (figures[-1]["seconds"] - figures[0]["seconds"]))
+    return float(tokens / (figures[-1]["time"] - figures[0]["time"]))
 
 
 def latest(run: Path, name: str, kind: str = "train") -> float:
@@ -114,7 +116,9 @@ def predicted(way: str, arguments: argparse.Namespace, speeds: list[float], upda
     profile = ClusterProfile("measured", workers, seconds_per_update=update, between=link)
     rule = rule_for("hybrid", 1, arguments.accumulate)
     tokens = arguments.words
-    machines = nominal_machines(rule, WAYS[way], 2, profile, even_plan(tokens, 100_000), size)
+    outer = OuterSettings(updates=arguments.local_updates)
+    plan = even_plan(tokens, 100_000)
+    machines = nominal_machines(rule, WAYS[way], 2, profile, plan, size, outer=outer)
     total, begin = 0, 0.0
     for number, made in enumerate(machines.updates()):
         if number == 20:
@@ -134,6 +138,7 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--words", type=int, default=512, help="target tokens in a push")
     parser.add_argument("--accumulate", type=int, default=9, help="pushes of each machine in an update")
+    parser.add_argument("--local-updates", type=int, default=4)
     parser.add_argument("--stop-after", default="150kt")
     parser.add_argument("--valid-freq", default="1000000u")
     parser.add_argument("--learn-rate", default="0.004")
@@ -155,7 +160,7 @@ def main() -> None:
         print(f"link {arguments.speed}, {arguments.latency:g} ms; {size:,} parameters; update {1000 * update:.0f} ms")
         for way in arguments.ways.split(","):
             runs = train(folder, arguments, way)
-            rate = tokens_per_second(runs[0])
+            rate = tokens_per_second(runs[0], 1 if way == "local" else 3)
             expected = predicted(way, arguments, speeds, update, size)
             entry = {
                 "between": way, "tokens_per_second": rate, "of_never": rate / bound, "predicted": expected,
@@ -164,7 +169,7 @@ def main() -> None:
             }  # fmt: skip
             with contextlib.suppress(IndexError):
                 entry["cross_entropy"] = latest(runs[0], "cross_entropy", "valid")
-                entry["seconds"] = latest(runs[0], "seconds")
+                entry["seconds"] = latest(runs[0], "time")
             found.append(entry)
     for entry in found:
         print("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{value:>8}"
