@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce reproduce-quick reproduce-full test test-avx2 soak lint format venv clean
+.PHONY: help demo reproduce reproduce-quick reproduce-full test test-avx2 soak soak-machines lint format venv clean
 
 # For example: make test ARGS='-k numbers -x'
 ARGS ?=
@@ -41,6 +41,9 @@ test-avx2: .venv/installed-dev ## run the numeric tests with the kernels of an x
 
 soak: .venv/installed-dev ## kill and damage runs at random for an hour and count what it costs; ARGS='--minutes 5'
 	OMP_NUM_THREADS=1 PYTHONPATH=tests .venv/bin/python tests/faults/soak.py $(ARGS)
+
+soak-machines: .venv/installed-dev ## kill machines that share a run at random moments and count what it costs; ARGS='--kills 30'
+	OMP_NUM_THREADS=1 PYTHONPATH=tests .venv/bin/python tests/faults/machine_kills.py $(ARGS)
 
 lint: .venv/installed-dev ## check style and types
 	.venv/bin/python -m ruff check .

@@ -31,7 +31,7 @@ ARGUMENTS = {
 OPTIONS = DoctorOptions
 EXAMPLE = "nmt-async doctor data --preset base --workers 4"
 GROUPS = (
-    "Examination", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping",
+    "Examination", "Run", "Updates", "Devices", "Machines", "Model", "Optimizer", "Batches", "Validation and stopping",
     "Reports and checkpoints", "Who waits", "What crosses", "Staleness", "Optimizer constants",
 )  # fmt: skip
 STYLES = {"fine": "green", "note": "yellow", "wrong": "bold red"}
@@ -44,7 +44,7 @@ def run(options: DoctorOptions, common: CommonOptions, subject: Path | None) -> 
 
     findings = []
     show = _display(common.quiet, options.json)
-    for finding in examine(subject, options):
+    for finding in examine(subject, options, lambda text: None if common.quiet else typer.echo(text, err=True)):
         findings.append(finding)
         show(finding)
     wrong = sum(finding.verdict == "wrong" for finding in findings)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPTIONS = SimulateOptions
 EXAMPLE = "nmt-async simulate --profile uneven --workers 1..64 --modes sync,async,hybrid:W"
-GROUPS = ("Cluster", "Batches and model", "Result")
+GROUPS = ("Cluster", "Machines", "Batches and model", "Result")
 
 
 def run(options: SimulateOptions, common: CommonOptions) -> None:
@@ -32,8 +32,9 @@ def run(options: SimulateOptions, common: CommonOptions) -> None:
     from nmt_async.report.predictions import write_predictions
 
     modes, counts = options.mode_list(), options.worker_counts()
+    machines, ways = options.machine_counts(), options.ways()
     with progress_for(common.quiet or not sys.stderr.isatty()).stage(
-        "simulations", len(modes) * len(counts), "simulations"
+        "simulations", len(modes) * max(1, len(ways)) * len(counts) * len(machines), "simulations"
     ) as step:
         done = 0
 
@@ -44,7 +45,7 @@ def run(options: SimulateOptions, common: CommonOptions) -> None:
 
         made = predictions(
             modes, counts, options.cluster_profile, options.plans(), options.sent(), options.batches, options.seed,
-            count,
+            count, machines, ways,
         )  # fmt: skip
     profile = options.cluster_profile(1).name
     if options.out is not None:
@@ -59,18 +60,24 @@ def run(options: SimulateOptions, common: CommonOptions) -> None:
 
 def _table(made: list[Prediction], profile: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, title=f"profile {profile}", title_justify="left")
+    shared = any(each.machines > 1 for each in made)
     table.add_column("mode", no_wrap=True)
-    for title in (
-        "workers", "tokens/s", "speed-\nup", "waiting", "staleness\nmean", "\nmost", "effective\nbatch", "updates\n/s",
-    ):  # fmt: skip
+    titles = ["tokens/s", "speed-\nup", "waiting", "staleness\nmean", "\nmost", "effective\nbatch", "updates\n/s"]
+    for title in ("ma-\nchines" if shared else "workers", *titles):
         table.add_column(title, justify="right", no_wrap=True)
     for place, each in enumerate(made):
+        name, before = label(each), label(made[place - 1]) if place else ""
         table.add_row(
-            each.mode if not place or made[place - 1].mode != each.mode else "",
-            str(each.workers), short_count(each.tokens_per_second), number(each.speedup, 2),
+            name if name != before else "", str(each.machines if shared else each.workers),
+            short_count(each.tokens_per_second), number(each.speedup, 2 if each.speedup < 100 else 0),
             percent(each.waiting_share, 1), number(each.staleness_mean, 2), number(each.staleness_max),
             short_count(each.effective_batch),
             f"{each.updates_per_second:.3g}",
-            end_section=place + 1 == len(made) or made[place + 1].mode != each.mode,
+            end_section=place + 1 == len(made) or label(made[place + 1]) != name,
         )  # fmt: skip
     return table
+
+
+def label(made: Prediction) -> str:
+    """``hybrid:W, lagged``."""
+    return f"{made.mode}, {made.between}" if made.between else made.mode

@@ -17,8 +17,8 @@ ARGUMENTS = {"data": Annotated[Path, typer.Argument(help="The folder that prepar
 OPTIONS = TrainOptions
 EXAMPLE = "nmt-async train data --out run --stop-after 20k"
 GROUPS = (
-    "Run", "Updates", "Devices", "Model", "Optimizer", "Batches", "Validation and stopping", "Reports and checkpoints",
-    "Who waits", "What crosses", "Staleness", "Optimizer constants",
+    "Run", "Updates", "Devices", "Machines", "Model", "Optimizer", "Batches", "Validation and stopping",
+    "Reports and checkpoints", "Who waits", "What crosses", "Staleness", "Optimizer constants",
 )  # fmt: skip
 
 

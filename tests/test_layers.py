@@ -15,7 +15,7 @@ ANYWHERE = {
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
 BOTTOM = {"sync", "model", "text"}
-BELOW_TRAINING = BOTTOM | {"process", "cluster", "checkpoints", "search", "translate", "score"}
+BELOW_TRAINING = BOTTOM | {"process", "machines", "cluster", "checkpoints", "search", "translate", "score"}
 MAY_IMPORT = {
     "__init__": {
         "translate",
@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "demo_corpus": set(),
     "model": {"text.batch"},
     "process": set(),
-    "cluster": BOTTOM | {"process"},
+    "machines": {"sync"},
+    "cluster": BOTTOM | {"machines", "process"},
     "checkpoints": BOTTOM,
     "search": BOTTOM | {"checkpoints"},
     # One of its engines is another program.

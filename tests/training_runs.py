@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,14 @@ def prepare_small(folder: Path, **changes: Any) -> Path:
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder, not to be changed."""
     return prepare_small(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of this machine's loopback that nobody has at the moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

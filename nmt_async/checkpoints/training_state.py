@@ -48,6 +48,16 @@ def read_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return read_object(folder / STATE)["state"], load_file(folder / TENSORS)
 
 
+def read_values(folder: Path) -> dict[str, Any]:
+    """The plain values of the state in ``folder`` alone, whether or not the rest is whole.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError: they are not.
+    """
+    values: dict[str, Any] = read_object(folder / STATE)["state"]
+    return values
+
+
 def checkpoint_damages(folder: Path, size: int | None = None) -> list[str]:
     """A phrase for each file of the checkpoint ``folder`` that is not as it was written; none if it is whole.
 

@@ -180,7 +180,7 @@ class Coordinator:
         """Takes their batches from the workers whose pushes the update made too old."""
         ledger = self.ledger
         for worker, begun in sorted(ledger.out.items()):
-            if not self.rule.counts(ledger.version - begun.version):
+            if not self.rule.counts(max(0, ledger.version - begun.version - self.server.late)):
                 self._record(Event(Kind.RESTARTED, worker, begun.batch, begun.version))
                 self._restarted.append(worker)
 

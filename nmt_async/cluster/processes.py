@@ -19,10 +19,12 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Handled
 from nmt_async.cluster.worker import Failed, Left, Ready, WorkerSettings, run_worker
 from nmt_async.errors import RunFailure
+from nmt_async.machines.exchange import Called, Exchange
 from nmt_async.process.child import Child
 from nmt_async.process.watchdog import Watchdog, Watched
 from nmt_async.sync.push import Update, Verdict
@@ -99,6 +101,7 @@ class ProcessCluster:
             all when one is silent.
         observe: takes the times of each push, by the monotonic clock.
         timeout: seconds of silence after which a worker is replaced; 0: never. See `Silence`.
+        exchange: with other machines, if there are any; the coordinator is a `MachineCoordinator` then.
     """
 
     def __init__(
@@ -111,8 +114,10 @@ class ProcessCluster:
         log: Callable[[str], None] = lambda _: None,
         observe: Callable[[Handled], None] | None = None,
         timeout: float = 600.0,
+        exchange: Exchange | None = None,
     ) -> None:
         self.coordinator = coordinator
+        self._exchange = exchange
         self.memory = memory
         self._slots = memory.pushes()
         self._stops = memory.left_tasks
@@ -161,7 +166,7 @@ class ProcessCluster:
         """Every update as it is applied, and None after half a second without one; ends with a finite stream.
 
         Raises:
-            RunFailure: a worker died again and again, or too many batches were set aside.
+            RunFailure: a worker died again and again, too many batches were set aside, or another machine is gone.
         """
         due = self.coordinator.due()  # nobody computes yet, so nobody restarts
         if due is not None:
@@ -169,7 +174,7 @@ class ProcessCluster:
         latest = time.monotonic()
         while not self.coordinator.finished:
             self._deal()
-            if all(map(self._is_idle, range(len(self._workers)))):
+            if self._exchange is None and all(map(self._is_idle, range(len(self._workers)))):
                 raise everybody_waits(self.coordinator.rule)
             for update in self._receive():
                 self._deal()
@@ -227,11 +232,16 @@ class ProcessCluster:
         busy = {index: self._place(index) for index in range(len(self._workers)) if not self._is_idle(index)}
         for index in self.watchdog.look(self._workers, busy):
             yield from self._replace(index, self._workers[index])
+        self._call_others()
         sources: dict[Connection | int, int] = {}
         for index, worker in enumerate(self._workers):
             sources[worker.pipe] = index
             sources[worker.process.sentinel] = index
-        ready = wait(list(sources), timeout=TICK)
+        others = [] if self._exchange is None else [self._exchange.fileno()]
+        ready = wait([*sources, *others], timeout=TICK)
+        if self._exchange is not None and self._exchange.fileno() in ready:
+            yield from self._hear_others(self._exchange)
+            ready.remove(self._exchange.fileno())
         for index in dict.fromkeys(sources[source] for source in ready):  # type: ignore[index]
             worker = self._workers[index]
             worker.gone = worker.process.sentinel in ready
@@ -242,6 +252,27 @@ class ProcessCluster:
                     yield update
             if worker.gone:
                 yield from self._replace(index, worker)
+
+    def _call_others(self) -> None:
+        """Begins an exchange between the machines if this one is ready for it."""
+        if self._exchange is not None:
+            assert isinstance(self.coordinator, MachineCoordinator)
+            self._exchange.check()
+            if self.coordinator.ready:
+                self._exchange.call()
+
+    def _hear_others(self, exchange: Exchange) -> Iterator[Update]:
+        """What has happened between the machines; yields the updates that come of it."""
+        machine = self.coordinator
+        assert isinstance(machine, MachineCoordinator)
+        while (happened := exchange.take()) is not None:
+            if isinstance(happened, Called):
+                exchange.begin(*machine.contribute())
+                continue
+            update = machine.land(happened.joint, happened.total)
+            self._restart()
+            if update is not None:
+                yield update
 
     def _is_idle(self, index: int) -> bool:
         """Whether the worker has said that it is ready, lives, and is at nothing."""

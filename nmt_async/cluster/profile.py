@@ -79,13 +79,44 @@ class WorkerProfile:
 
 
 @dataclass(frozen=True)
+class LinkProfile:
+    """What lies between machines, of which each sends and receives at once; 0 means that it costs nothing.
+
+    Attributes:
+        latency: seconds of one message.
+        bytes_per_second: of each machine's link, in each direction.
+    """
+
+    latency: float = 0.0
+    bytes_per_second: float = 0.0
+
+    def exchange(self, size: int, machines: int) -> float:
+        """Seconds in which so many machines sum ``size`` bytes of each.
+
+        A ring all-reduce brings 2 (M - 1) / M times the bytes over each link, in 2 (M - 1) steps; before it, what they
+        say goes round the ring twice.
+        """
+        if machines < 2:
+            return 0.0
+        crossing = self.crosses(size, machines) / self.bytes_per_second if self.bytes_per_second else 0.0
+        return 4 * (machines - 1) * self.latency + crossing
+
+    @staticmethod
+    def crosses(size: int, machines: int) -> float:
+        """Bytes that each of so many machines sends, and receives, to sum ``size`` bytes of each."""
+        return 2 * (machines - 1) / machines * size
+
+
+@dataclass(frozen=True)
 class ClusterProfile:
-    """All workers, and the server, which takes one push after another.
+    """All workers, and the server, which takes one push after another. There may be several machines, each with a
+    server and as many of the workers.
 
     Attributes:
         seconds_per_push: that the server needs to add a push.
         seconds_per_update: that it needs to apply an update.
         operations_per_update: floating-point operations in products of matrices that these seconds hold.
+        between: what lies between machines.
     """
 
     name: str
@@ -93,6 +124,18 @@ class ClusterProfile:
     seconds_per_push: float = 0.0
     seconds_per_update: float = 0.0
     operations_per_update: float = 0.0
+    between: LinkProfile = LinkProfile()
+
+    def machines(self, count: int) -> list[ClusterProfile]:
+        """The workers shared out in their order among so many machines, as many to each.
+
+        Raises:
+            ValueError: they cannot be.
+        """
+        each, rest = divmod(len(self.workers), count)
+        if rest or not each:
+            raise ValueError(f"{len(self.workers)} workers cannot be shared out among {count} machines")
+        return [replace(self, workers=self.workers[each * rank : each * (rank + 1)]) for rank in range(count)]
 
     def update_seconds(self, operations: float, operations_per_token: float) -> float:
         """Seconds of an update by an optimizer that needs so many operations in products of matrices.
@@ -118,7 +161,8 @@ class ClusterProfile:
         server = {"seconds-per-push": self.seconds_per_push, "seconds-per-update": self.seconds_per_update}
         if self.operations_per_update:
             server["operations-per-update"] = self.operations_per_update
-        return {"name": self.name, "server": server, "workers": entries}
+        between = {name.replace("_", "-"): value for name, value in asdict(self.between).items() if value}
+        return {"name": self.name, "server": server, **({"between": between} if between else {}), "workers": entries}
 
     def dump(self) -> str:
         """The profile file, YAML."""
@@ -183,10 +227,11 @@ def profile_for(text: str, workers: int | None) -> ClusterProfile:
 
 
 def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
-    unknown = set(values) - {"name", "server", "workers"}
+    unknown = set(values) - {"name", "server", "between", "workers"}
     if unknown or not isinstance(values.get("workers"), list) or not values["workers"]:
         problem = f"no key is called {shown(sorted(unknown)[0])}" if unknown else "it lists no workers"
-        raise UserError(f"--profile {where}: {problem}; it holds name, server and workers.")
+        raise UserError(f"--profile {where}: {problem}; it holds name, server, between and workers.")
+    link = LinkProfile(**_amounts(values.get("between", {}), {"latency", "bytes-per-second"}, where))
     server = _amounts(values.get("server", {}), SERVER, where)
     workers: list[WorkerProfile] = []
     names = {field.name.replace("_", "-") for field in dataclasses.fields(WorkerProfile)}
@@ -200,7 +245,7 @@ def _parsed(values: Mapping[str, Any], where: str) -> ClusterProfile:
         if amounts.get("jitter", 0.0) > MOST_JITTER:
             raise UserError(f"--profile {where}: jitter must be at most {MOST_JITTER:g}.")
         workers += [WorkerProfile(**amounts)] * int(count)
-    return ClusterProfile(str(values.get("name", Path(where).stem)), tuple(workers), **server)
+    return ClusterProfile(str(values.get("name", Path(where).stem)), tuple(workers), **server, between=link)
 
 
 def _amounts(values: Any, names: set[str], where: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ one push after another; what a worker does not compute (transfer, queueing, the 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.cluster.worker import Worker
 from nmt_async.reading import as_dataclass
+from nmt_async.sync.between.contribution import Joint
 from nmt_async.sync.compression.message import Form, Room, Slots
 from nmt_async.sync.push import Update, Verdict
 from nmt_async.text.plan import BatchId
@@ -155,15 +158,43 @@ class SimulatedCluster:
             yield due
         self._to_ask = set(self._idle)
         while not self.coordinator.finished:
-            self._deal()
-            if not self._coming:
+            self.deal()
+            if self.next_time == math.inf:
                 raise everybody_waits(self.coordinator.rule)
-            update = self._happen(heapq.heappop(self._coming))
+            update = self.step()
             if update is not None:
                 yield update
         last = self.stop()
         if last is not None:
             yield last
+
+    def go_on(self, time: float) -> None:
+        """At a time, what workers had to wait for may have changed."""
+        self.time = max(self.time, time)
+        self._to_ask = set(self._idle)
+
+    def begin_at(self, time: float) -> None:
+        """This sitting begins at so many virtual seconds."""
+        self.time = self._begin = time
+
+    @property
+    def next_time(self) -> float:
+        """When something happens next, in virtual seconds; infinite if nothing does."""
+        return max(self.time, self._coming[0].time) if self._coming else math.inf
+
+    def step(self) -> Update | None:
+        """Lets the next thing happen; the update that it completes, if any."""
+        return self._happen(heapq.heappop(self._coming))
+
+    def land(self, time: float, joint: Joint, total: Tensor, first: MachineCoordinator | None = None) -> Update | None:
+        """An exchange with other machines has come at a time; see `MachineCoordinator.land`."""
+        assert isinstance(self.coordinator, MachineCoordinator)
+        self.time = max(self.time, time)
+        update = self.coordinator.land(joint, total, first)
+        if update is not None and self.coordinator.outer is None:
+            self._take_time_of_update()
+        self._to_ask = set(self._idle)
+        return update
 
     def _happen(self, coming: Coming) -> Update | None:
         """Lets the next thing happen when the server is free for it; the update that it completes, if any."""
@@ -176,14 +207,14 @@ class SimulatedCluster:
         if coming.computed is None:
             worker.idle_since = coming.time
             return None
-        heard = self.time
+        heard, version = self.time, self.coordinator.server.version
         answer = self.coordinator.push(index, coming.computed, self.slots.message(index, coming.computed.entries))
         self.time += self.profile.seconds_per_push
-        if answer.update is not None:
+        updated = self.coordinator.server.version > version  # also by an update of this machine's own
+        if updated:
             self._take_time_of_update()
-        self._ask_again(update=answer.update is not None, returned=answer.verdict is not Verdict.ACCEPTED)
+        self._ask_again(update=updated, returned=answer.verdict is not Verdict.ACCEPTED)
         if self.observe is not None:
-            updated = answer.update is not None
             updating = self._update_seconds if updated else 0.0
             self.observe(Handled(index, coming.computed, worker.dealt, heard, self.time, updated, updating))
         return answer.update
@@ -196,14 +227,16 @@ class SimulatedCluster:
     def _die(self, index: int, when: float) -> Update | None:
         """A worker's process ends; its batch is another's now, and its replacement will be ready later."""
         worker, profile = self._workers[index], self.profile.workers[index]
+        version = self.coordinator.server.version
         update = self.coordinator.died(index)
-        if update is not None:
+        updated = self.coordinator.server.version > version
+        if updated:
             self._take_time_of_update()
         ready = when + profile.restart_seconds
         worker.born += 1
         worker.lives = ready + profile.lifetime(self.seed, index, worker.born)
         heapq.heappush(self._coming, Coming(ready, index, "ready"))
-        self._ask_again(update=update is not None, returned=True)
+        self._ask_again(update=updated, returned=True)
         return update
 
     def _take_time_of_update(self) -> None:
@@ -235,7 +268,7 @@ class SimulatedCluster:
         worker.computing -= sent - left
         worker.idle_since = left
 
-    def _deal(self) -> None:
+    def deal(self) -> None:
         """Gives the idle workers tasks, those who may have one."""
         for index in sorted(self._to_ask):
             task = self.coordinator.next_task(index)

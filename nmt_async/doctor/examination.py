@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nmt_async.devices import MissingDevice
@@ -10,6 +10,7 @@ from nmt_async.display.watch import is_trained
 from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.folders import data_findings, record_findings, saved_findings
 from nmt_async.doctor.machine import machine_findings
+from nmt_async.doctor.machines import machines_findings
 from nmt_async.doctor.options import DoctorOptions
 from nmt_async.doctor.plan import plan_findings
 from nmt_async.errors import UserError
@@ -19,26 +20,40 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
 
 
-def examine(subject: Path | None, options: DoctorOptions) -> Iterator[Finding]:
+def examine(
+    subject: Path | None, options: DoctorOptions, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Finding]:
     """The findings, as they come.
 
     Args:
         subject: prepared data, the folder of a run, or None for the machine alone.
+        tell: takes a sentence about which machine is waited for.
 
     Raises:
         UserError: ``subject`` is neither, or the options do not fit it.
     """
     if subject is None:
         yield from machine_findings(options.planned())
+        yield from machines_findings(options.planned(), None, tell)
     elif any((subject / name).exists() for name in (CONFIG, DATA, "checkpoints")):
         yield from _examine_run(subject, options)
+        yield from machines_findings(options.planned(), None, tell)
     elif (subject / MANIFEST).exists():
         planned = options.planned()
         yield from machine_findings(planned)
         yield from _examine_data(subject, planned, options.trial)
+        yield from machines_findings(planned, _fingerprint(subject), tell)
     else:
         problem = "is neither prepared data nor a run" if subject.is_dir() else "is no folder"
         raise UserError(f"{subject} {problem}; give what prepare or train wrote, or nothing to look at the machine.")
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of prepared data; None if they are damaged, which is told elsewhere."""
+    try:
+        return PreparedData.open(folder).fingerprint
+    except UserError:
+        return None
 
 
 def _examine_data(folder: Path, planned: TrainOptions, trial: bool) -> Iterator[Finding]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nmt_async.errors import UserError
 from nmt_async.options import flag_of, option
+from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.options import RunOptions, TrainOptions
 
 
 @dataclass(frozen=True)
-class DoctorOptions(RunOptions):
+class DoctorOptions(MachineOptions, RunOptions):
     """Those of train are the planned run's; a run that is there knows its own."""
 
     trial: bool = option(
@@ -22,7 +24,7 @@ class DoctorOptions(RunOptions):
 
     def planned(self) -> TrainOptions:
         """As `train` would take them."""
-        return TrainOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(RunOptions)})
+        return TrainOptions(**{field.name: getattr(self, field.name) for field in _fields()})
 
     def going_on(self, run: Path, begun_with: TrainOptions) -> TrainOptions:
         """Those of the run in ``run``, with what was typed instead.
@@ -33,13 +35,16 @@ class DoctorOptions(RunOptions):
         from nmt_async.training.resuming import with_workers
 
         typed = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(RunOptions)
-            if getattr(self, field.name) != field.default
+            field.name: getattr(self, field.name) for field in _fields() if getattr(self, field.name) != field.default
         }
         out = typed.pop("out", run)
         if out != run:
             field = next(field for field in dataclasses.fields(RunOptions) if field.name == "out")
             raise UserError(f"{flag_of(field)} {out}: the run is in {run}; leave it out.")
-        changed = with_workers(begun_with, typed.pop("workers", None))
+        changed = with_workers(begun_with, typed.pop("workers", None), typed.pop("nodes", None))
         return dataclasses.replace(changed, **{"devices": None, **typed, "out": run})
+
+
+def _fields() -> tuple[dataclasses.Field[Any], ...]:
+    """The options of the planned run."""
+    return (*dataclasses.fields(MachineOptions), *dataclasses.fields(RunOptions))

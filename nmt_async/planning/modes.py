@@ -162,7 +162,16 @@ def modes_named(text: str) -> tuple[Mode, ...]:
 
 
 def workers_named(text: str) -> tuple[int, ...]:
-    """Numbers of workers, ascending: ``1,2,3`` or ``1..64``, which doubles from 1 on and ends with 64.
+    """Numbers of workers, as `counts_named` reads them."""
+    return counts_named(text, "--workers", "workers")
+
+
+def counts_named(text: str, flag: str, of: str) -> tuple[int, ...]:
+    """Numbers, ascending: ``1,2,3`` or ``1..64``, which doubles from 1 on and ends with 64.
+
+    Args:
+        flag: of the option.
+        of: what is counted, for people.
 
     Raises:
         UserError: it is neither.
@@ -173,13 +182,12 @@ def workers_named(text: str) -> tuple[int, ...]:
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= low <= high <= MOST_WORKERS:
             raise UserError(
-                f"--workers: {shown(item)} is neither a number of workers nor a range; give 1,2,8 or 1..64 "
-                f"(1, 2, 4 … 64)."
+                f"{flag}: {shown(item)} is neither a number of {of} nor a range; give 1,2,8 or 1..64 (1, 2, 4 … 64)."
             )
         while low < high:
             counts.add(low)
             low *= 2
         counts.add(high)
     if not counts:
-        raise UserError("--workers names no number; give some, as in 1,2,4 or 1..64.")
+        raise UserError(f"{flag} names no number; give some, as in 1,2,4 or 1..64.")
     return tuple(sorted(counts))

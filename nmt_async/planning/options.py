@@ -17,15 +17,16 @@ from nmt_async.cluster.profile import PRESETS, ClusterProfile, profile_for
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import PRESETS as MODELS
 from nmt_async.model.configuration import ModelOptions
-from nmt_async.options import GIVEN, option
-from nmt_async.planning.modes import Mode, modes_named, workers_named
+from nmt_async.options import GIVEN, OtherThan, option
+from nmt_async.planning.modes import Mode, counts_named, modes_named, workers_named
 from nmt_async.quantity import FACTORS
+from nmt_async.sync.between.ways import WAYS, Way
 from nmt_async.text.plan import BatchPlan
 
 if TYPE_CHECKING:
     from nmt_async.text.prepared import PreparedData
 
-CLUSTER, BATCHES, RESULT = "Cluster", "Batches and model", "Result"
+CLUSTER, MACHINES, BATCHES, RESULT = "Cluster", "Machines", "Batches and model", "Result"
 VOCABULARY = 32_000
 """Subwords of the joint vocabulary that a model named by its preset has where no data says otherwise."""
 
@@ -46,6 +47,22 @@ class SimulateOptions:
     repeat: bool = option(
         False, "Repeat the workers of the profile's file where it has fewer than asked for.", group=CLUSTER,
         flags=("--repeat",),
+    )  # fmt: skip
+    nodes: str = option(
+        "1", "Numbers of machines, each with so many workers and a server of its own: 1,2,8, or 1..512.",
+        group=MACHINES, metavar="LIST",
+    )  # fmt: skip
+    between: str | None = option(
+        None, f"How machines exchange, with commas between them: {', '.join(WAYS)} (default: all of them).",
+        group=MACHINES, metavar="LIST", only_with={"nodes": OtherThan("1")},
+    )  # fmt: skip
+    link_speed: str | None = option(
+        None, "Of each machine's link to the others: 100Mbit, 10Gbit (default: the profile's).", group=MACHINES,
+        metavar="SPEED", only_with={"nodes": OtherThan("1")},
+    )  # fmt: skip
+    link_latency: float | None = option(
+        None, "Milliseconds that a message between machines takes (default: the profile's).", group=MACHINES,
+        metavar="MS", only_with={"nodes": OtherThan("1")},
     )  # fmt: skip
     modes: str = option(
         "sync,async,hybrid:4,hybrid:W,local:4",
@@ -86,8 +103,19 @@ class SimulateOptions:
         if self.repeat and self.profile in PRESETS:
             raise UserError(f"--repeat is for a profile's file; {self.profile} has as many workers as asked for.")
         self.mode_list()
-        self.cluster_profile(max(self.worker_counts()))
+        if max(self.machine_counts()) > 1:
+            self._check_machines()
+        self._profile(max(self.worker_counts()) * max(self.machine_counts()))
         _model_size(self.model_size)
+
+    def _check_machines(self) -> None:
+        self.ways()
+        if len(self.machine_counts()) > 1 < len(self.worker_counts()):
+            raise UserError("--nodes and --workers are two lists; give one number of workers for each machine.")
+        if self.link_latency is not None and not 0 <= self.link_latency <= MOST_LATENCY:
+            raise UserError(f"--link-latency: {self.link_latency:g} is not from 0 to {MOST_LATENCY:,} milliseconds.")
+        if self.link_speed is not None:
+            link_speed(self.link_speed)
 
     def mode_list(self) -> tuple[Mode, ...]:
         """The modes."""
@@ -97,12 +125,37 @@ class SimulateOptions:
         """The numbers of workers, ascending."""
         return workers_named(self.workers)
 
+    def machine_counts(self) -> tuple[int, ...]:
+        """The numbers of machines, ascending."""
+        return counts_named(self.nodes, "--nodes", "machines")
+
+    def ways(self) -> tuple[Way, ...]:
+        """How several machines exchange.
+
+        Raises:
+            UserError: a name of none.
+        """
+        names = list(WAYS) if self.between is None else [name.strip() for name in self.between.split(",")]
+        for name in names:
+            if name not in WAYS:
+                raise UserError(f"--between: {shown(name)} is not one of {', '.join(WAYS)}.")
+        return tuple(WAYS[name] for name in names) if max(self.machine_counts()) > 1 else ()
+
     def cluster_profile(self, workers: int) -> ClusterProfile:
-        """The profile of so many workers.
+        """The profile of so many workers, with the link that was asked for.
 
         Raises:
             UserError: there is none, or it has fewer.
         """
+        profile = self._profile(workers)
+        link = profile.between
+        if self.link_speed is not None:
+            link = replace(link, bytes_per_second=link_speed(self.link_speed))
+        if self.link_latency is not None:
+            link = replace(link, latency=self.link_latency / 1000)
+        return replace(profile, between=link)
+
+    def _profile(self, workers: int) -> ClusterProfile:
         if self.repeat:
             whole = profile_for(self.profile, None)
             return replace(whole, workers=tuple(islice(cycle(whole.workers), workers)))
@@ -156,6 +209,23 @@ class SimulateOptions:
             raise UserError(f"--max-length {limit}: no training pair in {self.data} is so short.")
         source, target = source[fitting], target[fitting]
         return lambda _, parts: BatchPlan(source, target, self.mini_batch_words, self.seed, parts=parts)
+
+
+MOST_LATENCY = 1_000_000
+BITS = {"kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
+
+
+def link_speed(text: str) -> float:
+    """Bytes a second of ``100Mbit``.
+
+    Raises:
+        UserError: it is no such speed.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)(kbit|Mbit|Gbit)", text.strip())
+    speed = float(match[1]) * BITS[match[2]] / 8 if match else 0.0
+    if not speed:
+        raise UserError(f"--link-speed: {shown(text)} is no speed; give it as 100Mbit or 10Gbit.")
+    return speed
 
 
 def _model_size(text: str) -> int | None:

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import ClusterProfile, profile_for
 from nmt_async.cluster.simulated import BYTES, SimulatedCluster
+from nmt_async.cluster.simulated_machines import SimulatedMachines, machine_of
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.planning.modes import Mode
 from nmt_async.quantity import Quantity
+from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.between.outer_settings import OuterSettings
+from nmt_async.sync.between.ways import Way
 from nmt_async.sync.compression.message import Room
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -70,6 +75,9 @@ LEAST_UPDATES, LEAST_PUSHES = 16, 1000
 LEAST_ROUNDS = 4
 """Pushes of each worker that are simulated at least."""
 
+FIRST_EXCHANGES, LEAST_EXCHANGES = 6, 6
+"""Of machines: those that do not count, in which each finds out how many batches it wants, and those that do."""
+
 BEGINNING = 2
 """Pushes of each worker that do not count: all workers begin at once, which no later moment looks like."""
 
@@ -88,6 +96,9 @@ class Prediction:
         effective_batch: target tokens in an update, the mean.
         updates_per_second: of virtual time.
         pushes: that these figures are made of.
+        machines: among which the workers are shared out.
+        between: how these exchange; empty for one.
+        link_bytes: that cross each machine's link in each direction for an update.
     """
 
     mode: str
@@ -100,6 +111,9 @@ class Prediction:
     effective_batch: float
     updates_per_second: float
     pushes: int
+    machines: int = 1
+    between: str = ""
+    link_bytes: float = 0.0
 
 
 @dataclass
@@ -145,6 +159,44 @@ def nominal_cluster(
     return SimulatedCluster(coordinator, NominalGradients(plan, sent), profile, seed, observe)
 
 
+def nominal_machines(
+    rule: Rule,
+    way: Way,
+    machines: int,
+    profile: ClusterProfile,
+    plan: BatchPlan,
+    sent: int,
+    seed: int = 1,
+    last_epoch: int | None = None,
+    outer: OuterSettings | None = None,
+) -> SimulatedMachines:
+    """Simulated machines whose gradients take time and nothing else.
+
+    Args:
+        rule: of each machine.
+        way: how they exchange.
+        machines: among which the profile's workers are shared out.
+        profile, plan, sent, seed: as for `nominal_cluster`.
+        last_epoch: the stream ends after it; None: it never ends.
+        outer: the outer step, where machines make updates of their own; None: as it is by default.
+    """
+    still = Schedule(0.0, Quantity(0, "updates"), "none")
+    gradients, clusters = NominalGradients(plan, sent), []
+    parts = profile.machines(machines)
+    workers = [len(part.workers) for part in parts]
+    for rank, part in enumerate(parts):
+        server = ParameterServer(torch.zeros(1, 1), rule, still, OptimizerSettings(clip_norm=0.0))
+        settings = OuterSettings() if outer is None else outer
+        step = OuterStep(settings, server.parameters) if way.local else None
+        machine = MachineCoordinator(server, plan, _unrecorded, _unrecorded, last_epoch, way, workers, rank, step)
+        machine.begin_shared(0, 1)
+        clusters.append(SimulatedCluster(machine, gradients, part, seed + rank))
+    wanted = [machine_of(cluster).round_size for cluster in clusters]
+    for cluster in clusters:
+        machine_of(cluster).begin(wanted)
+    return SimulatedMachines(clusters, profile.between, sent)
+
+
 def _unrecorded(what: Event | str) -> None:
     """A simulation of time keeps no journal, and what happens to its batches is what was asked for."""
 
@@ -163,6 +215,8 @@ def predict(
     batches: int,
     seed: int = 1,
     alone: float | None = None,
+    machines: int = 1,
+    way: Way | None = None,
 ) -> Prediction:
     """Simulates ``mode`` on all the profile's workers.
 
@@ -172,12 +226,20 @@ def predict(
         batches: that each worker computes after the beginning; more where `LEAST_UPDATES` and `LEAST_PUSHES` need them.
         seed: of everything random in the profile.
         alone: throughput of the first worker alone, where it is known already.
+        machines: among which the workers are shared out; the mode is that of each of them.
+        way: how they exchange; None only where there is one.
     """
     workers = len(profile.workers)
-    wanted = simulated_pushes(mode, workers, batches)
-    beginning = BEGINNING * workers
-    batches_of = plan(wanted + beginning, mode.parts(workers))
-    cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
+    each = workers // machines
+    wanted, beginning = simulated_pushes(mode, workers, batches), BEGINNING * workers
+    room = 1 if machines == 1 else 8  # what machines are dealt ahead should not be of many epochs
+    batches_of = plan(room * (wanted + beginning), mode.parts(each))
+    cluster: SimulatedCluster | SimulatedMachines
+    if machines > 1:
+        assert way is not None
+        cluster = nominal_machines(mode.rule(each), way, machines, profile, batches_of, sent, seed)
+    else:
+        cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
     stretch = _counted(cluster, beginning, wanted)
     shares = cluster.waiting_shares()
     seconds = cluster.time - stretch.begin
@@ -193,22 +255,27 @@ def predict(
         effective_batch=stretch.tokens / stretch.updates,
         updates_per_second=stretch.updates / seconds,
         pushes=stretch.pushes,
+        machines=machines,
+        between="" if way is None else way.name,
+        link_bytes=profile.between.crosses(BYTES * sent, machines),
     )
 
 
-def _counted(cluster: SimulatedCluster, beginning: int, wanted: int) -> Tally:
+def _counted(cluster: SimulatedCluster | SimulatedMachines, beginning: int, wanted: int) -> Tally:
     """Lets the beginning go by and counts what comes then."""
-    begun, stretch = 0, None
+    begun, updates, stretch = 0, 0, None
+    first, least = (0, 0) if isinstance(cluster, SimulatedCluster) else (FIRST_EXCHANGES, LEAST_EXCHANGES)
     for update in cluster.updates():
         if update is None:
             continue
+        updates += 1
         if stretch is not None:
             stretch.add(update)
-            if stretch.pushes >= wanted:
+            if stretch.pushes >= wanted and stretch.updates >= least:
                 return stretch
         else:
             begun += len(update.pushes)
-            if begun >= beginning:
+            if begun >= beginning and updates >= first:
                 cluster.waiting_shares()
                 stretch = Tally(cluster.time)
     raise AssertionError("a stream without end has ended")
@@ -223,22 +290,29 @@ def predictions(
     batches: int,
     seed: int,
     step: Callable[[Prediction], None] = lambda _: None,
+    machines: Sequence[int] = (1,),
+    ways: Sequence[Way] = (),
 ) -> list[Prediction]:
     """Simulates all modes with all numbers of workers, ascending; for the other arguments see `predict`.
 
     Args:
+        counts: of workers, on each machine.
         profile: of so many workers.
         step: takes each prediction as it is made.
+        machines: how many there are, ascending.
+        ways: in which several of them exchange, one after another; none where there is one.
     """
     made = []
-    whole = profile(max(counts))
+    whole = profile(max(counts) * max(machines))
     single = replace(whole, workers=whole.workers[:1])
     for mode in modes:
         alone = predict(mode, single, plan, sent, batches, seed).tokens_per_second
-        for workers in counts:
-            prediction = predict(mode, profile(workers), plan, sent, batches, seed, alone)
-            made.append(prediction)
-            step(prediction)
+        for way in [way for way in ways if way.takes(mode.rule(1).mode)] if ways else [None]:
+            for workers, nodes in ((workers, nodes) for workers in counts for nodes in machines):
+                all_workers = profile(workers * nodes)
+                prediction = predict(mode, all_workers, plan, sent, batches, seed, alone, nodes, way)
+                made.append(prediction)
+                step(prediction)
     return made
 
 

@@ -67,7 +67,7 @@ def planning_plots(predictions: Sequence[Prediction], profile: str) -> list[Plot
     """Throughput, staleness, effective batch and waiting over the number of workers, a line for each mode."""
     by_mode: dict[str, list[Prediction]] = {}
     for made in predictions:
-        by_mode.setdefault(made.mode, []).append(made)
+        by_mode.setdefault(f"{made.mode}, {made.between}" if made.between else made.mode, []).append(made)
     return [_plot(by_mode, profile, *quantity) for quantity in QUANTITIES]
 
 

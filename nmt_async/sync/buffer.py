@@ -24,6 +24,7 @@ class AccumulationBuffer:
     def __init__(self, like: Tensor) -> None:
         self.sum = like.new_zeros(like.shape)
         self.summed: list[Push] = []
+        self._spare: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.summed)
@@ -51,6 +52,18 @@ class AccumulationBuffer:
     def clear(self) -> None:
         """Empties the buffer after its update; the sum's content means nothing from here on."""
         self.summed = []
+
+    def take(self) -> Tensor:
+        """Empties the buffer before its update; the sum, (size,), is the caller's until it is given back (`reuse`)."""
+        taken, empty = self.sum, not self.summed
+        self.sum = torch.empty_like(taken) if self._spare is None else self._spare
+        self._spare = None
+        self.clear()
+        return taken.zero_() if empty else taken
+
+    def reuse(self, taken: Tensor) -> None:
+        """A sum that was taken is not needed any more."""
+        self._spare = taken
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a checkpoint stores: the pushes, and the sum of their gradients if there are any, not copied."""

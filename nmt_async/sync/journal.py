@@ -28,6 +28,9 @@ class Kind(enum.IntEnum):
     READMITTED = 9  # waiting -> out: after a resume its worker holds the gradient it had, of an earlier version
     NOT_FINITE = 10  # out -> waiting: its gradient or loss is not finite
     RESTARTED = 11  # out -> waiting: its push would be too stale, so its worker stopped before it had it
+    DEALT = 12  # several machines share the stream: these batches of an epoch are this machine's
+    CONTRIBUTED = 13  # all stepped, or else all accumulated -> on the way to the joint update of all machines
+    STEPPED = 14  # all accumulated -> in this machine's own parameters; version after it
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,13 @@ class Event:
 
     Attributes:
         worker: of RESUMED: how many workers go on (0, as earlier versions wrote: as many as before).
-        tokens: of a push or an update: its target tokens. Of RESUMED: the number of the sitting that it begins, as
+        batch: of RESUMED: how many machines share the stream from here on, and which of them this is; 0, 0 where it is
+            this machine's alone.
+        tokens: of a push, an update or a contribution: its target tokens, on this machine. Of DEALT: how many
+            batches, the first of which is ``batch``. Of RESUMED: the number of the sitting that it begins, as
             ``sittings.jsonl`` counts them (0, as earlier versions wrote: unknown).
-        pieces: in which the push was computed.
+        pieces: in which the push was computed. Of UPDATED: 0 where what was on the way had been in this machine's own
+            parameters before, else 1.
         stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
             after them happened after the checkpoint and are void.
     """
@@ -54,6 +61,11 @@ class Event:
     def __str__(self) -> str:
         """``started, batch 2 of epoch 1 by worker 0 on version 7``."""
         batch = BatchId(*self.batch)
+        if self.kind is Kind.RESUMED:
+            shared = f" machine {batch.number} of {batch.epoch}," if batch.epoch else ""
+            return f"resumed,{shared} version {self.version}"
+        if self.kind is Kind.DEALT:
+            return f"dealt, {self.tokens} batches from number {batch.number} of epoch {batch.epoch} on"
         by = f" batch {batch.number} of epoch {batch.epoch} by worker {self.worker} on" if batch != (0, 0) else ""
         return f"{self.kind.name.lower().replace('_', ' ')},{by} version {self.version}"
 

@@ -7,6 +7,10 @@ counts once, or was set aside, and that none was passed over.
 
 Only what is under way is stored: a batch before the stream's `position` that is none of these is applied. So the memory
 does not grow with the corpus.
+
+Where several machines share the stream, each has a ledger of the batches that it was dealt
+(`nmt_async.sync.between`). A contribution takes what is accumulated *on the way* into a joint update, and only then it
+is applied. Whatever is not applied when a run goes on is dealt anew, and may become another machine's.
 """
 
 from __future__ import annotations
@@ -51,6 +55,10 @@ class Ledger:
 
     Attributes:
         version: of the parameters; it counts updates.
+        dealt: batches that are this machine's and were never begun, in their order; None where the stream is not
+            shared.
+        stepped: what is in this machine's own parameters, and was not contributed yet.
+        on_the_way: what is in a contribution that has not become an update yet.
         position: the first batch of the stream that was never begun.
         waiting: those that were given back, in the stream's order; they come before ``position``.
         refused: of those, who computed it last where its push was too stale, or would have been.
@@ -66,6 +74,9 @@ class Ledger:
     def __init__(self, batches: Callable[[int], int] | None = None, last_epoch: int | None = None) -> None:
         self.batches = batches
         self.last_epoch = last_epoch
+        self.dealt: list[BatchId] | None = None
+        self.stepped: dict[BatchId, Delivered] = {}
+        self.on_the_way: dict[BatchId, Delivered] = {}
         self.version = 0
         self.position = BatchId(1, 0)
         self.waiting: list[BatchId] = []
@@ -94,16 +105,24 @@ class Ledger:
             if self.refused.get(batch) != worker:
                 return batch
         if not self._at_end():
-            return self.position
+            return self.position if self.dealt is None else self.dealt[0]
         return self.waiting[0] if self.waiting else None
 
     def _at_end(self) -> bool:
+        """Whether there is nothing that was never begun."""
+        if self.dealt is not None:
+            return not self.dealt
         return self.last_epoch is not None and self.position.epoch > self.last_epoch
 
     @property
     def finished(self) -> bool:
-        """True when every batch of a finite stream is accumulated, applied or set aside."""
+        """True when every batch of a finite stream, or of those that were dealt, is accumulated or further."""
         return self._at_end() and not self._undelivered
+
+    @property
+    def left(self) -> int:
+        """How many batches that were dealt are neither on the way nor done with."""
+        return len(self._undelivered) + len(self.dealt or ()) + len(self.accumulated) + len(self.stepped)
 
     def standing(self, worker: int) -> Standing:
         """What is out or accumulated on the current version."""
@@ -159,7 +178,17 @@ class Ledger:
                 self._update(event)
             case Kind.STOPPED:
                 self.stopped = True
+            case Kind.DEALT:
+                self._deal(event, batch)
+            case Kind.CONTRIBUTED:
+                self._contribute(event)
+            case Kind.STEPPED:
+                self._step(event)
+            case Kind.RESUMED if batch.epoch:  # the stream is shared; the state may be another machine's
+                self.version = event.version
+                self._recall()
             case Kind.RESUMED:
+                self._expect(event, self.dealt is None, "the stream was shared")
                 self._expect_version(event, self.version)
                 self._resume()
         self.events += event.kind is not Kind.RESUMED
@@ -173,15 +202,23 @@ class Ledger:
             self._drop(self.waiting, batch)
             self.refused.pop(batch, None)
         else:
-            self._expect(event, not self._at_end(), "the stream had ended")
+            self._expect(event, not self._at_end(), "the stream had ended" if self.dealt is None else "none was dealt")
+            self._begin(event, batch)
+        self._give(event.worker, batch, event.version)
+        self.stopped = False
+
+    def _begin(self, event: Event, batch: BatchId) -> None:
+        """A batch that was never begun is begun."""
+        if self.dealt is not None:
+            self._expect(event, batch == self.dealt[0], f"batch {_name(self.dealt[0])} comes next")
+            bisect.insort(self._undelivered, self.dealt.pop(0))
+        else:
             follows = batch == self.position or (
                 self.batches is None and self.position.number > 0 and batch == BatchId(self.position.epoch + 1, 0)
             )
             self._expect(event, follows, f"batch {_name(self.position)} comes next")
             self.position = self._following(batch)
             self._undelivered.append(batch)
-        self._give(event.worker, batch, event.version)
-        self.stopped = False
 
     def _following(self, batch: BatchId) -> BatchId:
         at_end = self.batches is not None and batch.number + 1 >= self.batches(batch.epoch)
@@ -206,16 +243,67 @@ class Ledger:
         self._count(event.worker, begun.version, -1)
 
     def _update(self, event: Event) -> None:
+        shared = self.dealt is not None
+        becomes = self.on_the_way if shared else self.accumulated
+        tokens = sum(delivered.tokens for delivered in becomes.values())
+        self._expect(event, shared or bool(becomes), "nothing had been accumulated")
+        self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[shared]}")
+        if event.pieces:
+            self._expect_version(event, self.version + 1)
+        else:  # others may have made more updates of their own
+            self._expect(event, shared and event.version >= self.version, f"the version was {self.version}")
+        self.version = event.version
+        self.applied += len(becomes)
+        for batch in becomes:
+            self.failures.pop(batch, None)
+        if shared:
+            self.on_the_way = {}
+        else:
+            self.accumulated = {}
+            self._begin_round()
+
+    def _deal(self, event: Event, first: BatchId) -> None:
+        self._expect(event, self.dealt is not None, "the stream was not shared")
+        assert self.dealt is not None
+        batches = [BatchId(first.epoch, first.number + index) for index in range(event.tokens)]
+        known = {
+            *self.dealt, *self._undelivered, *self.accumulated, *self.stepped, *self.on_the_way, *self.set_aside,
+        }  # fmt: skip
+        self._expect(event, bool(batches) and known.isdisjoint(batches), "it had some of them already")
+        self.dealt += batches
+
+    def _step(self, event: Event) -> None:
         tokens = sum(delivered.tokens for delivered in self.accumulated.values())
-        self._expect(event, bool(self.accumulated), "nothing had been accumulated")
-        self._expect(event, tokens == event.tokens, f"{tokens:,} tokens had been accumulated")
+        self._expect(event, self.dealt is not None, "the stream was not shared")
+        self._expect(event, bool(tokens) and tokens == event.tokens, f"{tokens:,} tokens {_WERE[False]}")
         self._expect_version(event, self.version + 1)
         self.version += 1
-        self.applied += len(self.accumulated)
-        for batch in self.accumulated:
-            self.failures.pop(batch, None)
+        self.stepped |= self.accumulated
         self.accumulated = {}
         self._begin_round()
+
+    def _contribute(self, event: Event) -> None:
+        leaves = self.stepped or self.accumulated
+        tokens = sum(delivered.tokens for delivered in leaves.values())
+        self._expect(event, self.dealt is not None, "the stream was not shared")
+        self._expect(event, not self.on_the_way, "another contribution was on its way")
+        self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[False]}")
+        self._expect_version(event, self.version)
+        self.on_the_way = leaves
+        if self.stepped:
+            self.stepped = {}
+        else:
+            self.accumulated = {}
+        self._begin_round()
+
+    def _recall(self) -> None:
+        """Whatever is not applied will be dealt anew, and may become another machine's."""
+        self.dealt = []
+        self.waiting, self._undelivered = [], []
+        self.out, self.accumulated, self.stepped, self.on_the_way = {}, {}, {}, {}
+        self.refused, self.failures = {}, {}
+        self._begin_round()
+        self.stopped = False
 
     def _resume(self) -> None:
         """What was out waits; its workers are gone, and that is no failure."""
@@ -230,10 +318,16 @@ class Ledger:
         self._delivered = Counter(delivered.worker for delivered in self.accumulated.values())
         for delivered in self.accumulated.values():
             self._count(delivered.worker, delivered.version)
+        if self.dealt is not None:
+            for worker, begun in self.out.items():
+                self._count(worker, begun.version)
 
     def _count(self, worker: int, version: int, change: int = 1) -> None:
-        """A batch of this round is begun, or is not any more; those on earlier versions do not count."""
-        if version == self.version:
+        """A batch of this round is begun, or is not any more; those on earlier versions do not count.
+
+        Between machines a round goes from contribution to contribution, and what is out will be in the next one.
+        """
+        if version == self.version or self.dealt is not None:
             self._round[worker] += change
             self._round_total += change
 
@@ -294,6 +388,9 @@ class Ledger:
         if self.batches is not None and batch.number >= self.batches(batch.epoch):
             raise ValueError(f"the plan has no batch {_name(batch)}")
         return batch
+
+
+_WERE = {False: "had been accumulated", True: "were on the way"}
 
 
 class _Versions(Collection[int]):

@@ -42,6 +42,11 @@ class ParameterServer:
         matrices: hidden matrices in the vector, in its order, for an optimizer that asks.
         corrections: what is done because gradients are stale.
         residuals: (2 * workers, size), zeros, where pushes leave something behind; None where they cross whole.
+
+    Attributes:
+        version: of the parameters; it counts updates.
+        late: updates by which every push is older than it would be on this machine alone; the rule, whose bounds are
+            on what goes on inside a machine, does not count them.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class ParameterServer:
         self.residuals = None if residuals is None else Residuals(residuals)
         self.version = 0
         self.progress = Progress()
+        self.late = 0
 
     @property
     def parameters(self) -> Tensor:
@@ -143,7 +149,7 @@ class ParameterServer:
     def _judge(self, push: Push) -> Verdict:
         if not (math.isfinite(push.gradient_norm) and math.isfinite(push.loss)):
             return Verdict.NOT_FINITE
-        if not self.rule.counts(self.version - push.version):
+        if not self.rule.counts(max(0, self.version - push.version - self.late)):
             return Verdict.STALE
         return Verdict.ACCEPTED
 
@@ -167,7 +173,57 @@ class ParameterServer:
             ValueError: nothing is.
         """
         self.buffer.settle()
+        update = self.apply(tuple(self.buffer.pushes), self.buffer.sum)
+        self.buffer.clear()
+        return update
+
+    def take(self) -> tuple[tuple[Push, ...], Tensor]:
+        """What is accumulated leaves for a joint update of several machines: the pushes, and their sum (size,)."""
+        self.buffer.settle()
         pushes = tuple(self.buffer.pushes)
+        return pushes, self.buffer.take()
+
+    def apply_joint(self, pushes: tuple[Push, ...], total: Tensor) -> Update:
+        """Applies the sum of what several machines have taken; see `apply`. The vector is the server's again."""
+        update = self.apply(pushes, total)
+        self.buffer.reuse(total)
+        return update
+
+    def follow(self, other: ParameterServer, total: Tensor) -> None:
+        """Takes over what an update has made of another server, which was in the same state before.
+
+        Args:
+            total: that it applied, (size,); the vector is the server's again.
+        """
+        made, ahead = other.vectors(), self.corrections.look_ahead
+        for name, tensor in self.vectors().items():
+            if name != "parameters":
+                tensor.copy_(made[name])
+        if ahead is None:
+            self.ring.writable().copy_(other.parameters)
+        else:
+            ahead.parameters.copy_(other.parameters)
+            ahead.write(self.ring.fresh())
+        self.version, self.progress = other.version, other.progress
+        self.rule = other.rule
+        self.buffer.reuse(total)
+
+    def move(self, parameters: Tensor, version: int, progress: Progress) -> None:
+        """Goes on from other ``parameters`` (size,), copied, at a version and a progress that others have, too."""
+        ahead = self.corrections.look_ahead
+        if ahead is None:
+            self.ring.writable().copy_(parameters)
+        else:
+            ahead.move(parameters)
+            ahead.write(self.ring.fresh())
+        self.version, self.progress = version, progress
+
+    def apply(self, pushes: tuple[Push, ...], total: Tensor) -> Update:
+        """Applies the sum of ``pushes``, ``total`` (size,), normalised by their tokens; it is overwritten.
+
+        Raises:
+            ValueError: there are none.
+        """
         if not pushes:
             raise ValueError("nothing is accumulated that could become an update")
         tokens = sum(push.tokens for push in pushes)
@@ -179,14 +235,13 @@ class ParameterServer:
         rate = self.schedule.rate(self.progress)
         staleness = tuple(self.version - push.version for push in pushes)
         mean = sum(age * push.tokens for age, push in zip(staleness, pushes, strict=True)) / tokens
-        norm = self._apply(tokens, rate, mean)
+        norm = self._apply(total, tokens, rate, mean)
         self.version += 1
-        self.buffer.clear()
         update = Update(self.version, pushes, staleness, rate, norm)
         self.rule = self.rule.after(update)
         return update
 
-    def _apply(self, tokens: int, rate: float, staleness: float) -> float:
+    def _apply(self, total: Tensor, tokens: int, rate: float, staleness: float) -> float:
         """The sum becomes a step of the parameters; its norm per token before clipping."""
         ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
         before = self.parameters
@@ -201,7 +256,7 @@ class ParameterServer:
                     correction.applied(Applied(before, parameters, rate, staleness))
 
         parts = () if momentum is None else momentum.parts
-        norm = self.optimizer.step(parameters, self.buffer.sum, tokens, rate, correct, parts)
+        norm = self.optimizer.step(parameters, total, tokens, rate, correct, parts)
         if ahead is not None:
             ahead.write(self.ring.fresh())
         return norm

@@ -160,7 +160,12 @@ class ClusterOptions(SyncOptions):
         Raises:
             UserError: there is no such profile, or it has fewer workers than asked for.
         """
-        return profile_for(self.profile or "paper", self.workers)
+        return profile_for(self.profile or "paper", None if self.workers is None else self.workers * self.machines)
+
+    @property
+    def machines(self) -> int:
+        """With how many machines a run is shared, each with so many workers."""
+        return 1
 
     def _default_devices(self) -> list[str]:
         devices = super()._default_devices()
@@ -176,7 +181,10 @@ class ClusterOptions(SyncOptions):
 
     def _default_workers(self, devices: list[str]) -> int:
         if self.cluster == "simulated":
-            return len(self.cluster_profile().workers)
+            try:
+                return len(self.cluster_profile().machines(self.machines)[0].workers)
+            except ValueError as error:
+                raise UserError(f"--profile {self.profile or 'paper'}: {error}; say with --workers how many.") from None
         return super()._default_workers(devices)
 
     def _computing_processes(self) -> int:

@@ -7,7 +7,7 @@ Pure functions of the rule, the workers and the lengths in the batch plan; the f
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from nmt_async.formatting import about
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.quantity import Quantity
+from nmt_async.sync.between.ways import SYNC, Way
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
@@ -50,6 +51,9 @@ class Expectation:
         at_most: ``staleness`` is the most to expect.
         most_pushes: summed into one update, in the end; 0: as at first.
         or_more: updates that wait for old pushes sum what comes meanwhile, too.
+        machines: each of which sums so many pushes.
+        fewer: a machine may sum fewer, since it contributes what it has when another one is ready.
+        own_updates: that each machine makes between two exchanges, in which all become one; 0: none of its own.
     """
 
     pushes: int
@@ -60,6 +64,9 @@ class Expectation:
     at_most: bool = False
     most_pushes: int = 0
     or_more: bool = False
+    machines: int = 1
+    fewer: bool = False
+    own_updates: int = 0
 
     @property
     def grows(self) -> bool:
@@ -68,24 +75,32 @@ class Expectation:
 
     @property
     def effective_batch(self) -> float:
-        """Target tokens in one update, at first."""
-        return self.pushes * self.push_tokens
+        """Target tokens in one update, at first; where machines make updates of their own, in one of these."""
+        return (1 if self.own_updates else self.machines) * self.pushes * self.push_tokens
 
     @property
     def largest_batch(self) -> float:
         """Target tokens in one update, in the end."""
-        return max(self.pushes, self.most_pushes) * self.push_tokens
+        return (1 if self.own_updates else self.machines) * max(self.pushes, self.most_pushes) * self.push_tokens
 
     def amount(self, quantity: Quantity, unit: str) -> float:
         """``quantity`` in another unit, both of `TRANSLATED`."""
-        tokens = {"updates": self.effective_batch, "tokens": 1.0, "epochs": float(self.epoch_tokens)}
+        update = self.machines * self.pushes * self.push_tokens  # machines make those of their own at the same time
+        tokens = {"updates": update, "tokens": 1.0, "epochs": float(self.epoch_tokens)}
         return quantity.amount * tokens[quantity.unit] / tokens[unit]
 
     def update_text(self) -> str:
         """What one update is, in one sentence."""
         summed = f" (sums of {self.push_batches} batches)" if self.push_batches > 1 else ""
         push = f"about {about(self.push_tokens)} target tokens{summed}"
-        if self.grows:
+        if self.own_updates:
+            text = (
+                f"each of {self.machines} machines makes {self.own_updates:,} updates of its own of {self.pushes:,} "
+                f"push{'es' * (self.pushes > 1)} of {push}, then all become one by an outer step"
+            )
+        elif self.machines > 1:
+            text = self._shared_text(push)
+        elif self.grows:
             text = (
                 f"an update sums {self.pushes:,} to {self.most_pushes:,} pushes of {push}, more as the loss falls: "
                 f"effective batch about {about(self.effective_batch)} to {about(self.largest_batch)}"
@@ -103,6 +118,17 @@ class Expectation:
                 f"an update sums {self.pushes:,} pushes of {push}: effective batch about {about(self.effective_batch)}"
             )
         return f"{text}; staleness {self.staleness_text()}."
+
+    def _shared_text(self, push: str) -> str:
+        pushes = f"{self.pushes:,} push{'es' * (max(self.pushes, self.most_pushes) > 1)}"
+        if self.grows:
+            pushes = f"{self.pushes:,} to {self.most_pushes:,} pushes"
+        batch = about(self.effective_batch)
+        if self.grows:
+            batch = f"{batch} to {about(self.largest_batch)}"
+        bound = f"{' or fewer' * self.fewer}{' or more' * self.or_more}"
+        machines = f"each of {self.machines} machines"
+        return f"an update sums {pushes}{bound} of {push} from {machines}: effective batch about {batch}"
 
     def staleness_text(self) -> str:
         """``none``, ``about 0.75`` or ``at most about 0.75``."""
@@ -122,7 +148,10 @@ class Expectation:
         return f"{'; '.join(parts)}." if parts else ""
 
 
-def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, push_batches: int = 1) -> Expectation:
+def expectation(
+    rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, push_batches: int = 1, machines: int = 1,
+    way: Way = SYNC,
+) -> Expectation:  # fmt: skip
     """What to expect of ``workers`` that are never idle unless the rule lets them wait.
 
     Args:
@@ -130,10 +159,16 @@ def expectation(rule: Rule, workers: int, epoch_tokens: int, epoch_pushes: int, 
         epoch_tokens: target tokens in an epoch.
         epoch_pushes: pushes that the epoch makes.
         push_batches: batches that a worker sums before each push.
+        machines: that train together, each with so many workers.
+        way: how they exchange.
     """
     mean = epoch_tokens / epoch_pushes
     staleness, most = rule.staleness(workers), rule.most_pushes
-    return Expectation(rule.pushes, push_batches, mean, epoch_tokens, staleness, rule.keeps_young, most, rule.sums_more)
+    late = way.late if machines > 1 else 0
+    return Expectation(
+        rule.pushes, push_batches, mean, epoch_tokens, staleness + late, rule.keeps_young or late > 0, most,
+        rule.sums_more, machines, machines > 1 and way.joins,
+    )  # fmt: skip
 
 
 def counted(amount: float, unit: str) -> str:
@@ -145,12 +180,18 @@ def counted(amount: float, unit: str) -> str:
 
 def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     """What to expect of the updates of a run."""
-    return expected_of(options.rule(), len(options.device_list()), options.local_accumulate, plan)
+    workers, machines = len(options.device_list()), options.nodes or 1
+    found = expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
+    outer = options.outer()
+    return found if outer is None or machines == 1 else replace(found, own_updates=outer.updates)
 
 
-def expected_of(rule: Rule, workers: int, push_batches: int, plan: BatchPlan) -> Expectation:
-    """What to expect of updates by a rule, from so many workers."""
-    return expectation(rule, workers, int(plan.target_lengths.sum()), len(plan.epoch(1)), push_batches)
+def expected_of(
+    rule: Rule, workers: int, push_batches: int, plan: BatchPlan, machines: int = 1, way: Way = SYNC
+) -> Expectation:
+    """What to expect of updates by a rule, from so many workers of each machine."""
+    tokens, pushes = int(plan.target_lengths.sum()), len(plan.epoch(1))
+    return expectation(rule, workers, tokens, pushes, push_batches, machines, way)
 
 
 def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
@@ -204,6 +245,7 @@ class Vectors:
         slot: how large a slot is, and a push that is held; 1: as large as a vector.
         residuals: what pushes left behind, two a worker where they do.
         remembered: what ``moments`` are, in words.
+        exchanged: what is on its way to other machines, and what an outer step remembers.
     """
 
     buffers: int
@@ -220,6 +262,7 @@ class Vectors:
     remembered: str
     slot: float = 1.0
     residuals: int = 0
+    exchanged: int = 0
 
     @property
     def _common(self) -> float:
@@ -239,7 +282,7 @@ class Vectors:
     @property
     def server(self) -> float:
         """Of the process that makes the updates alone."""
-        return self._state + self.working + (0.0 if self.shared else self._common)
+        return self._state + self.working + self.exchanged + (0.0 if self.shared else self._common)
 
     @property
     def checkpoint(self) -> float:
@@ -262,6 +305,7 @@ class Vectors:
             "room to make an update" if self.working else "",
             "the moving average" if self.average else "",
             "what corrects stale gradients" if self.corrections else "",
+            "what is exchanged with other machines" if self.exchanged else "",
             f"up to {_counted(self.held, 'push', 'pushes')} before their turn" if self.held else "",
         ]
         residuals = f"{self.residuals:,} residuals" if self.residuals else ""
@@ -351,6 +395,10 @@ def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
     return {"updates in the end": f"{most}: {updates.largest_batch:,.0f} target tokens"}
 
 
+def _pushes(rule: Rule, machines: int) -> str:
+    return f"{rule.pushes} pushes each" + (f" from each of {machines} machines" if machines > 1 else "")
+
+
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
@@ -368,12 +416,15 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         push_batches=options.local_accumulate, corrections=options.corrections(),
         push=options.push_settings(),
     )  # fmt: skip
+    if options.machines > 1:
+        outer = options.outer()
+        need = replace(need, exchanged=1 if outer is None else 2 + (outer.momentum > 0))
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
         "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
         "target tokens an epoch": f"{updates.epoch_tokens:,}",
         "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
-        "updates an epoch": f"{epoch / rule.pushes:,.0f} of {rule.pushes} pushes each",
+        "updates an epoch": f"{epoch / rule.pushes / options.machines:,.0f} of {_pushes(rule, options.machines)}",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {options.threads()} threads each",

@@ -58,14 +58,24 @@ class Sitting:
             raise ValueError(f"{self.threads} threads are not from 1 to {MOST_THREADS:,}")
 
 
-def note_sitting(run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None) -> Sitting:
+def latest_sitting(run: Path) -> int:
+    """The number of the latest sitting of the run in the folder ``run``; 0 if it has noted none."""
+    return max((sitting.number for sitting in read_sittings(run)), default=0)
+
+
+def note_sitting(
+    run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None, number: int = 0
+) -> Sitting:
     """Adds the sitting that begins now to those of the run in the folder ``run``.
+
+    Args:
+        number: of the sitting; 0: one more than that of the latest.
 
     Raises:
         OSError: it could not be written.
     """
     here = environment(threads)
-    number = max((sitting.number for sitting in read_sittings(run)), default=0) + 1
+    number = number or latest_sitting(run) + 1
     stop = None if stop_after is None else str(stop_after)
     sitting = Sitting(number, threads, tuple(dict.fromkeys(devices)), stop, here["machine"], here["cpu"], here["torch"])
     with (run / SITTINGS).open("ab") as file:

@@ -14,6 +14,7 @@ from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.training.cluster_options import ClusterOptions
+from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
 from nmt_async.training.waiting_options import LEAST
@@ -208,12 +209,20 @@ class RunOptions(
 
 
 @dataclass(frozen=True)
-class TrainOptions(RunOptions):
-    """A run's, and whether it is begun."""
+class TrainOptions(MachineOptions, RunOptions):
+    """A run's, with which machines it is shared, and whether it is begun."""
 
     dry_run: bool = option(
         False, "Print sizes, memory and batches an epoch, and stop.", group="Run", flags=("--dry-run",)
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_machines()
+
+    @property
+    def machines(self) -> int:
+        return self.nodes or 1
 
 
 def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,13 +14,18 @@ from torch import Tensor
 
 from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
+from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
+from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.compression.message import Form
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.sync.corrections.build import build_corrections
 from nmt_async.sync.corrections.settings import CorrectionSettings
@@ -60,6 +65,19 @@ def hidden_matrices(layout: FlatLayout) -> list[Matrix]:
     return [Matrix(*place) for place in layout.hidden()]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """By which machines a run is shared.
+
+    Attributes:
+        workers: of each, by rank.
+        rank: of this one.
+    """
+
+    workers: tuple[int, ...]
+    rank: int
+
+
 def build_coordinator(
     options: TrainOptions,
     plan: BatchPlan,
@@ -69,6 +87,7 @@ def build_coordinator(
     warn: Callable[[str], None],
     endless: bool = False,
     residuals: Tensor | None = None,
+    shared: Shared | None = None,
 ) -> Coordinator:
     """Server and plan as the options say; ``buffers[0]`` holds the initial parameters.
 
@@ -76,17 +95,26 @@ def build_coordinator(
         layout: of the model's parameters in a buffer.
         residuals: as `residual_rows` gives them.
         endless: whenever the options say that the stream ends.
+        shared: by which machines; None: the run is this one's alone.
     """
     matrices = hidden_matrices(layout)
     schedule = options.schedule(options.stop_after)
     rule = options.rule()
     settings, workers = options.settings(), len(options.device_list())
-    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, rule.staleness(workers))
+    late = options.way().late if shared is not None and len(shared.workers) > 1 else 0
+    staleness = rule.staleness(workers) + late
+    corrections = build_corrections(options.corrections(), settings, buffers[0], workers, staleness)
     server = ParameterServer(buffers, rule, schedule, settings, matrices, corrections, residuals)
     stop = options.stop_after
     last_epoch = int(stop.amount) if stop and stop.unit == "epochs" and stop.amount == int(stop.amount) else None
     if endless:
         last_epoch = None
+    if shared is not None:
+        outer_settings = options.outer()
+        outer = None if outer_settings is None else OuterStep(outer_settings, server.parameters)
+        return MachineCoordinator(
+            server, plan, record, warn, last_epoch, options.way(), shared.workers, shared.rank, outer
+        )  # fmt: skip
     return Coordinator(server, plan, record, warn, last_epoch)
 
 
@@ -154,8 +182,10 @@ class Setup(Protocol):
     buffers: Tensor
     residuals: Tensor | None
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
-        """The workers, begun."""
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
+    ) -> Cluster:
+        """The workers, begun; they may be on one of several machines."""
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """What scores the parameters."""
@@ -187,11 +217,14 @@ class ProcessSetup:
         self.buffers = self.memory.ring.tensor
         self.residuals = self.memory.residual_rows
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
+    ) -> Cluster:
         """The workers, begun."""
         return ProcessCluster(
-            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout
-        )
+            coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout,
+            exchange=exchange,
+        )  # fmt: skip
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:
         """Validation while training goes on."""
@@ -208,16 +241,39 @@ class SimulatedSetup:
     def __init__(self, options: TrainOptions, size: int) -> None:
         self.options = options
         workers = len(options.device_list())
-        self.buffers = torch.zeros(buffers_needed(options.corrections(), workers, True), size)
+        self.buffers = self.more_buffers(size)
         self.residuals = residual_rows(options.push_settings(), workers, size)
 
-    def cluster(self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell) -> Cluster:  # noqa: ARG002
+    def cluster(
+        self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell,  # noqa: ARG002
+        exchange: Exchange | None = None,  # noqa: ARG002
+    ) -> Cluster:  # fmt: skip
         """The virtual workers."""
+        profile = self.options.cluster_profile()
+        gradients, form = self._gradients(settings)
+        return SimulatedCluster(coordinator, gradients, profile, settings.seed, form=form)
+
+    def machines(self, coordinators: Sequence[MachineCoordinator], settings: WorkerSettings) -> Cluster:
+        """The virtual workers of several machines, by rank."""
+        profile = self.options.cluster_profile()
+        gradients, form = self._gradients(settings)
+        clusters = [
+            SimulatedCluster(coordinator, gradients, part, settings.seed + rank, form=form)
+            for rank, (coordinator, part) in enumerate(
+                zip(coordinators, profile.machines(len(coordinators)), strict=True)
+            )
+        ]
+        return SimulatedMachines(clusters, profile.between, gradients.size)
+
+    def _gradients(self, settings: WorkerSettings) -> tuple[WorkerGradients, Form]:
         torch.set_num_threads(settings.threads)
         worker = build_worker(settings, torch.device(self.options.device_list()[0]))
-        gradients = WorkerGradients(worker, PreparedData.open(settings.data).train)
-        profile = self.options.cluster_profile()
-        return SimulatedCluster(coordinator, gradients, profile, settings.seed, form=worker.form)
+        return WorkerGradients(worker, PreparedData.open(settings.data).train), worker.form
+
+    def more_buffers(self, size: int) -> Tensor:
+        """Parameter buffers for another server."""
+        workers = len(self.options.device_list())
+        return torch.zeros(buffers_needed(self.options.corrections(), workers, True), size)
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:  # noqa: ARG002
         """Validation before training goes on."""

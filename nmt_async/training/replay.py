@@ -87,6 +87,7 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
         standing = effective(events)
     except ValueError as error:
         raise UserError(f"{run / JOURNAL} cannot be replayed: {error}.") from None
+    _check_alone(run, standing)
     update, checkpoint = _compared_with(run, until, standing)
     stored = _stored(checkpoint)
     standing = _until(update, standing)
@@ -137,6 +138,16 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
     finally:
         torch.set_num_threads(before)
     return Replayed(update, checkpoint, tuple(found), {name: most for name, most in found.items() if most})
+
+
+def _check_alone(run: Path, events: Iterable[Event]) -> None:
+    """Raises UserError where other machines have computed a part of the run."""
+    most = max((event.batch[0] for event in events if event.kind is Kind.RESUMED), default=0)
+    if most:
+        raise UserError(
+            f"{run} was shared by {most} machines, each of which has a part of the record; a replay is for runs that "
+            f"one machine has computed."
+        )
 
 
 class ThreadedWorker:

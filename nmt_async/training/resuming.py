@@ -32,16 +32,26 @@ def rule_of(options: TrainOptions) -> Rule:
     raise UserError(f"--out {options.out}: {problem}; the run cannot be resumed, choose another --out.")
 
 
-def with_workers(options: TrainOptions, workers: int | None) -> TrainOptions:
-    """A run's settled options with so many workers (None: as many as before), and the same update where that can be.
+def with_workers(options: TrainOptions, workers: int | None, machines: int | None = None) -> TrainOptions:
+    """A run's settled options with so many workers, and the same update where that can be.
 
     Virtual workers cannot be others: the profile describes them, and a checkpoint holds what they are at.
+
+    Args:
+        workers: of this machine; None: as many as before.
+        machines: on which the run goes on; None: as many as before. Where the same update cannot be shared out among
+            them, it is the nearest.
     """
-    if workers is None or workers < 1 or options.cluster != "processes" or options.workers == workers:
+    workers = options.workers if workers is None or workers < 1 else workers
+    machines = machines or options.nodes
+    if options.cluster != "processes" or (options.workers == workers and options.nodes == machines):
         return options
-    same = rule_of(options).with_workers(workers)
+    assert workers is not None
+    rule = rule_of(options)
+    share = (options.nodes or 1) / (machines or 1)
+    same = rule.with_workers(workers) if share == 1 else rule.with_pushes(rule.most_pushes * share, workers)
     accumulate = options.accumulate if same is None else same.accumulate
-    return dataclasses.replace(options, workers=workers, accumulate=accumulate)
+    return dataclasses.replace(options, workers=workers, accumulate=accumulate, nodes=machines)
 
 
 def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> None:
@@ -55,6 +65,8 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
     Raises:
         UserError: it is another.
     """
+    if (before.nodes or 1) != (now.nodes or 1):
+        before = with_workers(before, now.workers, now.nodes or 1)
     summed, would = rule_of(before).most_pushes, rule_of(now).most_pushes
     if summed == would and rule_of(before).pushes == rule_of(now).pushes:
         return
@@ -73,8 +85,11 @@ def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> No
 
 def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str:
     """What the change of workers means, in one sentence; empty if there is none."""
-    if before.workers == now.workers:
+    machines = before.nodes or 1, now.nodes or 1
+    if before.workers == now.workers and machines[0] == machines[1]:
         return ""
+    if machines[0] != machines[1]:
+        return _change_of_machines(before, now, plan)
     was = expected_of(rule_of(before), before.workers or 1, before.local_accumulate, plan)
     will = expected(now, plan)
     batch = f"the effective batch stays about {about(will.effective_batch)} target tokens"
@@ -82,6 +97,15 @@ def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str
     if was.staleness == will.staleness:
         return f"{text}."
     return f"{text}, staleness becomes {will.staleness_text()} instead of {was.staleness_text()}."
+
+
+def _change_of_machines(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str:
+    workers, machines = before.workers or 1, before.nodes or 1
+    was = expected_of(rule_of(before), workers, before.local_accumulate, plan, machines)
+    batches = was.effective_batch, expected(now, plan).effective_batch
+    stays = "the effective batch stays" if batches[0] == batches[1] else "the effective batch becomes"
+    here = "one machine" if (now.nodes or 1) == 1 else f"{now.nodes} machines"
+    return f"going on with {here} instead of {machines}: {stays} about {about(batches[1])} target tokens."
 
 
 def counted_workers(options: TrainOptions) -> str:

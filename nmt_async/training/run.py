@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
+from nmt_async.cluster.cluster import Cluster
+from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
 from nmt_async.display.reports import RunTitle, ValidReport, worker_places
@@ -18,19 +22,40 @@ from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
+from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
-from nmt_async.sync.journal import Event
+from nmt_async.sync.between.contribution import Wish
+from nmt_async.sync.between.lineage import Start, starts_of
+from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
 from nmt_async.training.interruptions import Interrupted, MayFail, StopSignals
-from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
+from nmt_async.training.journal_file import JOURNAL, JournalFile, latest_sitting, note_sitting
 from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import Tell, build_coordinator, model_configuration, setup_for, training_plan
+from nmt_async.training.parts import (
+    Shared,
+    SimulatedSetup,
+    Tell,
+    build_coordinator,
+    model_configuration,
+    setup_for,
+    training_plan,
+)
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving, Soundness
+from nmt_async.training.sharing import (
+    Peers,
+    earlier_events,
+    from_the_first,
+    newest_of_all,
+    number_of_start,
+    reconciled,
+    run_of,
+    starts_in,
+)
 from nmt_async.training.validation import Judge, Validations, Validator
 from nmt_async.training.validation_scores import Scores, ValidationSettings
 
@@ -53,13 +78,16 @@ class Run:
         folder: of the run.
         model: with the parameters to begin with.
         display: shows what happens.
+        peers: the machines that share the run; None: it is this one's alone.
     """
 
     def __init__(
         self, options: TrainOptions, data: PreparedData, folder: RunFolder, model: TranslationModel, display: Display,
-        devices_reason: str = "",
+        devices_reason: str = "", peers: Peers | None = None,
     ) -> None:  # fmt: skip
         self.options = options
+        self.peers = peers
+        self.leads = peers is None or peers.leads
         self.data = data
         self.folder = folder
         self.display = display
@@ -86,13 +114,19 @@ class Run:
         opened.callback(self.setup.close)
         self.setup.buffers[0].copy_(self.layout.gather(model))
         self.period = ReportPeriod(self.moment)
+        self._journalled = [] if self.peers is None else earlier_events(folder.path / JOURNAL)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         opened.callback(self.journal.close)
-        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after)
+        number = 0 if self.peers is None else number_of_start(self.peers, latest_sitting(folder.path))
+        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after, number)
         self.plan = training_plan(options, data)
+        shared = None
+        if self.peers is not None:
+            there = self.peers.gather({"workers": len(devices)})
+            shared = Shared(tuple(int(values["workers"]) for values in there), self.peers.rank)
         self.coordinator = build_coordinator(
             options, self.plan, self.layout, self.setup.buffers, self._record, self._warn,
-            residuals=self.setup.residuals,
+            residuals=self.setup.residuals, shared=shared,
         )  # fmt: skip
         self.checkpoints = Checkpoints(
             folder.path,
@@ -105,7 +139,7 @@ class Run:
         judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self.validations = Validations(self._build_validator(configuration), judge, self._tell, self._keep)
         opened.callback(self.validations.close)
-        validating, held = self._resume()
+        validating, held = self._resume() if self.peers is None else self._resume_shared(self.peers)
         self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(folder.path, self.moment.updates, self.validations.judged, options.tensorboard)
         for text in self._unnoted:
@@ -116,7 +150,7 @@ class Run:
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
             options.push_settings(),
         )  # fmt: skip
-        self.cluster = self.setup.cluster(self.coordinator, settings, Tell(self._warn, self._note))
+        self.cluster = self._build_cluster(settings, opened)
         opened.callback(self.cluster.close)
         if held is not None:
             with self._takes_up():
@@ -124,8 +158,36 @@ class Run:
         if validating and self.validations.possible:
             self._validate()
 
+    def _build_cluster(self, settings: WorkerSettings, opened: contextlib.ExitStack) -> Cluster:
+        """The workers; of all machines, where these are simulated."""
+        peers, tell = self.peers, Tell(self._warn, self._note)
+        if peers is not None and isinstance(self.setup, SimulatedSetup):
+            return self.setup.machines([self.machine, *self._other_machines(self.setup)], settings)
+        if peers is None:
+            return self.setup.cluster(self.coordinator, settings, tell)
+        exchange = peers.exchange(self.options.way())
+        opened.callback(exchange.close)
+        return self.setup.cluster(self.coordinator, settings, tell, exchange)
+
+    def _other_machines(self, setup: SimulatedSetup) -> Iterator[MachineCoordinator]:
+        """Those of a simulated cluster beside the first, in the state that it has taken up; they keep no journal."""
+        values, tensors = self.machine.state()
+        for rank in range(1, len(self.machine.workers)):
+            buffers = setup.more_buffers(self.layout.size)
+            shared, residuals = Shared(self.machine.workers, rank), None
+            if setup.residuals is not None:
+                residuals = torch.zeros_like(setup.residuals)
+            machine = build_coordinator(
+                self.options, self.plan, self.layout, buffers, _unrecorded, self._warn, residuals=residuals,
+                shared=shared,
+            )  # fmt: skip
+            assert isinstance(machine, MachineCoordinator)
+            machine.take_up(values, tensors, 0, self.sitting.number)
+            machine.begin([machine.round_size] * len(machine.workers))
+            yield machine
+
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
-        if self.data.valid is None:
+        if self.data.valid is None or not self.leads:
             return None
         options = self.options
         settings = ValidationSettings(
@@ -167,6 +229,46 @@ class Run:
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return validating, (values.get("cluster", {}), tensors)
 
+    def _resume_shared(self, peers: Peers) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
+        """Takes up the newest state that any of the machines has; whether its own validation was not finished then."""
+        machine = self.machine
+        run, known = run_of(self.folder.path), starts_in(self._journalled)
+        found = newest_of_all(peers, run, self.layout.size, known, self._warn)
+        with self._takes_up():
+            state: dict[str, Any] = {} if found is None else found[0]["coordinator"]
+            starts = starts_of(state.get("starts", ()))
+            now = Start(self.sitting.number, int(state["server"]["version"]) if state else 0)
+        stands, unheard = reconciled(self._journalled, starts, now)
+        if unheard is not None:
+            self.journal.record(unheard)
+        validating = False
+        held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        if found is None:
+            initial = machine.server.parameters.clone()
+            from_the_first(peers, initial)
+            machine.begin_with(initial)
+            machine.begin_shared(stands, self.sitting.number)
+        else:
+            values, tensors = found
+            with self._takes_up():
+                machine.take_up(values["coordinator"], tensors, stands, self.sitting.number)
+                self.moment = as_dataclass(Moment, values["moment"])
+                self.validations.restore(values)
+                self.period = ReportPeriod.restored(values["stretch"])
+                validating = bool(values["validating"])
+                held = (values.get("cluster", {}), {}) if values.get("cluster") else None
+            if self.leads and self.moment.updates in self.checkpoints.steps():  # it may be another machine's
+                self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
+            self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
+        machine.begin([int(values["wanted"]) for values in peers.gather({"wanted": machine.round_size})])
+        return validating, held if isinstance(self.setup, SimulatedSetup) else None
+
+    @property
+    def machine(self) -> MachineCoordinator:
+        """The coordinator, of a run that machines share."""
+        assert isinstance(self.coordinator, MachineCoordinator)
+        return self.coordinator
+
     @contextlib.contextmanager
     def _takes_up(self) -> Iterator[None]:
         """What is taken up inside was checked by its hash, and may yet have been made by somebody else."""
@@ -188,6 +290,8 @@ class Run:
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
+        if event.kind is Kind.CONTRIBUTED:  # others may save it before this machine records anything more
+            self._may_fail("writing the journal", self.journal.flush)
         self.soundness.record(event)
         self.period.record(event)
 
@@ -227,14 +331,14 @@ class Run:
             Every(quantity, self.moment) for quantity in (options.disp_freq, options.save_freq, options.valid_freq)
         )
         with self.signals:
-            if self._reason_to_stop() is None:
+            if not self._ends():
                 for update in self.cluster.updates():
                     self._count(update)
                     self.validations.hear()
                     # Between updates there is nothing new to report, validate or save.
                     if update is not None:
                         self._when_due(report, validate, save)
-                    if self._reason_to_stop() is not None:
+                    if self._ends():
                         break
             self._finish()
 
@@ -248,7 +352,7 @@ class Run:
             self._validate()
             self.validations.hear()
         self.saving.hear(self.validations.judge.best_steps)
-        if not self.saving.busy and (save.due(self.moment) or self.saving.due):
+        if self.leads and not self.saving.busy and (save.due(self.moment) or self.saving.due):
             save.mark(self.moment)
             self._begin_checkpoint()
         self.period.stalled(self.cluster.seconds - begin)
@@ -257,7 +361,9 @@ class Run:
     def decoding_parameters(self) -> Tensor:
         """The parameters to translate with: the moving average if there is one."""
         average = self.coordinator.server.optimizer.average
-        return self.coordinator.server.parameters if average is None else average
+        if average is not None:
+            return average
+        return self.coordinator.server.parameters if self.peers is None else self.machine.parameters
 
     def _count(self, update: Update | None) -> None:
         seconds = self._earlier + self.cluster.seconds
@@ -316,7 +422,7 @@ class Run:
         stop = self.options.stop_after
         if self.signals.number:
             return f"signal {self.signals.name}"
-        if stop is not None and self.moment.reaches(stop) and stop.unit != "epochs":
+        if stop is not None and self.moment.reaches(stop) and stop.unit != "epochs" and self._counts(stop):
             return f"--stop-after {stop}"
         if stop is not None and stop.unit == "epochs" and self._epochs_done(stop.amount):
             return f"--stop-after {stop}"
@@ -325,20 +431,41 @@ class Run:
             return f"{judge.stalled} validations in a row without a better {judge.metric}"
         return None
 
+    def _counts(self, stop: Quantity) -> bool:
+        """Whether this machine says when so much is over: the time is that of the first machine."""
+        return self.leads or stop.unit not in ("hours", "minutes")
+
+    def _ends(self) -> bool:
+        """Whether training ends now. Machines that share a run end it after the same update."""
+        if self.peers is None:
+            return self._reason_to_stop() is not None
+        if self._counted_to_the_end():
+            self.machine.agreed = max(self.machine.agreed, Wish.STOP)
+        elif self._reason_to_stop() is not None:
+            self.machine.wish = Wish.PAUSE if self.signals.number else Wish.STOP
+        return self.machine.agreed is not Wish.GO_ON
+
+    def _counted_to_the_end(self) -> bool:
+        """Whether ``--stop-after`` follows from what was applied, which is the same on all machines."""
+        stop = self.options.stop_after
+        if stop is None or stop.unit in ("hours", "minutes"):
+            return False
+        return self._epochs_done(stop.amount) if stop.unit == "epochs" else self.moment.reaches(stop)
+
     def _epochs_done(self, amount: float) -> bool:
         # Whole epochs end when each of their batches is applied, which the ledger knows best.
         ledger = self.coordinator.ledger
         if ledger.last_epoch is not None:
-            return ledger.finished and not ledger.accumulated
+            return self.coordinator.finished and not ledger.accumulated
         return self.moment.epochs >= amount
 
     def _finish(self) -> None:
-        reason = self._reason_to_stop() or "the end of the data"
+        reason = self._reason_to_stop() or self._others_reason() or "the end of the data"
         self._stop_cluster(goes_on=self._interrupted())
         self._report()
         self._last_validation()
         try:
-            if self.moment.updates:
+            if self.moment.updates and self.leads:
                 self._write_checkpoint()
         except OSError as error:
             unsaved = Unsaved(
@@ -353,10 +480,11 @@ class Run:
             self._tell_of_residuals()
         text = f"stopped at update {self.moment.updates:,} by {reason}"
         self._may_fail("writing the log", lambda: self.figures.note(text))
-        self._note_end("interrupted" if self.signals.number else "finished", text)
-        if self.signals.number:
+        self._note_end("interrupted" if self._interrupted() else "finished", text)
+        if self._interrupted():
             saved = "the run is saved, " if self.moment.updates else ""
-            raise Interrupted(f"{text}; {saved}give the same command to go on.", self.signals.number)
+            number = self.signals.number or signal.SIGTERM
+            raise Interrupted(f"{text}; {saved}give the same command to go on.", number)
         self.display.say(f"{text}; {self.folder.path} holds the run.")
 
     def _tell_of_residuals(self) -> None:
@@ -392,7 +520,14 @@ class Run:
             self.validations.hear_all(self._interrupted)
 
     def _interrupted(self) -> bool:
-        return bool(self.signals.number)
+        """Whether a signal ends the run, here or on another machine."""
+        return bool(self.signals.number) or (self.peers is not None and self.machine.agreed is Wish.PAUSE)
+
+    def _others_reason(self) -> str:
+        """Why this machine ends, if another one does."""
+        if self.peers is None or self.machine.agreed is Wish.GO_ON:
+            return ""
+        return "a signal to another machine" if self.machine.agreed is Wish.PAUSE else "what the machines agreed on"
 
     def _note_end(self, ending: Ending, reason: str) -> None:
         self._may_fail("noting how the run ended", lambda: self.folder.ended(ending, reason))
@@ -401,6 +536,8 @@ class Run:
         """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
         self._stop_cluster(goes_on=True)
         self._report()
+        if self.peers is not None:
+            self.peers.leave(str(failure))
         text = f"{failure} {self._save_if_sound()}"
         self._may_fail("writing the log", lambda: self.figures.note(f"[error] {text}"))
         self._note_end("diverged" if isinstance(failure, Diverged) else "failed", text)
@@ -427,3 +564,7 @@ class Run:
     def _close_metrics(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
+
+
+def _unrecorded(event: Event) -> None:
+    """A simulated machine's event: only the first one's journal is kept."""

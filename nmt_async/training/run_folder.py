@@ -13,7 +13,7 @@ import fcntl
 import json
 import time
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from nmt_async.errors import RunFailure, UserError, shown
 from nmt_async.model.configuration import DEFAULTS
@@ -27,8 +27,17 @@ from nmt_async.training.resuming import check_update, with_workers
 from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
+MACHINE = "machine-"
+"""Begins the name of the folder of another machine of the run, which may come first."""
+
 DATA = "data.json"
 OUTCOME = "outcome.json"
+LOCAL = ("local_updates", "outer_rate", "outer_momentum")
+"""Options that mean something in one way of exchanging."""
+
+BEGUN = ("nodes", "workers", "accumulate")
+"""Options that make an update together, as they were when the run was begun: on any number of machines it goes on with
+that update, or the nearest."""
 
 Ending = Literal["finished", "interrupted", "failed", "diverged"]
 """How training can end: as it was asked to, by a signal, because something failed, or because parameters or gradients
@@ -85,7 +94,9 @@ class RunFolder:
             _copied(data.source_vocabulary.path, path / "source.model"),
             _copied(data.target_vocabulary.path, path / "target.model"),
         )
-        write_whole(path / DATA, json.dumps({"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}))
+        noted = {"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}
+        begun = _begun(path) or {name: getattr(options, name) for name in BEGUN}
+        write_whole(path / DATA, json.dumps({**noted, "begun": begun}))
         write_whole(path / CONFIG, dump_yaml(options))
 
     def check(self) -> None:
@@ -172,7 +183,7 @@ def _check_unused(path: Path) -> None:
     leftovers = [
         entry.name
         for entry in path.iterdir()
-        if not entry.name.startswith(".") and entry.name.removesuffix(".partial") not in ours
+        if not entry.name.startswith((".", MACHINE)) and entry.name.removesuffix(".partial") not in ours
     ]
     if leftovers:
         raise UserError(f"--out {path}: this folder holds {shown(leftovers[0])} and is not a run; choose another.")
@@ -209,8 +220,28 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainO
         raise UserError(
             f"--out {path}: that run was begun on other data ({str(folder)[:300]}); choose another --out for this data."
         )
-    check_update(begun_with, options, training_plan(options, data))
+    shared = (options.nodes or 1, begun_with.nodes or 1) != (1, 1)
+    before_it = as_it_was_begun(path) if shared else begun_with
+    check_update(before_it, options, training_plan(options, data))
     return begun_with
+
+
+def _begun(path: Path) -> dict[str, Any] | None:
+    """What `BEGUN` names, as the run in ``path`` was begun; None where nobody noted it."""
+    try:
+        begun = read_object(path / DATA).get("begun")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(begun, dict) or any(type(begun.get(name)) not in (int, type(None)) for name in BEGUN):
+        return None
+    return {name: begun[name] for name in BEGUN}
+
+
+def as_it_was_begun(path: Path) -> TrainOptions:
+    """The options of the run in ``path``, with the update that it was begun with; see `read_options`."""
+    options = read_options(path)
+    begun = _begun(path)
+    return options if begun is None or begun["workers"] is None else dataclasses.replace(options, **begun)
 
 
 def read_options(path: Path) -> TrainOptions:
@@ -228,20 +259,29 @@ def read_options(path: Path) -> TrainOptions:
         raise UserError(f"--out {path}: {problem}; the run cannot be resumed, choose another --out.") from None
 
 
-def settled(options: TrainOptions) -> TrainOptions:
+def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> TrainOptions:
     """The options with the counts that nobody gave: those of the run that is resumed, else what this machine has.
 
     So a run goes on as it was begun on a machine with other cores or devices too; with other workers it goes on with
     the same update.
 
+    Args:
+        begun_with: the run's options where its folder is not on this machine, but on another one that shares it.
+
     Raises:
         UserError: devices that are not there, a run whose configuration is damaged, or an option that means nothing
             beside what nobody gave.
     """
+    shared = options.nodes is not None
     if (options.out / CONFIG).exists():
-        begun_with = with_workers(read_options(options.out), options.workers)
+        begun_with = as_it_was_begun(options.out) if shared else read_options(options.out)
+    if begun_with is not None:
+        if options.nodes != begun_with.nodes and options.accumulate == begun_with.accumulate:
+            options = dataclasses.replace(options, accumulate=None)  # as it was typed for so many machines
+        begun_with = with_workers(begun_with, options.workers, options.nodes)
         options = as_begun(options, begun_with)
         names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction"]
+        names += [*LOCAL, "between"] if options.between in (None, begun_with.between) else []
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]
@@ -249,6 +289,8 @@ def settled(options: TrainOptions) -> TrainOptions:
             options, **{name: getattr(begun_with, name) for name in names if getattr(options, name) is None}
         )
     options = adopted(options)
+    if options.nodes is not None and options.between is None:
+        options = dataclasses.replace(options, between=options.way().name)
     options = dataclasses.replace(
         options, devices=options.devices or ",".join(dict.fromkeys(options.device_list())),
         workers=len(options.device_list()), accumulate=options.rule().accumulate, cpu_threads=options.threads(),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nmt_async.display.console import Display
 from nmt_async.display.live import display_for
 from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.machines.team import Team
 from nmt_async.options import check_together, from_mapping
 from nmt_async.quantity import Quantity
 from nmt_async.text.prepared import PreparedData
@@ -18,7 +20,8 @@ from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
-from nmt_async.training.run_folder import RunFolder, settled
+from nmt_async.training.run_folder import RunFolder, read_options, settled
+from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, runs_in, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -55,12 +58,62 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
         RunFailure: the run could not go on; what there is is saved.
     """
     check_together(options)
+    if options.cluster == "simulated" and (options.nodes or 1) > 1:
+        options.check_simulated()
+        _check_shared(options)
+        _train(options, data_folder, display, Here(options.nodes or 1))
+        return
+    invitation = options.invitation()
+    if invitation is None:
+        _train_alone(options, data_folder, display)
+        return
+    _check_shared(options)
+    prepare_children(options)
+    with Team(invitation, options.machine_timeout_seconds, display.say) as team:
+        display.say(f"this is {team.names[team.rank]} of {team.size}.")
+        here = replace(options, out=folder_of(options.out, team.rank), nodes=team.size)
+        _train(here, data_folder, display, team)
+
+
+def _check_shared(options: TrainOptions) -> None:
+    """Raises UserError where machines cannot share what the options ask for."""
+    if not options.way().takes(options.sync_mode):
+        raise UserError(
+            f"--sync-mode sync: its workers wait for the update that holds their pushes, and with --between "
+            f"{options.between} nobody waits; give --sync-mode hybrid, or --between sync."
+        )
+    alone = {
+        "--momentum-lookahead": (options.momentum_lookahead, "none", "a server keeps the momentum of its own workers"),
+        "--push-dtype": (options.push_dtype, "float32", "what a push holds back is in the checkpoint of one machine"),
+        "--drop-gradients": (options.drop_gradients, 0.0, "what a push holds back is in the checkpoint of one machine"),
+    }
+    if options.way().joins:
+        alone["--max-staleness"] = (options.max_staleness, None, "an update there waits for nobody")
+    if options.way().local:
+        average = options.exponential_smoothing
+        alone["--exponential-smoothing"] = (average, 0.0, "the average would not see what the outer step does")
+    for flag, (value, without, reason) in alone.items():
+        if value != without:
+            raise UserError(f"{flag} {value}: not with several machines in --between {options.way().name}: {reason}.")
+
+
+def _train_alone(options: TrainOptions, data_folder: Path, display: Display) -> None:
+    """On one machine, which may be what is left of several."""
+    shared = any(read_options(run).between is not None for run in runs_in(options.out))
+    options.check_alone(shared)
+    _train(replace(options, nodes=1) if shared else options, data_folder, display, Here() if shared else None)
+
+
+def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Peers | None) -> None:
+    """Trains, with the machines that share the run if there are any; see `train_run`."""
     prepare_children(options)
     data = PreparedData.open(data_folder)
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
-    options = settled(options)
+    options = settled(options, None if peers is None else begun_with(peers, run_of(options.out)))
+    if peers is not None:
+        _check_shared(options)
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
     configuration = model_configuration(options, data)
@@ -69,12 +122,14 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
     options.rule()
     if options.tensorboard:
         require_tensorboard()
+    if peers is not None:
+        started_alike(peers, options, data)
     folder = RunFolder(options.out, options, data)
     display = DisconnectableDisplay(display)
     try:
         with display:
             with within_memory():
-                run = Run(options, data, folder, model, display, reason)
+                run = Run(options, data, folder, model, display, reason, peers)
                 del model  # its parameters are in shared memory now
             try:
                 run.train()

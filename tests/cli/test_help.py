@@ -45,7 +45,7 @@ def test_the_help_and_the_document_list_every_exit_code(capsys: pytest.CaptureFi
 
 def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> None:
     assert groups(help_of(capsys, "train")) == [
-        "Arguments", "Options", "Run", "Updates", "Devices", "Model", "Optimizer", "Batches",
+        "Arguments", "Options", "Run", "Updates", "Devices", "Machines", "Model", "Optimizer", "Batches",
         "Validation and stopping", "Reports and checkpoints", "Who waits", "What crosses", "Staleness",
         "Optimizer constants", "Configuration",
     ]  # fmt: skip

@@ -129,7 +129,11 @@ SETTINGS = {
         "export MODEL NEW --format ctranslate2 --verify SRC --verify-share 0",
     ],
     "import": ["import MARIAN --vocabs SPM SPM --out NEW"],
-    "simulate": ["simulate --workers 1,2 --modes sync", "simulate --workers 1,2 --modes sync --data DATA --out NEW"],
+    "simulate": [
+        "simulate --workers 1,2 --modes sync",
+        "simulate --workers 1,2 --modes sync --data DATA --out NEW",
+        "simulate --workers 2 --nodes 1,2 --modes hybrid:W --between sync --link-speed 1Gbit --link-latency 1",
+    ],
     "report": ["report RUN --out NEW"],
     "watch": ["watch RUN --once"],
     "replay": ["replay RUN"],

@@ -24,6 +24,10 @@ class LookAhead(ABC):
         """The parameters (size,), for an update to change them in place."""
         return self.parameters
 
+    def move(self, parameters: Tensor) -> None:
+        """The parameters become others, (size,), copied: not by a step, so that nothing follows from it."""
+        self.parameters.copy_(parameters)
+
     @abstractmethod
     def write(self, buffer: Tensor) -> None:
         """Writes what a pull gives into ``buffer`` (size,)."""

@@ -38,6 +38,11 @@ class Prediction(LookAhead):
         self.before.copy_(self.parameters)
         return self.parameters
 
+    def move(self, parameters: Tensor) -> None:
+        """As in `LookAhead`: the next step is expected to be like the latest, wherever it begins."""
+        self.before.add_(parameters - self.parameters)
+        super().move(parameters)
+
     def write(self, buffer: Tensor) -> None:
         """As in `LookAhead`."""
         buffer.copy_(self.parameters).add_(self.parameters - self.before, alpha=self.updates)

@@ -19,7 +19,7 @@ once before its next push counts; and an update that waits does so for workers t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from nmt_async.sync.rules.rule import RefusesOld, Round, Standing, Waiting
@@ -101,6 +101,10 @@ class Hybrid(RefusesOld):
         """With a bound, unless that is 0 and nothing is left to say."""
         return bool(self.oldest_push or self.max_staleness)
 
+    def with_pushes(self, pushes: float, workers: int) -> Hybrid:  # noqa: ARG002
+        """With another N."""
+        return replace(self, accumulate=max(1, round(pushes)))
+
 
 @dataclass(frozen=True)
 class Asynchronous(Hybrid):
@@ -121,6 +125,10 @@ class Asynchronous(Hybrid):
         if accumulate not in (None, 1):
             raise ValueError("async applies every push by itself; to sum several before an update, choose hybrid")
         return cls(**cls._old_pushes(waiting))
+
+    def with_pushes(self, pushes: float, workers: int) -> Asynchronous:  # noqa: ARG002
+        """Itself: each push is an update."""
+        return self
 
     @property
     def _plain_name(self) -> str:

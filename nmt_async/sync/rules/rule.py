@@ -216,6 +216,10 @@ class Rule(ABC):
         """The rule that makes the same update from the pushes of so many workers; None if there is none."""
         return self
 
+    def with_pushes(self, pushes: float, workers: int) -> Rule:  # noqa: ARG002
+        """The rule whose updates sum nearest to so many pushes of so many workers; itself if it takes no other."""
+        return self
+
 
 class RefusesOld(Rule):
     """A rule for which a push may be too old.

@@ -101,3 +101,9 @@ class Synchronous(Rule):
         """As many batches in all, where they can be shared out evenly."""
         each, rest = divmod(self.batches, workers)
         return None if rest else replace(self, workers=workers, accumulate=each)
+
+    def with_pushes(self, pushes: float, workers: int) -> Synchronous:
+        """With another N, and as many of the fastest in proportion, if not all are waited for."""
+        accumulate = max(1, round(pushes * self.batches / self.pushes / workers))
+        fastest = None if self.fastest is None else max(1, round(workers * accumulate * self.fastest / self.batches))
+        return replace(self, workers=workers, accumulate=accumulate, fastest=fastest)

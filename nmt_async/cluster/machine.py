@@ -1,0 +1,326 @@
+"""The coordinator of one machine among several, which has its own server, ledger and journal.
+
+What is accumulated here does not become an update by itself. It is contributed to an exchange; when that has landed,
+every machine applies the same sum, deals the same batches to the same machines, and knows the same of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.task import Task
+from nmt_async.sync.between.contribution import Contribution, Joint, Wish
+from nmt_async.sync.between.dealing import Dealing, runs
+from nmt_async.sync.between.lineage import Start, starts_of
+from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.between.ways import Way
+from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.push import Push, Update
+from nmt_async.sync.schedule import Progress
+from nmt_async.sync.server import ParameterServer
+from nmt_async.text.plan import BatchId, BatchPlan
+
+
+class MachineCoordinator(Coordinator):
+    """What happens on one machine among several.
+
+    Args:
+        server, plan, record, warn, last_epoch: as in `Coordinator`.
+        way: how machines exchange.
+        workers: of each machine, by rank.
+        rank: which of them this is.
+        outer: the outer step, where each machine makes updates of its own.
+
+    Attributes:
+        dealing: who gets which batch; the same on every machine.
+        on_the_way: whether a contribution of this machine has not landed yet.
+        wish: what this machine wants the run to do; the next contribution says it.
+        agreed: what all of them do, since the latest landing.
+        starts: of the run so far.
+    """
+
+    def __init__(
+        self,
+        server: ParameterServer,
+        plan: BatchPlan,
+        record: Callable[[Event], None],
+        warn: Callable[[str], None],
+        last_epoch: int | None,
+        way: Way,
+        workers: Sequence[int],
+        rank: int,
+        outer: OuterStep | None = None,
+    ) -> None:
+        super().__init__(server, plan, record, warn, last_epoch)
+        self.outer = outer
+        self._own: list[Update] = []  # since the latest exchange
+        self._agreed_on = server.version, server.progress
+        server.late = way.late
+        self.way = way
+        self.workers = tuple(workers)
+        self.rank = rank
+        self.dealing = Dealing(lambda epoch: len(plan.epoch(epoch)), last_epoch)
+        self.on_the_way = False
+        self.wish = self.agreed = Wish.GO_ON
+        self.starts: list[Start] = []
+        self._told_aside = 0
+        self._ended = False
+        self._landed: tuple[Update | None, list[list[BatchId]]] = (None, [])
+        self._workers_before = sum(workers[:rank])
+
+    def begin(self, wanted: Sequence[int]) -> None:
+        """The first batches, until the second exchange, are dealt.
+
+        Args:
+            wanted: what each machine wants for a round, by rank.
+        """
+        for _ in range(2):
+            self._take_dealt(self.dealing.deal(wanted)[self.rank])
+        self._ended = self.dealing.exhausted and not self.dealing.outstanding
+
+    @property
+    def round_size(self) -> int:
+        """Batches that this machine wants until an exchange."""
+        updates = 1 if self.outer is None else self.outer.settings.updates
+        return max(updates * self.rule.pushes, self.workers[self.rank])
+
+    def _take_dealt(self, batches: Sequence[BatchId]) -> None:
+        for first, count in runs(batches):
+            self._record(Event(Kind.DEALT, batch=first, version=self.ledger.version, tokens=count))
+
+    def next_task(self, worker: int) -> Task | None:
+        """As in `Coordinator`; none while everybody waits for an exchange, or after the run was agreed to end."""
+        if self.agreed is not Wish.GO_ON:
+            return None
+        self.due()  # pushes may have come while an exchange was on the way
+        if self.way.waits and (self.on_the_way or self.ready):
+            return None
+        return super().next_task(worker)
+
+    def due(self) -> Update | None:
+        """None: updates of the run come by `land`; but a machine may make one of its own now."""
+        ledger = self.ledger
+        may_step = self.outer is not None and ledger.accumulated and not self.on_the_way
+        if may_step and (ledger.finished or self.rule.may_update(ledger.round())):
+            self._step()
+        return None
+
+    def _step(self) -> None:
+        """What is accumulated becomes an update of this machine's own."""
+        begin = self.clock()
+        update = self.server.update()
+        self.updates += 1
+        self.updating += self.clock() - begin
+        self._own.append(update)
+        self._record(Event(Kind.STEPPED, version=update.version, tokens=update.tokens))
+        if self.rule.restarts:
+            self._restart()
+
+    @property
+    def ready(self) -> bool:
+        """Whether this machine should contribute now, be others ready or not."""
+        if self.on_the_way or self.finished:
+            return False
+        ledger = self.ledger
+        if self.wish is not Wish.GO_ON and self.way.joins:
+            return True  # where everybody waits for each update, it is said with the next one
+        if self.outer is not None:
+            return len(self._own) >= self.outer.settings.updates or ledger.finished
+        if ledger.accumulated:
+            return ledger.finished or self.rule.may_update(ledger.round())
+        # Where the others would have to contribute what they have, only want of batches is a reason to call them, or a
+        # batch that they wait for in vain.
+        untold = len(ledger.set_aside) > self._told_aside
+        return ledger.finished and (untold or not (self.way.joins and self.dealing.exhausted))
+
+    def contribute(self) -> tuple[Contribution, Tensor]:
+        """What is accumulated leaves: what this machine says of it, and the sum (size,), zeros if there is nothing.
+
+        The vector is not this object's until it comes back by `land`.
+
+        Raises:
+            ValueError: another contribution is on the way.
+        """
+        ages = tuple(age for update in self._own for age in update.staleness)
+        if self.outer is None:
+            pushes, total = self.server.take()
+        else:
+            pushes = tuple(push for update in self._own for push in update.pushes)
+            total = self.outer.moved(self.server.parameters, torch.empty_like(self.server.parameters))
+        tokens = sum(push.tokens for push in pushes)
+        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens))
+        aside = tuple(self.ledger.set_aside[self._told_aside :])
+        self._told_aside += len(aside)
+        self.on_the_way = True
+        self.server.late = self.way.late - self.way.waits  # what comes now is in the update after the one on the way
+        stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
+        # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should
+        # stand before an empty stock either.
+        enough = 2 * max(len(pushes), self.round_size)
+        if not self.way.waits:
+            enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]
+        wanted = max(0, enough - stock)
+        version = self.ledger.version
+        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages), total
+
+    def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
+        """The pushes, with workers counted over all machines."""
+        before = self._workers_before
+        return tuple(replace(push, worker=before + push.worker) for push in pushes)
+
+    def land(self, joint: Joint, total: Tensor, first: MachineCoordinator | None = None) -> Update | None:
+        """What all machines have contributed becomes an update; None if they had nothing.
+
+        Args:
+            joint: what they said.
+            total: the sum (size,) of their vectors; this object's again.
+            first: of a simulated cluster, the machine on which this has landed already: what it came to there is the
+                same here.
+        """
+        mine = joint.contributions[self.rank]
+        self.on_the_way = False
+        if self.outer is not None:
+            update = self._apply_outer(self.outer, joint, mine, total)
+        elif first is None:
+            update = self._apply(joint, total)
+        else:
+            update = first._landed[0]
+            self.server.follow(first.server, total)
+        shares = self._deal(joint) if first is None else first._landed[1]
+        self._landed = update, shares
+        if update is not None:
+            tokens = sum(push.tokens for push in mine.pushes)
+            pieces = 1 if self.outer is None else 0
+            self._record(Event(Kind.UPDATED, version=update.version, tokens=tokens, pieces=pieces))
+            if self.rule.restarts:
+                self._restart()
+        self._take_dealt(shares[self.rank])
+        self._ended = self.dealing.exhausted and not self.dealing.outstanding
+        self.agreed = max(self.agreed, joint.wish)
+        self.server.late = self.way.late
+        return update
+
+    def _apply_outer(self, outer: OuterStep, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
+        """All machines go on from the outer step of what they have moved."""
+        moved = [contribution for contribution in joint.contributions if contribution.pushes]
+        if not moved:
+            return None
+        norm = float(torch.linalg.vector_norm(total)) / len(moved)
+        parameters = outer.step(total, len(moved))
+        before = self.server.progress
+        others = sum(push.tokens for push in joint.pushes) - sum(push.tokens for push in mine.pushes)
+        epochs = max(before.epochs, max(push.position for push in joint.pushes))
+        version = max(contribution.version for contribution in joint.contributions)
+        progress = Progress(version, before.tokens + others, epochs)
+        self.server.move(parameters, version, progress)
+        self._own = []
+        self._agreed_on = version, progress
+        ages = tuple(age for contribution in joint.contributions for age in contribution.staleness)
+        return Update(version, joint.pushes, ages, self.server.learning_rate, norm)
+
+    def _deal(self, joint: Joint) -> list[list[BatchId]]:
+        """What each machine is dealt now."""
+        aside = [batch for contribution in joint.contributions for batch in contribution.set_aside]
+        self.dealing.done((push.batch for push in joint.pushes), aside)
+        return self.dealing.deal([each.wanted for each in joint.contributions])
+
+    def _apply(self, joint: Joint, total: Tensor) -> Update | None:
+        if not joint.pushes:
+            self.server.buffer.reuse(total)
+            return None
+        begin = self.clock()
+        update = self.server.apply_joint(joint.pushes, total)
+        self.updates += 1
+        self.updating += self.clock() - begin
+        return update
+
+    @property
+    def parameters(self) -> Tensor:
+        """(size,), those that all machines have agreed on."""
+        return self.server.parameters if self.outer is None else self.outer.parameters
+
+    @property
+    def finished(self) -> bool:
+        """True when the run was agreed to end, or a finite stream has no batch left on any machine."""
+        return self._ended or self.agreed is not Wish.GO_ON
+
+    def stop(self) -> Update | None:
+        """Ends the run here. What is not in an update will be dealt anew if the run goes on."""
+        ledger = self.ledger
+        if not ledger.stopped:
+            self._record(Event(Kind.STOPPED, version=ledger.version))
+            for worker in list(ledger.out):
+                self.server.release(worker)
+        return None
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint stores; what is not in an update yet is only noted as to be dealt."""
+        values, tensors = self.server.state()
+        values, tensors = {**values, "buffer": _NOTHING_SUMMED}, _without_sums(tensors)
+        if self.outer is not None:  # what this machine has made of them since then, others have not
+            version, progress = self._agreed_on
+            values |= {"version": version, "progress": vars(progress)}
+            tensors |= {"parameters": self.outer.parameters, **self.outer.tensors}
+            if "before" in tensors:  # of a prediction: nothing is expected of them yet
+                tensors["before"] = self.outer.parameters
+        state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
+        return state, tensors
+
+    def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
+        """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.
+
+        Args:
+            stands: how many events of this machine's journal stand; see `nmt_async.sync.between.lineage`.
+            sitting: the number of the start, the same on all machines.
+
+        Raises:
+            LookupError, TypeError, ValueError, RuntimeError: it is not what `state` gives.
+        """
+        self.server.restore({**values["server"], "buffer": _NOTHING_SUMMED}, tensors)
+        if self.outer is not None:
+            self.outer.restore(self.server.parameters, tensors)
+        self.dealing.restore(values["dealing"] if "dealing" in values else _dealing_of(values))
+        self.starts = starts_of(values.get("starts", ()))
+        self._go_on(stands, sitting)
+
+    def begin_with(self, parameters: Tensor) -> None:
+        """The initial ``parameters`` (size,), copied: those of the first machine, to the last bit."""
+        server = self.server
+        server.move(parameters, server.version, server.progress)
+        if server.optimizer.average is not None:
+            server.optimizer.average.copy_(parameters)
+        if self.outer is not None:
+            self.outer.restore(parameters, {})
+
+    def begin_shared(self, stands: int, sitting: int) -> None:
+        """The run begins, or begins anew since there is no checkpoint, and is shared by all machines."""
+        self._go_on(stands, sitting)
+
+    def _go_on(self, stands: int, sitting: int) -> None:
+        self._agreed_on = self.server.version, self.server.progress
+        self.starts.append(Start(sitting, self.server.version))
+        self.ledger.events = stands
+        machines = BatchId(len(self.workers), self.rank)
+        workers = self.workers[self.rank]
+        self._record(Event(Kind.RESUMED, workers, machines, self.server.version, sitting, stands=stands))
+
+
+_NOTHING_SUMMED: dict[str, Any] = {"summed": [], "held": []}
+
+
+def _without_sums(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != "sum" and not name.startswith("held")}
+
+
+def _dealing_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The state of a dealing, of the run of one machine: what is in its sum is computed again."""
+    ledger, buffer = values["ledger"], values["server"]["buffer"]
+    summed = [push["batch"] for push in (*buffer["summed"], *buffer.get("held", ()))]
+    recalled = sorted(map(tuple, (*ledger["waiting"], *summed)))
+    return {"position": ledger["position"], "recalled": recalled, "set_aside": ledger["set_aside"]}

@@ -1,0 +1,193 @@
+"""The machines of a run, joined by torch's Gloo: each has a rank, and what one says all hear.
+
+Everything crosses the network as it is, unencrypted. Nothing that comes from another machine is executed: no object is
+unpickled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed.distributed_c10d import BroadcastOptions, ProcessGroupGloo, Store
+
+from nmt_async.errors import RunFailure
+from nmt_async.machines.watch import Watch
+
+LOOK = datetime.timedelta(seconds=0.5)
+"""How often a machine that waits for others looks whether they are still there."""
+
+JOINING = datetime.timedelta(minutes=2)
+"""In which each machine connects to each other one."""
+
+NO_TIMEOUT = datetime.timedelta(days=7)
+"""Of Gloo itself. A slow machine may take its time; `Watch` finds out which one is gone, and much sooner."""
+
+
+class MachineLost(RunFailure):
+    """A machine of the run is gone, so that what needs all of them cannot go on."""
+
+
+class Group(Protocol):
+    """What machines that train together can do, each at the same time as the others.
+
+    Attributes:
+        rank: which of them this is.
+        size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What each of them says, by rank."""
+
+    def add(self, vector: Tensor) -> None:
+        """``vector`` (size,) becomes the sum of those of all, the same bits everywhere."""
+
+    def spread(self, vector: Tensor, source: int) -> None:
+        """``vector`` (size,) becomes that of the machine ``source``."""
+
+    def close(self) -> None:
+        """Leaves the others."""
+
+
+class Alone:
+    """One machine, which has nobody to wait for."""
+
+    rank, size = 0, 1
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """What it says."""
+        return [data]
+
+    def add(self, vector: Tensor) -> None:
+        """Nothing to add."""
+
+    def spread(self, vector: Tensor, source: int) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nobody to leave."""
+
+
+class GlooGroup:
+    """Machines that are joined over TCP.
+
+    Args:
+        store: where they have met.
+        rank, size: which of how many this is.
+        address: of this machine, as the others reach it; only there does it listen.
+        watch: says which machine is gone.
+
+    Raises:
+        MachineLost: one of the others did not come.
+    """
+
+    def __init__(
+        self, store: Store, rank: int, size: int, address: str, watch: Watch
+    ) -> None:  # fmt: skip
+        self.rank, self.size = rank, size
+        self._watch = watch
+        engine: Any = ProcessGroupGloo  # torch's stubs lack half of it
+        options = engine._Options()
+        options._timeout = JOINING
+        try:
+            options._devices = [engine.create_device(hostname=address)]
+            self._gloo = engine(store, rank, size, options)
+            self._gloo.set_timeout(NO_TIMEOUT)
+        except RuntimeError as error:
+            raise self._lost(error) from None
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """As in `Group`: first how much each has to say, then that."""
+        mine = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        self._wait(lambda: self._gloo.allgather([lengths], [torch.tensor([len(data)])]))
+        counts = [int(length) for length in lengths]
+        room = max(*counts, 1)
+        padded = torch.zeros(room, dtype=torch.uint8)
+        padded[: len(data)] = mine[: len(data)]
+        said = [torch.zeros(room, dtype=torch.uint8) for _ in range(self.size)]
+        self._wait(lambda: self._gloo.allgather([said], [padded]))
+        return [bytes(text[:count].numpy()) for text, count in zip(said, counts, strict=True)]
+
+    def add(self, vector: Tensor) -> None:
+        """As in `Group`."""
+        self._wait(lambda: self._gloo.allreduce([vector]))
+
+    def spread(self, vector: Tensor, source: int) -> None:
+        """As in `Group`."""
+        options = BroadcastOptions()
+        options.rootRank, options.rootTensor = source, 0
+        self._wait(lambda: self._gloo.broadcast([vector], options))
+
+    def _wait(self, begin: Callable[[], Any]) -> None:
+        """Until what ``begin`` begins is done.
+
+        Raises:
+            MachineLost: it cannot be.
+        """
+        try:
+            work = begin()
+            while not work.is_completed():
+                try:
+                    work.wait(LOOK)
+                except RuntimeError:
+                    # Not done yet; or it has just ended, and how it did is said below.
+                    if not work.is_completed() and self._watch.missing():
+                        raise
+            work.wait()
+        except RuntimeError as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: RuntimeError) -> MachineLost:
+        return MachineLost(self._watch.explain(str(error)))
+
+    def close(self) -> None:
+        """Leaves the others. What of an exchange is under way stays unfinished, and so must the memory that it uses."""
+        # A Gloo group that is taken down waits for the others, who may hang: it is never taken down but ends with the
+        # process.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gloo))
+        self._watch.close()
+
+
+def gather_values(group: Group, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Plain values of every machine, by rank."""
+    return [json.loads(text) for text in group.gather(json.dumps(values).encode())]
+
+
+def spread_state(
+    group: Group, source: int, values: dict[str, Any] | None, tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Plain values and tensors by name, of the machine ``source``, to all.
+
+    Args:
+        values, tensors: there.
+    """
+    here = group.rank == source
+    shapes = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()]
+    said = json.dumps({"values": values, "tensors": shapes} if here else {}).encode()
+    told = json.loads(group.gather(said)[source])
+    spread = {}
+    for name, shape, dtype in told["tensors"]:
+        tensor = tensors[name].contiguous() if here else torch.empty(shape, dtype=_dtype(dtype))
+        group.spread(tensor.view(-1).view(torch.uint8) if tensor.dim() else tensor, source)
+        spread[name] = tensor
+    return told["values"], spread
+
+
+def _dtype(name: str) -> torch.dtype:
+    """Raises ValueError where no tensor of a checkpoint has such a type."""
+    known: Sequence[torch.dtype] = (
+        torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool,
+    )  # fmt: skip
+    for dtype in known:
+        if str(dtype) == f"torch.{name}":
+            return dtype
+    raise ValueError(f"{name} is no type of a tensor")
