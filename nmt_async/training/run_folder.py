@@ -234,7 +234,7 @@ def _begun(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(begun, dict) or any(type(begun.get(name)) not in (int, type(None)) for name in BEGUN):
         return None
-    return {name: begun[name] for name in BEGUN}
+    return {name: begun.get(name) for name in BEGUN}
 
 
 def as_it_was_begun(path: Path) -> TrainOptions:
