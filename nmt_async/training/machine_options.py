@@ -149,7 +149,7 @@ class MachineOptions:
         """
         for field in dataclasses.fields(MachineOptions):
             value = getattr(self, field.name)
-            mine = ("between", "local_updates", "outer_rate", "outer_momentum")
+            mine = ("between", "local_updates", "outer_rate", "outer_momentum", "machine_timeout")
             if field.name != "nodes" and value is not None and not (shared and field.name in mine):
                 raise UserError(
                     f"{flag_of(field)} {value}: there is one machine only; say with --nodes how many there are."
