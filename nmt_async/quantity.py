@@ -31,6 +31,11 @@ class Quantity:
     amount: float
     unit: Unit
 
+    @property
+    def seconds(self) -> float:
+        """Of hours or minutes."""
+        return self.amount * {"hours": 3600, "minutes": 60}[self.unit]
+
     def __str__(self) -> str:
         suffix = {"updates": "u", "tokens": "t", "epochs": "e", "hours": "h", "minutes": "min"}[self.unit]
         for letter in ("G", "M", "k"):

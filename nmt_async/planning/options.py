@@ -53,7 +53,7 @@ class SimulateOptions:
         group=MACHINES, metavar="LIST",
     )  # fmt: skip
     between: str | None = option(
-        None, f"How machines exchange, with commas between them: {', '.join(WAYS)} (default: all of them).",
+        None, f"How machines exchange, with commas between them (sync workers are left out in lagged): {', '.join(WAYS)} (default: all of them).",
         group=MACHINES, metavar="LIST", only_with={"nodes": OtherThan("1")},
     )  # fmt: skip
     link_speed: str | None = option(
@@ -109,7 +109,11 @@ class SimulateOptions:
         _model_size(self.model_size)
 
     def _check_machines(self) -> None:
-        self.ways()
+        if not any(way.takes(mode.rule(1).mode) for mode in self.mode_list() for way in self.ways()):
+            raise UserError(
+                f"--modes {self.modes}: its workers wait for an update, and --between {self.between} waits for nobody; "
+                f"choose another mode, or another way."
+            )
         if len(self.machine_counts()) > 1 < len(self.worker_counts()):
             raise UserError("--nodes and --workers are two lists; give one number of workers for each machine.")
         if self.link_latency is not None and not 0 <= self.link_latency <= MOST_LATENCY:

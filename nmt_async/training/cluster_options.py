@@ -152,7 +152,7 @@ class ClusterOptions(SyncOptions):
     @property
     def timeout_seconds(self) -> float:
         """Of `worker_timeout`."""
-        return self.worker_timeout.amount * (3600 if self.worker_timeout.unit == "hours" else 60)
+        return self.worker_timeout.seconds
 
     def cluster_profile(self) -> ClusterProfile:
         """The simulated cluster's.

@@ -130,8 +130,7 @@ class MachineOptions:
     @property
     def machine_timeout_seconds(self) -> float:
         """Of `machine_timeout`."""
-        timeout = self.machine_timeout or Quantity(1, "minutes")
-        return timeout.amount * (3600 if timeout.unit == "hours" else 60)
+        return (self.machine_timeout or Quantity(1, "minutes")).seconds
 
     def check_simulated(self) -> None:
         """Raises UserError where an option means nothing, since all machines are simulated in this process."""

@@ -83,6 +83,7 @@ def test_a_table_of_machines_fits_a_terminal(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--nodes", "1,2", "--workers", "1,2"], "--nodes and --workers are two lists"),
     (["--nodes", "2", "--between", "lagged,other"], "--between: 'other' is not one of sync, lagged"),
+    (["--nodes", "2", "--between", "lagged", "--modes", "sync"], "--modes sync: its workers wait for an update"),
     (["--nodes", "2", "--link-speed", "fast"], "--link-speed: 'fast' is no speed; give it as 100Mbit"),
     (["--nodes", "2", "--link-latency", "-1"], "--link-latency: -1 is not from 0"),
     (["--nodes", "x"], "--nodes: 'x' is neither a number of machines nor a range"),

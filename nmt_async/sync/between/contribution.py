@@ -112,8 +112,3 @@ class Joint:
     def wish(self) -> Wish:
         """What the run does now."""
         return max(contribution.wish for contribution in self.contributions)
-
-    @property
-    def left(self) -> int:
-        """Batches that were dealt to any of them and are still to be contributed."""
-        return sum(contribution.left for contribution in self.contributions)
