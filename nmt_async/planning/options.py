@@ -53,7 +53,8 @@ class SimulateOptions:
         group=MACHINES, metavar="LIST",
     )  # fmt: skip
     between: str | None = option(
-        None, f"How machines exchange, with commas between them (sync workers are left out in lagged): {', '.join(WAYS)} (default: all of them).",
+        None, f"How machines exchange, with commas between them: {', '.join(WAYS)} (default: all of them). Workers in "
+        "sync are left out in lagged.",
         group=MACHINES, metavar="LIST", only_with={"nodes": OtherThan("1")},
     )  # fmt: skip
     link_speed: str | None = option(
