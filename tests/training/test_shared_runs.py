@@ -208,7 +208,7 @@ def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, p
     ({"nodes": 2, "cluster": "simulated", "between": "local", "local_updates": 0}, "--local-updates: 0 is not from 1"),
     ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_rate": 0}, "--outer-rate: 0 is not above 0"),
     ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_momentum": 1}, "--outer-momentum: 1 is not from"),
-    ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_fragments": 5}, "--outer-fragments: 5 fragments do"),
+    ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_fragments": 5}, "5 fragments do not share"),
     ({"nodes": 2, "cluster": "simulated", "outer_dtype": "bfloat16"}, "--outer-dtype"),
     ({"nodes": 0}, "--nodes: 0 is not from 1"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "machine_timeout": "0min"}, "--machine-timeout"),
