@@ -43,6 +43,8 @@ class MachineCoordinator(Coordinator):
         wish: what this machine wants the run to do; the next contribution says it.
         agreed: what all of them do, since the latest landing.
         starts: of the run so far.
+        spent: seconds that this machine's workers have computed and waited since the latest contribution, summed over
+            them; who asks for the next one says so before.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class MachineCoordinator(Coordinator):
         self.on_the_way = False
         self.wish = self.agreed = Wish.GO_ON
         self.starts: list[Start] = []
+        self.spent = (0.0, 0.0)
+        self._heard = [(0.0, 0.0)] * len(self.workers)
         self._told_aside = 0
         self._ended = False
         self._landed: tuple[Update | None, list[list[BatchId]]] = (None, [])
@@ -167,7 +171,8 @@ class MachineCoordinator(Coordinator):
             enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]
         wanted = max(0, enough - stock)
         version = self.ledger.version
-        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages), total
+        left, named, (computing, waiting) = self.ledger.left, self._named(pushes), self.spent
+        return Contribution(named, wanted, left, aside, self.wish, version, ages, computing, waiting), total
 
     def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
         """The pushes, with workers counted over all machines."""
@@ -194,6 +199,8 @@ class MachineCoordinator(Coordinator):
             self.server.follow(first.server, total)
         shares = self._deal(joint) if first is None else first._landed[1]
         self._landed = update, shares
+        if first is None:  # of simulated machines the first one tells of all
+            self._hear(joint)
         if update is not None:
             tokens = sum(push.tokens for push in mine.pushes)
             pieces = 1 if self.outer is None else 0
@@ -205,6 +212,20 @@ class MachineCoordinator(Coordinator):
         self.agreed = max(self.agreed, joint.wish)
         self.server.late = self.way.late
         return update
+
+    def _hear(self, joint: Joint) -> None:
+        told = ((each.computing, each.waiting) for each in joint.contributions)
+        self._heard = [
+            (before + more, waited + longer) for (before, waited), (more, longer) in zip(self._heard, told, strict=True)
+        ]
+
+    def take_heard(self) -> list[tuple[float, float]]:
+        """Of each machine, by rank, the seconds that its workers have computed and waited.
+
+        As far as contributions have told since the last call.
+        """
+        heard, self._heard = self._heard, [(0.0, 0.0)] * len(self.workers)
+        return heard
 
     def _apply_outer(self, outer: OuterStep, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
         """All machines go on from the outer step of what they have moved."""

@@ -36,6 +36,7 @@ class Contribution:
         wish: what it wants the run to do.
         version: of its parameters.
         staleness: of each push at the machine's own update; empty where all machines make it together.
+        computing, waiting: seconds since its last contribution, summed over its workers.
     """
 
     pushes: tuple[Push, ...]
@@ -45,12 +46,14 @@ class Contribution:
     wish: Wish = Wish.GO_ON
     version: int = 0
     staleness: tuple[int, ...] = ()
+    computing: float = 0.0
+    waiting: float = 0.0
 
     def encode(self) -> bytes:
         """As it crosses the network."""
         ages = self.staleness or (0,) * len(self.pushes)
         counts = len(self.pushes), len(self.set_aside), len(self.staleness)
-        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish)
+        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish, self.computing, self.waiting)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
         return head + aside + b"".join(map(_encoded, self.pushes, ages))
 
@@ -62,7 +65,7 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, ages, wanted, left, version, wish = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, left, version, wish, *seconds = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
@@ -71,10 +74,11 @@ class Contribution:
         if ages not in (0, pushes):
             raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
         staleness = tuple(age for _, age in found) if ages else ()
-        return cls(tuple(push for push, _ in found), wanted, left, tuple(batches), Wish(wish), version, staleness)
+        summed = tuple(push for push, _ in found)
+        return cls(summed, wanted, left, tuple(batches), Wish(wish), version, staleness, *seconds)
 
 
-_HEAD = struct.Struct("<IIIIIIB")
+_HEAD = struct.Struct("<IIIIIIBdd")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 
