@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmt_async.cluster.cluster import everybody_waits
@@ -19,6 +18,7 @@ from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import LinkProfile
 from nmt_async.cluster.simulated import BYTES, SimulatedCluster
 from nmt_async.sync.between.contribution import Contribution, Joint
+from nmt_async.sync.between.outer import summed
 from nmt_async.sync.push import Update
 
 
@@ -124,17 +124,19 @@ class SimulatedMachines:
         machine = self.machines[rank]
         machine.spent = self.clusters[rank].take_seconds()
         self._brought[rank] = machine.contribute()
-        if not machine.way.waits:
+        if not machine.waits:
             self.clusters[rank].go_on(time)
         self._contributed = max(self._contributed, time)
         if len(self._brought) == len(self.clusters):
-            self._lands = self._contributed + self.link.exchange(BYTES * self.sent, len(self.clusters))
+            self._lands = self._contributed + self.link.exchange(
+                BYTES * self.sent * machine.crossing, len(self.clusters)
+            )
 
     def _land(self) -> Update | None:
         time, self._lands, self._contributed = self._lands, math.inf, 0.0
         brought = [self._brought.pop(rank) for rank in range(len(self.clusters))]
         said = Joint([contribution for contribution, _ in brought])
-        total = torch.stack([vector for _, vector in brought]).sum(0)
+        total = summed([vector for _, vector in brought])
         first = None
         for cluster, (_, vector) in zip(self.clusters, brought, strict=True):
             landed = cluster.land(time, said, vector.copy_(total), first)

@@ -27,14 +27,14 @@ PUSH = st.builds(
 
 
 @given(
-    st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), SECONDS, SECONDS,
-    st.binary(),
+    st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), st.booleans(),
+    SECONDS, SECONDS, st.binary(),
 )  # fmt: skip
 def test_what_a_machine_says_arrives(
-    pushes: list[Push], wanted: int, left: int, aside: list[BatchId], wish: Wish, computing: float, waiting: float,
-    padding: bytes,
+    pushes: list[Push], wanted: int, left: int, aside: list[BatchId], wish: Wish, moved: bool, computing: float,
+    waiting: float, padding: bytes,
 ) -> None:  # fmt: skip
-    said = Contribution(tuple(pushes), wanted, left, tuple(aside), wish, computing=computing, waiting=waiting)
+    said = Contribution(tuple(pushes), wanted, left, tuple(aside), wish, 7, (), moved, computing, waiting)
     assert Contribution.decode(said.encode() + padding) == said
 
 

@@ -49,7 +49,8 @@ def assert_of_all_machines(run: Path) -> None:
 
 @pytest.mark.parametrize("way", [
     {"between": "sync", "sync_mode": "sync", "accumulate": None}, {}, {"between": "local", "local_updates": 3},
-], ids=["sync", "lagged", "local"])  # fmt: skip
+    {"between": "local", "local_updates": 4, "outer_fragments": 2},
+], ids=["sync", "lagged", "local", "fragments"])  # fmt: skip
 def test_what_machines_did_adds_up_in_every_way(small_data: Path, tmp_path: Path, way: dict[str, Any]) -> None:
     run = tmp_path / "run"
     said = run_small(small_data, run, **{**SHARED, **way}, stop_after="12").said

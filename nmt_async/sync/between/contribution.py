@@ -20,8 +20,9 @@ class Wish(enum.IntEnum):
     """What a machine wants the run to do after this exchange. The highest wish of all of them counts."""
 
     GO_ON = 0
-    STOP = 1  # the run has come to its end
-    PAUSE = 2  # a signal ended it: it goes on later as if nothing had been
+    SETTLE = 1  # a checkpoint is due, for which all must agree on all parameters
+    STOP = 2  # the run has come to its end
+    PAUSE = 3  # a signal ended it: it goes on later as if nothing had been
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Contribution:
         wish: what it wants the run to do.
         version: of its parameters.
         staleness: of each push at the machine's own update; empty where all machines make it together.
+        moved: whether its vector holds anything; the pushes of a fragment may have come with earlier exchanges.
         computing, waiting: seconds since its last contribution, summed over its workers.
     """
 
@@ -46,6 +48,7 @@ class Contribution:
     wish: Wish = Wish.GO_ON
     version: int = 0
     staleness: tuple[int, ...] = ()
+    moved: bool = True
     computing: float = 0.0
     waiting: float = 0.0
 
@@ -53,7 +56,8 @@ class Contribution:
         """As it crosses the network."""
         ages = self.staleness or (0,) * len(self.pushes)
         counts = len(self.pushes), len(self.set_aside), len(self.staleness)
-        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish, self.computing, self.waiting)
+        said = self.wanted, self.left, self.version, self.wish, self.moved
+        head = _HEAD.pack(*counts, *said, self.computing, self.waiting)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
         return head + aside + b"".join(map(_encoded, self.pushes, ages))
 
@@ -65,7 +69,7 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, ages, wanted, left, version, wish, *seconds = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, left, version, wish, moved, *seconds = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
@@ -74,11 +78,11 @@ class Contribution:
         if ages not in (0, pushes):
             raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
         staleness = tuple(age for _, age in found) if ages else ()
-        summed = tuple(push for push, _ in found)
-        return cls(summed, wanted, left, tuple(batches), Wish(wish), version, staleness, *seconds)
+        accumulated = tuple(push for push, _ in found)
+        return cls(accumulated, wanted, left, tuple(batches), Wish(wish), version, staleness, moved, *seconds)
 
 
-_HEAD = struct.Struct("<IIIIIIBdd")
+_HEAD = struct.Struct("<IIIIIIB?dd")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 
