@@ -106,10 +106,8 @@ class WatchedRun:
         if self._said_whose or machines is None or not machines.here:
             return []
         self._said_whose = True
-        message = Message(
-            f"{self.folder} is what {machines.names[machines.here]} writes; {machines.names[0]} validates and saves, "
-            f"in the run's own folder."
-        )
+        here, first = machines.names[machines.here], machines.names[0]
+        message = Message(f"{self.folder} is what {here} writes; {first} validates and saves, in its own folder.")
         self.run.state = self.run.state.told(message)
         return [message]
 
