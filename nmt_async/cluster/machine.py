@@ -188,9 +188,7 @@ class MachineCoordinator(Coordinator):
         wanted = max(0, enough - stock)
         version = self.ledger.version
         moved = bool(pushes) or (self._fragments > 1 and bool(total.any()))
-        said = Contribution(
-            self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages, moved, *self.spent
-        )
+        said = Contribution(self._named(pushes), wanted, aside, self.wish, version, ages, moved, *self.spent)
         return said, total
 
     def _take_moved(self, outer: OuterStep) -> tuple[tuple[Push, ...], tuple[int, ...], Tensor]:

@@ -120,11 +120,6 @@ class Ledger:
         """True when every batch of a finite stream, or of those that were dealt, is accumulated or further."""
         return self._at_end() and not self._undelivered
 
-    @property
-    def left(self) -> int:
-        """How many batches that were dealt are neither on the way nor done with."""
-        return len(self._undelivered) + len(self.dealt or ()) + len(self.accumulated) + len(self.stepped)
-
     def standing(self, worker: int) -> Standing:
         """What is out or accumulated on the current version."""
         return Standing(self._round[worker], self._round_total, self.round(), self._delivered[worker])

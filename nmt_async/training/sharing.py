@@ -8,6 +8,7 @@ others only if the run cannot go on, so that none is lost with the first.
 from __future__ import annotations
 
 import dataclasses
+import platform
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,19 @@ def started_alike(peers: Peers, options: TrainOptions, data: PreparedData) -> No
     names = {field.name: flag_of(field) for field in fields}
     others = {"nmt-async": __version__, "torch": torch.__version__.partition("+")[0], "data": data.fingerprint}
     peers.agree({**others, **said}, {**names, "data": "data of the fingerprint"})
+
+
+def unlike_processors(peers: Peers) -> str:
+    """A sentence where the machines' processors round differently; empty if they do not."""
+    mine = {"cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
+    there = [str(values["cpu"]) for values in peers.gather(mine)]
+    other = next((rank for rank, cpu in enumerate(there) if cpu != there[0]), None)
+    if other is None:
+        return ""
+    return (
+        f"{peers.names[other]} computes with {there[other]} and {peers.names[0]} with {there[0]}: their updates differ in "
+        f"the last bits, and these differences add up until the run is started again, when all take up one state."
+    )
 
 
 def begun_with(peers: Peers, run: Path) -> TrainOptions | None:

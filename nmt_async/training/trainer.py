@@ -23,7 +23,16 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
-from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, runs_in, started_alike
+from nmt_async.training.sharing import (
+    Here,
+    Peers,
+    begun_with,
+    folder_of,
+    run_of,
+    runs_in,
+    started_alike,
+    unlike_processors,
+)
 from nmt_async.training.tensorboard import require_tensorboard
 
 
@@ -149,6 +158,9 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
         require_tensorboard()
     if peers is not None:
         started_alike(peers, options, data)
+        unlike = unlike_processors(peers)
+        if unlike:
+            display.warn(unlike)
     folder = RunFolder(options.out, options, data)
     display = DisconnectableDisplay(display)
     try:

@@ -129,7 +129,7 @@ def test_sums_are_the_same_everywhere(port: int) -> None:
             exchange.call()
             exchange.call()  # once more means nothing
             assert isinstance(heard(exchange), Called)
-            exchange.begin(Contribution((), 10 * turn + team.rank, 0), torch.randn(1000, generator=generator))
+            exchange.begin(Contribution((), 10 * turn + team.rank), torch.randn(1000, generator=generator))
             landed = heard(exchange)
             assert isinstance(landed, Landed)
             found.append((sum(each.wanted for each in landed.joint.contributions), landed.total))
@@ -150,7 +150,7 @@ def test_whoever_is_ready_calls_the_others(port: int) -> None:
             if turn % team.size == team.rank:
                 exchange.call()
             assert isinstance(heard(exchange), Called)
-            exchange.begin(Contribution((), 0, 0), torch.full((3,), float(team.rank + 1)))
+            exchange.begin(Contribution((), 0), torch.full((3,), float(team.rank + 1)))
             landed = heard(exchange)
             assert isinstance(landed, Landed)
             assert landed.total.tolist() == [3.0, 3.0, 3.0]
@@ -173,7 +173,7 @@ def test_a_machine_that_leaves_says_why(port: int) -> None:
         gone.wait(PATIENCE)
         exchange.call()
         heard(exchange)
-        exchange.begin(Contribution((), 0, 0), torch.zeros(3))
+        exchange.begin(Contribution((), 0), torch.zeros(3))
         with pytest.raises(MachineLost) as lost:
             heard(exchange)
         return str(lost.value)
@@ -199,7 +199,7 @@ def test_a_machine_that_is_silent_is_named_within_the_timeout(port: int) -> None
             return ""
         exchange.call()
         heard(exchange)
-        exchange.begin(Contribution((), 0, 0), torch.zeros(3))
+        exchange.begin(Contribution((), 0), torch.zeros(3))
         with pytest.raises(MachineLost) as lost:
             heard(exchange)
         heard_of.append(time.monotonic() - begin)

@@ -23,7 +23,7 @@ from nmt_async.sync.between.joint_journal import joint, passed_over
 from nmt_async.sync.between.lineage import Start
 from nmt_async.text.plan import BatchId
 from nmt_async.training.run_folder import read_outcome
-from nmt_async.training.sharing import folder_of, starts_in
+from nmt_async.training.sharing import Here, folder_of, starts_in, unlike_processors
 
 BOTH = {"workers": 1, "sync_mode": "sync", "disp_freq": "2", "save_freq": "4"}
 
@@ -324,3 +324,16 @@ def test_a_damaged_checkpoint_is_passed_over(small_data: Path, tmp_path: Path) -
         (step / "state.json").unlink()
     with pytest.raises(UserError, match="no checkpoint can be gone on with; choose another --out"):
         run_small(small_data, run, stop_after="8", **place)
+
+
+class Mixed(Here):
+    """Two machines, of which the second has another processor."""
+
+    def gather(self, values: dict[str, Any]) -> list[dict[str, Any]]:
+        return [values, {"cpu": "x86_64 AVX2"}]
+
+
+def test_unlike_processors_are_told_of() -> None:
+    assert not unlike_processors(Here(2))
+    said = unlike_processors(Mixed(2))
+    assert said.startswith("machine 1 (here) computes with x86_64 AVX2 and machine 0")

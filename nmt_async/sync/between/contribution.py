@@ -32,7 +32,6 @@ class Contribution:
     Attributes:
         pushes: summed in its vector.
         wanted: batches that it would like to be dealt.
-        left: batches of its own that it has still to contribute.
         set_aside: batches that failed too often since its last contribution.
         wish: what it wants the run to do.
         version: of its parameters.
@@ -43,7 +42,6 @@ class Contribution:
 
     pushes: tuple[Push, ...]
     wanted: int
-    left: int
     set_aside: tuple[BatchId, ...] = ()
     wish: Wish = Wish.GO_ON
     version: int = 0
@@ -56,7 +54,7 @@ class Contribution:
         """As it crosses the network."""
         ages = self.staleness or (0,) * len(self.pushes)
         counts = len(self.pushes), len(self.set_aside), len(self.staleness)
-        said = self.wanted, self.left, self.version, self.wish, self.moved
+        said = self.wanted, self.version, self.wish, self.moved
         head = _HEAD.pack(*counts, *said, self.computing, self.waiting)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
         return head + aside + b"".join(map(_encoded, self.pushes, ages))
@@ -69,7 +67,7 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, ages, wanted, left, version, wish, moved, *seconds = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, version, wish, moved, *seconds = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
@@ -79,10 +77,10 @@ class Contribution:
             raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
         staleness = tuple(age for _, age in found) if ages else ()
         accumulated = tuple(push for push, _ in found)
-        return cls(accumulated, wanted, left, tuple(batches), Wish(wish), version, staleness, moved, *seconds)
+        return cls(accumulated, wanted, tuple(batches), Wish(wish), version, staleness, moved, *seconds)
 
 
-_HEAD = struct.Struct("<IIIIIIB?dd")
+_HEAD = struct.Struct("<IIIIIB?dd")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 

@@ -64,11 +64,6 @@ class Dealing:
         self.outstanding.difference_update(set_aside)
         self.set_aside += set_aside
 
-    def recall(self) -> None:
-        """What was dealt and is not done with is dealt anew: the run goes on, perhaps on other machines."""
-        self.recalled = sorted({*self.recalled, *self.outstanding})
-        self.outstanding = set()
-
     def state(self) -> dict[str, Any]:
         """What a checkpoint stores."""
         return {
