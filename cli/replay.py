@@ -41,7 +41,8 @@ GROUPS = ("Replay",)
 
 def run(options: ReplayOptions, common: CommonOptions, folder: Path) -> None:
     """Compute a run again from its journal, on one process, and say whether its checkpoint is the same, bit for bit."""
-    from nmt_async.training.replay import replay, verdict
+    from nmt_async.training.replay import replay
+    from nmt_async.training.replay_comparison import verdict
 
     progress = progress_for(common.quiet or not sys.stderr.isatty())
     print(verdict(folder, replay(folder, options.until, options.data, progress)))

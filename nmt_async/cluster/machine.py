@@ -270,7 +270,8 @@ class MachineCoordinator(Coordinator):
             if "before" in tensors:  # of a prediction: nothing is expected of them yet
                 tensors["before"] = self.outer.parameters
         state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
-        return state, tensors
+        # A replay comes to what a machine has by itself, as its own moments, where it was at the very same event.
+        return {**state, "machine": self.rank, "events": self.ledger.events}, tensors
 
     def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
         """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.

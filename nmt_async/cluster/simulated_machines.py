@@ -133,7 +133,7 @@ class SimulatedMachines:
         time, self._lands, self._contributed = self._lands, math.inf, 0.0
         brought = [self._brought.pop(rank) for rank in range(len(self.clusters))]
         said = Joint([contribution for contribution, _ in brought])
-        total = torch.stack([vector for _, vector in brought]).sum(0)
+        total = stacked_sum([vector for _, vector in brought])
         first = None
         for cluster, (_, vector) in zip(self.clusters, brought, strict=True):
             landed = cluster.land(time, said, vector.copy_(total), first)
@@ -170,6 +170,11 @@ class SimulatedMachines:
         """Takes up where `state` was taken."""
         for cluster in self.clusters:
             cluster.begin_at(float(values["time"]))
+
+
+def stacked_sum(vectors: Sequence[Tensor]) -> Tensor:
+    """The sum (size,) of what simulated machines bring, (size,) each by rank."""
+    return torch.stack(list(vectors)).sum(0)
 
 
 def machine_of(cluster: SimulatedCluster) -> MachineCoordinator:

@@ -54,6 +54,12 @@ def applied(run: Path, version: int) -> dict[tuple[int, int], int]:
     return joint([events_of(folder) for folder in folders], Start(99, version))
 
 
+def replays(run: Path, update: int) -> None:
+    """The journals of all machines lead to what the newest checkpoint holds, of that update."""
+    code, said = ends([Command(["replay", run], stdout=PIPE, stderr=PIPE, text=True)])[0]
+    assert (code, f"machines of {run}, replayed to update {update:,}, lead to what" in said) == (0, True), said
+
+
 def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: Path, port: int) -> None:
     """Bit for bit, also over resumes on other numbers of machines."""
     run_alone(small_data, tmp_path / "alone", workers=2, stop_after="12")
@@ -74,8 +80,7 @@ def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: P
     there = [line for line in read_json_lines(both / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
     assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
     assert not (both / "machine-1" / "checkpoints" / "step-12").exists(), "checkpoints are written once"
-    replayed = Command(["replay", both], stdout=PIPE, stderr=PIPE, text=True)
-    assert "was shared by 2 machines, each of which has a part of the record" in ends([replayed])[0][1]
+    replays(both, 12)
 
 
 def test_a_run_that_one_machine_has_gone_on_with_is_shared(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -85,6 +90,7 @@ def test_a_run_that_one_machine_has_gone_on_with_is_shared(small_data: Path, tmp
     said = run_both(small_data, tmp_path / "run", port, stop_after="10")
     assert "going on after update 8" in said[0]
     assert len(applied(tmp_path / "run", 10)) == 20
+    replays(tmp_path / "run", 10)
 
 
 def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -111,6 +117,7 @@ def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: i
     batches = max(number for _, number in found) + 1
     assert not passed_over(found, batches)  # type: ignore[arg-type]
     assert len(found) == 2 * batches
+    replays(tmp_path / "run", figures[-1]["update"])
 
 
 def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -127,6 +134,7 @@ def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, po
     figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"]
     there = [line for line in read_json_lines(run / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
     assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
+    replays(run, 12)
 
 
 @pytest.mark.parametrize("who", [0, 1])
@@ -146,6 +154,7 @@ def test_a_machine_is_killed_and_the_run_goes_on(small_data: Path, tmp_path: Pat
     assert len(applied(run, version)) == 2 * version
     run_both(small_data, run, port, stop_after=f"{version + 10}")
     assert len(applied(run, version + 10)) == 2 * (version + 10)
+    replays(run, version + 10)
 
 
 def test_a_signal_to_one_pauses_all(small_data: Path, tmp_path: Path, port: int) -> None:
