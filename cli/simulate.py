@@ -45,7 +45,7 @@ def run(options: SimulateOptions, common: CommonOptions) -> None:
 
         made = predictions(
             modes, counts, options.cluster_profile, options.plans(), options.sent(), options.batches, options.seed,
-            count, machines, ways,
+            count, machines, ways, options.outer(),
         )  # fmt: skip
     profile = options.cluster_profile(1).name
     if options.out is not None:

@@ -19,7 +19,8 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.replay import Computes, Replay
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.sync.between.contribution import Contribution, Joint
+from nmt_async.sync.between.contribution import Contribution, Joint, Wish
+from nmt_async.sync.between.outer import summed
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import ParallelStore
 
@@ -30,6 +31,11 @@ State = tuple[dict[str, Any], dict[str, Tensor]]
 
 LARGEST_SEGMENT = 2**20
 """Bytes that Gloo sends at once."""
+
+
+def gloo_sum(vectors: Sequence[Tensor]) -> Tensor:
+    """The sum (size,) of vectors (size,) by rank, to the last bit as `nmt_async.machines.group.GlooGroup` forms it."""
+    return summed(vectors) if vectors[0].dtype is torch.bfloat16 else ring_sum(vectors)
 
 
 def ring_sum(vectors: Sequence[Tensor]) -> Tensor:
@@ -64,11 +70,13 @@ class Recorded:
         journal: where, for people.
         events: of the start, from its RESUMED on; it may have ended in the midst of something.
         goal: how many of these have to happen again.
+        saved: whether the machine's state was saved there.
     """
 
     journal: str
     events: Sequence[Event]
     goal: int
+    saved: bool
 
 
 class MachineReplay(Replay):
@@ -85,7 +93,7 @@ class MachineReplay(Replay):
     ) -> None:  # fmt: skip
         super().__init__(build, worker, data, recorded.events[0].worker)
         self.recorded = recorded
-        self.goal = recorded.goal
+        self._limit = recorded.goal
         self.brought: dict[int, tuple[Contribution, Tensor]] = {}
         self.contributed = self.landed = 0
         self._expected = deque(recorded.events)
@@ -98,17 +106,22 @@ class MachineReplay(Replay):
 
     @property
     def done(self) -> bool:
-        """Whether all has happened that had to."""
-        return len(self.recorded.events) - len(self._expected) >= self.goal
+        """Whether all has happened that had to. A state is saved where all machines agree on all parameters."""
+        return self._count >= self.recorded.goal and (self.machine.settled or not self.recorded.saved)
 
     @property
-    def at_end(self) -> bool:
-        """Whether nothing more is recorded."""
-        return not self._expected
+    def _count(self) -> int:
+        return len(self.recorded.events) - len(self._expected)
 
-    def go_on_to_the_end(self) -> None:
-        """Everything that is recorded has to happen."""
-        self.goal = len(self.recorded.events)
+    @property
+    def rests(self) -> bool:
+        """Whether it does nothing more unless another machine turns out to wait for it."""
+        return self.done and self._count >= self._limit
+
+    def go_on(self) -> bool:
+        """Another machine waits: whatever is recorded has to happen. False if that was so already."""
+        before, self._limit = self._limit, len(self.recorded.events)
+        return before < self._limit
 
     def begin(self, initial: Tensor, state: State | None) -> None:
         """Begins with the ``initial`` parameters (size,), or takes up a state."""
@@ -127,13 +140,15 @@ class MachineReplay(Replay):
         """
         if not self.machine.on_the_way:
             return False
-        kind = self._expected[0].kind
-        if kind is Kind.STARTED:
-            return self.machine.way.waits
-        return kind in (Kind.UPDATED, Kind.DEALT, Kind.CONTRIBUTED, Kind.STEPPED)
+        kind = self._expected[0].kind if self._count < self._limit else None
+        if kind in (Kind.STARTED, Kind.STEPPED):
+            return self.machine.waits
+        return kind in (None, Kind.UPDATED, Kind.DEALT, Kind.CONTRIBUTED)
 
     def advance(self) -> None:
         """Lets the next event happen, and those that follow from it."""
+        if not self._expected:
+            raise RunFailure("it ends where the machines did not agree on all parameters.")
         self._advance()
 
     def land(self, joint: Joint, total: Tensor) -> None:
@@ -147,12 +162,19 @@ class MachineReplay(Replay):
 
     def _happen(self, event: Event) -> None:
         if event.kind is Kind.CONTRIBUTED:
-            self.brought[self.contributed] = self.machine.contribute()
-            self.contributed += 1
+            self._contribute(event)
         elif event.kind is Kind.STEPPED:
+            left = len(self._expected)
             self.machine.due()
+            if len(self._expected) == left > 1 and self._expected[1].kind is Kind.CONTRIBUTED:
+                self._contribute(self._expected[1])  # which does not wait for what is still to come
         elif event.kind not in (Kind.RESUMED, Kind.UPDATED, Kind.DEALT):
             super()._happen(event)
+
+    def _contribute(self, event: Event) -> None:
+        self.machine.wish = Wish(event.pieces - 1)
+        self.brought[self.contributed] = self.machine.contribute()
+        self.contributed += 1
 
     def _compare(self, event: Event) -> None:
         if self._expected:  # what follows from the last record was cut off with the machine
@@ -207,7 +229,7 @@ class JointReplay:
     def _advance(self, machine: MachineReplay) -> bool:
         """Until the machine is done or waits for another one; whether anything happened."""
         moved = False
-        while not machine.done:
+        while not machine.rests:
             if not machine.waits:
                 machine.advance()
             elif (landing := self._landing(machine.landed)) is not None:
@@ -233,10 +255,8 @@ class JointReplay:
         Raises:
             UserError: one of them did not record it.
         """
-        behind = [machine for machine in self.machines if machine.done and not machine.at_end]
-        for machine in behind:
-            machine.go_on_to_the_end()
-        if not behind:
+        went_on = sum(machine.go_on() for machine in self.machines if machine.rests)
+        if not went_on:
             fewest = min(self.machines, key=lambda machine: machine.contributed)
             raise UserError(
                 f"{fewest.recorded.journal} ends before the machine's part in exchange {fewest.contributed + 1} of "

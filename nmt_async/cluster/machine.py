@@ -42,6 +42,8 @@ class MachineCoordinator(Coordinator):
         on_the_way: whether a contribution of this machine has not landed yet.
         wish: what this machine wants the run to do; the next contribution says it.
         agreed: what all of them do, since the latest landing.
+        settled: whether all of them agree on all parameters, so that there is a state to save: always, but for
+            fragments that are exchanged one after another.
         starts: of the run so far.
     """
 
@@ -59,8 +61,16 @@ class MachineCoordinator(Coordinator):
     ) -> None:
         super().__init__(server, plan, record, warn, last_epoch)
         self.outer = outer
-        self._own: list[Update] = []  # since the latest exchange
+        self._own: list[Update] = []  # since the latest contribution
         self._agreed_on = server.version, server.progress
+        self._fragments = 1 if outer is None else outer.settings.fragments
+        self._fragment = 0  # of several, the one that comes next
+        self._next_is_whole = self._fragments == 1
+        self._whole = True  # the contribution that is on the way, or was the latest
+        self._left_with = server.parameters[:0]  # its fragment (part,), as the others know it
+        self._left_at = server.version, server.progress.tokens
+        self._heard = Wish.GO_ON  # since all of them have settled
+        self.settled = True
         server.late = way.late
         self.way = way
         self.workers = tuple(workers)
@@ -87,7 +97,7 @@ class MachineCoordinator(Coordinator):
     @property
     def round_size(self) -> int:
         """Batches that this machine wants until an exchange."""
-        updates = 1 if self.outer is None else self.outer.settings.updates
+        updates = 1 if self.outer is None else self.outer.settings.every
         return max(updates * self.rule.pushes, self.workers[self.rank])
 
     def _take_dealt(self, batches: Sequence[BatchId]) -> None:
@@ -99,14 +109,21 @@ class MachineCoordinator(Coordinator):
         if self.agreed is not Wish.GO_ON:
             return None
         self.due()  # pushes may have come while an exchange was on the way
-        if self.way.waits and (self.on_the_way or self.ready):
+        if self.waits and (self.on_the_way or self.ready):
             return None
+        if self.on_the_way and self.outer is not None and len(self._own) >= self.outer.settings.every:
+            return None  # it is a round ahead already
         return super().next_task(worker)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody begins a batch while an exchange is on the way: that one, or the one that comes next."""
+        return self.way.waits and (self._whole if self.on_the_way else self._next_is_whole)
 
     def due(self) -> Update | None:
         """None: updates of the run come by `land`; but a machine may make one of its own now."""
         ledger = self.ledger
-        may_step = self.outer is not None and ledger.accumulated and not self.on_the_way
+        may_step = self.outer is not None and ledger.accumulated and not (self.on_the_way and self._whole)
         if may_step and (ledger.finished or self.rule.may_update(ledger.round())):
             self._step()
         return None
@@ -131,7 +148,7 @@ class MachineCoordinator(Coordinator):
         if self.wish is not Wish.GO_ON and self.way.joins:
             return True  # where everybody waits for each update, it is said with the next one
         if self.outer is not None:
-            return len(self._own) >= self.outer.settings.updates or ledger.finished
+            return len(self._own) >= self.outer.settings.every or ledger.finished or self._heard > Wish.SETTLE
         if ledger.accumulated:
             return ledger.finished or self.rule.may_update(ledger.round())
         # Where the others would have to contribute what they have, only want of batches is a reason to call them, or a
@@ -147,27 +164,58 @@ class MachineCoordinator(Coordinator):
         Raises:
             ValueError: another contribution is on the way.
         """
-        ages = tuple(age for update in self._own for age in update.staleness)
         if self.outer is None:
+            ages: tuple[int, ...] = ()
             pushes, total = self.server.take()
         else:
-            pushes = tuple(push for update in self._own for push in update.pushes)
-            total = self.outer.moved(self.server.parameters, torch.empty_like(self.server.parameters))
+            pushes, ages, total = self._take_moved(self.outer)
         tokens = sum(push.tokens for push in pushes)
-        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens))
+        wish = 1 + self.wish
+        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens, pieces=wish))
         aside = tuple(self.ledger.set_aside[self._told_aside :])
         self._told_aside += len(aside)
         self.on_the_way = True
-        self.server.late = self.way.late - self.way.waits  # what comes now is in the update after the one on the way
+        self.server.late = self.way.late - self.waits  # what comes now is in the update after the one on the way
         stock = len(self.ledger.dealt or ()) + len(self.ledger.waiting)
         # What is computed until this lands, and until the next one does. Where nobody waits for that, nobody should
         # stand before an empty stock either.
         enough = 2 * max(len(pushes), self.round_size)
-        if not self.way.waits:
+        if not self.waits:
             enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]
         wanted = max(0, enough - stock)
         version = self.ledger.version
-        return Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages), total
+        moved = bool(pushes) or (self._fragments > 1 and bool(total.any()))
+        said = Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages, moved)
+        return said, total
+
+    def _take_moved(self, outer: OuterStep) -> tuple[tuple[Push, ...], tuple[int, ...], Tensor]:
+        """The pushes in this machine's own updates, their staleness, and what these have moved, (part,)."""
+        self._whole = self._next_is_whole
+        if self._fragments > 1 and self._whole and self.ledger.accumulated:
+            self._step()  # it is not waited for more
+        updates, self._own = self._own, []
+        pushes = tuple(push for update in updates for push in update.pushes)
+        ages = tuple(age for update in updates for age in update.staleness)
+        total = outer.moved(self.server.parameters, self._exchanged)
+        if not self._whole:
+            self._left_with = outer.parameters[outer.part(self._fragment)] - total.float()
+        self._left_at = self.server.version, self.server.progress.tokens
+        return pushes, ages, total
+
+    @property
+    def _exchanged(self) -> int | None:
+        """The fragment of the contribution that is on the way; None: it is all of them, or there is one only."""
+        return None if self._whole else self._fragment
+
+    @property
+    def crossing(self) -> float:
+        """Of a vector of 32-bit numbers, the share that the contribution on the way is."""
+        return 1.0 if self.outer is None else self.outer.crossing(self._exchanged)
+
+    @property
+    def _drained(self) -> bool:
+        """Whether no machine has a batch left of a finite stream."""
+        return self.dealing.exhausted and not self.dealing.outstanding
 
     def _named(self, pushes: Sequence[Push]) -> tuple[Push, ...]:
         """The pushes, with workers counted over all machines."""
@@ -186,7 +234,7 @@ class MachineCoordinator(Coordinator):
         mine = joint.contributions[self.rank]
         self.on_the_way = False
         if self.outer is not None:
-            update = self._apply_outer(self.outer, joint, mine, total)
+            update = self._apply_outer(self.outer, joint, total)
         elif first is None:
             update = self._apply(joint, total)
         else:
@@ -201,28 +249,56 @@ class MachineCoordinator(Coordinator):
             if self.rule.restarts:
                 self._restart()
         self._take_dealt(shares[self.rank])
-        self._ended = self.dealing.exhausted and not self.dealing.outstanding
-        self.agreed = max(self.agreed, joint.wish)
+        self._agree(joint.wish)
         self.server.late = self.way.late
         return update
 
-    def _apply_outer(self, outer: OuterStep, joint: Joint, mine: Contribution, total: Tensor) -> Update | None:
-        """All machines go on from the outer step of what they have moved."""
-        moved = [contribution for contribution in joint.contributions if contribution.pushes]
+    def _agree(self, wish: Wish) -> None:
+        """What follows from the wish of all machines."""
+        self._heard = max(self._heard, wish)
+        self.settled = self._whole
+        if self.settled:
+            self.agreed = self.agreed if self._heard is Wish.SETTLE else max(self.agreed, self._heard)
+            self._ended = self._drained
+            self._heard = Wish.GO_ON
+            self.wish = Wish.GO_ON if self.wish is Wish.SETTLE else self.wish
+            self._fragment = 0
+        else:
+            self._fragment = (self._fragment + 1) % self._fragments
+        self._next_is_whole = self._fragments == 1 or self._heard is not Wish.GO_ON or self._drained
+
+    def end(self) -> None:
+        """The run has come to its end by what was applied, which all machines know."""
+        if self.settled:
+            self.agreed = max(self.agreed, Wish.STOP)
+        else:
+            self.wish = max(self.wish, Wish.STOP)
+
+    def _apply_outer(self, outer: OuterStep, joint: Joint, total: Tensor) -> Update | None:
+        """All machines go on from the outer step of what they have moved; None if there is nothing new in it."""
+        moved = sum(contribution.moved for contribution in joint.contributions)
         if not moved:
             return None
-        norm = float(torch.linalg.vector_norm(total)) / len(moved)
-        parameters = outer.step(total, len(moved))
-        before = self.server.progress
-        others = sum(push.tokens for push in joint.pushes) - sum(push.tokens for push in mine.pushes)
-        epochs = max(before.epochs, max(push.position for push in joint.pushes))
+        norm = float(torch.linalg.vector_norm(total.float())) / moved
+        fragment = self._exchanged
+        parameters = outer.step(total, moved, fragment)
+        if fragment is not None:  # this machine has made something of it meanwhile
+            step, parameters = parameters - self._left_with, self.server.parameters.clone()
+            parameters[outer.part(fragment)] += step
+        agreed = self._agreed_on[1]
         version = max(contribution.version for contribution in joint.contributions)
-        progress = Progress(version, before.tokens + others, epochs)
-        self.server.move(parameters, version, progress)
-        self._own = []
-        self._agreed_on = version, progress
+        tokens = agreed.tokens + sum(push.tokens for push in joint.pushes)
+        epochs = max(agreed.epochs, *(push.position for push in joint.pushes), 0.0)
+        self._agreed_on = version, Progress(version, tokens, epochs)
+        since, now = self._left_at, self.server.progress
+        version += self.server.version - since[0]
+        self.server.move(
+            parameters, version, Progress(version, tokens + now.tokens - since[1], max(epochs, now.epochs))
+        )
+        if not joint.pushes:
+            return None
         ages = tuple(age for contribution in joint.contributions for age in contribution.staleness)
-        return Update(version, joint.pushes, ages, self.server.learning_rate, norm)
+        return Update(self._agreed_on[0], joint.pushes, ages, self.server.learning_rate, norm)
 
     def _deal(self, joint: Joint) -> list[list[BatchId]]:
         """What each machine is dealt now."""
@@ -260,7 +336,13 @@ class MachineCoordinator(Coordinator):
         return None
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What a checkpoint stores; what is not in an update yet is only noted as to be dealt."""
+        """What a checkpoint stores; what is not in an update yet is only noted as to be dealt.
+
+        Raises:
+            ValueError: machines agree on parts of the parameters only, and not on the same batches in each.
+        """
+        if not self.settled:
+            raise ValueError("the machines have not settled")
         values, tensors = self.server.state()
         values, tensors = {**values, "buffer": _NOTHING_SUMMED}, _without_sums(tensors)
         if self.outer is not None:  # what this machine has made of them since then, others have not

@@ -90,7 +90,7 @@ class LinkProfile:
     latency: float = 0.0
     bytes_per_second: float = 0.0
 
-    def exchange(self, size: int, machines: int) -> float:
+    def exchange(self, size: float, machines: int) -> float:
         """Seconds in which so many machines sum ``size`` bytes of each.
 
         A ring all-reduce brings 2 (M - 1) / M times the bytes over each link, in 2 (M - 1) steps; before it, what they
@@ -102,7 +102,7 @@ class LinkProfile:
         return 4 * (machines - 1) * self.latency + crossing
 
     @staticmethod
-    def crosses(size: int, machines: int) -> float:
+    def crosses(size: float, machines: int) -> float:
         """Bytes that each of so many machines sends, and receives, to sum ``size`` bytes of each."""
         return 2 * (machines - 1) / machines * size
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmt_async.cluster.cluster import everybody_waits
@@ -19,6 +18,7 @@ from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import LinkProfile
 from nmt_async.cluster.simulated import BYTES, SimulatedCluster
 from nmt_async.sync.between.contribution import Contribution, Joint
+from nmt_async.sync.between.outer import summed
 from nmt_async.sync.push import Update
 
 
@@ -123,17 +123,19 @@ class SimulatedMachines:
     def _contribute(self, rank: int, time: float) -> None:
         machine = self.machines[rank]
         self._brought[rank] = machine.contribute()
-        if not machine.way.waits:
+        if not machine.waits:
             self.clusters[rank].go_on(time)
         self._contributed = max(self._contributed, time)
         if len(self._brought) == len(self.clusters):
-            self._lands = self._contributed + self.link.exchange(BYTES * self.sent, len(self.clusters))
+            self._lands = self._contributed + self.link.exchange(
+                BYTES * self.sent * machine.crossing, len(self.clusters)
+            )
 
     def _land(self) -> Update | None:
         time, self._lands, self._contributed = self._lands, math.inf, 0.0
         brought = [self._brought.pop(rank) for rank in range(len(self.clusters))]
         said = Joint([contribution for contribution, _ in brought])
-        total = stacked_sum([vector for _, vector in brought])
+        total = summed([vector for _, vector in brought])
         first = None
         for cluster, (_, vector) in zip(self.clusters, brought, strict=True):
             landed = cluster.land(time, said, vector.copy_(total), first)
@@ -170,11 +172,6 @@ class SimulatedMachines:
         """Takes up where `state` was taken."""
         for cluster in self.clusters:
             cluster.begin_at(float(values["time"]))
-
-
-def stacked_sum(vectors: Sequence[Tensor]) -> Tensor:
-    """The sum (size,) of what simulated machines bring, (size,) each by rank."""
-    return torch.stack(list(vectors)).sum(0)
 
 
 def machine_of(cluster: SimulatedCluster) -> MachineCoordinator:

@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import BroadcastOptions, ProcessGroupGlo
 
 from nmt_async.errors import RunFailure
 from nmt_async.machines.watch import Watch
+from nmt_async.sync.between.outer import summed
 
 LOOK = datetime.timedelta(seconds=0.5)
 """How often a machine that waits for others looks whether they are still there."""
@@ -48,7 +49,10 @@ class Group(Protocol):
         """What each of them says, by rank."""
 
     def add(self, vector: Tensor) -> None:
-        """``vector`` (size,) becomes the sum of those of all, the same bits everywhere."""
+        """``vector`` (size,) becomes the sum of those of all, the same bits everywhere.
+
+        A sum of 16-bit vectors is made in 32 bits, by rank, and rounded once.
+        """
 
     def spread(self, vector: Tensor, source: int) -> None:
         """``vector`` (size,) becomes that of the machine ``source``."""
@@ -119,7 +123,22 @@ class GlooGroup:
 
     def add(self, vector: Tensor) -> None:
         """As in `Group`."""
-        self._wait(lambda: self._gloo.allreduce([vector]))
+        if vector.dtype is torch.bfloat16:
+            self._add_rounded(vector)
+        else:
+            self._wait(lambda: self._gloo.allreduce([vector]))
+
+    def _add_rounded(self, vector: Tensor) -> None:
+        """Each machine sums a part of the vector for all: as many bytes cross as in an all-reduce of 16 bits."""
+        part = -(-len(vector) // self.size)
+        mine = torch.zeros(self.size, part, dtype=vector.dtype)
+        mine.view(-1)[: len(vector)] = vector
+        theirs = torch.empty_like(mine)  # this machine's part, as each of them has it
+        self._wait(lambda: self._gloo.alltoall_base(theirs.view(torch.uint8), mine.view(torch.uint8), [], []))
+        total = summed(list(theirs))
+        parts = [torch.empty(2 * part, dtype=torch.uint8) for _ in range(self.size)]
+        self._wait(lambda: self._gloo.allgather([parts], [total.view(torch.uint8)]))
+        vector.copy_(torch.cat(parts).view(vector.dtype)[: len(vector)])
 
     def spread(self, vector: Tensor, source: int) -> None:
         """As in `Group`."""

@@ -20,13 +20,15 @@ from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import GIVEN, OtherThan, option
 from nmt_async.planning.modes import Mode, counts_named, modes_named, workers_named
 from nmt_async.quantity import FACTORS
-from nmt_async.sync.between.ways import WAYS, Way
+from nmt_async.sync.between.outer_settings import OuterSettings
+from nmt_async.sync.between.ways import LOCAL, WAYS, Way
 from nmt_async.text.plan import BatchPlan
 
 if TYPE_CHECKING:
     from nmt_async.text.prepared import PreparedData
 
 CLUSTER, MACHINES, BATCHES, RESULT = "Cluster", "Machines", "Batches and model", "Result"
+MOST_OWN_UPDATES = 10_000
 VOCABULARY = 32_000
 """Subwords of the joint vocabulary that a model named by its preset has where no data says otherwise."""
 
@@ -56,6 +58,18 @@ class SimulateOptions:
         None, f"How machines exchange, with commas between them: {', '.join(WAYS)} (default: all of them). Workers in "
         "sync are left out in lagged.",
         group=MACHINES, metavar="LIST", only_with={"nodes": OtherThan("1")},
+    )  # fmt: skip
+    local_updates: int = option(
+        OuterSettings().updates, "In local: K, the updates that a machine makes of its own between two exchanges.",
+        group=MACHINES, only_with={"nodes": OtherThan("1")},
+    )  # fmt: skip
+    outer_fragments: int = option(
+        1, "In local: P, parts of the parameters that are exchanged one after another, while nobody waits.",
+        group=MACHINES, only_with={"nodes": OtherThan("1")},
+    )  # fmt: skip
+    outer_dtype: str = option(
+        "float32", "In local: in which numbers differences cross.", group=MACHINES, choices=("float32", "bfloat16"),
+        only_with={"nodes": OtherThan("1")},
     )  # fmt: skip
     link_speed: str | None = option(
         None, "Of each machine's link to the others: 100Mbit, 10Gbit (default: the profile's).", group=MACHINES,
@@ -121,6 +135,22 @@ class SimulateOptions:
             raise UserError(f"--link-latency: {self.link_latency:g} is not from 0 to {MOST_LATENCY:,} milliseconds.")
         if self.link_speed is not None:
             link_speed(self.link_speed)
+        outer = self.outer()
+        if LOCAL not in self.ways() and outer != OuterSettings():
+            raise UserError("--local-updates, --outer-fragments and --outer-dtype are for --between local.")
+
+    def outer(self) -> OuterSettings:
+        """The outer step of machines that make updates of their own.
+
+        Raises:
+            UserError: there is none of these numbers.
+        """
+        if not 1 <= self.local_updates <= MOST_OWN_UPDATES:
+            raise UserError(f"--local-updates: {self.local_updates} is not from 1 to {MOST_OWN_UPDATES:,}.")
+        try:
+            return OuterSettings(self.local_updates, fragments=self.outer_fragments, dtype=self.outer_dtype)
+        except ValueError as error:
+            raise UserError(f"--outer-fragments: {error}.") from None
 
     def mode_list(self) -> tuple[Mode, ...]:
         """The modes."""

@@ -217,6 +217,7 @@ def predict(
     alone: float | None = None,
     machines: int = 1,
     way: Way | None = None,
+    outer: OuterSettings | None = None,
 ) -> Prediction:
     """Simulates ``mode`` on all the profile's workers.
 
@@ -228,6 +229,7 @@ def predict(
         alone: throughput of the first worker alone, where it is known already.
         machines: among which the workers are shared out; the mode is that of each of them.
         way: how they exchange; None only where there is one.
+        outer: the outer step, where machines make updates of their own; None: as it is by default.
     """
     workers = len(profile.workers)
     each = workers // machines
@@ -237,12 +239,13 @@ def predict(
     cluster: SimulatedCluster | SimulatedMachines
     if machines > 1:
         assert way is not None
-        cluster = nominal_machines(mode.rule(each), way, machines, profile, batches_of, sent, seed)
+        cluster = nominal_machines(mode.rule(each), way, machines, profile, batches_of, sent, seed, outer=outer)
     else:
         cluster = nominal_cluster(mode.rule(workers), profile, batches_of, sent, seed)
     stretch = _counted(cluster, beginning, wanted)
     shares = cluster.waiting_shares()
     seconds = cluster.time - stretch.begin
+    crossing = cluster.machines[0].crossing if isinstance(cluster, SimulatedMachines) else 1.0
     rate = stretch.tokens / seconds
     return Prediction(
         mode=mode.name,
@@ -257,7 +260,7 @@ def predict(
         pushes=stretch.pushes,
         machines=machines,
         between="" if way is None else way.name,
-        link_bytes=profile.between.crosses(BYTES * sent, machines),
+        link_bytes=profile.between.crosses(BYTES * sent * crossing, machines),
     )
 
 
@@ -292,6 +295,7 @@ def predictions(
     step: Callable[[Prediction], None] = lambda _: None,
     machines: Sequence[int] = (1,),
     ways: Sequence[Way] = (),
+    outer: OuterSettings | None = None,
 ) -> list[Prediction]:
     """Simulates all modes with all numbers of workers, ascending; for the other arguments see `predict`.
 
@@ -301,6 +305,7 @@ def predictions(
         step: takes each prediction as it is made.
         machines: how many there are, ascending.
         ways: in which several of them exchange, one after another; none where there is one.
+        outer: the outer step, where machines make updates of their own.
     """
     made = []
     whole = profile(max(counts) * max(machines))
@@ -310,7 +315,7 @@ def predictions(
         for way in [way for way in ways if way.takes(mode.rule(1).mode)] if ways else [None]:
             for workers, nodes in ((workers, nodes) for workers in counts for nodes in machines):
                 all_workers = profile(workers * nodes)
-                prediction = predict(mode, all_workers, plan, sent, batches, seed, alone, nodes, way)
+                prediction = predict(mode, all_workers, plan, sent, batches, seed, alone, nodes, way, outer)
                 made.append(prediction)
                 step(prediction)
     return made

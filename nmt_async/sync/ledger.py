@@ -92,6 +92,7 @@ class Ledger:
         self._round: Counter[int] = Counter()  # batches of each worker on this version, out or accumulated
         self._round_total = 0
         self._delivered: Counter[int] = Counter()  # of each worker, what is accumulated
+        self._contributed = 0  # the version of the latest contribution
 
     # What others ask
 
@@ -248,11 +249,14 @@ class Ledger:
         tokens = sum(delivered.tokens for delivered in becomes.values())
         self._expect(event, shared or bool(becomes), "nothing had been accumulated")
         self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[shared]}")
+        since = self.version - self._contributed  # by updates of this machine's own
         if event.pieces:
             self._expect_version(event, self.version + 1)
+            self.version = event.version
         else:  # others may have made more updates of their own
-            self._expect(event, shared and event.version >= self.version, f"the version was {self.version}")
-        self.version = event.version
+            known = shared and event.version >= self._contributed
+            self._expect(event, known, f"the version was {self._contributed}")
+            self.version = event.version + since
         self.applied += len(becomes)
         for batch in becomes:
             self.failures.pop(batch, None)
@@ -290,6 +294,7 @@ class Ledger:
         self._expect(event, tokens == event.tokens, f"{tokens:,} tokens {_WERE[False]}")
         self._expect_version(event, self.version)
         self.on_the_way = leaves
+        self._contributed = self.version
         if self.stepped:
             self.stepped = {}
         else:

@@ -53,7 +53,8 @@ class Expectation:
         or_more: updates that wait for old pushes sum what comes meanwhile, too.
         machines: each of which sums so many pushes.
         fewer: a machine may sum fewer, since it contributes what it has when another one is ready.
-        own_updates: that each machine makes between two exchanges, in which all become one; 0: none of its own.
+        own_updates: that each machine makes between two exchanges of the same parameters; 0: none of its own.
+        fragments: of the parameters, that are exchanged one after another.
     """
 
     pushes: int
@@ -67,6 +68,7 @@ class Expectation:
     machines: int = 1
     fewer: bool = False
     own_updates: int = 0
+    fragments: int = 1
 
     @property
     def grows(self) -> bool:
@@ -96,7 +98,7 @@ class Expectation:
         if self.own_updates:
             text = (
                 f"each of {self.machines} machines makes {self.own_updates:,} updates of its own of {self.pushes:,} "
-                f"push{'es' * (self.pushes > 1)} of {push}, then all become one by an outer step"
+                f"push{'es' * (self.pushes > 1)} of {push}, then all become one by an outer step{self._parts_text()}"
             )
         elif self.machines > 1:
             text = self._shared_text(push)
@@ -118,6 +120,11 @@ class Expectation:
                 f"an update sums {self.pushes:,} pushes of {push}: effective batch about {about(self.effective_batch)}"
             )
         return f"{text}; staleness {self.staleness_text()}."
+
+    def _parts_text(self) -> str:
+        each = self.own_updates // self.fragments
+        every = "each update" if each == 1 else f"every {each:,} updates"
+        return "" if self.fragments == 1 else f", one of {self.fragments} parts of the parameters after {every}"
 
     def _shared_text(self, push: str) -> str:
         pushes = f"{self.pushes:,} push{'es' * (max(self.pushes, self.most_pushes) > 1)}"
@@ -183,7 +190,11 @@ def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     workers, machines = len(options.device_list()), options.nodes or 1
     found = expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
     outer = options.outer()
-    return found if outer is None or machines == 1 else replace(found, own_updates=outer.updates)
+    return (
+        found
+        if outer is None or machines == 1
+        else replace(found, own_updates=outer.updates, fragments=outer.fragments)
+    )
 
 
 def expected_of(

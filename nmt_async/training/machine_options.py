@@ -27,6 +27,13 @@ def timeout_quantity(text: str) -> Quantity:
     return parse_quantity(text, allowed=("hours", "minutes"))
 
 
+OUTER = {
+    "local_updates": "updates", "outer_rate": "rate", "outer_momentum": "momentum", "outer_fragments": "fragments",
+    "outer_dtype": "dtype",
+}  # fmt: skip
+"""Options of the outer step, and what `OuterSettings` call them."""
+
+
 @dataclass(frozen=True)
 class MachineOptions:
     """With which other machines a run is shared. Each is started with the same options; `node_rank` may differ."""
@@ -80,6 +87,22 @@ class MachineOptions:
         changeable=True,
         only_with={"between": "local"},
     )
+    outer_fragments: int | None = option(
+        None,
+        "With --between local: P, parts of the parameters that are exchanged one after another, each K / P updates "
+        "after the one before, while nobody waits (default: 1).",
+        group="Machines",
+        changeable=True,
+        only_with={"between": "local"},
+    )
+    outer_dtype: str | None = option(
+        None,
+        "With --between local: in which numbers differences cross (default: float32).",
+        group="Machines",
+        choices=("float32", "bfloat16"),
+        changeable=True,
+        only_with={"between": "local"},
+    )
     machine_timeout: Quantity | None = option(
         None,
         "Give up a machine that has given no sign of life for so many minutes or hours (default: 1min).",
@@ -101,6 +124,7 @@ class MachineOptions:
             raise UserError(f"--outer-rate: {self.outer_rate:g} is not above 0 and at most {MOST_RATE:g}.")
         if self.outer_momentum is not None and not 0 <= self.outer_momentum < 1:
             raise UserError(f"--outer-momentum: {self.outer_momentum:g} is not from 0 to below 1.")
+        self.outer()
         if self.machine_timeout is not None and self.machine_timeout.amount <= 0:
             raise UserError(f"--machine-timeout: {self.machine_timeout} must be above 0.")
 
@@ -117,15 +141,18 @@ class MachineOptions:
         return WAYS[self.between or "sync"]
 
     def outer(self) -> OuterSettings | None:
-        """The outer step, where machines make updates of their own."""
+        """The outer step, where machines make updates of their own.
+
+        Raises:
+            UserError: its fragments do not fit its updates.
+        """
         if not self.way().local:
             return None
-        default = OuterSettings()
-        return OuterSettings(
-            default.updates if self.local_updates is None else self.local_updates,
-            default.rate if self.outer_rate is None else self.outer_rate,
-            default.momentum if self.outer_momentum is None else self.outer_momentum,
-        )
+        given = {name: getattr(self, option_name) for option_name, name in OUTER.items()}
+        try:
+            return OuterSettings(**{name: value for name, value in given.items() if value is not None})
+        except ValueError as error:
+            raise UserError(f"--outer-fragments: {error}.") from None
 
     @property
     def machine_timeout_seconds(self) -> float:
@@ -148,8 +175,8 @@ class MachineOptions:
         """
         for field in dataclasses.fields(MachineOptions):
             value = getattr(self, field.name)
-            mine = ("between", "local_updates", "outer_rate", "outer_momentum", "machine_timeout")
-            if field.name != "nodes" and value is not None and not (shared and field.name in mine):
+            others = ("node_rank", "rendezvous")
+            if field.name != "nodes" and value is not None and not (shared and field.name not in others):
                 raise UserError(
                     f"{flag_of(field)} {value}: there is one machine only; say with --nodes how many there are."
                 )

@@ -377,10 +377,18 @@ class Run:
             self._validate()
             self.validations.hear()
         self.saving.hear(self.validations.judge.best_steps)
-        if self.leads and not self.saving.busy and (save.due(self.moment) or self.saving.due):
+        due = self.leads and not self.saving.busy and (save.due(self.moment) or self.saving.due)
+        if due and self._settled():
             save.mark(self.moment)
             self._begin_checkpoint()
         self.period.stalled(self.cluster.seconds - begin)
+
+    def _settled(self) -> bool:
+        """Whether there is a state to save; where machines do not agree on all parameters yet, they are asked to."""
+        if self.peers is None or self.machine.settled:
+            return True
+        self.machine.wish = max(self.machine.wish, Wish.SETTLE)
+        return False
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -465,7 +473,7 @@ class Run:
         if self.peers is None:
             return self._reason_to_stop() is not None
         if self._counted_to_the_end():
-            self.machine.agreed = max(self.machine.agreed, Wish.STOP)
+            self.machine.end()
         elif self._reason_to_stop() is not None:
             self.machine.wish = Wish.PAUSE if self.signals.number else Wish.STOP
         return self.machine.agreed is not Wish.GO_ON
@@ -571,7 +579,8 @@ class Run:
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            if self.moment.updates and self.soundness.sound:
+            settled = self.peers is None or self.machine.settled
+            if self.moment.updates and self.soundness.sound and settled:
                 self._write_checkpoint()
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:

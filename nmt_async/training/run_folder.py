@@ -32,7 +32,7 @@ MACHINE = "machine-"
 
 DATA = "data.json"
 OUTCOME = "outcome.json"
-LOCAL = ("local_updates", "outer_rate", "outer_momentum")
+LOCAL = ("local_updates", "outer_rate", "outer_momentum", "outer_fragments", "outer_dtype")
 """Options that mean something in one way of exchanging."""
 
 BEGUN = ("nodes", "workers", "accumulate")

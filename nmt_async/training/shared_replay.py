@@ -18,13 +18,13 @@ from torch import Tensor
 
 from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import read_values
-from nmt_async.cluster.joint_replay import JointReplay, MachineReplay, Recorded, State, ring_sum
+from nmt_async.cluster.joint_replay import JointReplay, MachineReplay, Recorded, State, gloo_sum
 from nmt_async.cluster.machine import MachineCoordinator
-from nmt_async.cluster.simulated_machines import stacked_sum
 from nmt_async.errors import UserError, shown
 from nmt_async.options import flag_of
 from nmt_async.reading import read_object
 from nmt_async.sync.between.lineage import Start, start_of, starts_of
+from nmt_async.sync.between.outer import summed
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, read_journal, read_sittings
 from nmt_async.training.options import TrainOptions, stop_quantity
@@ -141,7 +141,6 @@ class SharedReplay:
         self._alone = self._what_came_before(went_on[0]) if starts[0].version else None
         saved = [*went_on[1:], last]
         self._starts = [self._shared_start(start, state) for start, state in zip(starts, saved, strict=True)]
-        self._last = saved[-1].machine
         self._machine: MachineCoordinator | None = None
 
     def _what_came_before(self, saved: Saved) -> AloneReplay:
@@ -333,13 +332,14 @@ class SharedStartReplay:
         torch.set_num_threads(server_threads(self.parts.options, self._sittings[0]))
         simulated = self.parts.options.cluster == "simulated"
         machines = [self._machine(rank) for rank in range(len(self.records))]
-        JointReplay(machines, stacked_sum if simulated else ring_sum).run(self.parts.initial, state, tell)
+        JointReplay(machines, summed if simulated else gloo_sum).run(self.parts.initial, state, tell)
         return machines[self.saved.machine].machine
 
     def _machine(self, rank: int) -> MachineReplay:
         record, options = self.records[rank], self._options(rank)
         workers = tuple(each.start(self.start)[0].worker for each in self.records)
-        recorded = Recorded(str(record.journal), record.start(self.start), self._goal(rank))
+        saved = rank == self.saved.machine
+        recorded = Recorded(str(record.journal), record.start(self.start), self._goal(rank), saved)
         threads = record.sitting(self.start.number).threads
         return MachineReplay(
             lambda record, count: self.parts.coordinator(options, record, count, Shared(workers, rank)),

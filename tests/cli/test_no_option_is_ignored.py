@@ -133,6 +133,7 @@ SETTINGS = {
         "simulate --workers 1,2 --modes sync",
         "simulate --workers 1,2 --modes sync --data DATA --out NEW",
         "simulate --workers 2 --nodes 1,2 --modes hybrid:W --between sync --link-speed 1Gbit --link-latency 1",
+        "simulate --workers 2 --nodes 2 --modes async --between local --local-updates 4 --outer-fragments 2",
     ],
     "report": ["report RUN --out NEW"],
     "watch": ["watch RUN --once"],

@@ -22,7 +22,7 @@ from nmt_async.quantity import Quantity
 from nmt_async.sync.between.contribution import Contribution, Joint, Wish
 from nmt_async.sync.between.joint_journal import joint
 from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, standing, starts_of
-from nmt_async.sync.between.outer import OuterStep
+from nmt_async.sync.between.outer import OuterStep, summed
 from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import WAYS, Way
 from nmt_async.sync.journal import Event, effective
@@ -60,14 +60,25 @@ def rule_of(mode: str, workers: int) -> Rule:
     return rule_for(name, workers, int(count) if count else None)
 
 
+WHOLE = OuterSettings(3, 1.0, 0.0)
+STREAMS = OuterSettings(6, 1.0, 0.0, fragments=3)
+EXCHANGES = [(way, WHOLE) for way in WAYS.values()] + [(WAYS["local"], STREAMS)]
+NAMES = [*WAYS, "local in fragments"]
+
+
 def machine_of(
-    mode: str, way: Way, workers: tuple[int, ...], rank: int, record: Callable[[Event], None]
+    mode: str,
+    way: Way,
+    workers: tuple[int, ...],
+    rank: int,
+    record: Callable[[Event], None],
+    settings: OuterSettings = WHOLE,
 ) -> MachineCoordinator:
     schedule = Schedule(0.01, Quantity(0, "updates"), "none")
     buffers = torch.zeros(workers[rank] + 1, EPOCHS * BATCHES)
     server = ParameterServer(buffers, rule_of(mode, workers[rank]), schedule, OptimizerSettings())
     server.optimizer = Adding(server.parameters, OptimizerSettings())
-    outer = OuterStep(OuterSettings(3, 1.0, 0.0), server.parameters) if way.local else None
+    outer = OuterStep(settings, server.parameters) if way.local else None
     return MachineCoordinator(server, plan(), record, [].append, EPOCHS, way, workers, rank, outer)
 
 
@@ -85,8 +96,10 @@ class Machine:
 class Machines:
     """Machines in one process, whose next step a seed draws."""
 
-    def __init__(self, mode: str, way: Way, workers: tuple[int, ...], seed: int) -> None:
-        self.mode, self.way, self.random = mode, way, Random(seed)
+    def __init__(
+        self, mode: str, way: Way, workers: tuple[int, ...], seed: int, settings: OuterSettings = WHOLE
+    ) -> None:
+        self.mode, self.way, self.random, self.settings = mode, way, Random(seed), settings
         self.journals: dict[int, list[Event]] = {}
         self.number = 0
         self.starts: list[Start] = []
@@ -109,7 +122,7 @@ class Machines:
                 events.append(unheard)
                 before.append(unheard)
             stands = standing(before, [*starts, now])
-            coordinator = machine_of(self.mode, self.way, workers, rank, events.append)
+            coordinator = machine_of(self.mode, self.way, workers, rank, events.append, self.settings)
             if state is None:
                 coordinator.begin_shared(stands, self.number)
             else:
@@ -124,9 +137,13 @@ class Machines:
         values = json.loads(state[0])
         return not is_void(starts_of(values["starts"]), values["server"]["version"], self.starts)
 
-    def save(self) -> tuple[str, dict[str, Tensor]]:
-        """The state of any of them."""
-        values, tensors = self.random.choice(self.machines).coordinator.state()
+    def save(self) -> tuple[str, dict[str, Tensor]] | None:
+        """The state of any of them; None if it has none now, since it has not settled with the others."""
+        coordinator = self.random.choice(self.machines).coordinator
+        if not coordinator.settled:
+            coordinator.wish = Wish.SETTLE
+            return None
+        values, tensors = coordinator.state()
         return json.dumps(values), {name: tensor.clone() for name, tensor in tensors.items()}
 
     def step(self) -> None:
@@ -161,7 +178,7 @@ class Machines:
         """What all have brought is applied, by the first ``hear`` machines only where that is given."""
         brought = [machine.brought for machine in self.machines]
         said = Joint([Contribution.decode(each[0].encode()) for each in brought if each is not None])
-        total = torch.stack([each[1] for each in brought if each is not None]).sum(0)
+        total = summed([each[1] for each in brought if each is not None])
         for machine in self.machines[:hear]:
             assert machine.brought is not None
             machine.coordinator.land(said, machine.brought[1].copy_(total))
@@ -179,7 +196,9 @@ class Machines:
             parameters = machine.coordinator.server.parameters
             if self.way.local:  # of which it is a mean, so that a batch moves them by a part of 1
                 assert torch.equal(parameters, self.machines[0].coordinator.server.parameters)
+                shares = {0.0, *(1 / count for count in range(1, 5))}
                 assert torch.equal(parameters > 0, once > 0)
+                assert all(min(abs(share - value) for share in shares) < 1e-5 for value in parameters.tolist())
             else:
                 assert torch.equal(parameters, once)
             assert machine.coordinator.dealing.set_aside == aside
@@ -189,11 +208,11 @@ class Machines:
         assert not {*found} & {*aside}
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("way", "settings"), EXCHANGES, ids=NAMES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("workers", [(1,), (1, 1), (2, 2), (3, 1), (2, 1, 3)])
-def test_every_batch_counts_once(mode: str, way: Way, workers: tuple[int, ...]) -> None:
-    machines = Machines(mode, way, workers, seed=sum(workers))
+def test_every_batch_counts_once(mode: str, way: Way, settings: OuterSettings, workers: tuple[int, ...]) -> None:
+    machines = Machines(mode, way, workers, sum(workers), settings)
     for _ in range(20_000):
         if machines.finished:
             break
@@ -202,23 +221,23 @@ def test_every_batch_counts_once(mode: str, way: Way, workers: tuple[int, ...]) 
     machines.check()
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("way", "settings"), EXCHANGES, ids=NAMES)
 @pytest.mark.parametrize("seed", range(40))
-def test_they_go_on_from_any_checkpoint_on_any_number_of_machines(way: Way, seed: int) -> None:
+def test_they_go_on_from_any_checkpoint_on_any_number_of_machines(way: Way, settings: OuterSettings, seed: int) -> None:
     random = Random(seed)
-    machines = Machines(random.choice(MODES), way, (1, 2), seed)
+    machines = Machines(random.choice(MODES), way, (1, 2), seed, settings)
     saved: list[tuple[str, dict[str, Tensor]]] = []
     for _ in range(20_000):
         if machines.finished:
             break
         machines.step()
-        if random.random() < 0.02:
-            saved = [*saved[-1:], machines.save()]
+        if random.random() < 0.02 and (state := machines.save()) is not None:
+            saved = [*saved[-1:], state]
         if random.random() < 0.01 and saved:
             if all(machine.brought is not None for machine in machines.machines):
                 # An exchange that has arrived at some machines only, of which one has saved what it came to.
                 machines.land(hear=random.randint(0, len(machines.machines)))
-                saved.append(machines.save() if random.random() < 0.5 else saved[-1])
+                saved.append((machines.save() if random.random() < 0.5 else None) or saved[-1])
             workers = tuple(random.randint(1, 3) for _ in range(random.randint(1, 3)))
             machines.begin(workers, random.choice(list(filter(machines.takes_up, saved)) or [None]))
     assert machines.finished

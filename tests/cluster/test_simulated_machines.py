@@ -10,7 +10,8 @@ import torch
 from nmt_async.cluster.profile import ClusterProfile, LinkProfile, WorkerProfile
 from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.planning.simulation import even_plan, nominal_machines
-from nmt_async.sync.between.ways import LAGGED, SYNC, WAYS, Way
+from nmt_async.sync.between.outer_settings import OuterSettings
+from nmt_async.sync.between.ways import LAGGED, LOCAL, SYNC, WAYS, Way
 from nmt_async.sync.rules import rule_for
 
 TOKENS, SIZE = 1000, 1_000_000
@@ -25,11 +26,17 @@ def profile(workers: int, exchange: float, machines: int) -> ClusterProfile:
 
 
 def machines_of(
-    mode: str, way: Way, machines: int, of: ClusterProfile, batches: int = 10_000, epochs: int | None = None
+    mode: str,
+    way: Way,
+    machines: int,
+    of: ClusterProfile,
+    batches: int = 10_000,
+    epochs: int | None = None,
+    outer: OuterSettings | None = None,
 ) -> SimulatedMachines:
     name, _, count = mode.partition(":")
     rule = rule_for(name, len(of.workers) // machines, int(count) if count else None)
-    return nominal_machines(rule, way, machines, of, even_plan(TOKENS, batches), SIZE, last_epoch=epochs)
+    return nominal_machines(rule, way, machines, of, even_plan(TOKENS, batches), SIZE, last_epoch=epochs, outer=outer)
 
 
 def throughput(simulated: SimulatedMachines, updates: int = 100, beginning: int = 10) -> float:
@@ -79,6 +86,26 @@ def test_a_slow_machine_holds_up_the_others_in_sync_only() -> None:
     assert throughput(machines_of("sync", SYNC, 2, uneven)) == pytest.approx(4 * TOKENS / 0.3)
     lagged = throughput(machines_of("hybrid:2", LAGGED, 2, uneven), updates=300)
     assert lagged == pytest.approx(2 * TOKENS / 0.1 + 2 * TOKENS / 0.3, rel=0.02)
+
+
+def test_fragments_are_exchanged_while_nobody_waits() -> None:
+    """All of it takes 0.2 seconds after two updates of 0.1; a half takes 0.1 while the next update is made."""
+    of = profile(4, 0.2, 2)
+    whole = throughput(machines_of("hybrid:2", LOCAL, 2, of, outer=OuterSettings(2)))
+    assert whole == pytest.approx(4 * TOKENS / 0.2, rel=0.02)
+    halves = throughput(machines_of("hybrid:2", LOCAL, 2, of, outer=OuterSettings(2, fragments=2)))
+    assert halves == pytest.approx(4 * TOKENS / 0.1, rel=0.05)
+
+
+def test_half_the_bits_take_half_the_time() -> None:
+    rate = throughput(machines_of("hybrid:2", LOCAL, 2, profile(4, 0.2, 2), outer=OuterSettings(2, dtype="bfloat16")))
+    assert rate == pytest.approx(4 * TOKENS * 2 / 0.3, rel=0.02)
+
+
+def test_no_machine_is_more_than_a_round_ahead() -> None:
+    """Of a fragment whose exchange takes ten updates long, one more round is computed meanwhile."""
+    rate = throughput(machines_of("hybrid:2", LOCAL, 2, profile(4, 2.0, 2), outer=OuterSettings(2, fragments=2)))
+    assert rate == pytest.approx(4 * TOKENS / 1.0, rel=0.05)
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)

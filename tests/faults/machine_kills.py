@@ -36,6 +36,8 @@ TIMEOUT = 3.0
 HANG = 60.0
 """Seconds after which one that has not ended hangs."""
 
+FRAGMENTS = "local in fragments"
+
 
 @dataclass
 class Ordeal:
@@ -60,9 +62,16 @@ class Ordeal:
             found.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{found.getsockname()[1]}"
         mode: dict[str, object] = {"sync_mode": "sync"} if way == "sync" else {"sync_mode": "hybrid", "accumulate": 2}
-        if way == "local":
-            mode["local_updates"] = 3
-        options = {"nodes": machines, "rendezvous": place, "between": way, "machine_timeout": f"{TIMEOUT / 60}min"}
+        if way.startswith("local"):
+            mode["local_updates"] = 4
+        if way == FRAGMENTS:
+            mode |= {"outer_fragments": 2, "outer_dtype": "bfloat16"}
+        options = {
+            "nodes": machines,
+            "rendezvous": place,
+            "between": way.split()[0],
+            "machine_timeout": f"{TIMEOUT / 60}min",
+        }
         return [
             start_typed(
                 self.data, self.run, workers=1, node_rank=rank, save_freq="7", disp_freq="5", valid_freq="1M", **mode,
@@ -163,9 +172,10 @@ def main(words: list[str] | None = None) -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="nmt-machines-") as folder:
         data = prepare_small(Path(folder))
-        ordeals = {way: Ordeal(data, Path(folder) / way, random) for way in WAYS}
+        ways = [*WAYS, FRAGMENTS]
+        ordeals = {way: Ordeal(data, Path(folder) / way, random) for way in ways}
         for number in range(arguments.kills):
-            way = list(WAYS)[number % len(WAYS)]
+            way = ways[number % len(ways)]
             ordeals[way].strike(way)
     wrong = [f"{way}: {what}" for way, ordeal in ordeals.items() for what in ordeal.wrong]
     strikes = {kind: sum(o.strikes.get(kind, 0) for o in ordeals.values()) for kind in ("SIGKILL", "SIGSTOP")}

@@ -19,6 +19,7 @@ from nmt_async.machines.group import MachineLost
 from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.team import Team
 from nmt_async.sync.between.contribution import Contribution
+from nmt_async.sync.between.outer import summed
 from nmt_async.sync.between.ways import LAGGED, SYNC
 
 PATIENCE = 60.0
@@ -49,6 +50,19 @@ def test_they_tell_each_other_apart(port: int) -> None:
     assert [rank for rank, _ in names] == [0, 1, 2]
     assert len({tuple(each) for _, each in names}) == 1
     assert names[0][1][2].startswith("machine 2 (")
+
+
+@pytest.mark.parametrize("machines", [2, 3])
+def test_16_bit_vectors_are_summed_as_on_paper(port: int, machines: int) -> None:
+    vectors = [torch.randn(101, generator=torch.Generator().manual_seed(rank)).bfloat16() for rank in range(machines)]
+
+    def add(team: Team) -> torch.Tensor:
+        vector = vectors[team.rank].clone()
+        team.group.add(vector)
+        return vector
+
+    for found in together(port, add, machines):
+        assert torch.equal(found, summed(vectors))
 
 
 def test_without_ranks_they_come_as_they_come(port: int) -> None:

@@ -137,6 +137,31 @@ def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, po
     replays(run, 12)
 
 
+def test_fragments_one_after_another(small_data: Path, tmp_path: Path, port: int) -> None:
+    """Where a checkpoint is due the machines settle; each batch is in each fragment, and none is lost at the end."""
+    run = tmp_path / "run"
+    options = {
+        "between": "local", "local_updates": 4, "outer_fragments": 4, "outer_dtype": "bfloat16", "save_freq": "6",
+    }  # fmt: skip
+    said = run_both(small_data, run, port, stop_after="30", **options)
+    assert "one of 4 parts of the parameters after each update" in said[0]
+    figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"]
+    saved = [int(step.name[5:]) for step in (run / "checkpoints").glob("step-*")]
+    assert max(saved) == figures[-1]["update"]
+    assert len(saved) > 1, "it was saved on the way, too"
+    found = applied(run, max(saved))
+    assert len(found) == sum(figures[-1]["staleness"].values()) + sum(
+        sum(line["staleness"].values()) for line in figures[:-1]
+    )
+    there = [line for line in read_json_lines(run / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
+    assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
+    batches = max(number for _, number in found) + 1
+    run_both(small_data, run, port, stop_after="3e", **options)
+    version = max(int(step.name[5:]) for step in (run / "checkpoints").glob("step-*"))
+    assert len(applied(run, version)) == 3 * batches
+    assert not passed_over(applied(run, version), batches)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_machine_is_killed_and_the_run_goes_on(small_data: Path, tmp_path: Path, port: int, who: int) -> None:
     run = tmp_path / "run"
@@ -192,6 +217,8 @@ def test_machines_that_are_not_started_alike(small_data: Path, tmp_path: Path, p
     ({"nodes": 2, "cluster": "simulated", "between": "local", "local_updates": 0}, "--local-updates: 0 is not from 1"),
     ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_rate": 0}, "--outer-rate: 0 is not above 0"),
     ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_momentum": 1}, "--outer-momentum: 1 is not from"),
+    ({"nodes": 2, "cluster": "simulated", "between": "local", "outer_fragments": 5}, "5 fragments do not share"),
+    ({"nodes": 2, "cluster": "simulated", "outer_dtype": "bfloat16"}, "--outer-dtype"),
     ({"nodes": 0}, "--nodes: 0 is not from 1"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "machine_timeout": "0min"}, "--machine-timeout"),
     ({"nodes": 2, "rendezvous": "127.0.0.1:1", "node_rank": -1}, "--node-rank: -1"),

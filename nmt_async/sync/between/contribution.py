@@ -20,8 +20,9 @@ class Wish(enum.IntEnum):
     """What a machine wants the run to do after this exchange. The highest wish of all of them counts."""
 
     GO_ON = 0
-    STOP = 1  # the run has come to its end
-    PAUSE = 2  # a signal ended it: it goes on later as if nothing had been
+    SETTLE = 1  # a checkpoint is due, for which all must agree on all parameters
+    STOP = 2  # the run has come to its end
+    PAUSE = 3  # a signal ended it: it goes on later as if nothing had been
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Contribution:
         wish: what it wants the run to do.
         version: of its parameters.
         staleness: of each push at the machine's own update; empty where all machines make it together.
+        moved: whether its vector holds anything; the pushes of a fragment may have come with earlier exchanges.
     """
 
     pushes: tuple[Push, ...]
@@ -45,12 +47,13 @@ class Contribution:
     wish: Wish = Wish.GO_ON
     version: int = 0
     staleness: tuple[int, ...] = ()
+    moved: bool = True
 
     def encode(self) -> bytes:
         """As it crosses the network."""
         ages = self.staleness or (0,) * len(self.pushes)
         counts = len(self.pushes), len(self.set_aside), len(self.staleness)
-        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish)
+        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish, self.moved)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
         return head + aside + b"".join(map(_encoded, self.pushes, ages))
 
@@ -62,7 +65,7 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, ages, wanted, left, version, wish = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, left, version, wish, moved = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
@@ -71,10 +74,11 @@ class Contribution:
         if ages not in (0, pushes):
             raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
         staleness = tuple(age for _, age in found) if ages else ()
-        return cls(tuple(push for push, _ in found), wanted, left, tuple(batches), Wish(wish), version, staleness)
+        accumulated = tuple(push for push, _ in found)
+        return cls(accumulated, wanted, left, tuple(batches), Wish(wish), version, staleness, moved)
 
 
-_HEAD = struct.Struct("<IIIIIIB")
+_HEAD = struct.Struct("<IIIIIIB?")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 

@@ -77,16 +77,24 @@ def landed_unheard(events: Sequence[Event], starts: Iterable[Start]) -> Event | 
         events: of its journal, those that stand.
         starts: of the run, with the one that begins now.
     """
-    tokens, latest, number, stepped = None, 0, 0, False
+    tokens, version, number, own, contributed = (
+        None,
+        0,
+        0,
+        False,
+        False,
+    )  # own updates, and whether it contributed these
     for event in events:
         if event.kind is Kind.CONTRIBUTED:
-            tokens = event.tokens
+            tokens, version = event.tokens, event.version
+            own, contributed = False, own
         elif event.kind is Kind.STEPPED:
-            latest, stepped = event.version, True
-        elif event.kind in (Kind.UPDATED, Kind.RESUMED):
-            tokens, latest, stepped = None, event.version, False
-            number = event.tokens if event.kind is Kind.RESUMED else number
-    becomes = latest if stepped else latest + 1
+            own = True
+        elif event.kind is Kind.UPDATED:
+            tokens = None
+        elif event.kind is Kind.RESUMED:
+            tokens, number, own = None, event.tokens, False
+    becomes = version if contributed else version + 1
     if tokens is None or not becomes <= last_version(number, starts) < float("inf"):
         return None
-    return Event(Kind.UPDATED, version=becomes, tokens=tokens, pieces=0 if stepped else 1)
+    return Event(Kind.UPDATED, version=becomes, tokens=tokens, pieces=0 if contributed else 1)
