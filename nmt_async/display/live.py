@@ -50,11 +50,15 @@ class LiveDisplay:
         self.console = console
         self.clock = clock
         self.state = DisplayState()
-        self._live = Live(get_renderable=self._screen, console=console, auto_refresh=False, vertical_overflow="crop")
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
 
     def __enter__(self) -> Self:
+        """May be entered again later, as when training begins anew with the machines that are left."""
+        self._live = Live(
+            get_renderable=self._screen, console=self.console, auto_refresh=False, vertical_overflow="crop"
+        )
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
         try:
             self._live.start(refresh=True)
             self._thread.start()

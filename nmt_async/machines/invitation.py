@@ -6,7 +6,7 @@ import contextlib
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nmt_async.errors import UserError
 
@@ -24,6 +24,8 @@ class Invitation:
         rank: which of them this is; None: in the order of arrival.
         hosts: whether this machine is the meeting point; None: if the host is one of its addresses.
         attempt: how often the machines were started before, where who starts them counts it.
+        again: how often those who were left have met again since then.
+        restarts: whether who started the machines starts those anew that are left.
     """
 
     host: str
@@ -32,6 +34,17 @@ class Invitation:
     rank: int | None = None
     hosts: bool | None = None
     attempt: int = 0
+    again: int = 0
+    restarts: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Of the names in the store, those of this meeting."""
+        return f"nmt-async/{self.attempt}/{self.again}"
+
+    def of_those_left(self, machines: int, rank: int) -> Invitation:
+        """To the next meeting, at the same place."""
+        return replace(self, machines=machines, rank=rank, again=self.again + 1)
 
 
 def invitation_of(
@@ -88,7 +101,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> Invitation | None:
         attempt = int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
     except (KeyError, ValueError) as error:
         raise UserError(f"torchrun's environment is not whole ({error}).") from None
-    return Invitation(host, port, machines, rank, not agent and rank == 0, attempt)
+    return Invitation(host, port, machines, rank, not agent and rank == 0, attempt, restarts=True)
 
 
 def _of_slurm(environment: Mapping[str, str], rendezvous: str | None) -> Invitation | None:

@@ -65,13 +65,10 @@ def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
         RunFailure: it is not, after ten minutes; or it cannot be opened here.
     """
     place = f"{invitation.host}:{invitation.port}"
-    listener = _listen(invitation) if invitation.hosts is not False else None
-    server = None
-    if listener is not None:
-        tell(f"this machine is the meeting point, {place}.")
-        server = _store(invitation, listener.detach())
-    store = server or _reach(invitation, place)
-    prefix = f"nmt-async/{invitation.attempt}"
+    server = _opened.get(place) if invitation.again else _open(invitation, place, tell)
+    store: Any = server or _reach(invitation, place)
+    _kept.append(store)
+    prefix = invitation.prefix
     shared = PrefixStore(prefix, store)
     rank = invitation.rank
     if rank is None:
@@ -90,12 +87,24 @@ def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
     def connect() -> Store:
         return PrefixStore(prefix, store.clone())
 
-    _servers.append(store)
     return Meeting(rank, invitation.machines, _own_address(invitation), shared, connect, place, server is not None)
 
 
-_servers: list[Store] = []
-"""The others still ask it while this machine ends: it ends with the process."""
+_opened: dict[str, Store] = {}
+"""By place. The others still ask it while this machine ends, and meet there again: it ends with the process."""
+
+_kept: list[Store] = []
+"""Connections, which end with the process, too."""
+
+
+def _open(invitation: Invitation, place: str, tell: Callable[[str], None]) -> Store | None:
+    """The store, if the meeting point is this machine."""
+    listener = _listen(invitation) if invitation.hosts is not False else None
+    if listener is None:
+        return None
+    tell(f"this machine is the meeting point, {place}.")
+    _opened[place] = _store(invitation, listener.detach())
+    return _opened[place]
 
 
 def _store(invitation: Invitation, listening: int | None) -> Any:

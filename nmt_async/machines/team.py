@@ -14,9 +14,10 @@ from torch.distributed.distributed_c10d import DistStoreError, PrefixStore
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
-from nmt_async.machines.group import GlooGroup, gather_values, spread_state
+from nmt_async.machines.group import GlooGroup, MachineLost, gather_values, spread_state
 from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.meeting import COMING, Meeting, meet
+from nmt_async.machines.survivors import those_left
 from nmt_async.machines.watch import Watch, printable
 from nmt_async.sync.between.ways import Way
 
@@ -42,11 +43,14 @@ class Team:
     """
 
     def __init__(self, invitation: Invitation, timeout: float, tell: Callable[[str], None]) -> None:
+        self._invitation = invitation
         self._meeting = meet(invitation, tell)
         self.rank, self.size = self._meeting.rank, self._meeting.machines
         self.names = _names(self._meeting, tell)
-        self._watch = Watch(self._meeting.connect, self.rank, self.names, timeout, self._host())
+        self._host = self._named_host()
+        self._watch = Watch(self._meeting.connect, self.rank, self.names, timeout, self._host)
         self._exchange: Exchange | None = None
+        self._parts = True  # rather than meeting again
         try:
             self.group = GlooGroup(
                 PrefixStore("gloo", self._meeting.connect()), self.rank, self.size,
@@ -56,7 +60,7 @@ class Team:
             self._watch.close()
             raise
 
-    def _host(self) -> str:
+    def _named_host(self) -> str:
         """Of the store, for people."""
         store, place = self._meeting.store, self._meeting.place
         if not store.check(["meeting point"]):  # it is torchrun's
@@ -106,6 +110,21 @@ class Team:
         """Tells the others why this machine cannot go on."""
         self._watch.leave(reason)
 
+    def those_left(self) -> Invitation | None:
+        """After a machine was lost: to where those meet again that are left; None: nobody else is.
+
+        Raises:
+            MachineLost: that cannot be known, or they went on without this machine.
+        """
+        if not self._watch.answers():
+            raise MachineLost(
+                f"{self._host} is lost, so the others do not know who is left; start those that are left again."
+            )
+        store = PrefixStore("again", self._meeting.connect())
+        left = those_left(store, self.rank, self.names, self._watch)
+        self._parts = False
+        return self._invitation.of_those_left(len(left), left.index(self.rank)) if len(left) > 1 else None
+
     def __enter__(self) -> Self:
         return self
 
@@ -118,7 +137,7 @@ class Team:
             self._exchange.close()
         self.group.close()
         if self._watch.reachable:
-            self._meeting.part(error is None)
+            self._meeting.part(error is None and self._parts)
 
 
 def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:

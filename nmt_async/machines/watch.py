@@ -90,12 +90,20 @@ class Watch:
         """Whether the store still answers."""
         return self._reachable_within(SOON)
 
+    def answers(self) -> bool:
+        """Whether the store answers from now on; looks for a few seconds."""
+        begin = time.monotonic()
+        while not self._broken and self._answered <= begin and time.monotonic() < begin + SOON:
+            time.sleep(BEAT / 5)
+        return self._answered > begin
+
     def missing(self) -> bool:
         """Whether a machine has left, or has given no sign of life for too long; or all have lost the store."""
         left = any(reason for rank, reason in enumerate(self._reasons) if rank != self._rank)
-        return left or not self._reachable_within(self._timeout) or bool(self._silent_for(self._timeout))
+        return left or not self._reachable_within(self._timeout) or bool(self.silent_for(self._timeout))
 
-    def _silent_for(self, seconds: float) -> list[int]:
+    def silent_for(self, seconds: float) -> list[int]:
+        """The ranks of the others of which nothing was heard for so long."""
         now = time.monotonic()
         return [rank for rank, (_, when) in enumerate(self._signs) if rank != self._rank and now - when > seconds]
 
@@ -112,8 +120,8 @@ class Watch:
             for rank, reason in enumerate(self._reasons):
                 if reason and rank != self._rank:
                     return f"{self._names[rank]} left the run: {printable(reason)}"
-            silent = self._silent_for(SOON - BEAT)
-            if self.reachable and silent and (error or self._silent_for(self._timeout)):
+            silent = self.silent_for(SOON - BEAT)
+            if self.reachable and silent and (error or self.silent_for(self._timeout)):
                 return f"nothing is heard any more of {', '.join(self._names[rank] for rank in silent)}."
             if self._broken or time.monotonic() > until:
                 break

@@ -190,11 +190,9 @@ def expected(options: TrainOptions, plan: BatchPlan) -> Expectation:
     workers, machines = len(options.device_list()), options.nodes or 1
     found = expected_of(options.rule(), workers, options.local_accumulate, plan, machines, options.way())
     outer = options.outer()
-    return (
-        found
-        if outer is None or machines == 1
-        else replace(found, own_updates=outer.updates, fragments=outer.fragments)
-    )
+    if outer is None or machines == 1:
+        return found
+    return replace(found, own_updates=outer.updates, fragments=outer.fragments)
 
 
 def expected_of(

@@ -48,7 +48,7 @@ def with_workers(options: TrainOptions, workers: int | None, machines: int | Non
         return options
     assert workers is not None
     rule = rule_of(options)
-    share = (options.nodes or 1) / (machines or 1)
+    share = 1 if options.way().local else (options.nodes or 1) / (machines or 1)  # local: an update is one machine's
     same = rule.with_workers(workers) if share == 1 else rule.with_pushes(rule.most_pushes * share, workers)
     accumulate = options.accumulate if same is None else same.accumulate
     return dataclasses.replace(options, workers=workers, accumulate=accumulate, nodes=machines)
@@ -101,7 +101,8 @@ def change_text(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str
 
 def _change_of_machines(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> str:
     workers, machines = before.workers or 1, before.nodes or 1
-    was = expected_of(rule_of(before), workers, before.local_accumulate, plan, machines)
+    sharing = 1 if now.way().local else machines
+    was = expected_of(rule_of(before), workers, before.local_accumulate, plan, sharing)
     batches = was.effective_batch, expected(now, plan).effective_batch
     stays = "the effective batch stays" if batches[0] == batches[1] else "the effective batch becomes"
     here = "one machine" if (now.nodes or 1) == 1 else f"{now.nodes} machines"

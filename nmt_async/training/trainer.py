@@ -10,6 +10,8 @@ from typing import Any
 from nmt_async.display.console import Display
 from nmt_async.display.live import display_for
 from nmt_async.errors import Diverged, RunFailure, UserError
+from nmt_async.machines.group import MachineLost
+from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.team import Team
 from nmt_async.options import check_together, from_mapping
 from nmt_async.quantity import Quantity
@@ -20,7 +22,7 @@ from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
-from nmt_async.training.run_folder import RunFolder, read_options, settled
+from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
 from nmt_async.training.sharing import Here, Peers, begun_with, folder_of, run_of, runs_in, started_alike
 from nmt_async.training.tensorboard import require_tensorboard
 
@@ -69,10 +71,33 @@ def train_run(options: TrainOptions, data_folder: Path, display: Display) -> Non
         return
     _check_shared(options)
     prepare_children(options)
-    with Team(invitation, options.machine_timeout_seconds, display.say) as team:
-        display.say(f"this is {team.names[team.rank]} of {team.size}.")
-        here = replace(options, out=folder_of(options.out, team.rank), nodes=team.size)
-        _train(here, data_folder, display, team)
+    _train_with_others(options, invitation, data_folder, display)
+
+
+def _train_with_others(options: TrainOptions, invitation: Invitation, data_folder: Path, display: Display) -> None:
+    """With the machines that meet; where one is lost and the way allows it, with those that are left."""
+    goes_on: Invitation | None = invitation
+    folder: Path | None = None
+    while goes_on is not None:
+        with Team(goes_on, options.machine_timeout_seconds, display.say) as team:
+            display.say(f"this is {team.names[team.rank]} of {team.size}.")
+            folder = folder or folder_of(options.out, team.rank)
+            try:
+                _train(replace(options, out=folder, nodes=team.size), data_folder, display, team)
+                return
+            except MachineLost as lost:
+                if invitation.restarts or not _goes_on_without(folder):
+                    raise
+                display.warn(str(lost))
+                goes_on = team.those_left()
+    assert folder is not None
+    display.warn("no other machine is left; this one goes on alone.")
+    _train(replace(options, out=folder, nodes=1), data_folder, display, Here())
+
+
+def _goes_on_without(run: Path) -> bool:
+    """Whether the machines of the run go on without one that is lost, in the way in which they exchange."""
+    return (run / CONFIG).exists() and read_options(run).way().local
 
 
 def _check_shared(options: TrainOptions) -> None:
@@ -136,7 +161,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
             except (Interrupted, Unsaved):
                 raise
             except RunFailure as failure:
-                ending = Diverged if isinstance(failure, Diverged) else RunFailure
+                ending = next(kind for kind in (Diverged, MachineLost, RunFailure) if isinstance(failure, kind))
                 raise ending(run.save_after_failure(failure)) from None
             finally:
                 run.close()

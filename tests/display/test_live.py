@@ -38,6 +38,7 @@ with display:
     display.trained(trained(250))
     {body}
     display.say("stopped at update 250")
+{again}
 print("after")
 """
 
@@ -50,12 +51,12 @@ def plain(text: str) -> str:
 class Terminal:
     """A program on a terminal of its own; collects what it writes there."""
 
-    def __init__(self, body: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, body: str, environment: dict[str, str] | None = None, again: str = "") -> None:
         self.ours, theirs = pty.openpty()
         self.resize(80, 24)
         surroundings = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         surroundings |= {"TERM": "xterm-256color", **(environment or {})}
-        program = RUN.format(here=Path(__file__).parent, body=body)
+        program = RUN.format(here=Path(__file__).parent, body=body, again=again)
         self.process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs, env=surroundings
         )
@@ -90,6 +91,16 @@ def test_what_was_said_stays_whole_below_the_last_screen() -> None:
     for part in ("25% of 1k", "warning: the disk is almost full", "END", "stopped at update 250"):
         assert part in last
     assert last.index("almost full") < last.index("END") < last.index("stopped") < last.index("after")
+    assert text.rindex(SHOW_CURSOR) > text.rindex(HIDE_CURSOR)
+
+
+def test_a_run_that_begins_anew_is_shown_too() -> None:
+    """As when the machines that are left go on without one."""
+    text, code = Terminal("", again="with display: display.say('this is machine 0 of 2')").end()
+    assert code == 0
+    last = plain(text[text.rindex("hybrid, 2 pushes") :])
+    assert last.index("this is machine 0 of 2") < last.index("after")
+    assert text.count(SHOW_CURSOR) >= 2
     assert text.rindex(SHOW_CURSOR) > text.rindex(HIDE_CURSOR)
 
 

@@ -1,6 +1,7 @@
 """Machines that share a run, killed and stopped at random moments: ``make soak-machines``.
 
-After each strike those that are left must end by themselves; then the run goes on, on as many machines as a seed draws.
+After each strike those that are left must end by themselves, or go on without the one that was struck where the way
+allows it; then the run goes on, on as many machines as a seed draws.
 In the end the journals of all machines must say, with the newest checkpoint, where every batch is. Exit code 1 if
 anything is not as it should be.
 """
@@ -27,7 +28,7 @@ from nmt_async.sync.between.joint_journal import joint
 from nmt_async.sync.between.lineage import Start, is_void, starts_of
 from nmt_async.sync.between.ways import WAYS
 from nmt_async.text.plan import BatchId
-from nmt_async.training.journal_file import JOURNAL
+from nmt_async.training.journal_file import JOURNAL, read_journal
 from nmt_async.training.sharing import folder_of, starts_in
 
 TIMEOUT = 3.0
@@ -55,6 +56,7 @@ class Ordeal:
     strikes: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     longest: float = 0.0
+    went_on: int = 0
 
     def start(self, machines: int, way: str) -> list[Popen[str]]:
         """So many trainers on a new meeting point."""
@@ -72,19 +74,21 @@ class Ordeal:
             "between": way.split()[0],
             "machine_timeout": f"{TIMEOUT / 60}min",
         }
-        return [
-            start_typed(
-                self.data, self.run, workers=1, node_rank=rank, save_freq="7", disp_freq="5", valid_freq="1M", **mode,
-                **options,
-            )
-            for rank in range(machines)
-        ]  # fmt: skip
+        options |= {"workers": 1, "save_freq": "7", "disp_freq": "5", "valid_freq": "1M"}
+        started = [start_typed(self.data, self.run, node_rank=0, **mode, **options)]
+        until = time.monotonic() + HANG
+        while not listens(place) and time.monotonic() < until:  # so that it is the meeting point
+            time.sleep(0.05)
+        return started + [
+            start_typed(self.data, self.run, node_rank=rank, **mode, **options) for rank in range(1, machines)
+        ]
 
     def strike(self, way: str) -> None:
         """A sitting that one machine does not survive."""
         machines = self.start(self.random.choice((2, 2, 3)), way)
         who, kind = self.random.choice(machines), self.random.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))
         self._await_training(machines)
+        before = {rank: self._starts(rank) for rank in range(len(machines))}
         time.sleep(self.random.uniform(0.0, 3.0))
         if who.poll() is not None:
             said = who.communicate()[1][-500:]
@@ -92,8 +96,11 @@ class Ordeal:
         who.send_signal(kind)
         begin = time.monotonic()
         self.strikes[kind.name] = self.strikes.get(kind.name, 0) + 1
-        for machine in machines:
-            if machine is not who:
+        others = {rank: machine for rank, machine in enumerate(machines) if machine is not who}
+        if way.startswith("local") and who is not machines[0]:
+            self._go_on(others, before, begin)
+        else:
+            for machine in others.values():
                 self._end(machine, begin)
         who.kill()
         who.communicate()
@@ -109,7 +116,24 @@ class Ordeal:
             if all(written(folder) > size for folder, size in zip(folders, before, strict=True)):
                 return
 
-    def _end(self, machine: Popen[str], begin: float) -> None:
+    def _starts(self, rank: int) -> int:
+        """How often the machine of this rank has begun."""
+        folder = folder_of(self.run, rank)
+        return len(starts_in(read_journal(folder / JOURNAL)[1])) if written(folder) else 0
+
+    def _go_on(self, others: dict[int, Popen[str]], before: dict[int, int], begin: float) -> None:
+        """Without the machine that was struck; then a signal to one of them pauses all."""
+        until = time.monotonic() + HANG
+        while any(self._starts(rank) == before[rank] for rank in others) and time.monotonic() < until:
+            time.sleep(0.1)
+        self.longest = max(self.longest, time.monotonic() - begin)
+        self.went_on += 1
+        time.sleep(self.random.uniform(0.0, 3.0))
+        self.random.choice(list(others.values())).send_signal(signal.SIGTERM)
+        for machine in others.values():
+            self._end(machine, None, 143)
+
+    def _end(self, machine: Popen[str], begin: float | None, code: int = 1) -> None:
         try:
             _, said = machine.communicate(timeout=HANG)
         except TimeoutExpired:
@@ -117,8 +141,9 @@ class Ordeal:
             machine.communicate()
             self.wrong.append("a machine hung after another one was struck")
             return
-        self.longest = max(self.longest, time.monotonic() - begin)
-        if machine.returncode != 1 or "machine" not in said:
+        if begin is not None:
+            self.longest = max(self.longest, time.monotonic() - begin)
+        if machine.returncode != code or "machine" not in said:
             self.wrong.append(f"a machine ended with {machine.returncode}: {said[-500:]}")
 
     def check(self) -> None:
@@ -156,6 +181,13 @@ class Ordeal:
             self.wrong.append(f"counted twice: {sorted(twice)[:5]} at version {version}")
 
 
+def listens(place: str) -> bool:
+    """Whether somebody is at HOST:PORT."""
+    host, _, port = place.partition(":")
+    with socket.socket() as found:
+        return found.connect_ex((host, int(port))) == 0
+
+
 def written(folder: Path) -> int:
     """Bytes of a machine's journal."""
     return (folder / JOURNAL).stat().st_size if (folder / JOURNAL).exists() else 0
@@ -185,7 +217,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"{name:<16}  {sum(f'{word}' in what for what in wrong)}")
     print(f"else wrong        {sum(not any(w in what for w in ('lost', 'counted twice', 'hung')) for what in wrong)}")
     longest = max(ordeal.longest for ordeal in ordeals.values())
-    print(f"longest silence   {longest:.1f} s until the others had ended, with a timeout of {TIMEOUT:g} s")
+    print(f"longest silence   {longest:.1f} s until the others had ended or gone on, with a timeout of {TIMEOUT:g} s")
+    print(f"went on           {sum(ordeal.went_on for ordeal in ordeals.values())} times without the machine")
     print(f"seconds           {time.monotonic() - begin:.0f}; seed {seed}")
     for what in wrong:
         print(what)

@@ -39,7 +39,7 @@ def test_one_machine_is_alone() -> None:
 
 
 def test_torchrun_says_who_is_who() -> None:
-    assert invitation_of(None, None, None, TORCHRUN) == Invitation("10.0.0.1", 29500, 2, 1, False, 3)
+    assert invitation_of(None, None, None, TORCHRUN) == Invitation("10.0.0.1", 29500, 2, 1, False, 3, restarts=True)
     assert invitation_of(2, None, None, TORCHRUN) is not None
     first = invitation_of(None, None, None, {**TORCHRUN, "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "False"})
     assert first is not None

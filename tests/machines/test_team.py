@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.distributed_c10d import PrefixStore
 
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines import meeting
 from nmt_async.machines.exchange import Called, Exchange, Landed
 from nmt_async.machines.group import MachineLost
 from nmt_async.machines.invitation import Invitation
+from nmt_async.machines.survivors import those_left
 from nmt_async.machines.team import Team
 from nmt_async.sync.between.contribution import Contribution
 from nmt_async.sync.between.outer import summed
@@ -210,3 +212,38 @@ def test_a_machine_that_is_silent_is_named_within_the_timeout(port: int) -> None
     with ThreadPoolExecutor(2) as pool:
         said, _ = [pool.submit(one, rank) for rank in range(2)]
         assert said.result(PATIENCE).startswith("nothing is heard any more of machine 1 (")
+
+
+def test_those_who_are_left_meet_again_without_the_others(port: int) -> None:
+    """One of three is silent; the two others come to the same list, and the silent one, when it wakes up, is told."""
+    met_again = threading.Event()
+
+    def one(rank: int) -> list[bytes] | str:
+        with Team(Invitation("127.0.0.1", port, 3, rank), 1.0, lambda _: None) as team:
+            if rank == 1:
+                team._watch.close()
+                assert met_again.wait(PATIENCE)
+                with pytest.raises(MachineLost) as lost:
+                    those_left(PrefixStore("again", team._meeting.connect()), rank, team.names, team._watch)
+                return str(lost.value)
+            invitation = team.those_left()
+        assert invitation is not None
+        with Team(invitation, 30.0, lambda _: None) as team:
+            said = team.group.gather(f"{team.rank} was {rank}".encode())
+            met_again.set()
+            return said
+
+    with ThreadPoolExecutor(3) as pool:
+        first, silent, last = [future.result(PATIENCE) for future in [pool.submit(one, rank) for rank in range(3)]]
+    assert first == last == [b"0 was 0", b"1 was 2"]
+    assert isinstance(silent, str)
+    assert "the others went on without it" in silent
+
+
+def test_the_last_one_is_alone(port: int) -> None:
+    def one(rank: int) -> Invitation | None:
+        with Team(Invitation("127.0.0.1", port, 2, rank), 1.0, lambda _: None) as team:
+            return None if rank == 1 else team.those_left()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [future.result(PATIENCE) for future in [pool.submit(one, rank) for rank in range(2)]] == [None, None]

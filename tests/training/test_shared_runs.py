@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from subprocess import PIPE
@@ -14,11 +15,15 @@ from commands import PATIENCE, Command
 from safetensors.torch import load_file
 from training_runs import COMMAND, events_of, run_small, start_typed, typed, until
 
+from nmt_async.checkpoints.run_models import folders_by_update
+from nmt_async.checkpoints.training_state import read_values
 from nmt_async.errors import UserError
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.between.joint_journal import joint, passed_over
 from nmt_async.sync.between.lineage import Start
+from nmt_async.text.plan import BatchId
 from nmt_async.training.run_folder import read_outcome
+from nmt_async.training.sharing import folder_of, starts_in
 
 BOTH = {"workers": 1, "sync_mode": "sync", "disp_freq": "2", "save_freq": "4"}
 
@@ -180,6 +185,58 @@ def test_a_machine_is_killed_and_the_run_goes_on(small_data: Path, tmp_path: Pat
     run_both(small_data, run, port, stop_after=f"{version + 10}")
     assert len(applied(run, version + 10)) == 2 * (version + 10)
     replays(run, version + 10)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_machines_with_updates_of_their_own_go_on_without_one(
+    small_data: Path, tmp_path: Path, port: int, count: int
+) -> None:
+    run = tmp_path / "run"
+    options = {**BOTH, "between": "local", "local_updates": 2, "nodes": count, "machine_timeout": "0.05min"}
+    options |= {"sync_mode": "hybrid", "rendezvous": f"127.0.0.1:{port}"}
+    machines = [start_typed(small_data, run, node_rank=0, **options)]
+    until(lambda: is_open(port), "the meeting point")
+    machines += [start_typed(small_data, run, node_rank=rank, **options) for rank in range(1, count)]
+    until(lambda: (run / "checkpoints" / "step-4").exists(), "the first checkpoint")
+    machines[1].kill()
+    machines[1].communicate()
+    goes_on = machines[:1] + machines[2:]
+    folders = [folder_of(run, rank) for rank in range(count) if rank != 1]
+    until(lambda: all(len(starts_in(events_of(folder))) == 2 for folder in folders), "the machines that are left")
+    until(lambda: latest_step(run) > 4 + latest_start(run), "more updates")
+    goes_on[0].send_signal(signal.SIGTERM)
+    for code, said in ends(goes_on):
+        assert code == 143, said
+        assert "nothing is heard any more of machine 1" in said
+        assert ("this one goes on alone" in said) is (count == 2)
+        assert "1 push of about" in said
+    assert not passed_over_of(run, latest_step(run))
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as found:
+        return found.connect_ex(("127.0.0.1", port)) == 0
+
+
+def latest_step(run: Path) -> int:
+    return max(folders_by_update(run / "checkpoints", "step"), default=0)
+
+
+def latest_start(run: Path) -> int:
+    """The version that the latest start went on from."""
+    return max(starts_in(events_of(run))).version
+
+
+def passed_over_of(run: Path, version: int) -> set[BatchId]:
+    """Batches before the stream's position in that checkpoint that are neither applied nor to be dealt."""
+    dealing = read_values(run / "checkpoints" / f"step-{version}")["coordinator"]["dealing"]
+    found, to_deal = set(applied(run, version)), {BatchId(*batch) for batch in dealing["recalled"]}
+    assert not found & to_deal
+    epoch, number = dealing["position"]
+    batches = max([number, *(batch for _, batch in found)]) + (epoch > 1)
+    every = {BatchId(before, batch) for before in range(1, epoch) for batch in range(batches)}
+    return (every | {BatchId(epoch, batch) for batch in range(number)}) - found - to_deal
 
 
 def test_a_signal_to_one_pauses_all(small_data: Path, tmp_path: Path, port: int) -> None:
