@@ -7,14 +7,15 @@ what it was there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress
 from nmt_async.sync.between.lineage import start_of
 from nmt_async.sync.compression.error_feedback import NAME
-from nmt_async.sync.journal import Event, effective
+from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, read_journal
 from nmt_async.training.replay_alone import (
     AloneReplay,
@@ -33,7 +34,15 @@ from nmt_async.training.replay_comparison import (
     stored_vectors,
     vectors_like,
 )
-from nmt_async.training.shared_replay import SharedReplay
+from nmt_async.training.shared_replay import (
+    Checkpoint,
+    MachineRecord,
+    SharedReplay,
+    best_of,
+    checkpoints_of,
+    records_of,
+)
+from nmt_async.training.sharing import run_of
 
 
 def replay(run: Path, until: int | None, moved: Path | None, progress: Progress) -> Replayed:
@@ -54,39 +63,63 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
         standing = effective(events)
     except ValueError as error:
         raise UserError(f"{run / JOURNAL} cannot be replayed: {error}.") from None
-    _check_first(run, standing)
-    update, checkpoint = compared_with(run, until, standing)
+    goal, records = None, list[MachineRecord]()
+    if any(map(start_of, events)):
+        _check_first(run)
+        records = records_of(run, begun)
+        goal = _goal(run, until, records)
+        update, checkpoint = goal.saved.version, goal.folder
+        standing = effective(records[0].alone)
+    else:
+        update, checkpoint = _compared_with(run, until, standing)
     stored = stored_vectors(checkpoint)
-    standing = events_until(update, standing)
     with own_threads(run):
         parts = ReplayParts(begun, data)
-        if any(start_of(event) for event in standing):
-            shared = SharedReplay(run, parts, update, checkpoint)
+        if goal is not None and goal.starts:
+            shared = SharedReplay(run, parts, records, goal)
             check_comparable({} if MODEL in stored else {"parameters": parts.initial}, stored, checkpoint)
             with progress.stage("replay", update, "updates") as step:
                 shared.run(lambda version: step(version, version))
-            ours = shared.vectors_like(stored)
+            ours, machines = shared.vectors_like(stored), shared.most_machines
             check_comparable(ours, stored, checkpoint)
-            found = differences(ours, stored)
-            machines = shared.most_machines
         else:
-            alone = AloneReplay(run, parts, header, standing, events)
+            alone = AloneReplay(run, parts, header, events_until(update, standing), events)
             expected = vectors_like(stored, alone.in_the_end().server)
             without = {name: vector for name, vector in expected.items() if NAME not in name}
             check_comparable(without, stored, checkpoint)
             del expected, without
             with progress.stage("replay", update, "updates") as step:
                 alone.run(lambda version: step(version, version))
-            found = differences(vectors_like(stored, alone.coordinator.server), stored)
-            machines = 0
+            ours, machines = vectors_like(stored, alone.coordinator.server), 0
+        found = differences(ours, stored)
     return Replayed(update, checkpoint, tuple(found), {name: most for name, most in found.items() if most}, machines)
 
 
-def _check_first(run: Path, events: Sequence[Event]) -> None:
-    """Raises UserError where the folder is not that of the first machine."""
-    other = next((event.batch[1] for event in events if start_of(event) and event.batch[1]), 0)
-    if other:
+def _compared_with(run: Path, until: int | None, standing: Sequence[Event]) -> tuple[int, Path]:
+    """To which update to go, and the checkpoint of it, of a run of one machine."""
+    made = max((event.version for event in standing if event.kind is Kind.UPDATED), default=0)
+    states, best = (folders_by_update(run / "checkpoints", kind) for kind in ("step", "best"))
+    folder = compared_with(run, until, _until(made, states), _until(made, best))
+    return next(update for update, each in {**best, **states}.items() if each == folder), folder
+
+
+def _until(made: int, folders: Mapping[int, Path]) -> dict[int, Path]:
+    return {update: folder for update, folder in folders.items() if update <= made}
+
+
+def _goal(run: Path, until: int | None, records: Sequence[MachineRecord]) -> Checkpoint:
+    """The checkpoint to go to, of a run that machines have shared; those of the first one come first."""
+    states = {each.saved.version: each for each in reversed(checkpoints_of(records))}
+    best = {each.saved.version: each for each in best_of(run, list(states.values()))}
+    folders = [{version: each.folder for version, each in kind.items()} for kind in (states, best)]
+    folder = compared_with(run, until, *folders)
+    return next(each for each in (*states.values(), *best.values()) if each.folder == folder)
+
+
+def _check_first(run: Path) -> None:
+    """Raises UserError where the folder is that of another machine than the first."""
+    if run_of(run) != run:
         raise UserError(
-            f"{run} is the folder of machine {other} of a run that several shared; give the folder of the first one, "
+            f"{run} is the folder of one of the machines that shared a run; give that of the first one, {run_of(run)}, "
             f"in which the others lie."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from nmt_async.checkpoints.model_folder import load_model
-from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.compression.error_feedback import NAME
-from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.server import ParameterServer
 from nmt_async.training.run_folder import CONFIG
 
@@ -39,17 +37,23 @@ class Replayed:
     machines: int = 0
 
 
-def compared_with(run: Path, until: int | None, events: Sequence[Event]) -> tuple[int, Path]:
-    """To which update to go, and the checkpoint of it."""
-    made = max((event.version for event in events if event.kind is Kind.UPDATED), default=0)
-    states = folders_by_update(run / "checkpoints", "step")
-    kept = {**folders_by_update(run / "checkpoints", "best"), **states}
-    kept = {update: folder for update, folder in kept.items() if update <= made}
+def compared_with(run: Path, until: int | None, states: Mapping[int, Path], best: Mapping[int, Path]) -> Path:
+    """The folder of the checkpoint to compare with.
+
+    Args:
+        until: the update that was asked for; None: the newest state, or else the newest model.
+        states: folders of states, by their update.
+        best: of models that are kept as the best ones.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    kept = {**best, **states}
     there = ", ".join(f"{update:,}" for update in sorted(kept))
     if not kept:
         raise UserError(f"{run} has no checkpoint to compare with; let the run save one first (--save-freq).")
     if until is None:
-        until = max(states.keys() & kept, default=0) or max(kept)
+        until = max(states, default=0) or max(kept)
     if until not in kept:
         raise UserError(f"--until {until}: {run} keeps no checkpoint of that update; choose from {there}.")
     folder = kept[until]
@@ -57,7 +61,7 @@ def compared_with(run: Path, until: int | None, events: Sequence[Event]) -> tupl
         found = checkpoint_damages(folder)
         if found:
             raise UserError(f"{folder}: {'; '.join(found)}; choose another checkpoint with --until, from {there}.")
-    return until, folder
+    return folder
 
 
 MODEL = "the model"

@@ -8,7 +8,7 @@ of the machine whose state it took up. What came before the first of these start
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.errors import UserError, shown
 from nmt_async.options import flag_of
 from nmt_async.reading import read_object
-from nmt_async.sync.between.lineage import Start, start_of, starts_of
+from nmt_async.sync.between.lineage import Start, is_void, start_of, starts_of
 from nmt_async.sync.between.outer import summed
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, read_journal, read_sittings
@@ -33,7 +33,7 @@ from nmt_async.training.replay_alone import AloneReplay, ReplayParts, events_unt
 from nmt_async.training.replay_comparison import MODEL
 from nmt_async.training.replay_sittings import check_environment, server_threads
 from nmt_async.training.resuming import with_workers
-from nmt_async.training.run_folder import CONFIG, DATA, LOCAL, as_it_was_begun
+from nmt_async.training.run_folder import CONFIG, DATA, LOCAL, MACHINE, as_it_was_begun
 from nmt_async.training.sharing import NO_VALUES, OWN, folder_of
 
 
@@ -73,27 +73,25 @@ class MachineRecord:
             raise UserError(f"{self.journal} cannot be replayed: {error}.") from None
         self._sittings = {sitting.number: sitting for sitting in read_sittings(folder)}
         self.alone: list[Event] = []
-        self._starts: dict[int, list[Event]] = {}
+        self._starts: dict[Start, list[Event]] = {}
         of_start = self.alone
         for event in events:
-            if start_of(event):
-                of_start = self._starts.setdefault(event.tokens, [])
+            start = start_of(event)
+            of_start = of_start if start is None else self._starts.setdefault(start, [])
             of_start.append(event)
 
-    def start(self, start: Start) -> list[Event]:
-        """The events of a start, those too that became void later.
+    @property
+    def starts(self) -> Collection[Start]:
+        """All that it was at."""
+        return self._starts.keys()
 
-        Raises:
-            UserError: it does not have that start.
-        """
-        events = self._starts.get(start.number, [])
-        if not events or events[0].version != start.version or not events[0].worker:
-            raise UserError(
-                f"{self.journal} does not fit: the run went on from update {start.version:,} in its start "
-                f"{start.number}, and this journal does not have that; a replay needs the folders of all machines as "
-                f"the run left them."
-            )
-        return events
+    def has(self, start: Start) -> bool:
+        """Whether it was at a start, with workers."""
+        return start in self._starts and self._starts[start][0].worker > 0
+
+    def start(self, start: Start) -> list[Event]:
+        """The events of a start that it has, those too that became void later."""
+        return self._starts[start]
 
     def sitting(self, number: int) -> Sitting:
         """With what it computed in the start of that number.
@@ -115,8 +113,8 @@ class SharedReplay:
     Args:
         run: the folder of the first machine.
         parts: to compute with.
-        update: to which to go.
-        checkpoint: of that update.
+        records: of the machines whose folders are here.
+        goal: the checkpoint to go to.
 
     Attributes:
         most_machines: that shared a start.
@@ -125,38 +123,22 @@ class SharedReplay:
         UserError: it cannot be replayed here.
     """
 
-    def __init__(self, run: Path, parts: ReplayParts, update: int, checkpoint: Path) -> None:
+    def __init__(self, run: Path, parts: ReplayParts, records: Sequence[MachineRecord], goal: Checkpoint) -> None:
         self.run_folder = run
         self.parts = parts
-        starts, last = _led_to(run, update, checkpoint)
-        first = MachineRecord(run, as_it_was_begun(run))
-        self.most_machines = max(first.start(start)[0].batch[0] for start in starts)
-        others = (machine_record(run, rank, first.options) for rank in range(1, self.most_machines))
-        self.records = [first, *others]
-        noted = [first.sitting(start.number).shared for start in starts]
+        machines = [_machines_of(run, start, records, goal) for start in goal.starts]
+        self.most_machines = max(map(len, machines))
+        noted = [each[0].sitting(start.number).shared for start, each in zip(goal.starts, machines, strict=True)]
         went_on = [
             Saved(start.version, each.machine if each else 0, each.events if each else None)
-            for start, each in zip(starts, noted, strict=True)
+            for start, each in zip(goal.starts, noted, strict=True)
         ]
-        self._alone = self._what_came_before(went_on[0]) if starts[0].version else None
-        saved = [*went_on[1:], last]
-        self._starts = [self._shared_start(start, state) for start, state in zip(starts, saved, strict=True)]
+        self._alone = _what_came_before(run, parts, records[0], went_on[0]) if went_on[0].version else None
+        self._starts = [
+            SharedStartReplay(run, parts, each, start, saved)
+            for each, start, saved in zip(machines, goal.starts, [*went_on[1:], goal.saved], strict=True)
+        ]
         self._machine: MachineCoordinator | None = None
-
-    def _what_came_before(self, saved: Saved) -> AloneReplay:
-        """What one machine has computed by itself before the run was shared."""
-        record = self.records[0]
-        events = effective(record.alone)
-        standing = events_until(saved.version, events) if saved.events is None else _counted(events, saved.events)
-        if not any(event.kind is Kind.UPDATED and event.version == saved.version for event in standing):
-            raise UserError(f"{record.journal} ends before update {saved.version:,}, from which the run was shared.")
-        return AloneReplay(self.run_folder, self.parts, record.header, standing, record.alone)
-
-    def _shared_start(self, start: Start, saved: Saved) -> SharedStartReplay:
-        machines = self.records[0].start(start)[0].batch[0]
-        if saved.machine >= machines:
-            raise UserError(f"{self.run_folder}: there was no machine {saved.machine} in start {start.number}.")
-        return SharedStartReplay(self.run_folder, self.parts, self.records[:machines], start, saved)
 
     def run(self, tell: Callable[[int], None]) -> None:
         """Lets all happen again.
@@ -187,25 +169,23 @@ class SharedReplay:
         return {name: tensors[name] for name in (*machine.server.vectors(), *outer)}
 
 
-def machine_record(run: Path, rank: int, first: TrainOptions) -> MachineRecord:
-    """What another machine has recorded.
+def records_of(run: Path, options: TrainOptions) -> list[MachineRecord]:
+    """What the machines have recorded whose folders are in that of the first one, which comes first.
 
     Args:
-        first: the options of the first one.
+        options: of the first one.
 
     Raises:
-        UserError: its folder is not here, or is of another run.
+        UserError: a folder cannot be read, or is of another run.
     """
-    folder = folder_of(run, rank)
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder} is not here: {run} was shared by several machines, and a replay needs the folders of all of "
-            f"them under that of the first one; copy it there."
-        )
+    others = sorted(folder for folder in run.glob(f"{MACHINE}*") if (folder / JOURNAL).exists())
+    return [MachineRecord(run, as_it_was_begun(run)), *(_other_record(run, folder, options) for folder in others)]
+
+
+def _other_record(run: Path, folder: Path, first: TrainOptions) -> MachineRecord:
     if not (folder / CONFIG).exists() and first.cluster == "simulated":
-        return MachineRecord(folder, first)  # it has no options of its own
-    options_to_replay(folder)
-    options = as_it_was_begun(folder)
+        return MachineRecord(folder, as_it_was_begun(run))  # it has no options of its own
+    options = options_to_replay(folder)
     for field in dataclasses.fields(TrainOptions):
         here, there = getattr(first, field.name), getattr(options, field.name)
         if field.name not in OWN and not field.metadata["changeable"] and here != there:
@@ -215,7 +195,7 @@ def machine_record(run: Path, rank: int, first: TrainOptions) -> MachineRecord:
             )
     if _data_of(folder) != _data_of(run):
         raise UserError(f"{folder} is of another run than {run}: its data are others.")
-    return MachineRecord(folder, options)
+    return MachineRecord(folder, as_it_was_begun(folder))
 
 
 def _data_of(folder: Path) -> Any:
@@ -225,22 +205,91 @@ def _data_of(folder: Path) -> Any:
         raise UserError(f"{folder / DATA} cannot be read: nobody knows on which data it was trained.") from None
 
 
-def _led_to(run: Path, update: int, checkpoint: Path) -> tuple[list[Start], Saved]:
-    """The starts of the run that led to a checkpoint, and who saved it."""
-    states = folders_by_update(run / "checkpoints", "step")
-    # A model that is kept as one of the best says nothing of this; a later state does.
-    state = states.get(update) or next((states[later] for later in sorted(states) if later > update), None)
-    if state is None:
-        raise UserError(f"{checkpoint} does not say which starts of {run} led to it; choose another with --until.")
-    try:
-        values = read_values(state)["coordinator"]
-        starts = [start for start in starts_of(values["starts"]) if start.version < update or state == checkpoint]
-        machine, events = int(values.get("machine", 0)), values.get("events")
-        if not starts or not (events is None or type(events) is int):
-            raise ValueError("it has no starts")
-    except NO_VALUES as error:
-        raise UserError(f"{state} does not say which starts of {run} led to it ({shown(str(error))}).") from None
-    return starts, Saved(update, machine, events) if state == checkpoint else Saved(update, 0, None)
+def _machines_of(run: Path, start: Start, records: Sequence[MachineRecord], goal: Checkpoint) -> list[MachineRecord]:
+    """The machines of a start, by rank; the folder of one that went on without others has its number from before.
+
+    Raises:
+        UserError: one of them is not here.
+    """
+    there = [record for record in records if record.has(start)]
+    there.sort(key=lambda record: record.folder != goal.machine)  # the group of the machine that has the checkpoint
+    machines = there[0].start(start)[0].batch[0] if there else 1
+    by_rank: dict[int, MachineRecord] = {}
+    for record in reversed(there):
+        event = record.start(start)[0]
+        if event.batch[0] == machines:
+            by_rank[event.batch[1]] = record
+    missing = [rank for rank in range(machines) if rank not in by_rank]
+    if missing:
+        raise UserError(
+            f"{run}: start {start.number} of the run, from update {start.version:,} on, had {machines} "
+            f"machine{'s' * (machines > 1)}, and no journal here is that of machine {missing[0]} of them; a replay "
+            f"needs the folders of all machines, as {folder_of(run, missing[0] or 1)}: copy them there."
+        )
+    return [by_rank[rank] for rank in range(machines)]
+
+
+def _what_came_before(run: Path, parts: ReplayParts, record: MachineRecord, saved: Saved) -> AloneReplay:
+    """What one machine has computed by itself before the run was shared.
+
+    Raises:
+        UserError: it is not recorded.
+    """
+    events = effective(record.alone)
+    standing = events_until(saved.version, events) if saved.events is None else _counted(events, saved.events)
+    if not any(event.kind is Kind.UPDATED and event.version == saved.version for event in standing):
+        raise UserError(f"{record.journal} ends before update {saved.version:,}, from which the run was shared.")
+    return AloneReplay(run, parts, record.header, standing, record.alone)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that a replay can go to.
+
+    Attributes:
+        machine: the folder of the machine that has it.
+        folder: of the checkpoint.
+        starts: that led to it; none where one machine alone did.
+        saved: the state.
+    """
+
+    machine: Path
+    folder: Path
+    starts: tuple[Start, ...]
+    saved: Saved
+
+
+def checkpoints_of(records: Sequence[MachineRecord]) -> list[Checkpoint]:
+    """All that the machines have and that no later start made void; a damaged one says nothing of its starts."""
+    known = {start for record in records for start in record.starts}
+    found = [each for record in records for each in _states_of(record.folder)]
+    known |= {start for each in found for start in each.starts}
+    return [each for each in found if not is_void(each.starts, each.saved.version, known)]
+
+
+def _states_of(machine: Path) -> Iterator[Checkpoint]:
+    for version, folder in folders_by_update(machine / "checkpoints", "step").items():
+        try:
+            values = read_values(folder)["coordinator"]
+            starts, events = tuple(starts_of(values.get("starts", ()))), values.get("events")
+            saved = Saved(version, int(values.get("machine", 0)), None if events is None else int(events))
+        except NO_VALUES:
+            starts, saved = (), Saved(version, 0, None)
+        yield Checkpoint(machine, folder, starts, saved)
+
+
+def best_of(machine: Path, states: Sequence[Checkpoint]) -> Iterator[Checkpoint]:
+    """The models that a machine keeps as its best ones; a later state says which starts led to them."""
+    for version, folder in folders_by_update(machine / "checkpoints", "best").items():
+        later = min((each for each in states if each.saved.version >= version), key=_order, default=None)
+        if later is not None:
+            starts = tuple(start for start in later.starts if start.version < version)
+            yield Checkpoint(machine, folder, starts, Saved(version, 0, None))
+
+
+def _order(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Later ones come later."""
+    return checkpoint.starts[-1].number if checkpoint.starts else 0, checkpoint.saved.version
 
 
 def _counted(events: Sequence[Event], count: int) -> list[Event]:
@@ -269,11 +318,9 @@ class SharedStartReplay:
 
     def __post_init__(self) -> None:
         check_environment(self.run, self._sittings)
-        for rank, record in enumerate(self.records):
-            if record.start(self.start)[0].batch != (len(self.records), rank):
-                raise UserError(
-                    f"{record.journal} does not fit those of the other machines in start {self.start.number}."
-                )
+        if self.saved.machine >= len(self.records):
+            raise UserError(f"{self.run}: there was no machine {self.saved.machine} in start {self.start.number}.")
+        for rank in range(len(self.records)):
             self._options(rank)
             self._goal(rank)
 

@@ -211,6 +211,7 @@ def test_machines_with_updates_of_their_own_go_on_without_one(
         assert ("this one goes on alone" in said) is (count == 2)
         assert "1 push of about" in said
     assert not passed_over_of(run, latest_step(run))
+    replays(run, latest_step(run))
 
 
 def is_open(port: int) -> bool:
