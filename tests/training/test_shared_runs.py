@@ -111,6 +111,18 @@ def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Pa
     assert "give --accumulate 2 to go on with the same update" in other[0][1] + other[1][1]
 
 
+def test_a_machine_that_has_joined_goes_on_with_the_same_command(small_data: Path, tmp_path: Path, port: int) -> None:
+    """Three machines sum in the order of Gloo's ring, in which a replay sums, too."""
+    run, same = tmp_path / "run", {"sync_mode": "hybrid", "accumulate": 3}
+    run_both(small_data, run, port, stop_after="2", **same)
+    for updates in ("4", "6"):
+        said = ends(start_both(small_data, run, port, machines=3, stop_after=updates, **same))
+        assert [code for code, _ in said] == [0, 0, 0], said
+        assert "an update sums 2 pushes" in said[2][1]
+    assert len(applied(run, 6)) == 2 * 6 + 4 * 6
+    replays(run, 6)
+
+
 def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: int) -> None:
     said = run_both(
         small_data, tmp_path / "run", port, between="lagged", sync_mode="hybrid", accumulate=2, stop_after="2e"
