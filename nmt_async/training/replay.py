@@ -7,6 +7,7 @@ what it was there.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from nmt_async.training.replay_comparison import (
     stored_vectors,
     vectors_like,
 )
+from nmt_async.training.run_folder import as_it_was_begun
 from nmt_async.training.shared_replay import (
     Checkpoint,
     MachineRecord,
@@ -66,6 +68,8 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
     goal, records = None, list[MachineRecord]()
     if any(map(start_of, events)):
         _check_first(run)
+        # With others it went on with another N, and under a rank.
+        begun = dataclasses.replace(as_it_was_begun(run), node_rank=None)
         records = records_of(run, begun)
         goal = _goal(run, until, records)
         update, checkpoint = goal.saved.version, goal.folder

@@ -113,8 +113,9 @@ def verdict(run: Path, found: Replayed) -> str:
     Raises:
         RunFailure: the parameters are others.
     """
-    journals = f"the journals of the {found.machines} machines of {run}" if found.machines else f"the journal of {run}"
-    leads = "lead" if found.machines else "leads"
+    several = found.machines > 1
+    journals = f"the journals of the {found.machines} machines of {run}" if several else f"the journal of {run}"
+    leads = "lead" if several else "leads"
     where = f"{journals}, replayed to update {found.update:,}, {leads} to"
     if not found.different:
         names = ", ".join(found.compared)

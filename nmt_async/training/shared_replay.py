@@ -8,7 +8,7 @@ of the machine whose state it took up. What came before the first of these start
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -334,8 +334,8 @@ class SharedStartReplay:
         workers = record.start(self.start)[0].worker
         options = with_workers(record.options, workers, len(self.records))
         shared = {} if sitting.shared is None else sitting.shared.options
-        stop = None if sitting.stop_after is None else stop_quantity(sitting.stop_after)
         try:
+            stop = None if sitting.stop_after is None else stop_quantity(sitting.stop_after)
             if shared.keys() - {"between", *LOCAL}:
                 raise TypeError(f"{next(iter(shared.keys() - {'between', *LOCAL}))} is not known")
             return dataclasses.replace(options, devices="cpu", workers=workers, stop_after=stop, **shared)
@@ -394,6 +394,6 @@ class SharedStartReplay:
         )  # fmt: skip
 
 
-def _place(events: Any, wanted: Callable[[Event], bool]) -> int:
+def _place(events: Iterable[Event], wanted: Callable[[Event], bool]) -> int:
     """That of the first such event, counted from 1; 0 if there is none."""
     return next((place for place, event in enumerate(events, start=1) if wanted(event)), 0)

@@ -89,12 +89,14 @@ def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: P
 
 
 def test_a_run_that_one_machine_has_gone_on_with_is_shared(small_data: Path, tmp_path: Path, port: int) -> None:
-    """What that machine's own resumes made void is void, and nothing else."""
+    """What that machine's own resumes made void is void, and nothing else; and N is another one then."""
+    same = {"sync_mode": "hybrid", "accumulate": 4}
     for updates in ("4", "8"):
-        run_alone(small_data, tmp_path / "run", workers=2, stop_after=updates)
-    said = run_both(small_data, tmp_path / "run", port, stop_after="10")
+        run_alone(small_data, tmp_path / "run", workers=2, stop_after=updates, **same)
+    said = run_both(small_data, tmp_path / "run", port, stop_after="10", **same)
     assert "going on after update 8" in said[0]
-    assert len(applied(tmp_path / "run", 10)) == 20
+    assert "an update sums 2 pushes" in said[0]
+    assert len(applied(tmp_path / "run", 10)) == 40
     replays(tmp_path / "run", 10)
 
 
