@@ -20,8 +20,10 @@ def number(value: float | None, digits: int = 0, signed: bool = False) -> str:
     return f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−")
 
 
-def percent(share: float, digits: int = 0, signed: bool = False) -> str:
-    """``75 %`` for 0.75."""
+def percent(share: float | None, digits: int = 0, signed: bool = False) -> str:
+    """``75 %`` for 0.75; `NONE` for None."""
+    if share is None:
+        return NONE
     return f"{number(100 * share, digits, signed)} %"
 
 

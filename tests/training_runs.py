@@ -94,6 +94,17 @@ def real_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that two machines share, simulated ones of unequal workers; not to be changed."""
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    settings = {"nodes": 2, "between": "lagged", "sync_mode": "hybrid", "accumulate": 2, "profile": "uneven"}
+    run_small(
+        small_data, folder, cluster="simulated", workers=2, stop_after="9", disp_freq="2", valid_freq="4", **settings
+    )
+    return folder
+
+
 class Witness(PlainDisplay):
     """Keeps what a run says, and does something of the test's at given updates.
 

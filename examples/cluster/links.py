@@ -3,15 +3,18 @@
 The hosts are network namespaces, the link is a pair of virtual interfaces that `tc` slows: run it as root on Linux,
 with Debian's iproute2, on idle cores.
 
-    python examples/cluster/links.py DATA --speed 100mbit --latency 0 --accumulate 9 --stop-after 150kt
+    python examples/cluster/links.py DATA --speed 100mbit --accumulate 11 --stop-after 1200kt --rounds 2
 
-Beside each figure stands what the simulated cluster predicts, from the speed of machines that never exchange.
+Each round runs every way once. Beside each throughput stands what the simulated cluster predicts, from the speed of
+machines that never exchange. The checkpoints of a run are scored afterwards, when nothing else computes: after how many
+seconds of training a way reached the cross-entropy that the worst of them ends with.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -19,8 +22,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
+
+from nmt_async.checkpoints.model_folder import load_model
+from nmt_async.checkpoints.run_models import folders_by_update
+from nmt_async.checkpoints.training_state import read_values
 from nmt_async.cluster.profile import ClusterProfile, LinkProfile, WorkerProfile
 from nmt_async.planning.options import link_speed
 from nmt_async.planning.simulation import even_plan, nominal_machines
@@ -28,10 +37,13 @@ from nmt_async.reading import read_json_lines
 from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import WAYS
 from nmt_async.sync.rules import rule_for
+from nmt_async.text.prepared import PreparedData
+from nmt_async.training.validation_scores import sentence_losses
 
 HOSTS = ("nmt-a", "nmt-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 PORT = 29400
+FRAGMENTS = "local in fragments"
 SEGMENT = 0.966
 """Of what crosses an Ethernet link, the share that TCP carries for its user, with packets of 1,500 bytes."""
 
@@ -74,19 +86,21 @@ def train(folder: Path, arguments: argparse.Namespace, between: str | None) -> l
     program = shutil.which("nmt-async", path=str(Path(sys.executable).parent)) or "nmt-async"
     runs, processes = [], []
     for rank, host in enumerate(HOSTS):
-        out = folder / (between or f"never-{rank}")
+        out = folder / (between or f"never-{rank}").replace(" ", "-")
         words = [
             "ip", "netns", "exec", host, program, "train", arguments.data, "--out", out, "--preset", arguments.preset,
             "--workers", 1, "--cpu-threads", 1, "--mini-batch-words", arguments.words, "--accumulate",
             arguments.accumulate, "--sync-mode", "hybrid", "--stop-after", arguments.stop_after, "--disp-freq", "1u",
-            "--save-freq", "1000000u",
-            "--valid-freq", arguments.valid_freq, "--no-valid-translate", "--learn-rate", arguments.learn_rate,
-            "--lr-warmup", arguments.lr_warmup, "--seed", 1, "--quiet",
+            "--save-freq", arguments.save_freq, "--keep-last", 1000, "--valid-freq", "1000000u",
+            "--no-valid-translate", "--learn-rate", arguments.learn_rate, "--lr-warmup", arguments.lr_warmup,
+            "--seed", 1, "--quiet",
         ]  # fmt: skip
         if between is not None:
             place = f"{ADDRESSES[0]}:{PORT}"
-            words += ["--local-updates", arguments.local_updates] if between == "local" else []
-            words += ["--nodes", 2, "--node-rank", rank, "--rendezvous", place, "--between", between]
+            words += ["--local-updates", arguments.local_updates] if between.startswith("local") else []
+            if between == FRAGMENTS:
+                words += ["--outer-fragments", arguments.fragments, "--outer-dtype", "bfloat16"]
+            words += ["--nodes", 2, "--node-rank", rank, "--rendezvous", place, "--between", between.split()[0]]
             runs.append(out if rank == 0 else out / f"machine-{rank}")
         else:
             runs.append(out)
@@ -117,8 +131,10 @@ def predicted(way: str, arguments: argparse.Namespace, speeds: list[float], upda
     rule = rule_for("hybrid", 1, arguments.accumulate)
     tokens = arguments.words
     outer = OuterSettings(updates=arguments.local_updates)
+    if way == FRAGMENTS:
+        outer = OuterSettings(updates=arguments.local_updates, fragments=arguments.fragments, dtype="bfloat16")
     plan = even_plan(tokens, 100_000)
-    machines = nominal_machines(rule, WAYS[way], 2, profile, plan, size, outer=outer)
+    machines = nominal_machines(rule, WAYS[way.split()[0]], 2, profile, plan, size, outer=outer)
     total, begin = 0, 0.0
     for number, made in enumerate(machines.updates()):
         if number == 20:
@@ -130,6 +146,50 @@ def predicted(way: str, arguments: argparse.Namespace, speeds: list[float], upda
     return total / (machines.time - begin)
 
 
+def curve(run: Path, data: PreparedData) -> list[tuple[float, float]]:
+    """Of each checkpoint the seconds of training until then, and the cross-entropy of the validation set."""
+    assert data.valid is not None
+    tokens, points = int(data.valid.target.lengths.sum()), []
+    for _, folder in sorted(folders_by_update(run / "checkpoints", "step").items()):
+        losses = sentence_losses(load_model(folder).model, data.valid)
+        points.append((float(read_values(folder)["moment"]["seconds"]), float(losses.sum() / tokens)))
+    return points
+
+
+def seconds_to(quality: float, points: list[tuple[float, float]]) -> float:
+    """Of training until a cross-entropy is reached for the first time; infinite if it never is."""
+    for (before, worse), (after, better) in itertools.pairwise(points):
+        if better <= quality:
+            return float(np.interp(-quality, [-worse, -better], [before, after]))
+    return float("inf")
+
+
+def measured(folder: Path, arguments: argparse.Namespace, data: PreparedData) -> list[dict[str, Any]]:
+    """Every way once."""
+    alone = train(folder, arguments, None)
+    speeds = [tokens_per_second(run) for run in alone]
+    update = latest(alone[0], "update_seconds")
+    size = int(read_values(max(folders_by_update(alone[0] / "checkpoints", "step").items())[1])["size"])
+    bound = sum(speeds)
+    found: list[dict[str, Any]] = [{"between": "never", "tokens_per_second": bound, "of_never": 1.0}]
+    print(f"link {arguments.speed}, {arguments.latency:g} ms; {size:,} parameters; update {1000 * update:.0f} ms")
+    for way in arguments.ways.split(","):
+        run = train(folder, arguments, way)[0]
+        rate = tokens_per_second(run, 1 if way == "local" else 3)
+        expected = predicted(way, arguments, speeds, update, size)
+        found.append({
+            "between": way, "tokens_per_second": rate, "of_never": rate / bound, "predicted": expected,
+            "measured_of_predicted": rate / expected, "staleness": latest(run, "staleness_mean"),
+            "effective_batch": latest(run, "effective_batch"), "curve": curve(run, data),
+        })  # fmt: skip
+        shutil.rmtree(run)
+    quality = max(entry["curve"][-1][1] for entry in found[1:])
+    for entry in found[1:]:
+        entry["cross_entropy"] = entry["curve"][-1][1]
+        entry["quality"], entry["seconds_to_quality"] = quality, seconds_to(quality, entry["curve"])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
@@ -137,46 +197,34 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="milliseconds in one direction")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--words", type=int, default=512, help="target tokens in a push")
-    parser.add_argument("--accumulate", type=int, default=9, help="pushes of each machine in an update")
+    parser.add_argument("--accumulate", type=int, default=11, help="pushes of each machine in an update")
     parser.add_argument("--local-updates", type=int, default=4)
-    parser.add_argument("--stop-after", default="150kt")
-    parser.add_argument("--valid-freq", default="1000000u")
+    parser.add_argument("--fragments", type=int, default=4)
+    parser.add_argument("--stop-after", default="1200kt")
+    parser.add_argument("--save-freq", default="100kt")
     parser.add_argument("--learn-rate", default="0.004")
     parser.add_argument("--lr-warmup", default="600kt")
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--ways", default=",".join([*WAYS, FRAGMENTS]))
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--patience", type=float, default=1800.0, help="seconds for one run")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     arguments = parser.parse_args()
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="nmt-links-") as name, hosts(arguments.speed, arguments.latency):
-        folder = Path(name)
-        alone = train(folder, arguments, None)
-        speeds = [tokens_per_second(run) for run in alone]
-        update = latest(alone[0], "update_seconds")
-        (state,) = (alone[0] / "checkpoints").glob("step-*/state.json")
-        size = json.loads(state.read_text())["state"]["size"]
-        bound = sum(speeds)
-        found.append({"between": "never", "tokens_per_second": bound, "of_never": 1.0})
-        print(f"link {arguments.speed}, {arguments.latency:g} ms; {size:,} parameters; update {1000 * update:.0f} ms")
-        for way in arguments.ways.split(","):
-            runs = train(folder, arguments, way)
-            rate = tokens_per_second(runs[0], 1 if way == "local" else 3)
-            expected = predicted(way, arguments, speeds, update, size)
-            entry = {
-                "between": way, "tokens_per_second": rate, "of_never": rate / bound, "predicted": expected,
-                "measured_of_predicted": rate / expected, "staleness": latest(runs[0], "staleness_mean"),
-                "effective_batch": latest(runs[0], "effective_batch"),
-            }  # fmt: skip
-            with contextlib.suppress(IndexError):
-                entry["cross_entropy"] = latest(runs[0], "cross_entropy", "valid")
-                entry["seconds"] = latest(runs[0], "time")
-            found.append(entry)
-    for entry in found:
-        print("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{value:>8}"
-                        for name, value in entry.items()))  # fmt: skip
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"options": {name: str(value) for name, value in vars(arguments).items()},
-                                              "found": found}, indent=2))  # fmt: skip
+    data, rounds = PreparedData.open(arguments.data), list[list[dict[str, Any]]]()
+    with hosts(arguments.speed, arguments.latency):
+        for _ in range(arguments.rounds):
+            with tempfile.TemporaryDirectory(prefix="nmt-links-") as name:
+                rounds.append(measured(Path(name), arguments, data))
+            if arguments.json is not None:
+                options = {name: str(value) for name, value in vars(arguments).items()}
+                arguments.json.write_text(json.dumps({"options": options, "rounds": rounds}, indent=2))
+    for entries in zip(*rounds, strict=True):
+        words = [f"{entries[0]['between']:>18}"]
+        for name, value in entries[0].items():
+            if isinstance(value, float):
+                values = [entry[name] for entry in entries]
+                each = f" ({', '.join(f'{one:.4g}' for one in values)})" if len(values) > 1 else ""
+                words.append(f"{name} {median(values):.4g}{each}")
+        print("  ".join(words))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -60,11 +60,31 @@ class Timed(Protocol):
     waiting: float
 
 
-def take_waiting_shares(workers: Iterable[Timed]) -> list[float]:
-    """Of each worker's time since the last call, the share that it waited; the counting begins anew."""
-    shares = []
-    for worker in workers:
-        total = worker.computing + worker.waiting
-        shares.append(worker.waiting / total if total else 0.0)
-        worker.computing = worker.waiting = 0.0
-    return shares
+class SpentTime:
+    """What workers did with their time, for two who ask at moments of their own: reports, and other machines."""
+
+    def __init__(self) -> None:
+        self._counted = (0.0, 0.0)  # seconds of all workers, before their counting last began anew
+        self._told = (0.0, 0.0)  # to other machines, of all that was counted
+
+    def take_waiting_shares(self, workers: Sequence[Timed]) -> list[float]:
+        """Of each worker's time since the last call, the share that it waited; the workers' counting begins anew."""
+        self._counted = self._so_far(workers)
+        shares = []
+        for worker in workers:
+            total = worker.computing + worker.waiting
+            shares.append(worker.waiting / total if total else 0.0)
+            worker.computing = worker.waiting = 0.0
+        return shares
+
+    def take_seconds(self, workers: Sequence[Timed]) -> tuple[float, float]:
+        """Seconds that all workers together have computed and waited since the last call."""
+        before, self._told = self._told, self._so_far(workers)
+        return self._told[0] - before[0], self._told[1] - before[1]
+
+    def _so_far(self, workers: Sequence[Timed]) -> tuple[float, float]:
+        computing, waiting = self._counted
+        return (
+            computing + sum(worker.computing for worker in workers),
+            waiting + sum(worker.waiting for worker in workers),
+        )

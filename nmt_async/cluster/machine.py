@@ -45,6 +45,8 @@ class MachineCoordinator(Coordinator):
         settled: whether all of them agree on all parameters, so that there is a state to save: always, but for
             fragments that are exchanged one after another.
         starts: of the run so far.
+        spent: seconds that this machine's workers have computed and waited since the latest contribution, summed over
+            them; who asks for the next one says so before.
     """
 
     def __init__(
@@ -79,6 +81,8 @@ class MachineCoordinator(Coordinator):
         self.on_the_way = False
         self.wish = self.agreed = Wish.GO_ON
         self.starts: list[Start] = []
+        self.spent = (0.0, 0.0)
+        self._spent_by = [(0.0, 0.0)] * len(self.workers)
         self._told_aside = 0
         self._ended = False
         self._landed: tuple[Update | None, list[list[BatchId]]] = (None, [])
@@ -185,7 +189,9 @@ class MachineCoordinator(Coordinator):
         wanted = max(0, enough - stock)
         version = self.ledger.version
         moved = bool(pushes) or (self._fragments > 1 and bool(total.any()))
-        said = Contribution(self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages, moved)
+        said = Contribution(
+            self._named(pushes), wanted, self.ledger.left, aside, self.wish, version, ages, moved, *self.spent
+        )
         return said, total
 
     def _take_moved(self, outer: OuterStep) -> tuple[tuple[Push, ...], tuple[int, ...], Tensor]:
@@ -242,6 +248,8 @@ class MachineCoordinator(Coordinator):
             self.server.follow(first.server, total)
         shares = self._deal(joint) if first is None else first._landed[1]
         self._landed = update, shares
+        if first is None:  # of simulated machines the first one tells of all
+            self._hear_spent(joint)
         if update is not None:
             tokens = sum(push.tokens for push in mine.pushes)
             pieces = 1 if self.outer is None else 0
@@ -252,6 +260,20 @@ class MachineCoordinator(Coordinator):
         self._agree(joint.wish)
         self.server.late = self.way.late
         return update
+
+    def _hear_spent(self, joint: Joint) -> None:
+        self._spent_by = [
+            (computing + told.computing, waiting + told.waiting)
+            for (computing, waiting), told in zip(self._spent_by, joint.contributions, strict=True)
+        ]
+
+    def take_spent(self) -> list[tuple[float, float]]:
+        """Of each machine, by rank, the seconds that its workers have computed and waited.
+
+        As far as contributions have told since the last call.
+        """
+        heard, self._spent_by = self._spent_by, [(0.0, 0.0)] * len(self.workers)
+        return heard
 
     def _agree(self, wish: Wish) -> None:
         """What follows from the wish of all machines."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
+from nmt_async.cluster.cluster import SpentTime, everybody_waits
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory
@@ -133,6 +133,7 @@ class ProcessCluster:
         coordinator.clock = time.monotonic
         self._timed = (0, 0.0)  # updates, and the seconds that they took, of which somebody was told
         self._workers: list[WorkerProcess] = []
+        self._spent = SpentTime()
         self._begin: float | None = None
         try:
             for index, device in enumerate(devices):
@@ -267,6 +268,7 @@ class ProcessCluster:
         assert isinstance(machine, MachineCoordinator)
         while (happened := exchange.take()) is not None:
             if isinstance(happened, Called):
+                machine.spent = self._spent.take_seconds(self._workers)
                 exchange.begin(*machine.contribute())
                 continue
             update = machine.land(happened.joint, happened.total)
@@ -363,7 +365,7 @@ class ProcessCluster:
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
-        return take_waiting_shares(self._workers)
+        return self._spent.take_waiting_shares(self._workers)
 
     def update_seconds(self) -> float:
         """Mean seconds that the server needed for an update since the last call; 0 if there was none."""

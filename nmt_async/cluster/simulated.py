@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from nmt_async.cluster.cluster import everybody_waits, take_waiting_shares
+from nmt_async.cluster.cluster import SpentTime, everybody_waits
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.profile import ClusterProfile
@@ -140,6 +140,7 @@ class SimulatedCluster:
         self._idle = set(workers)
         self._to_ask = set(workers)  # those of the idle who may be given a task since something has happened
         self._coming: list[Coming] = []
+        self._spent = SpentTime()
 
     @property
     def seconds(self) -> float:
@@ -299,7 +300,11 @@ class SimulatedCluster:
 
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its virtual time since the last call that it waited for a task."""
-        return take_waiting_shares(self._workers)
+        return self._spent.take_waiting_shares(self._workers)
+
+    def take_seconds(self) -> tuple[float, float]:
+        """Virtual seconds that all workers together have computed and waited since the last call."""
+        return self._spent.take_seconds(self._workers)
 
     def update_seconds(self) -> float:
         """Virtual seconds that the server needs for an update."""

@@ -122,6 +122,7 @@ class SimulatedMachines:
 
     def _contribute(self, rank: int, time: float) -> None:
         machine = self.machines[rank]
+        machine.spent = self.clusters[rank].take_seconds()
         self._brought[rank] = machine.contribute()
         if not machine.waits:
             self.clusters[rank].go_on(time)

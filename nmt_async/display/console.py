@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
+from nmt_async.formatting import NONE, number
 
 
 class Display(Protocol):
@@ -44,9 +45,9 @@ def histogram(staleness: Mapping[int, int]) -> str:
     return " ".join(f"{updates}:{count / total:.0%}" for updates, count in sorted(staleness.items()))
 
 
-def percentages(shares: list[float]) -> str:
-    """``1% 2%``: one for each worker."""
-    return " ".join(f"{share:.0%}" for share in shares)
+def percentages(shares: Sequence[float | None]) -> str:
+    """``1% 2%``: one for each worker or machine; a dash where it is not known."""
+    return " ".join(NONE if share is None else f"{share:.0%}" for share in shares)
 
 
 def title_text(title: RunTitle) -> str:
@@ -62,7 +63,27 @@ def train_text(report: TrainReport) -> str:
         f"loss {report.loss:.4f} | rate {report.learning_rate:.2e} | norm {report.gradient_norm:.3f} | "
         f"source/s {report.source_tokens_per_second:,.0f} | target/s {report.target_tokens_per_second:,.0f} | "
         f"batch {report.effective_batch:,.0f} | staleness {report.staleness_mean:.2f}, max {report.staleness_max} "
-        f"({histogram(report.staleness)}) | waiting {percentages(report.waiting_share)}"
+        f"({histogram(report.staleness)}) | waiting {percentages(report.waiting_share)}{_machines_text(report)}"
+    )
+
+
+def _machines_text(report: TrainReport) -> str:
+    """What each machine did, by rank; empty where there is one alone."""
+    ranks = range(len(report.machine_tokens))
+    if len(ranks) < 2:
+        return ""
+    rates = " ".join(f"{report.machine_rate(rank):,.0f}" for rank in ranks)
+    shares = percentages([report.machine_share(rank) for rank in ranks])
+    ages = " ".join(number(age, 2) for age in report.machine_staleness)
+    return f" | machines: target/s {rates} ({shares}), waiting {percentages(report.machine_waiting)}, staleness {ages}"
+
+
+def machine_text(report: TrainReport, rank: int, name: str) -> str:
+    """One line with what a machine that shares the run did."""
+    return (
+        f"{name} | target/s {report.machine_rate(rank):,.0f} | {report.machine_share(rank):.0%} of the tokens | "
+        f"waiting {percentages([report.machine_waiting[rank]])} | "
+        f"staleness {number(report.machine_staleness[rank], 2)}"
     )
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.formatting import number, percent
 
 VALIDATION_NAMES = {"cross-entropy": "ce-mean-words", "perplexity": "perplexity", "bleu": "bleu", "chrf": "chrf"}
 """Marian's names for what we measure: its ``ce-mean-words`` is our cross-entropy per target token."""
@@ -49,6 +51,16 @@ def train_line(report: TrainReport) -> str:
         f"{report.target_tokens:,} : Time {report.seconds:.2f}s : {report.target_tokens_per_second:.2f} words/s : "
         f"gNorm {report.gradient_norm:.4f} : L.r. {report.learning_rate:.4e}"
     )
+
+
+def machines_line(report: TrainReport, names: Sequence[str]) -> str:
+    """What each machine that shares the run did in the stretch; Marian's logs have nothing like it."""
+    parts = (
+        f"{name} {report.machine_rate(rank):.2f} words/s, {percent(report.machine_share(rank), 1)}, "
+        f"waiting {percent(report.machine_waiting[rank], 1)}, staleness {number(report.machine_staleness[rank], 2)}"
+        for rank, name in enumerate(names)
+    )
+    return f"[machines] {' : '.join(parts)}"
 
 
 def valid_lines(report: ValidReport) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from nmt_async.cluster.profile import MOST_WORKERS
 from nmt_async.display.marian_log import LogLine, read_log_line
-from nmt_async.display.reports import RunTitle, TrainReport, ValidReport, worker_places
+from nmt_async.display.reports import MachinesReport, RunTitle, TrainReport, ValidReport, worker_places
 from nmt_async.display.state import DisplayState, Message
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import model_title
@@ -23,7 +24,10 @@ from nmt_async.reading import json_object, open_ordinary, read_text, within
 from nmt_async.sync.rules import Waiting, rule_for
 
 ALL_UNITS: tuple[Unit, ...] = ("updates", "tokens", "epochs", "hours", "minutes")
-KINDS: dict[str, type[TrainReport] | type[ValidReport]] = {"train": TrainReport, "valid": ValidReport}
+Report = TrainReport | ValidReport | MachinesReport
+KINDS: dict[str, type[TrainReport] | type[ValidReport] | type[MachinesReport]] = {
+    "train": TrainReport, "valid": ValidReport, "machines": MachinesReport,
+}  # fmt: skip
 
 News = RunTitle | TrainReport | ValidReport | Message
 
@@ -55,8 +59,11 @@ class RecordedRun:
         self._line = 0
         self._seen: set[int] = set()
         self._stop: Quantity | None = None
+        self._machines: MachinesReport | None = None
         if not (folder / "config.yaml").is_file():
-            raise UserError(f"{folder} is not the folder of a run (no config.yaml in it).")
+            inner = sorted(folder.glob("*/config.yaml"))
+            there = f"; {inner[0].parent} is one" if inner else ""
+            raise UserError(f"{folder} is not the folder of a run (no config.yaml in it){there}.")
 
     def read(self) -> list[News]:
         """Takes up what was written since the last time; what of it is new, in the order in which it happened.
@@ -69,6 +76,7 @@ class RecordedRun:
         try:
             anew, lines = self._metrics.news()
             said = self._messages(self._log.news()[1])
+            self._machines = self._latest_machines(lines) or self._machines
             title = self._title(lines)
         except OSError as error:
             raise UserError(f"{self.folder} cannot be read any more ({error.strerror or error}).") from None
@@ -81,6 +89,8 @@ class RecordedRun:
         for line in lines:
             report = self._report(line)
             if self.until is not None and report.update > self.until:
+                continue
+            if isinstance(report, MachinesReport):  # the title tells of the latest
                 continue
             due = 0
             if isinstance(report, TrainReport):
@@ -113,7 +123,7 @@ class RecordedRun:
         share = min(1.0, _amount(report, stop) / stop.amount) if stop is not None and stop.amount else None
         self.state = self.state.at(report.time).progressed(share, report.update).trained(report)
 
-    def _report(self, line: str) -> TrainReport | ValidReport:
+    def _report(self, line: str) -> Report:
         self._line += 1
         return _report(line, self._metrics.path, self._line)
 
@@ -131,21 +141,34 @@ class RecordedRun:
                 said.append((Message(line.text, line.kind in ("warn", "error")), before))
         return said[::-1]
 
+    def _latest_machines(self, lines: list[str]) -> MachinesReport | None:
+        """Who shares the run, as the last of the lines says that tells of it; None if none does."""
+        for line in reversed(lines):
+            if '"machines"' in line:
+                with contextlib.suppress(UserError):  # which is raised when its turn comes
+                    report = _report(line, self._metrics.path, 0)
+                    if isinstance(report, MachinesReport) and (self.until is None or report.update <= self.until):
+                        return report
+        return None
+
     def _title(self, lines: list[str]) -> RunTitle | None:
-        """The title if it is new: the first time, or because the run was resumed with other options."""
+        """The title if it is new: the first time, or because the run was resumed with other options or machines."""
         path = self.folder / "config.yaml"
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp == self._configured:
             title = self.state.title
             if title is not None and title.parameters is None:  # it has saved no model so far
-                self.state = replace(self.state, title=replace(title, parameters=saved_parameters(self.folder)))
-            return None
+                title = replace(title, parameters=saved_parameters(self.folder))
+                self.state = replace(self.state, title=title)
+            if title is None or title.machines == self._machines:
+                return None
+            return replace(title, machines=self._machines)
         config = load_yaml(path)
         try:
             stop = None if config["stop-after"] is None else parse_quantity(str(config["stop-after"]), ALL_UNITS)
             workers = _count(config["workers"] or _workers(lines))
-            title = _built_title(self.folder, config, stop, workers)
+            title = replace(_built_title(self.folder, config, stop, workers), machines=self._machines)
         except (KeyError, TypeError, ValueError, UserError) as error:
             problem = str(error).removesuffix(".")
             raise UserError(f"{path} is not the configuration of a run ({problem}).") from None
@@ -167,7 +190,7 @@ def recorded_state(folder: Path, update: int | None = None) -> DisplayState:
     return replace(run.state, messages=())
 
 
-def read_reports(path: Path) -> list[TrainReport | ValidReport]:
+def read_reports(path: Path) -> list[Report]:
     """The reports of a ``metrics.jsonl``, in order; a torn last line, as a crash leaves it, is passed over.
 
     Raises:
@@ -179,7 +202,7 @@ def read_reports(path: Path) -> list[TrainReport | ValidReport]:
     return [_report(line.decode("utf-8", errors="replace"), path, number) for number, line in enumerate(lines, 1)]
 
 
-def _report(line: str, path: Path, number: int) -> TrainReport | ValidReport:
+def _report(line: str, path: Path, number: int) -> Report:
     try:
         values = json_object(line)
         return KINDS[values["kind"]].from_mapping(values)

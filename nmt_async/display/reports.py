@@ -1,19 +1,54 @@
 """What a run reports: its title, one record for each stretch of training and one for each validation.
 
-The same record becomes an object in ``metrics.jsonl``, a line of ``train.log`` in Marian's form, and what the
-console shows.
+A run that machines share also reports, at its start, which machines these are. The same record becomes an object in
+``metrics.jsonl``, a line of ``train.log`` in Marian's form, and what the console shows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from nmt_async.formatting import short_count
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
+
+
+@dataclass(frozen=True)
+class MachinesReport:
+    """The machines that share a run from an update on.
+
+    Attributes:
+        update: after which they went on.
+        here: the rank of the one that writes this.
+        names: of all, for people, by rank.
+        workers: that each of them has.
+    """
+
+    update: int
+    here: int
+    names: list[str]
+    workers: list[int]
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The object for ``metrics.jsonl``."""
+        return {"kind": "machines", **asdict(self)}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The report of which `as_mapping` made ``values``; raises as `TrainReport.from_mapping` does."""
+        report = as_dataclass(cls, values, others=True)
+        if len(report.names) != len(report.workers) or not 0 <= report.here < len(report.names):
+            raise ValueError("it does not name each machine")
+        if not all(0 < workers < MOST_STALE for workers in report.workers) or report.update < 0:
+            raise ValueError("no machine has so many workers")
+        return report
+
+    def name(self, rank: int) -> str:
+        """Of a machine; by its rank where this does not know it."""
+        return self.names[rank] if rank < len(self.names) else f"machine {rank}"
 
 
 @dataclass(frozen=True)
@@ -31,6 +66,7 @@ class RunTitle:
         seconds: of training in earlier sittings of the run.
         devices_reason: why these devices, where nobody named them.
         most_pushes: summed into one update in the end, where their number grows.
+        machines: that share the run; None: it is of one machine alone.
     """
 
     name: str
@@ -43,9 +79,14 @@ class RunTitle:
     seconds: float = 0.0
     devices_reason: str = ""
     most_pushes: int = 0
+    machines: MachinesReport | None = None
 
     def rule(self) -> str:
-        """How gradients become updates: ``hybrid, 2 pushes an update``."""
+        """How gradients become updates: ``hybrid, 2 pushes an update``; of several machines: ``2 pushes a machine``."""
+        if self.machines is not None and len(self.machines.names) > 1:
+            most = f" to {self.most_pushes:,}" if self.most_pushes > self.pushes else ""
+            count = f"{self.pushes:,}{most} push{'' if self.pushes == 1 and not most else 'es'}"
+            return f"{self.mode}, {count} a machine"
         if self.most_pushes > self.pushes:
             return f"{self.mode}, {self.pushes:,} to {self.most_pushes:,} pushes an update"
         return f"{self.mode}, {'each push' if self.pushes == 1 else f'{self.pushes:,} pushes'} an update"
@@ -53,6 +94,12 @@ class RunTitle:
     def workers(self) -> str:
         """Who computes: ``2 workers on cpu (no GPU found)``."""
         count = len(self.devices)
+        if self.machines is not None and len(self.machines.names) > 1:
+            machines, count = self.machines, len(self.machines.names)
+            workers = f"{sum(machines.workers)} workers"
+            if machines.here:
+                return f"{machines.names[machines.here]} of {count} with {workers}"
+            return f"{workers} on {count} machines"
         why = f" ({self.devices_reason})" if self.devices_reason else ""
         return f"{count} worker{'' if count == 1 else 's'} on {', '.join(dict.fromkeys(self.devices))}{why}"
 
@@ -100,6 +147,10 @@ class TrainReport:
             beginning a checkpoint or a validation, or writing figures: in all, and at a time.
         update_seconds: that the server needed for an update, which takes in no push meanwhile; mean of this stretch.
         pushed_bytes: that crossed from workers to the server with the pushes of this stretch that counted; 0: unknown.
+        machine_tokens, machine_pushes: of each machine that shares the run, by rank, the target tokens and pushes of
+            this stretch that counted; empty where the run is of one machine alone, as are the two below.
+        machine_waiting: of the time of its workers, the share that they waited; None: nothing was heard of it.
+        machine_staleness: mean of its pushes, in updates; None: it had none.
     """
 
     time: float
@@ -129,10 +180,17 @@ class TrainReport:
     stall_longest: float = 0.0
     update_seconds: float = 0.0
     pushed_bytes: int = 0
+    machine_tokens: list[int] = field(default_factory=list)
+    machine_pushes: list[int] = field(default_factory=list)
+    machine_waiting: list[float | None] = field(default_factory=list)
+    machine_staleness: list[float | None] = field(default_factory=list)
 
     def as_mapping(self) -> dict[str, Any]:
-        """The object for ``metrics.jsonl``."""
-        return {"kind": "train", **_rounded(asdict(self))}
+        """The object for ``metrics.jsonl``; a run of one machine alone has nothing of machines in it."""
+        values = asdict(self)
+        if not self.machine_tokens:
+            values = {name: value for name, value in values.items() if name not in OF_MACHINES}
+        return {"kind": "train", **_rounded(values)}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -147,7 +205,23 @@ class TrainReport:
             raise ValueError("no push is so stale")
         if not all(abs(share) < MOST_SHARE for share in report.waiting_share):
             raise ValueError("no worker waits so long")
+        if len({len(getattr(report, name)) for name in OF_MACHINES}) > 1:
+            raise ValueError("it does not tell the same of each machine")
+        if min([*report.machine_tokens, *report.machine_pushes], default=0) < 0:
+            raise ValueError("no machine can do less than nothing")
+        waits = (share for share in report.machine_waiting if share is not None)
+        ages = (age for age in report.machine_staleness if age is not None)
+        if not all(abs(share) < MOST_SHARE for share in waits) or not all(0 <= age <= MOST_STALE for age in ages):
+            raise ValueError("no machine waits so long, and no push is so stale")
         return report
+
+    def machine_share(self, rank: int) -> float:
+        """Which share of the stretch's target tokens is that machine's."""
+        return self.machine_tokens[rank] / max(1, sum(self.machine_tokens))
+
+    def machine_rate(self, rank: int) -> float:
+        """Target tokens a second of that machine."""
+        return self.machine_tokens[rank] / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -199,6 +273,8 @@ class ValidReport:
         return as_dataclass(cls, _named(cls, values), others=True)
 
 
+OF_MACHINES = ("machine_tokens", "machine_pushes", "machine_waiting", "machine_staleness")
+"""Figures of each machine that shares a run."""
 MAY_DIVERGE = ("loss", "gradient_norm", "cross_entropy", "best")
 """Figures that are not finite in a run that diverges."""
 MOST_SHARE = 1000.0
@@ -210,12 +286,12 @@ MOST_STALE = 1_000_000
 def _named(report: type[TrainReport] | type[ValidReport], values: Mapping[str, Any]) -> dict[str, Any]:
     """The report's values; JSON has a null where a number was not finite."""
     named = dict(values)
-    for field in fields(report):
-        value = named.get(field.name, 0)
-        if field.name in MAY_DIVERGE and value is None:
-            named[field.name] = math.nan
-        elif field.name not in MAY_DIVERGE and isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{field.name} is {value}")
+    for each in fields(report):
+        value = named.get(each.name, 0)
+        if each.name in MAY_DIVERGE and value is None:
+            named[each.name] = math.nan
+        elif each.name not in MAY_DIVERGE and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{each.name} is {value}")
     return named
 
 

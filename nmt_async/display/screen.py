@@ -19,7 +19,7 @@ LEAST_WIDTH, WIDEST = 40, 120
 WIDE = 74
 """Columns from which names are written out."""
 
-MOST = {"bars": 6, "validations": 8, "messages": 6}
+MOST = {"bars": 6, "machines": 8, "validations": 8, "messages": 6}
 """Rows that a part has use for, however tall the terminal is."""
 
 
@@ -49,14 +49,21 @@ def screen_rows(state: DisplayState, width: int, height: int) -> list[Text]:
     workers = len(state.report.waiting_share if state.report else state.title.devices if state.title else ())
     ages = max(state.report.staleness, default=0) + 1 if state.report else 1
     messages = _messages(state, width)
+    sharing = len(state.report.machine_tokens) if state.report else 0
     wanted = [
         min(max(ages, workers), MOST["bars"]),
         min(len(state.validations), MOST["validations"]),
         min(len(messages), MOST["messages"]),
     ]
-    titles = 2 + 2 * bool(wanted[1]) + bool(wanted[2])
-    bars, validations, said = share_out(height - len(head) - titles, wanted)
+    titles = 2 + 2 * (sharing > 1) + 2 * bool(wanted[1]) + bool(wanted[2])
+    spare = height - len(head) - titles
+    machines = 0
+    if sharing > 1:  # they have their rows before others have a second one
+        machines = share_out(spare, [min(sharing, MOST["machines"]), *(min(1, rows) for rows in wanted)])[0]
+    bars, validations, said = share_out(spare - machines, wanted)
     rows = [*head, Text(), *_bars(state, width, bars)]
+    if machines:
+        rows += [Text(), *_machines(state, width, machines)]
     if validations:
         rows += [Text(), *_validations(state.validations, validations, width)]
     if said:
@@ -170,6 +177,49 @@ def _bar_rows(named: list[tuple[str, float]], width: int, style: str) -> list[Te
         filled, track = bar(share, max(width - labels - 6, 4))
         rows.append(Text.assemble((f"{label:>{labels}} ", QUIET), (filled, style), (track, TRACK), f" {share:4.0%}"))
     return rows
+
+
+def _machines(state: DisplayState, width: int, rows: int) -> list[Text]:
+    """A row for each machine that shares the run; the last one for all that have no room."""
+    report, known = state.report, state.title.machines if state.title else None
+    assert report is not None
+    ranks = range(len(report.machine_tokens))
+    alone = len(ranks) if len(ranks) <= rows else rows - 1
+    groups = [(f"machine {rank}" if known is None else known.name(rank), [rank]) for rank in ranks[:alone]]
+    if alone < len(ranks):
+        groups.append((f"{len(ranks) - alone} {'others' if alone else 'machines'}", list(ranks[alone:])))
+    wide = width >= WIDE
+    columns = (16, 8, 10, 11) if wide else (10, 6, 8, 6)
+    heads = ("target tokens/s", "share", "waiting", "staleness") if wide else ("target/s", "share", "waits", "age")
+    room = max(width - sum(columns) - wide, 4)
+    table = [_cells(Text("machine", "bold"), [Text(head, QUIET) for head in heads], room, columns, wide)]
+    for name, members in groups:
+        share = sum(report.machine_share(rank) for rank in members)
+        waiting = _mean([report.machine_waiting[rank] for rank in members])
+        age = _mean([report.machine_staleness[rank] for rank in members])
+        cells = (
+            Text(short_count(sum(report.machine_rate(rank) for rank in members))),
+            Text(f"{share:.0%}"),
+            Text(NONE if waiting is None else f"{waiting:.0%}", WAITING),
+            Text(NONE if age is None else f"{age:.2f}", STALENESS),
+        )
+        here = known is not None and known.here > 0 and known.here in members
+        table.append(_cells(Text(name, UPDATES if here else ""), cells, room, columns, wide))
+    return table
+
+
+def _cells(name: Text, cells: Sequence[Text], room: int, widths: Sequence[int], wide: bool) -> Text:
+    """A row: the name, cut where there is no room for it, and the cells flush right."""
+    name.truncate(room, overflow="ellipsis", pad=True)
+    row = name
+    for cell, width in zip(cells, (widths[0] + wide, *widths[1:]), strict=True):
+        row = Text.assemble(row, " " * max(width - cell.cell_len, 0), cell)
+    return row
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _validations(reports: Sequence[ValidReport], rows: int, width: int) -> list[Text]:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from nmt_async.display.console import PlainDisplay
+from nmt_async.display.console import PlainDisplay, machine_text
 from nmt_async.display.live import LiveDisplay, able_console
 from nmt_async.display.recorded_run import News, RecordedRun
 from nmt_async.display.reports import RunTitle, TrainReport, ValidReport
@@ -72,6 +72,7 @@ class WatchedRun:
         self.run = RecordedRun(folder)
         self.state = DisplayState()
         self._reported: float | None = None
+        self._said_whose = False
 
     def look(self) -> list[News]:
         """Reads on; what is new. The state says whether the run has ended."""
@@ -84,6 +85,7 @@ class WatchedRun:
             self._reported = now - _age(self.folder / ("metrics.jsonl" if self.run.state.report else "config.yaml"))
         elif self.run.state.report is not before:
             self._reported = now
+        news += self._whose()
         last = self.run.last_line
         said_so = last is not None and last.is_end
         ended = not trained if trained is not None else said_so
@@ -97,6 +99,17 @@ class WatchedRun:
             news.append(message)
         self.state = replace(self.run.state, ended=ended)
         return news
+
+    def _whose(self) -> list[News]:
+        """A sentence where the folder is that of a machine that does not lead the run."""
+        machines = self.run.state.title.machines if self.run.state.title else None
+        if self._said_whose or machines is None or not machines.here:
+            return []
+        self._said_whose = True
+        here, first = machines.names[machines.here], machines.names[0]
+        message = Message(f"{self.folder} is what {here} writes; {first} validates and saves, in its own folder.")
+        self.run.state = self.run.state.told(message)
+        return [message]
 
     def follow(self) -> Iterator[list[News]]:
         """What is new, again and again until the run has ended."""
@@ -171,6 +184,11 @@ def _summary(state: DisplayState) -> list[News]:
     reports: list[News] = [state.title]
     if state.report is not None:
         reports.append(state.report)
+        machines = state.title.machines
+        sharing = len(state.report.machine_tokens)
+        for rank in range(sharing if sharing > 1 else 0):
+            name = f"machine {rank}" if machines is None else machines.name(rank)
+            reports.append(Message(machine_text(state.report, rank, name)))
     reports += state.validations[-1:]
     reports += state.messages[-LAST_MESSAGES:]
     return reports if state.ended else [*reports, Message("The run goes on.")]

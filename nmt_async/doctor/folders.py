@@ -10,6 +10,7 @@ from nmt_async.checkpoints.run_models import DESCRIPTION, POINTERS, folders_by_u
 from nmt_async.checkpoints.training_state import checkpoint_damages
 from nmt_async.checksums import damages
 from nmt_async.display.recorded_run import read_reports
+from nmt_async.display.reports import MachinesReport
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.errors import UserError, shown
 from nmt_async.reading import read_text, within
@@ -120,4 +121,5 @@ def _metrics(path: Path) -> Finding:
     except (OSError, UserError) as error:
         problem = str(error).rstrip(".")
         return Finding("metrics", "wrong", problem, "train drops such lines when it goes on; report needs them")
-    return Finding("metrics", "fine", f"{len(reports):,} reports")
+    count = sum(not isinstance(report, MachinesReport) for report in reports)
+    return Finding("metrics", "fine", f"{count:,} reports")

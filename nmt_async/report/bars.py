@@ -185,6 +185,8 @@ def waiting_plot(conditions: Sequence[Shown], suffix: str = "") -> Plot | None:
         )
         mean_of = ", mean over seeds" if any(len(one.results) > 1 for one, _ in shares) else ""
         caption = f"The share of its time that a worker waited for a task: worker 0 on top{mean_of}."
+        if any(len(result.waiting) < result.workers for one, _ in shares for result in one.results):
+            caption += " Where machines share a run, the workers of the one that wrote this."
         return finished(drawn, f"waiting{suffix}", title, caption, f"Bars, a worker each. {said}.")
 
 

@@ -16,10 +16,11 @@ def words_of(result: Result, name: str, command: str) -> Words:
         name: of the run, for the title.
         command: that makes the page.
     """
+    machines = f" on {len(result.machines)} machines" if len(result.machines) > 1 else ""
     return Words(
         title=f"Run {name}",
         question=f"How a run of {result.setting.mode} updates with {result.workers} "
-        f"worker{'' if result.workers == 1 else 's'} went.",
+        f"worker{'' if result.workers == 1 else 's'}{machines} went.",
         verdicts=(Answer(_heading(result), _story(result)),),
         verdicts_heading="In short",
         command=command,

@@ -22,10 +22,11 @@ from nmt_async.formatting import duration, markdown_table
 from nmt_async.report.canvas import FONT, VARIABLES, Plot
 from nmt_async.report.content import Cell, Table, Words
 from nmt_async.report.looks import Shown, shown_conditions
-from nmt_async.report.plots import UPDATES, all_plots
+from nmt_async.report.plots import MACHINES, UPDATES, all_plots
 from nmt_async.report.results_csv import COLUMNS, csv_text
 from nmt_async.report.tables import (
     anchor,
+    machines_table,
     outcome_table,
     parameters,
     points_table,
@@ -89,12 +90,26 @@ def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) 
         "outcomes": outcome_table(conditions),
         "runs": runs_table(results),
         "groups": [
-            (f"plots-{number}", heading, [plot for plot in plots if plot.group == heading])
+            (
+                f"plots-{number}",
+                heading,
+                [plot for plot in plots if plot.group == heading],
+                machines_table(results[0]) if heading == MACHINES else None,
+            )
             for number, heading in enumerate(dict.fromkeys(plot.group for plot in plots), 1)
         ],
         "masonry": UPDATES,
         "outcome_counts": Counter(verdict.outcome for verdict in words.verdicts if verdict.outcome),
-        "details": [(anchor(result), result, parameters(result), points_table(result)) for result in results],
+        "details": [
+            (
+                anchor(result),
+                result,
+                parameters(result),
+                points_table(result),
+                machines_table(result) if result.machines and len(results) > 1 else None,
+            )
+            for result in results
+        ],
         "columns": COLUMNS,
         "looks": {condition.name: condition.look for condition in conditions} if len(conditions) > 1 else {},
         "svg": {plot.name: Markup(plot.svg) for plot in plots},  # ours; names in it are escaped by matplotlib
@@ -108,10 +123,12 @@ def html_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) 
 
 def markdown_page(words: Words, conditions: Sequence[Shown], plots: Sequence[Plot]) -> str:
     """The page, in the Markdown of GitHub."""
+    results = [result for condition in conditions for result in condition.results]
+    machines = _table(machines_table(results[0])) if len(results) == 1 and results[0].machines else ""
     text = (
         environment(markup=False)
         .get_template("report.md")
-        .render(words=words, outcomes=_table(outcome_table(conditions)), plots=plots)
+        .render(words=words, outcomes=_table(outcome_table(conditions)), plots=plots, machines=machines)
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 

@@ -9,11 +9,12 @@ from nmt_async.report.bars import amounts_plot, ratio_plot, staleness_plot, wait
 from nmt_async.report.canvas import Plot
 from nmt_async.report.content import TimeToQuality
 from nmt_async.report.lines import Line, line, lines_plot
-from nmt_async.report.looks import Shown
+from nmt_async.report.looks import MOST_TOGETHER, Shown, look, short_name
 from nmt_async.study.result import Point, Result, TrainPoint
 
 QUALITY = "Quality on the validation set"
 TIME = "Time to a quality"
+MACHINES = "Machines"
 UPDATES = "Updates and workers"
 COURSE = "The course of training"
 SEEDS = "Thick: the mean over seeds where all of them are; thin: each seed."
@@ -56,6 +57,7 @@ def all_plots(conditions: Sequence[Shown], times: Sequence[TimeToQuality] = ()) 
         return (
             *_in(QUALITY, _quality(conditions, ("tokens", "updates", "time"))),
             *ratios,
+            *_in(MACHINES, _machines(conditions)),
             *_in(UPDATES, [staleness_plot(conditions), waiting_plot(conditions), *_amounts(conditions)]),
             *_in(COURSE, _course(conditions)),
         )
@@ -109,6 +111,61 @@ def _amounts(conditions: Sequence[Shown]) -> list[Plot | None]:
             unit="target tokens a second", caption=f"By the cluster's clock, mean of the run{dots}.",
         ),
     ]  # fmt: skip
+
+
+def _machines(conditions: Sequence[Shown]) -> list[Plot | None]:
+    """None unless there is a single run, which machines share: of several runs the tables tell."""
+    results = [result for condition in conditions for result in condition.results]
+    if len(results) != 1 or not results[0].machines:
+        return []
+    machines, told = telling_machines(results[0])
+    return [
+        lines_plot(
+            machines, machine_stretches(quantity, scale), name=f"machines-{name}", title=title, where="time",
+            caption=f"{caption}{told}", from_zero=True, markers=False,
+        )
+        for name, quantity, scale, title, caption in (
+            ("throughput", "tokens_per_second", 1, "Throughput of each machine",
+             "Target tokens a second that counted, of each stretch between two reports."),
+            ("waiting", "waiting", 100, "Waiting on each machine", "Of the time of its workers, in %."),
+            ("staleness", "staleness_mean", 1, "Staleness by machine", "Mean of its pushes, in updates."),
+        )
+    ]  # fmt: skip
+
+
+def machine_stretches(quantity: str, scale: float) -> Callable[[Result], Line]:
+    """A quantity of the stretches of the first machine over seconds, so many times as large."""
+
+    def of(result: Result) -> Line:
+        parts = result.machines[0].stretches
+        values = (getattr(part, quantity) for part in parts)
+        return line([part.seconds for part in parts], [None if value is None else scale * value for value in values])
+
+    return of
+
+
+def telling_machines(result: Result) -> tuple[list[Shown], str]:
+    """The run as it is to each machine, which looks like a condition; where there are many, the fastest and slowest.
+
+    And a sentence that says so; empty if all are there.
+    """
+    chosen = list(result.machines)
+    if len(chosen) > MOST_TOGETHER:
+        by_rate = sorted(chosen, key=lambda machine: -machine.tokens_per_second)
+        half = MOST_TOGETHER // 2
+        apart = (*by_rate[:half], *by_rate[-half:])
+        chosen = [machine for machine in chosen if machine in apart]
+    told = "" if len(chosen) == len(result.machines) else (
+        f" Of {len(result.machines)} machines, those with the most and with the fewest tokens a second."
+    )  # fmt: skip
+    short = [machine.name.partition(" (")[0] for machine in chosen]
+    if len(set(short)) < len(short):  # another host has taken a rank over
+        short = [short_name(machine.name) for machine in chosen]
+    shown = [
+        Shown(machine.name, (replace(result, machines=(machine,)),), look=look(number), label=label)
+        for number, (machine, label) in enumerate(zip(chosen, short, strict=True))
+    ]
+    return shown, told
 
 
 def _course(conditions: Sequence[Shown]) -> list[Plot | None]:

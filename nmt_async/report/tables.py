@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nmt_async.formatting import NONE, duration, number, short_count
+from nmt_async.formatting import NONE, duration, number, percent, short_count
 from nmt_async.report.content import Cell, Column, Row, Table
 from nmt_async.report.looks import Shown
 from nmt_async.study.result import Result
@@ -72,7 +72,7 @@ OUTCOMES: tuple[RunFigure, ...] = (
     ("tokens/s", lambda result: result.tokens_per_second, 0),
     ("effective batch", lambda result: result.effective_batch, 0),
     ("staleness", lambda result: result.staleness_mean, 2),
-    ("waiting, %", lambda result: 100 * float(np.mean(result.waiting)) if result.waiting else None, 1),
+    ("waiting, %", lambda result: None if result.waiting_share is None else 100 * result.waiting_share, 1),
     ("MB a push", lambda result: result.bytes_per_push and result.bytes_per_push / 1e6, 2),
 )
 """Figures of a run at its end: title, value, digits."""
@@ -127,6 +127,28 @@ def runs_table(results: Sequence[Result]) -> Table:
         for result in results
     )
     return Table("Each run at its end", columns, rows)
+
+
+def machines_table(result: Result) -> Table:
+    """The machines that share the run, a row each."""
+    total = sum(machine.tokens for machine in result.machines)
+    columns = (
+        Column("machine"), Column("workers", True), Column("tokens", True), Column("tokens/s", True),
+        Column("share of the tokens", True), Column("waiting", True), Column("staleness, mean", True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            machine.name,
+            number(machine.workers or None),
+            f"{machine.tokens:,}",
+            number(machine.tokens_per_second),
+            percent(machine.tokens / max(1, total), 1),
+            percent(machine.waiting, 1),
+            number(machine.staleness_mean, 2),
+        )
+        for machine in result.machines
+    )
+    return Table("The machines that share the run", columns, rows)
 
 
 def points_table(result: Result) -> Table:

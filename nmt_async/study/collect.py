@@ -15,14 +15,14 @@ import numpy as np
 
 from nmt_async import __version__
 from nmt_async.display.marian_log import LogLine, read_log_line
-from nmt_async.display.recorded_run import read_reports, saved_parameters
-from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.display.recorded_run import Report, read_reports, saved_parameters
+from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.errors import UserError
 from nmt_async.options import load_yaml
 from nmt_async.planning.modes import mode_name
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_object
 from nmt_async.study.bootstrap import resampled_cross_entropy
-from nmt_async.study.result import Point, Result, TrainPoint
+from nmt_async.study.result import Machine, MachinePoint, Point, Result, TrainPoint
 from nmt_async.study.setting import Setting, given_options, typed
 from nmt_async.training.journal_file import JOURNAL
 from nmt_async.training.run_folder import CONFIG, DATA, Ending, read_outcome
@@ -38,7 +38,9 @@ def collect(run: Path) -> Result:
     """
     metrics = run / FIGURES
     if not (run / CONFIG).is_file() or not metrics.is_file():
-        raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {FIGURES} in it).")
+        inner = sorted(run.glob(f"*/{CONFIG}"))
+        there = f"; {inner[0].parent} is one" if inner else ""
+        raise UserError(f"{run} is not the folder of a run (no {CONFIG} and {FIGURES} in it){there}.")
     config = load_yaml(run / CONFIG)
     try:
         reports = read_reports(metrics)
@@ -56,6 +58,7 @@ def collect(run: Path) -> Result:
     resampled = _resampled(run / SENTENCES)
     try:
         options, waiting = given_options(config, str(run / CONFIG)), waiting_of(trained)
+        shared = [report for report in reports if isinstance(report, MachinesReport)]
         ending, reason = _ending(run)
         return Result(
             setting=Setting(mode_name(config), int(config["seed"]), options),
@@ -64,7 +67,7 @@ def collect(run: Path) -> Result:
             data=data.fingerprint,
             cluster=str(config.get("cluster", "processes")),
             profile=str(config.get("profile") or ""),
-            workers=len(waiting),
+            workers=sum(shared[-1].workers) if shared else len(waiting),
             parameters=saved_parameters(run) or 0,
             environment=_environment(run),
             updates=last.update,
@@ -80,6 +83,7 @@ def collect(run: Path) -> Result:
             diverged=reason if ending == "diverged" else "",
             failed=reason if ending == "failed" else "",
             pushed_bytes=sum(report.pushed_bytes for report in trained),
+            machines=machines_of(reports),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {FIGURES} is damaged ({error}).") from None
@@ -98,6 +102,28 @@ def waiting_of(reports: Sequence[TrainReport]) -> tuple[float, ...]:
     seconds = np.array([report.seconds for report in known])
     shares = np.array([report.waiting_share for report in known], dtype=np.float64)
     return tuple(float(share) for share in seconds @ shares / seconds.sum()) if workers else ()
+
+
+def machines_of(reports: Sequence[Report]) -> tuple[Machine, ...]:
+    """What each machine that shared the run did, in the order in which they came; none where nobody shared it.
+
+    A machine is known by its rank and host, so another host of the same rank is another machine.
+    """
+    names: MachinesReport | None = None
+    workers: dict[str, int] = {}
+    parts: dict[str, list[MachinePoint]] = {}
+    for report in reports:
+        if isinstance(report, MachinesReport):
+            names = report
+            workers |= zip(report.names, report.workers, strict=True)
+        elif isinstance(report, TrainReport):
+            for rank, tokens in enumerate(report.machine_tokens):
+                point = MachinePoint(
+                    seconds=report.time, length=report.seconds, tokens=tokens, pushes=report.machine_pushes[rank],
+                    waiting=report.machine_waiting[rank], staleness_mean=report.machine_staleness[rank],
+                )  # fmt: skip
+                parts.setdefault(f"machine {rank}" if names is None else names.name(rank), []).append(point)
+    return tuple(Machine(name, workers.get(name, 0), tuple(points)) for name, points in parts.items())
 
 
 def points_of(

@@ -27,7 +27,7 @@ TO_QUALITY: dict[str, Axis] = {
 
 OF_RUN: dict[str, Callable[[Result], float]] = {
     "staleness": lambda result: result.staleness_mean,
-    "waiting share": lambda result: float(np.mean(result.waiting)) if result.waiting else 0.0,
+    "waiting share": lambda result: result.waiting_share or 0.0,
 }
 """Compared as differences."""
 

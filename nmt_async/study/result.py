@@ -6,7 +6,7 @@ The run's folder may be gone by then; the result says with which command and whe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -60,6 +60,73 @@ class TrainPoint:
 
 
 @dataclass(frozen=True)
+class MachinePoint:
+    """What one of the machines that share a run did in a stretch of training.
+
+    Attributes:
+        seconds: of training at the end of the stretch.
+        length: of the stretch, in seconds.
+        tokens, pushes: of its that counted; target tokens.
+        waiting: the share of their time that its workers waited, None: not known.
+        staleness_mean: of its pushes, in updates; None: it had none.
+    """
+
+    seconds: float
+    length: float
+    tokens: int
+    pushes: int
+    waiting: float | None
+    staleness_mean: float | None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Target tokens."""
+        return self.tokens / self.length if self.length > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One of the machines that share a run.
+
+    Attributes:
+        name: for people.
+        workers: that it has; 0: unknown.
+        stretches: of training in which it had a part, oldest first.
+    """
+
+    name: str
+    workers: int
+    stretches: tuple[MachinePoint, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Target tokens of its pushes that counted."""
+        return sum(part.tokens for part in self.stretches)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Target tokens, in the time in which it had a part."""
+        return self.tokens / max(1e-9, sum(part.length for part in self.stretches))
+
+    @property
+    def waiting(self) -> float | None:
+        """The share of their time that its workers waited; None: not known."""
+        return _mean((part.waiting, part.length) for part in self.stretches)
+
+    @property
+    def staleness_mean(self) -> float | None:
+        """Of its pushes, in updates; None: it had none."""
+        return _mean((part.staleness_mean, part.pushes) for part in self.stretches)
+
+
+def _mean(weighed: Iterable[tuple[float | None, float]]) -> float | None:
+    """Of what is known, by its weight; None if nothing is."""
+    known = [(value, weight) for value, weight in weighed if value is not None and weight > 0]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
+
+
+@dataclass(frozen=True)
 class Result:
     """A finished setting.
 
@@ -70,7 +137,7 @@ class Result:
         data: fingerprint of the prepared data.
         cluster: ``processes`` or ``simulated``.
         profile: of the simulated cluster, else empty.
-        workers: how many.
+        workers: how many, on all machines.
         parameters: of the model.
         environment: torch, machine, processor, version of nmt-async.
         updates, tokens, seconds: at the end; seconds of the cluster's clock.
@@ -78,12 +145,14 @@ class Result:
         effective_batch: target tokens in an update, mean of the run.
         tokens_per_second: target tokens by the cluster's clock, mean of the run.
         staleness: pushes by staleness, of the whole run.
-        waiting: of each worker, the share of its time that it waited, of the whole run.
+        waiting: of each worker, the share of its time that it waited, of the whole run; where real machines share the
+            run, of each worker of the machine that wrote this.
         points: validations, oldest first.
         stretches: of training, oldest first.
         diverged: in what way parameters or gradients were not finite any more, empty if they were to the end.
         failed: why else the run could not go on, empty if it reached its end; a study keeps no such result.
         pushed_bytes: that crossed with the pushes that counted; 0: unknown, as of earlier versions.
+        machines: that shared the run; empty where it was one machine's alone.
     """
 
     setting: Setting
@@ -108,11 +177,19 @@ class Result:
     diverged: str = ""
     failed: str = ""
     pushed_bytes: int = 0
+    machines: tuple[Machine, ...] = ()
 
     @property
     def bytes_per_push(self) -> float | None:
         """On average; None: unknown."""
         return self.pushed_bytes / max(1, sum(self.staleness.values())) if self.pushed_bytes else None
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Mean over all workers of all machines; None: not known."""
+        if self.machines:
+            return _mean((machine.waiting, max(1, machine.workers)) for machine in self.machines)
+        return sum(self.waiting) / len(self.waiting) if self.waiting else None
 
     @property
     def staleness_mean(self) -> float:

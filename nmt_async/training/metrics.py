@@ -13,17 +13,19 @@ import json
 import math
 import os
 import socket
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nmt_async import __version__
-from nmt_async.display.marian_log import opening_lines, stamp, train_line, valid_lines
-from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.display.marian_log import machines_line, opening_lines, stamp, train_line, valid_lines
+from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, read_json_lines
 from nmt_async.sync.journal import Event, Kind
@@ -108,6 +110,35 @@ class Every:
         self._done = self._multiples(moment)
 
 
+@dataclass
+class MachineStretch:
+    """What one of the machines that share a run has done until the next report.
+
+    Attributes:
+        tokens: target tokens of its pushes that counted.
+        pushes: of its that counted.
+        staleness: of all of these together, in updates.
+        computing, waiting: seconds of its workers, as far as it has told.
+    """
+
+    tokens: int = 0
+    pushes: int = 0
+    staleness: int = 0
+    computing: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Of its workers' time; None if nothing was heard of it."""
+        total = self.computing + self.waiting
+        return self.waiting / total if total > 0 else None
+
+    @property
+    def staleness_mean(self) -> float | None:
+        """Of its pushes; None if there was none."""
+        return self.staleness / self.pushes if self.pushes else None
+
+
 class ReportPeriod:
     """Collects updates until the next report.
 
@@ -125,6 +156,7 @@ class ReportPeriod:
         self.learning_rate = 0.0
         self.stall_seconds = self.stall_longest = 0.0
         self.refused_stale = self.refused_not_finite = 0
+        self.machines: list[MachineStretch] = []
 
     def record(self, event: Event) -> None:
         """Something happened to a batch: pushes that were refused are counted."""
@@ -145,9 +177,29 @@ class ReportPeriod:
         self.latest_tokens = update.tokens
         self.learning_rate = update.learning_rate
 
+    def add_machines(self, update: Update, workers: Sequence[int], seconds: Sequence[tuple[float, float]]) -> None:
+        """What each machine had in an update of all machines; if their number is another now, it begins with this one.
+
+        Args:
+            workers: of each machine, by rank; the update's pushes name workers counted over all machines.
+            seconds: that the workers of each machine have computed and waited since the update before.
+        """
+        if len(self.machines) != len(workers):
+            self.machines = [MachineStretch() for _ in workers]
+        ends = list(accumulate(workers))
+        for push, age in zip(update.pushes, update.staleness, strict=True):
+            machine = self.machines[bisect_right(ends, push.worker)]
+            machine.tokens += push.tokens
+            machine.pushes += 1
+            machine.staleness += age
+        for machine, (computing, waiting) in zip(self.machines, seconds, strict=True):
+            machine.computing += computing
+            machine.waiting += waiting
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint stores."""
-        return {**vars(self), "begin": vars(self.begin), "staleness": list(self.staleness.items())}
+        values = {**vars(self), "begin": vars(self.begin), "staleness": list(self.staleness.items())}
+        return {**values, "machines": [vars(machine) for machine in self.machines]}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> ReportPeriod:
@@ -158,9 +210,10 @@ class ReportPeriod:
         """
         period = cls(as_dataclass(Moment, state["begin"]))
         for name, value in vars(period).items():
-            if name in state and name not in ("begin", "staleness"):
+            if name in state and name not in ("begin", "staleness", "machines"):
                 setattr(period, name, type(value)(state[name]))
         period.staleness.update({int(age): int(count) for age, count in state["staleness"]})
+        period.machines = [as_dataclass(MachineStretch, machine) for machine in state.get("machines", ())]
         return period
 
     def report(self, moment: Moment, waiting_share: list[float], set_aside: int, update_seconds: float) -> TrainReport:
@@ -200,6 +253,10 @@ class ReportPeriod:
             stall_longest=self.stall_longest,
             update_seconds=update_seconds,
             pushed_bytes=moment.pushed_bytes - self.begin.pushed_bytes,
+            machine_tokens=[machine.tokens for machine in self.machines],
+            machine_pushes=[machine.pushes for machine in self.machines],
+            machine_waiting=[machine.waiting_share for machine in self.machines],
+            machine_staleness=[machine.staleness_mean for machine in self.machines],
         )
 
 
@@ -211,14 +268,26 @@ class MetricsFiles:
         update: figures of later updates are of no run any more (it was resumed from there) and are taken out.
         validated: the same for validations; one after it is made again.
         tensorboard: write them for TensorBoard too.
+        machines: that share the run, if there are any.
     """
 
-    def __init__(self, folder: Path, update: int, validated: int, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        update: int,
+        validated: int,
+        tensorboard: bool = False,
+        machines: MachinesReport | None = None,
+    ) -> None:
         metrics, sentences = folder / "metrics.jsonl", folder / "validation.jsonl"
         for path in (metrics, sentences):
             if path.exists():
                 _drop_later(path, update, validated)
+        told = _latest_machines(metrics)
         self._metrics, self._sentences = AppendedFile(metrics), AppendedFile(sentences)
+        if machines is not None and told != {**machines.as_mapping(), "update": told.get("update")}:
+            self._metrics.append(_json_line(machines.as_mapping()))
+        self._names = [] if machines is None else machines.names
         self._log = AppendedFile(folder / "train.log")
         configuration = (folder / "config.yaml").read_text(encoding="utf-8")
         with contextlib.suppress(OSError):  # what the disk has no room for comes with the first report
@@ -233,7 +302,8 @@ class MetricsFiles:
             OSError: it could not be written, as for the other two; what was not is written with what comes next.
         """
         self._metrics.append(_json_line(report.as_mapping()))
-        self._log_lines([train_line(report)])
+        machines = [machines_line(report, self._names)] if report.machine_tokens else []
+        self._log_lines([train_line(report), *machines])
         with self._shown(report):
             self._flush()
 
@@ -297,8 +367,18 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _latest_machines(path: Path) -> dict[str, Any]:
+    """What was last written of the machines that share the run; empty if nothing was."""
+    found: dict[str, Any] = {}
+    if path.exists():
+        for values in read_json_lines(path):
+            if values.get("kind") == "machines":
+                found = values
+    return found
+
+
 def _drop_later(path: Path, update: int, validated: int) -> None:
-    last = {"train": update, "valid": min(update, validated)}
+    last = {"train": update, "valid": min(update, validated), "machines": update}
 
     def stands(values: dict[str, Any]) -> bool:
         at, kind = values.get("update", 0), values.get("kind", "")

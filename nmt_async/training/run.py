@@ -17,7 +17,7 @@ from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
-from nmt_async.display.reports import RunTitle, ValidReport, worker_places
+from nmt_async.display.reports import MachinesReport, RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
 from nmt_async.model.parameters import FlatLayout
@@ -144,7 +144,9 @@ class Run:
         opened.callback(self.validations.close)
         validating, held = self._resume() if self.peers is None else self._resume_shared(self.peers)
         self.display.begin(self._title(devices))
-        self.metrics = MetricsFiles(folder.path, self.moment.updates, self.validations.judged, options.tensorboard)
+        self.metrics = MetricsFiles(
+            folder.path, self.moment.updates, self.validations.judged, options.tensorboard, self._machines()
+        )
         for text in self._unnoted:
             self._note(text)
         self._expect()
@@ -225,7 +227,15 @@ class Run:
         return RunTitle(
             self.folder.path.resolve().name, options.sync_mode, rule.pushes, places,
             model, self.layout.parameters, options.stop_after, self.moment.seconds, self.devices_reason,
-            rule.most_pushes,
+            rule.most_pushes, self._machines(),
+        )  # fmt: skip
+
+    def _machines(self) -> MachinesReport | None:
+        """Those that share the run."""
+        if self.peers is None:
+            return None
+        return MachinesReport(
+            self.moment.updates, self.peers.rank, list(self.peers.names), list(self.machine.workers)
         )  # fmt: skip
 
     def _expect(self) -> None:
@@ -405,6 +415,8 @@ class Run:
             return
         self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
         self.period.add(update)
+        if self.peers is not None:
+            self.period.add_machines(update, self.machine.workers, self.machine.take_spent())
         self._latest_gradient = update.gradient_norm * update.tokens
         self._may_fail("writing the journal", self.journal.flush)
         stop = self.options.stop_after

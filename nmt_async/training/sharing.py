@@ -8,6 +8,7 @@ others only if the run cannot go on, so that none is lost with the first.
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -81,13 +82,14 @@ class Here:
     """All machines are this one: it is what is left of several, or simulates them.
 
     Args:
-        machines: how many there are.
+        simulated: how many there are; None: this one alone.
     """
 
     rank, leads = 0, True
 
-    def __init__(self, machines: int = 1) -> None:
-        self.names = [f"machine {rank} (here)" for rank in range(machines)]
+    def __init__(self, simulated: int | None = None) -> None:
+        self.names = [f"machine {rank} (simulated)" for rank in range(simulated or 0)]
+        self.names = self.names or [f"machine 0 ({socket.gethostname()[:200]})"]
 
     def agree(self, values: Mapping[str, str], what: Mapping[str, str]) -> None:
         """With itself."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt_async.display.marian_log import read_log_line
 from nmt_async.display.recorded_run import read_reports
-from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ TRAIN_TAGS = {
 """The scalars of a `TrainReport`; beside them stand the histogram of staleness and each worker's waiting."""
 
 STALENESS, WAITING = "updates/staleness", "workers/waiting_share"
+
+MACHINE_TAGS = {
+    "machine_tokens": "machines/target_tokens", "machine_pushes": "machines/pushes",
+    "machine_waiting": "machines/waiting_share", "machine_staleness": "machines/staleness_mean",
+}  # fmt: skip
+MACHINE_RATE = "machines/target_tokens_per_second"
+"""Of a run that machines share, these have a scalar for each machine."""
 
 VALID_TAGS = {
     "time": "valid/time", "epoch": "valid/epoch", "source_tokens": "valid/source_tokens",
@@ -128,9 +135,10 @@ class TensorBoardFile:
 
     def _reports(self) -> list[TrainReport | ValidReport]:
         try:
-            return read_reports(self.run / "metrics.jsonl")
+            found = read_reports(self.run / "metrics.jsonl")
         except UserError as damage:  # no reason to end a run
             raise OSError(str(damage)) from None
+        return [report for report in found if not isinstance(report, MachinesReport)]
 
 
 def _logged_times(log: Path) -> dict[tuple[type[TrainReport] | type[ValidReport], int], float]:
@@ -170,6 +178,10 @@ def scalars(report: TrainReport | ValidReport) -> dict[str, float]:
     named = {tag: getattr(report, name) for name, tag in tags.items()}
     if isinstance(report, TrainReport):
         named |= {f"{WAITING}/{worker}": share for worker, share in enumerate(report.waiting_share)}
+        for name, tag in MACHINE_TAGS.items():
+            named |= {f"{tag}/{rank}": value for rank, value in enumerate(getattr(report, name))}
+        rates = map(report.machine_rate, range(len(report.machine_tokens)))
+        named |= {f"{MACHINE_RATE}/{rank}": rate for rank, rate in enumerate(rates)}
     return {tag: float(value) for tag, value in named.items() if value is not None}
 
 

@@ -61,6 +61,37 @@ def test_an_exchange_takes_as_long_as_a_ring_needs() -> None:
     assert LinkProfile().exchange(10**9, 8) == 0
 
 
+@pytest.mark.parametrize("asked", [1, 7])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_each_machine_tells_what_its_workers_did_whenever_reports_ask_too(way: Way, asked: int) -> None:
+    """Of two workers, two seconds go by in a second; the second machine computes half of the time that the first does.
+
+    Reports ask after every update or after every seventh, and nothing is lost or told twice by that.
+    """
+    slow, fast = replace(EVEN, tokens_per_second=5_000.0), EVEN
+    of = replace(profile(4, 0.05, 2), workers=(slow, slow, fast, fast))
+    mode = "sync" if way is SYNC else "hybrid:2"
+    simulated = machines_of(mode, way, 2, of)
+    computing, waiting = [0.0, 0.0], [0.0, 0.0]
+    for number, update in enumerate(simulated.updates(), start=1):
+        assert update is not None
+        for rank, (computed, waited) in enumerate(simulated.machines[0].take_spent()):
+            computing[rank] += computed
+            waiting[rank] += waited
+        if not number % asked:
+            simulated.waiting_shares()
+        if number == 60:
+            break
+    for rank in (0, 1):
+        assert computing[rank] + waiting[rank] == pytest.approx(2 * simulated.time, rel=0.05)
+    shares = [waiting[rank] / (computing[rank] + waiting[rank]) for rank in (0, 1)]
+    if way is LAGGED:
+        assert shares == pytest.approx([0.0, 0.0], abs=0.01)
+    else:
+        assert computing[1] == pytest.approx(computing[0] / 2, rel=0.05)
+        assert shares[0] < 0.35 < 0.49 < shares[1]
+
+
 @pytest.mark.parametrize("machines", [2, 3])
 def test_in_sync_everybody_waits_for_each_exchange(machines: int) -> None:
     """A round of 0.1 seconds and an exchange of half as long: two thirds of the throughput."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from made_runs import midway, title, trained
 from rich.console import Console
 
+from nmt_async.display.reports import MachinesReport
 from nmt_async.display.screen import LEVELS, bar, buckets, render, share_out, sparkline
 from nmt_async.display.state import DisplayState
 from nmt_async.formatting import clock
@@ -72,6 +74,45 @@ def test_many_workers_are_those_that_wait_the_most_and_the_mean_of_the_others() 
     assert "worker 15" in text
     assert "11 others" in text
     assert "worker 3" not in text
+
+
+def of_machines(count: int, here: int = 0, width: int = 80, height: int = 24) -> list[str]:
+    """The screen of a run that so many machines share; machine r has r + 1 parts of the tokens."""
+    names = [f"machine {rank} (gpu{rank}.example.org)" for rank in range(count)]
+    tokens = [1000 * (rank + 1) for rank in range(count)]
+    report = replace(
+        trained(500), seconds=10.0, stretch_tokens=sum(tokens), machine_tokens=tokens, machine_pushes=[5] * count,
+        machine_waiting=[0.01 * rank for rank in range(count)], machine_staleness=[None, *[1.5] * (count - 1)],
+    )  # fmt: skip
+    shared = replace(title(), machines=MachinesReport(0, here, names, [2] * count))
+    return drawn(midway().begun(shared).trained(report), width, height)
+
+
+def test_each_machine_has_a_row() -> None:
+    rows = of_machines(3, here=2)
+    assert "hybrid, 2 pushes a machine · machine 2 (gpu2.example.org) of 3 with 6 workers" in rows[1]
+    begin = next(number for number, row in enumerate(rows) if row.startswith("machine "))
+    assert rows[begin].split() == ["machine", "target", "tokens/s", "share", "waiting", "staleness"]
+    assert [row.split() for row in rows[begin + 1 : begin + 4]] == [
+        ["machine", "0", "(gpu0.example.org)", "100", "17%", "0%", "–"],
+        ["machine", "1", "(gpu1.example.org)", "200", "33%", "1%", "1.50"],
+        ["machine", "2", "(gpu2.example.org)", "300", "50%", "2%", "1.50"],
+    ]
+
+
+def test_many_machines_are_the_first_and_the_others_together() -> None:
+    rows = of_machines(40, height=50)
+    assert "40 machines" in rows[1]
+    (others,) = [row for row in rows if "33 others" in row]
+    assert others.split()[2:5] == ["79,200", "97%", "23%"]
+
+
+@given(st.integers(2, 300), st.integers(40, 200), st.integers(4, 60))
+@settings(deadline=None, max_examples=30)
+def test_machines_stay_within_the_terminal(count: int, width: int, height: int) -> None:
+    rows = of_machines(count, 1, width, height)
+    assert len(rows) < height
+    assert max(map(len, rows)) <= width
 
 
 @pytest.mark.parametrize(

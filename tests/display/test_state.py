@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_runs import midway, title, trained
 
-from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.display.state import DisplayState
 
 
@@ -45,3 +45,31 @@ def test_reports_come_back_from_what_metrics_record_of_them() -> None:
     report, valid = trained(7), state.validations[0]
     assert TrainReport.from_mapping(report.as_mapping()) == report
     assert ValidReport.from_mapping(valid.as_mapping()) == valid
+
+
+def test_machines_come_back_from_what_metrics_record_of_them() -> None:
+    machines = MachinesReport(7, 1, ["machine 0 (a)", "machine 1 (b)"], [4, 2])
+    assert MachinesReport.from_mapping(machines.as_mapping()) == machines
+    of_two = {"machine_tokens": [3, 0], "machine_pushes": [1, 0], "machine_waiting": [0.5, None]}
+    report = replace(trained(7), **of_two, machine_staleness=[1.0, None])
+    assert TrainReport.from_mapping(report.as_mapping()) == report
+
+
+@pytest.mark.parametrize("change", [
+    {"names": ["a"]}, {"here": 2}, {"here": -1}, {"workers": [1, 0]}, {"workers": [1, "2"]}, {"names": ["a", None]},
+])  # fmt: skip
+def test_what_cannot_be_of_machines_is_refused(change: dict[str, object]) -> None:
+    values = MachinesReport(7, 1, ["a", "b"], [4, 2]).as_mapping()
+    with pytest.raises((TypeError, ValueError)):
+        MachinesReport.from_mapping({**values, **change})
+
+
+@pytest.mark.parametrize("change", [
+    {"machine_tokens": [1]}, {"machine_tokens": [1, -1]}, {"machine_waiting": [0.5, 1e9]},
+    {"machine_staleness": [0.5, -1.0]}, {"machine_staleness": [0.5, "1"]}, {"machine_waiting": []},
+])  # fmt: skip
+def test_what_cannot_be_of_a_shared_run_is_refused(change: dict[str, object]) -> None:
+    figures = {"machine_tokens": [1, 2], "machine_pushes": [1, 1], "machine_waiting": [0.1, None]}
+    report = replace(trained(7), **figures, machine_staleness=[0.5, 0.5])
+    with pytest.raises((TypeError, ValueError)):
+        TrainReport.from_mapping({**report.as_mapping(), **change})

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from documents import ROOT, behind, fenced, first_cells
 
-from nmt_async.display.reports import TrainReport, ValidReport
+from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.reading import read_json_lines
 from nmt_async.report.results_csv import COLUMNS
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 KINDS = {"train": TrainReport, "valid": ValidReport}
+OF_MACHINES = behind(DOCUMENT, "record: train of a shared run"), behind(DOCUMENT, "record: machines")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,6 +31,23 @@ def test_the_example_is_a_record(kind: str, report: type[TrainReport | ValidRepo
         name: ({int(age): count for age, count in value.items()} if name == "staleness" else value)
         for name, value in example.items()
     }
+
+
+def test_every_field_that_a_shared_run_has_besides_is_explained(real_run: Path, shared_run: Path) -> None:
+    alone, shared = (read_json_lines(run / "metrics.jsonl") for run in (real_run, shared_run))
+    (more,) = {tuple(name for name in line if name not in alone[0]) for line in shared if line["kind"] == "train"}
+    assert first_cells(OF_MACHINES[0]) == list(more)
+    (machines,) = [line for line in shared if line["kind"] == "machines"]
+    assert first_cells(OF_MACHINES[1]) == list(machines)
+    assert {line["kind"] for line in alone} == set(KINDS)
+
+
+def test_the_examples_of_a_shared_run_are_records(shared_run: Path) -> None:
+    record = next(line for line in read_json_lines(shared_run / "metrics.jsonl") if line["kind"] == "train")
+    fields, machines = (json.loads(fenced(section, "json")[0]) for section in OF_MACHINES)
+    report = TrainReport.from_mapping({**record, **fields}).as_mapping()
+    assert {name: report[name] for name in fields} == fields
+    assert MachinesReport.from_mapping(machines).as_mapping() == machines
 
 
 def test_every_field_of_a_sentences_losses_is_explained(real_run: Path) -> None:

@@ -30,16 +30,18 @@ from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.display.marian_log import read_log_line
 from nmt_async.display.recorded_run import recorded_state, saved_parameters
+from nmt_async.display.screen import screen_rows
 from nmt_async.errors import UserError
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import NominalGradients
 from nmt_async.reading import read_json_lines
+from nmt_async.report.tables import machines_table
 from nmt_async.study.collect import collect
 from nmt_async.study.result import Result
 from nmt_async.sync.journal import RECORD_BYTES, Event, Kind, decode, effective, encode
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.journal_file import JOURNAL, JournalFile, read_journal
-from nmt_async.training.metrics import ReportPeriod, _drop_later
+from nmt_async.training.metrics import ReportPeriod, _drop_later, _latest_machines
 from nmt_async.training.parts import build_coordinator, training_plan
 from nmt_async.training.run import NO_STATE
 from nmt_async.training.run_folder import RunFolder, read_options, settled
@@ -110,6 +112,31 @@ def test_figures_are_shown_or_refused(run: Path, mutation: st.DataObject, capsys
         answered(lambda: collect(run))
         _drop_later(path, 4, 3)
         answered(lambda: recorded_state(run))
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture(scope="session")
+def run_of_two(shared_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a run that two machines share."""
+    return Path(shutil.copytree(shared_run, tmp_path_factory.mktemp("fuzzed") / "run"))
+
+
+@often
+@given(mutation=st.data())
+def test_figures_of_a_shared_run_are_shown_or_refused(
+    run_of_two: Path, mutation: st.DataObject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_of_two / "metrics.jsonl"
+    with containing(path, mutation.draw(json_line_files(path.read_bytes()))):
+        assert run_command(["watch", "--once", str(run_of_two)]) in (0, 2)
+        state = answered(lambda: recorded_state(run_of_two))
+        if state is not None:
+            screen_rows(state, 80, 40)
+        result = answered(lambda: collect(run_of_two))
+        if result is not None:
+            machines_table(result)
+        _latest_machines(path)
+        _drop_later(path, 4, 3)
     assert "Traceback" not in capsys.readouterr().err
 
 

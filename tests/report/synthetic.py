@@ -10,7 +10,7 @@ import numpy as np
 
 from nmt_async.planning.modes import mode_options
 from nmt_async.study.bootstrap import DRAWS
-from nmt_async.study.result import Point, Result, TrainPoint
+from nmt_async.study.result import Machine, MachinePoint, Point, Result, TrainPoint
 from nmt_async.study.setting import Setting
 
 COURSES = {
@@ -74,6 +74,17 @@ def result(condition: str = "sync", seed: int = 1, points: int = 12, **changes: 
         points=tuple(validations), stretches=tuple(stretches),
     )  # fmt: skip
     return replace(made, **changes)
+
+
+def machines(count: int = 3) -> tuple[Machine, ...]:
+    """Machines of one worker, of which number r + 1 does as much more than number r as the first one does."""
+    return tuple(
+        Machine(f"machine {rank} (node{rank:03}.cluster.example.org)", 1, tuple(
+            MachinePoint(30.0 * part, 30.0, 1000 * (rank + 1) * part, 10, 0.1 + 0.01 * part, None if rank else 1.5)
+            for part in range(1, 6)
+        ))
+        for rank in range(count)
+    )  # fmt: skip
 
 
 def study(conditions: tuple[str, ...] = tuple(COURSES), seeds: int = 2) -> list[Result]:

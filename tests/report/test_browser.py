@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser import CHROMIUM, Browser
-from synthetic import result, study
+from synthetic import machines, result, study
 
 from nmt_async.report.beside_tables import beside_table, times_to_quality
 from nmt_async.report.content import Answer, Words
@@ -23,7 +23,11 @@ SIZES = """[...document.querySelectorAll('svg.plot')].map(plot => [plot.closest(
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    results = [*study(), result(LONG), result("async", 3, points=4, diverged="the parameters are not finite.")]
+    results = [
+        *study(),
+        result(LONG, machines=machines(4)),
+        result("async", 3, points=4, diverged="the parameters are not finite."),
+    ]
     conditions = shown_conditions(results)
     further = beside_table(conditions, conditions[0])
     words = Words(
@@ -36,6 +40,13 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The page of one run that many machines share."""
+    words = Words(title="A run", question="How did it go?")
+    return write_report(tmp_path_factory.mktemp("shared"), words, [result(machines=machines(12))])
+
+
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     with Browser(tmp_path_factory.mktemp("profile")) as one:
         yield one
@@ -43,7 +54,9 @@ def browser(tmp_path_factory):
 
 @pytest.mark.parametrize("width", [1280, 768, 360])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_shows_all_plots_without_complaint_and_fits_its_window(browser, report, scheme, width):
+@pytest.mark.parametrize("which", ["report", "shared"])
+def test_the_page_shows_all_plots_without_complaint_and_fits_its_window(browser, request, which, scheme, width):
+    report, before = request.getfixturevalue(which), len(browser.asked_for)
     browser.open(report, width, scheme)
     browser.ask("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert browser.ask("document.documentElement.scrollWidth") == width
@@ -53,7 +66,7 @@ def test_the_page_shows_all_plots_without_complaint_and_fits_its_window(browser,
     assert {name for name, _, _ in sizes} == files
     assert all(across > 250 and down > 50 for _, across, down in sizes)
     assert browser.complaints == []
-    assert set(browser.asked_for) <= {report.as_uri(), "about:blank"}
+    assert set(browser.asked_for[before:]) <= {report.as_uri(), "about:blank"}
 
 
 def test_ink_follows_the_readers_scheme(browser, report):

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reading import Page
-from synthetic import result, study
+from synthetic import machines, result, study
 
 from nmt_async.errors import UserError
 from nmt_async.formatting import duration
 from nmt_async.report.content import Answer, Cell, Column, Table, Words
 from nmt_async.report.looks import shown_conditions
 from nmt_async.report.page import html_page, markdown_page
+from nmt_async.report.plots import all_plots
 from nmt_async.report.results_csv import COLUMNS, csv_text
 from nmt_async.report.tables import over_seeds
 from nmt_async.study.result import Point
@@ -151,6 +152,22 @@ def test_a_run_that_could_not_go_on_says_so_in_its_condition_and_its_details():
     assert "It diverged: the parameters are not finite after update 12." in page.text
     table = next(rows for name, rows in page.tables.items() if name.startswith("At the end"))
     assert dict(zip(table[0], table[1], strict=True))["diverged"] == "1"
+
+
+def test_machines_that_share_a_run_are_in_its_part_or_among_its_details():
+    shared = result(machines=machines(3))
+    rows = [
+        ["machine 0 (node000.cluster.example.org)", "1", "15,000", "100", "16.7 %", "13.0 %", "1.50"],
+        ["machine 1 (node001.cluster.example.org)", "1", "30,000", "200", "33.3 %", "13.0 %", "–"],
+        ["machine 2 (node002.cluster.example.org)", "1", "45,000", "300", "50.0 %", "13.0 %", "–"],
+    ]
+    for results in ([shared], [shared, result("async")]):
+        conditions = shown_conditions(results)
+        page = Page(html_page(WORDS, conditions, all_plots(conditions)))
+        assert page.tables["The machines that share the run"][1:] == rows
+    assert "The machines that share the run" not in page_of(result(), result("async")).tables
+    assert "machine 2" in markdown_page(WORDS, shown_conditions([shared]), ())
+    assert "machine 2" not in markdown_page(WORDS, shown_conditions([shared, result("async")]), ())
 
 
 def test_results_on_different_data_have_no_page_together():

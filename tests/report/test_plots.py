@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import result, study
+from synthetic import machines, result, study
 
 from nmt_async.errors import UserError
 from nmt_async.report.canvas import INK, MUTED, VARIABLES
@@ -20,7 +20,7 @@ from nmt_async.report.content import TimeRatio, TimeToQuality, Words
 from nmt_async.report.lines import line, lines_plot, mean_line, spread
 from nmt_async.report.looks import SERIES, look, short_name, shown_conditions
 from nmt_async.report.page import write_report
-from nmt_async.report.plots import all_plots, validation
+from nmt_async.report.plots import all_plots, telling_machines, validation
 
 WORDS = Words(title="A study", question="Does it hold?")
 PAPER, NIGHT = "#ffffff", "#14171c"
@@ -85,6 +85,28 @@ def test_a_plot_names_every_condition_and_takes_its_colours_from_the_page(plots)
 def test_the_time_to_a_quality_stands_beside_its_interval(plots):
     assert "0.81 [0.74, 0.92]" in plots["time-to-quality-1"].svg
     assert "async: not reached" in plots["time-to-quality-1"].alternative
+
+
+def test_a_single_run_that_machines_share_has_plots_of_each_machine():
+    shown = {plot.name: plot for plot in all_plots(shown_conditions([result(machines=machines(3))]))}
+    assert {name for name in shown if name.startswith("machines-")} == {
+        "machines-throughput", "machines-waiting", "machines-staleness",
+    }  # fmt: skip
+    assert all(f"machine {rank}<" in shown["machines-throughput"].svg for rank in range(3))
+    assert "machine 1 (node001.cluster.example.org): 333.3" in shown["machines-throughput"].svg, "10,000 in 30 seconds"
+    assert "machine 1" not in shown["machines-staleness"].svg, "nothing is known of its"
+    beside = all_plots(shown_conditions([result(machines=machines(3)), result("async")]))
+    assert not [plot.name for plot in beside if plot.name.startswith("machines-")]
+
+
+def test_of_many_machines_the_fastest_and_the_slowest_are_drawn():
+    shown, told = telling_machines(result(machines=machines(40)))
+    assert [each.label for each in shown] == [f"machine {rank}" for rank in (0, 1, 2, 37, 38, 39)]
+    assert told == " Of 40 machines, those with the most and with the fewest tokens a second."
+    again = result(machines=(*machines(2), replace(machines(1)[0], name="machine 0 (another host)")))
+    assert [each.label for each in telling_machines(again)[0]] == [
+        "machine 0 (node000.clus…", "machine 1 (node001.clus…", "machine 0 (another host)",
+    ]  # fmt: skip
 
 
 def test_plots_are_the_same_each_time():

@@ -18,6 +18,7 @@ from nmt_async.text.plan import BatchId
 
 BATCHES = 5
 COUNT = st.integers(0, 2**32 - 1)
+SECONDS = st.floats(allow_nan=False)
 BATCH = st.builds(BatchId, st.integers(1, 2**32 - 1), COUNT)
 PUSH = st.builds(
     Push, COUNT, BATCH, COUNT, st.integers(0, 2**63), st.integers(0, 2**63), COUNT, st.floats(allow_nan=False),
@@ -25,11 +26,15 @@ PUSH = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), st.binary())
+@given(
+    st.lists(PUSH, max_size=4), COUNT, COUNT, st.lists(BATCH, max_size=3), st.sampled_from(Wish), st.booleans(),
+    SECONDS, SECONDS, st.binary(),
+)  # fmt: skip
 def test_what_a_machine_says_arrives(
-    pushes: list[Push], wanted: int, left: int, aside: list[BatchId], wish: Wish, padding: bytes
+    pushes: list[Push], wanted: int, left: int, aside: list[BatchId], wish: Wish, moved: bool, computing: float,
+    waiting: float, padding: bytes,
 ) -> None:  # fmt: skip
-    said = Contribution(tuple(pushes), wanted, left, tuple(aside), wish)
+    said = Contribution(tuple(pushes), wanted, left, tuple(aside), wish, 7, (), moved, computing, waiting)
     assert Contribution.decode(said.encode() + padding) == said
 
 

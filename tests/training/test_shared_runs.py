@@ -330,8 +330,8 @@ def test_simulated_machines_are_one_run(small_data: Path, tmp_path: Path) -> Non
     run_small(small_data, tmp_path / "lagged", **{**lagged, "stop_after": "3"})
     said = run_small(small_data, tmp_path / "lagged", **lagged).said
     assert "going on after update 3" in said
-    figures = read_json_lines(tmp_path / "lagged" / "metrics.jsonl")
-    assert [line["update"] for line in figures if line["kind"] == "train"] == [3, 6]
+    figures = [line for line in read_json_lines(tmp_path / "lagged" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [line["update"] for line in figures] == [3, 6]
     assert figures[-1]["time"] > figures[0]["time"], "the virtual time goes on"
 
 

@@ -16,7 +16,7 @@ from training_runs import PATIENCE, run_small, typed
 from nmt_async.display.recorded_run import read_reports
 from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.training.metrics import MetricsFiles
-from nmt_async.training.tensorboard import STALENESS, TRAIN_TAGS, VALID_TAGS, scalars
+from nmt_async.training.tensorboard import MACHINE_RATE, MACHINE_TAGS, STALENESS, TRAIN_TAGS, VALID_TAGS, scalars
 
 ONE = {"workers": 1, "accumulate": 2, "disp_freq": "1", "valid_freq": "3"}
 
@@ -44,7 +44,7 @@ def assert_same_points(folder: Path) -> None:
 
 def test_every_number_of_a_report_has_a_tag() -> None:
     train, valid = ({field.name for field in dataclasses.fields(kind)} for kind in (TrainReport, ValidReport))
-    assert train == TRAIN_TAGS.keys() | {"update", "staleness", "waiting_share"}
+    assert train == TRAIN_TAGS.keys() | MACHINE_TAGS.keys() | {"update", "staleness", "waiting_share"}
     assert valid | {"perplexity"} == VALID_TAGS.keys() | {"update", "metric"}
 
 
@@ -76,12 +76,26 @@ def test_a_resumed_run_has_each_value_once_and_the_histogram(small_data: Path, t
     assert walls[-1] - walls[0] >= trained(folder)[-1].time / 2
 
 
+def test_each_machine_of_a_shared_run_has_scalars_of_its_own(small_data: Path, tmp_path: Path) -> None:
+    shared = {"cluster": "simulated", "nodes": 2, "between": "sync", "sync_mode": "sync", "workers": 1}
+    run_small(small_data, tmp_path / "run", **shared, tensorboard=True, disp_freq="2", stop_after="4")
+    found = {tag: [one.value for one in shown(tmp_path / "run").Scalars(tag)] for tag in (
+        *(f"{tag}/{rank}" for tag in (*MACHINE_TAGS.values(), MACHINE_RATE) for rank in (0, 1)),
+    )}  # fmt: skip
+    reports = trained(tmp_path / "run")
+    for rank in (0, 1):
+        assert found[f"machines/target_tokens/{rank}"] == [report.machine_tokens[rank] for report in reports]
+        rates = [report.machine_tokens[rank] / report.seconds for report in reports]
+        assert found[f"{MACHINE_RATE}/{rank}"] == pytest.approx(rates, rel=1e-4)
+
+
 def trained(folder: Path) -> list[TrainReport]:
     return [report for report in read_reports(folder / "metrics.jsonl") if isinstance(report, TrainReport)]
 
 
 def a_report(update: int) -> TrainReport:
     values: dict[str, Any] = {field.name: update for field in dataclasses.fields(TrainReport)}
+    values |= {name: [] for name in MACHINE_TAGS}
     return TrainReport(**{**values, "staleness": {0: 3, 2: 1}, "waiting_share": [0.5, 0.25]})
 
 

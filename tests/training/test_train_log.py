@@ -61,6 +61,16 @@ def test_marian_tensorboard_finds_every_value_of_a_run_that_was_resumed(small_da
     assert {key: found.get(key) for key in expected} == pytest.approx(expected, rel=PRECISION, abs=PRECISION)
 
 
+def test_marian_tensorboard_reads_a_run_that_machines_share(shared_run: Path, tmp_path: Path) -> None:
+    """What the log says of each machine is none of its business, and no hindrance."""
+    assert "[machines]" in (shared_run / "train.log").read_text()
+    found = read_by_marian_tensorboard(shared_run / "train.log", tmp_path / "events")
+    reports = [line for line in read_json_lines(shared_run / "metrics.jsonl") if line["kind"] == "train"]
+    expected = {(tag, line["update"]): line[name] for line in reports for tag, name in TRAINING.items()}
+    trained = {key: value for key, value in found.items() if key[0] in TRAINING}
+    assert trained == pytest.approx(expected, rel=PRECISION, abs=PRECISION)
+
+
 @pytest.mark.parametrize(
     ("entropy", "bleu", "logged"),
     [

@@ -38,6 +38,7 @@ class Contribution:
         version: of its parameters.
         staleness: of each push at the machine's own update; empty where all machines make it together.
         moved: whether its vector holds anything; the pushes of a fragment may have come with earlier exchanges.
+        computing, waiting: seconds since its last contribution, summed over its workers.
     """
 
     pushes: tuple[Push, ...]
@@ -48,12 +49,15 @@ class Contribution:
     version: int = 0
     staleness: tuple[int, ...] = ()
     moved: bool = True
+    computing: float = 0.0
+    waiting: float = 0.0
 
     def encode(self) -> bytes:
         """As it crosses the network."""
         ages = self.staleness or (0,) * len(self.pushes)
         counts = len(self.pushes), len(self.set_aside), len(self.staleness)
-        head = _HEAD.pack(*counts, self.wanted, self.left, self.version, self.wish, self.moved)
+        said = self.wanted, self.left, self.version, self.wish, self.moved
+        head = _HEAD.pack(*counts, *said, self.computing, self.waiting)
         aside = b"".join(_BATCH.pack(*batch) for batch in self.set_aside)
         return head + aside + b"".join(map(_encoded, self.pushes, ages))
 
@@ -65,7 +69,7 @@ class Contribution:
             ValueError: something else.
         """
         try:
-            pushes, aside, ages, wanted, left, version, wish, moved = _HEAD.unpack_from(data)
+            pushes, aside, ages, wanted, left, version, wish, moved, *seconds = _HEAD.unpack_from(data)
             batches = [BatchId(*_BATCH.unpack_from(data, _HEAD.size + index * _BATCH.size)) for index in range(aside)]
             begin = _HEAD.size + aside * _BATCH.size
             found = [_decoded(data, begin + index * _PUSH.size) for index in range(pushes)]
@@ -75,10 +79,10 @@ class Contribution:
             raise ValueError(f"no contribution: {ages} ages of {pushes} pushes")
         staleness = tuple(age for _, age in found) if ages else ()
         accumulated = tuple(push for push, _ in found)
-        return cls(accumulated, wanted, left, tuple(batches), Wish(wish), version, staleness, moved)
+        return cls(accumulated, wanted, left, tuple(batches), Wish(wish), version, staleness, moved, *seconds)
 
 
-_HEAD = struct.Struct("<IIIIIIB?")
+_HEAD = struct.Struct("<IIIIIIB?dd")
 _BATCH = struct.Struct("<II")
 _PUSH = struct.Struct("<IIIIIIIQQdddQ")
 
