@@ -1,4 +1,4 @@
-"""``nmt-async replay``: a run's journal replayed on one process, and compared with the run's checkpoint."""
+"""``nmt-async replay``: a run's journals replayed on one process, and compared with the run's checkpoint."""
 
 from __future__ import annotations
 
@@ -34,14 +34,20 @@ class ReplayOptions:
 
 
 OPTIONS = ReplayOptions
-ARGUMENTS = {"folder": Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")]}
+ARGUMENTS = {
+    "folder": Annotated[Path, typer.Argument(help="Folder of a run, with those of its machines.", metavar="RUN")]
+}
 EXAMPLE = "nmt-async replay run --until 2000"
 GROUPS = ("Replay",)
 
 
 def run(options: ReplayOptions, common: CommonOptions, folder: Path) -> None:
-    """Compute a run again from its journal, on one process, and say whether its checkpoint is the same, bit for bit."""
-    from nmt_async.training.replay import replay, verdict
+    """Compute a run again from its journal, on one process, and say whether its checkpoint is the same, bit for bit.
+
+    Of a run that machines have shared, the journals of all of them are needed.
+    """
+    from nmt_async.training.replay import replay
+    from nmt_async.training.replay_comparison import verdict
 
     progress = progress_for(common.quiet or not sys.stderr.isatty())
     print(verdict(folder, replay(folder, options.until, options.data, progress)))

@@ -174,7 +174,8 @@ class MachineCoordinator(Coordinator):
         else:
             pushes, ages, total = self._take_moved(self.outer)
         tokens = sum(push.tokens for push in pushes)
-        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens))
+        wish = 1 + self.wish
+        self._record(Event(Kind.CONTRIBUTED, version=self.ledger.version, tokens=tokens, pieces=wish))
         aside = tuple(self.ledger.set_aside[self._told_aside :])
         self._told_aside += len(aside)
         self.on_the_way = True
@@ -371,7 +372,8 @@ class MachineCoordinator(Coordinator):
             if "before" in tensors:  # of a prediction: nothing is expected of them yet
                 tensors["before"] = self.outer.parameters
         state = {"server": values, "dealing": self.dealing.state(), "starts": [list(start) for start in self.starts]}
-        return state, tensors
+        # A replay comes to what a machine has by itself, as its own moments, where it was at the very same event.
+        return {**state, "machine": self.rank, "events": self.ledger.events}, tensors
 
     def take_up(self, values: dict[str, Any], tensors: dict[str, Tensor], stands: int, sitting: int) -> None:
         """Takes up a state, be it of several machines or of one that was alone; all machines take up the same.

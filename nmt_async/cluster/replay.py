@@ -88,14 +88,18 @@ class Replay:
         """
         self._expected = deque(events)
         while self._expected:
-            event, left = self._expected[0], len(self._expected)
-            try:
-                self._happen(event)
-            except (ValueError, IndexError) as error:
-                raise RunFailure(f"the journal has ({event}), which cannot happen here: {error}.") from None
-            if len(self._expected) == left:
-                raise RunFailure(f"the journal has ({event}), which cannot happen here.")
+            self._advance()
             tell(self.coordinator.server.version)
+
+    def _advance(self) -> None:
+        """Lets the next event happen, and those that follow from it."""
+        event, left = self._expected[0], len(self._expected)
+        try:
+            self._happen(event)
+        except (ValueError, IndexError) as error:
+            raise RunFailure(f"the journal has ({event}), which cannot happen here: {error}.") from None
+        if len(self._expected) == left:
+            raise RunFailure(f"the journal has ({event}), which cannot happen here.")
 
     def _happen(self, event: Event) -> None:
         """Does what led to ``event``. SET_ASIDE and RESTARTED follow from others; so does UPDATED, but for a resume."""

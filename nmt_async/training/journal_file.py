@@ -34,6 +34,22 @@ SITTINGS = "sittings.jsonl"
 
 
 @dataclass(frozen=True)
+class SharedStart:
+    """What a machine that shares a sitting with others computes with besides.
+
+    Attributes:
+        options: how the machines exchange: ``between`` and what goes with it.
+        machine: whose state all of them have taken up, by its rank in the start before.
+        events: of that machine's journal, resumes not counted, when the state was made; None where nobody knows, or
+            where all began anew.
+    """
+
+    options: dict[str, Any]
+    machine: int = 0
+    events: int | None = None
+
+
+@dataclass(frozen=True)
 class Sitting:
     """One start of a run, and what its gradients depend on to the last bit besides options and data.
 
@@ -43,6 +59,7 @@ class Sitting:
         devices: of the workers, each once.
         stop_after: the option, on which a learning rate that falls until then depends; None if it was not given.
         machine, cpu, torch: as `environment` gives them.
+        shared: with other machines; None where it is not, or was noted by an earlier version.
     """
 
     number: int
@@ -52,6 +69,7 @@ class Sitting:
     machine: str
     cpu: str
     torch: str
+    shared: SharedStart | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MOST_THREADS:
@@ -64,12 +82,14 @@ def latest_sitting(run: Path) -> int:
 
 
 def note_sitting(
-    run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None, number: int = 0
-) -> Sitting:
+    run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None, number: int = 0,
+    shared: SharedStart | None = None,
+) -> Sitting:  # fmt: skip
     """Adds the sitting that begins now to those of the run in the folder ``run``.
 
     Args:
         number: of the sitting; 0: one more than that of the latest.
+        shared: with other machines, if it is.
 
     Raises:
         OSError: it could not be written.
@@ -77,11 +97,21 @@ def note_sitting(
     here = environment(threads)
     number = number or latest_sitting(run) + 1
     stop = None if stop_after is None else str(stop_after)
-    sitting = Sitting(number, threads, tuple(dict.fromkeys(devices)), stop, here["machine"], here["cpu"], here["torch"])
+    devices = tuple(dict.fromkeys(devices))
+    sitting = Sitting(number, threads, devices, stop, here["machine"], here["cpu"], here["torch"], shared)
+    append_sitting(run, sitting)
+    return sitting
+
+
+def append_sitting(run: Path, sitting: Sitting) -> None:
+    """Adds a sitting to those of the run, or of a machine, in the folder ``run``.
+
+    Raises:
+        OSError: it could not be written.
+    """
     with (run / SITTINGS).open("ab") as file:
         before = b"\n" if file.tell() and not _ends_in_newline(run / SITTINGS) else b""
         file.write(before + json.dumps(asdict(sitting)).encode() + b"\n")
-    return sitting
 
 
 def _ends_in_newline(path: Path) -> bool:

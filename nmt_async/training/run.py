@@ -54,6 +54,8 @@ from nmt_async.training.sharing import (
     number_of_start,
     reconciled,
     run_of,
+    shared_start,
+    simulated_journal,
     starts_in,
 )
 from nmt_async.training.validation import Judge, Validations, Validator
@@ -117,8 +119,9 @@ class Run:
         self._journalled = [] if self.peers is None else earlier_events(folder.path / JOURNAL)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         opened.callback(self.journal.close)
-        number = 0 if self.peers is None else number_of_start(self.peers, latest_sitting(folder.path))
-        self.sitting = note_sitting(folder.path, options.threads(), devices, options.stop_after, number)
+        self._note_sitting = functools.partial(
+            note_sitting, folder.path, options.threads(), devices, options.stop_after
+        )  # fmt: skip
         self.plan = training_plan(options, data)
         shared = None
         if self.peers is not None:
@@ -164,29 +167,48 @@ class Run:
         """The workers; of all machines, where these are simulated."""
         peers, tell = self.peers, Tell(self._warn, self._note)
         if peers is not None and isinstance(self.setup, SimulatedSetup):
-            return self.setup.machines([self.machine, *self._other_machines(self.setup)], settings)
+            return self.setup.machines([self.machine, *self._other_machines(self.setup, opened)], settings)
         if peers is None:
             return self.setup.cluster(self.coordinator, settings, tell)
         exchange = peers.exchange(self.options.way())
         opened.callback(exchange.close)
         return self.setup.cluster(self.coordinator, settings, tell, exchange)
 
-    def _other_machines(self, setup: SimulatedSetup) -> Iterator[MachineCoordinator]:
-        """Those of a simulated cluster beside the first, in the state that it has taken up; they keep no journal."""
+    def _other_machines(self, setup: SimulatedSetup, opened: contextlib.ExitStack) -> Iterator[MachineCoordinator]:
+        """Those of a simulated cluster beside the first, in the state that it has taken up."""
         values, tensors = self.machine.state()
         for rank in range(1, len(self.machine.workers)):
             buffers = setup.more_buffers(self.layout.size)
             shared, residuals = Shared(self.machine.workers, rank), None
             if setup.residuals is not None:
                 residuals = torch.zeros_like(setup.residuals)
+            journal, stands = self._open_journal_of(rank)
+            opened.callback(journal.close)
             machine = build_coordinator(
-                self.options, self.plan, self.layout, buffers, _unrecorded, self._warn, residuals=residuals,
-                shared=shared,
+                self.options, self.plan, self.layout, buffers, functools.partial(self._record_other, journal),
+                self._warn, residuals=residuals, shared=shared,
             )  # fmt: skip
             assert isinstance(machine, MachineCoordinator)
-            machine.take_up(values, tensors, 0, self.sitting.number)
+            machine.take_up(values, tensors, stands, self.sitting.number)
             machine.begin([machine.round_size] * len(machine.workers))
             yield machine
+
+    def _open_journal_of(self, rank: int) -> tuple[JournalFile, int]:
+        """That of another simulated machine; see `simulated_journal`."""
+        folder, workers = self.folder.path, self.machine.workers[rank]
+        try:
+            return simulated_journal(folder, rank, self.sitting, workers, self.machine.starts)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise RunFailure(
+                f"{folder}: the journal of simulated machine {rank} cannot be written ({reason})."
+            ) from None
+
+    def _record_other(self, journal: JournalFile, event: Event) -> None:
+        """Another simulated machine's event; what was contributed is written before it becomes an update."""
+        journal.record(event)
+        if event.kind is Kind.CONTRIBUTED:
+            self._may_fail("writing the journal", journal.flush)
 
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
         if self.data.valid is None or not self.leads:
@@ -226,6 +248,7 @@ class Run:
 
     def _resume(self) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
         """Takes up the newest checkpoint; whether its own validation was not finished then, and the cluster's state."""
+        self.sitting = self._note_sitting()
         found = self.checkpoints.newest(self._warn) if self.folder.resumed else None
         if found is None:
             if self.folder.resumed:  # it was killed before its first checkpoint, and begins anew
@@ -243,11 +266,13 @@ class Run:
         """Takes up the newest state that any of the machines has; whether its own validation was not finished then."""
         machine = self.machine
         run, known = run_of(self.folder.path), starts_in(self._journalled)
+        number = number_of_start(peers, latest_sitting(self.folder.path))
         found = newest_of_all(peers, run, self.layout.size, known, self._warn)
         with self._takes_up():
             state: dict[str, Any] = {} if found is None else found[0]["coordinator"]
             starts = starts_of(state.get("starts", ()))
-            now = Start(self.sitting.number, int(state["server"]["version"]) if state else 0)
+            now = Start(number, int(state["server"]["version"]) if state else 0)
+            self.sitting = self._note_sitting(number, shared_start(self.options, state))
         stands, unheard = reconciled(self._journalled, starts, now)
         if unheard is not None:
             self.journal.record(unheard)
@@ -585,7 +610,3 @@ class Run:
     def _close_metrics(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
-
-
-def _unrecorded(event: Event) -> None:
-    """A simulated machine's event: only the first one's journal is kept."""

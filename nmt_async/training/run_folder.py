@@ -51,6 +51,7 @@ class RunFolder:
         path: made if absent.
         options: of this start, settled; a run that is there already must have been begun with the same.
         data: that the run trains on.
+        begun_with: the run's options where it is on other machines already, and this one joins them.
 
     Attributes:
         earlier: options of the sitting before, if the run goes on.
@@ -60,7 +61,9 @@ class RunFolder:
         RunFailure: it could not be written.
     """
 
-    def __init__(self, path: Path, options: TrainOptions, data: PreparedData) -> None:
+    def __init__(
+        self, path: Path, options: TrainOptions, data: PreparedData, begun_with: TrainOptions | None = None
+    ) -> None:
         self.path = path
         self.earlier = earlier_options(path, options, data)
         self.resumed = self.earlier is not None
@@ -78,7 +81,7 @@ class RunFolder:
                 f"--out {path}: another trainer is writing this run; wait for it, or choose another folder."
             ) from None
         try:
-            self._write_beginnings(options, data)
+            self._write_beginnings(options, data, options if begun_with is None else begun_with)
             self._held = HeldFolder(path)
         except OSError as error:
             self._lock.close()
@@ -87,7 +90,7 @@ class RunFolder:
                 f"make room and give the same command again."
             ) from None
 
-    def _write_beginnings(self, options: TrainOptions, data: PreparedData) -> None:
+    def _write_beginnings(self, options: TrainOptions, data: PreparedData, begun_with: TrainOptions) -> None:
         path = self.path
         (path / "checkpoints").mkdir(exist_ok=True)
         self.vocabularies = (
@@ -95,7 +98,7 @@ class RunFolder:
             _copied(data.target_vocabulary.path, path / "target.model"),
         )
         noted = {"folder": str(data.folder.resolve()), "fingerprint": data.fingerprint}
-        begun = _begun(path) or {name: getattr(options, name) for name in BEGUN}
+        begun = _begun(path) or {name: getattr(begun_with, name) for name in BEGUN}
         write_whole(path / DATA, json.dumps({**noted, "begun": begun}))
         write_whole(path / CONFIG, dump_yaml(options))
 

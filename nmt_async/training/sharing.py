@@ -28,9 +28,16 @@ from nmt_async.sync.between.lineage import Start, is_void, landed_unheard, stand
 from nmt_async.sync.between.ways import Way
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.journal_file import read_journal
+from nmt_async.training.journal_file import (
+    JOURNAL,
+    JournalFile,
+    SharedStart,
+    Sitting,
+    append_sitting,
+    read_journal,
+)
 from nmt_async.training.options import TrainOptions, options_of_run
-from nmt_async.training.run_folder import CONFIG, MACHINE, as_it_was_begun
+from nmt_async.training.run_folder import CONFIG, LOCAL, MACHINE, as_it_was_begun
 
 OWN = frozenset((
     "out", "dry_run", "workers", "devices", "cpu_threads", "accumulate", "worker_timeout", "node_rank", "rendezvous",
@@ -145,8 +152,8 @@ def unlike_processors(peers: Peers) -> str:
     if other is None:
         return ""
     return (
-        f"{peers.names[other]} computes with {there[other]} and {peers.names[0]} with {there[0]}: their updates differ in "
-        f"the last bits, and these differences add up until the run is started again, when all take up one state."
+        f"{peers.names[other]} computes with {there[other]} and {peers.names[0]} with {there[0]}: their updates differ "
+        f"in the last bits, and these differences add up until the run is started again, when all take up one state."
     )
 
 
@@ -264,6 +271,41 @@ def reconciled(events: Sequence[Event], starts: Sequence[Start], now: Start) -> 
     if unheard is not None:
         return sum(event.kind is not Kind.RESUMED for event in events) + 1, unheard
     return standing(events, [*starts, now]), None
+
+
+def shared_start(options: TrainOptions, state: Mapping[str, Any]) -> SharedStart:
+    """What is noted of a start.
+
+    Args:
+        options: settled.
+        state: of the coordinator that all take up, of one machine that was alone or one of several; empty if none is.
+    """
+    events = state.get("events", state.get("ledger", {}).get("events"))
+    return SharedStart({name: getattr(options, name) for name in ("between", *LOCAL)}, state.get("machine", 0), events)
+
+
+def simulated_journal(
+    first: Path, rank: int, sitting: Sitting, workers: int, starts: Sequence[Start]
+) -> tuple[JournalFile, int]:
+    """The journal of another machine of a simulated cluster, begun or gone on with, and how many of its events stand.
+
+    Args:
+        first: the folder of the run, whose configuration is that of all its machines.
+        sitting: that begins.
+        starts: of the run, with that of the sitting.
+
+    Raises:
+        OSError: it could not be written.
+        UserError: it cannot be gone on with.
+    """
+    folder = folder_of(first, rank)
+    folder.mkdir(exist_ok=True)
+    stands, unheard = reconciled(earlier_events(folder / JOURNAL), starts[:-1], starts[-1])
+    journal = JournalFile(folder / JOURNAL, workers, sitting.threads)
+    if unheard is not None:
+        journal.record(unheard)
+    append_sitting(folder, sitting)
+    return journal, stands
 
 
 def number_of_start(peers: Peers, latest: int) -> int:

@@ -145,7 +145,8 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
-    options = settled(options, None if peers is None else begun_with(peers, run_of(options.out)))
+    begun = None if peers is None else begun_with(peers, run_of(options.out))
+    options = settled(options, begun)
     if peers is not None:
         _check_shared(options)
     # Mistakes that these find must not leave a run folder with them behind.
@@ -161,7 +162,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
         unlike = unlike_processors(peers)
         if unlike:
             display.warn(unlike)
-    folder = RunFolder(options.out, options, data)
+    folder = RunFolder(options.out, options, data, begun)
     display = DisconnectableDisplay(display)
     try:
         with display:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.distributed.distributed_c10d import PrefixStore
 
+from nmt_async.cluster.joint_replay import gloo_sum
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines import meeting
 from nmt_async.machines.exchange import Called, Exchange, Landed
@@ -65,6 +66,22 @@ def test_16_bit_vectors_are_summed_as_on_paper(port: int, machines: int) -> None
 
     for found in together(port, add, machines):
         assert torch.equal(found, summed(vectors))
+
+
+@pytest.mark.parametrize("machines", [2, 3, 4])
+def test_a_replay_sums_as_the_machines_have_summed(port: int, machines: int) -> None:
+    """To the last bit; also vectors that Gloo sends in several segments, and those that it cannot share out."""
+    random = torch.Generator().manual_seed(1)
+    vectors = [torch.randn(machines, size, generator=random) for size in (1, 7, 1001, 3 * 2**20 + 5)]
+
+    def add(team: Team) -> list[torch.Tensor]:
+        mine = [each[team.rank].clone() for each in vectors]
+        for vector in mine:
+            team.group.add(vector)
+        return mine
+
+    for found in together(port, add, machines):
+        assert all(torch.equal(sum_, gloo_sum(list(each))) for sum_, each in zip(found, vectors, strict=True))
 
 
 def test_without_ranks_they_come_as_they_come(port: int) -> None:

@@ -59,6 +59,12 @@ def applied(run: Path, version: int) -> dict[tuple[int, int], int]:
     return joint([events_of(folder) for folder in folders], Start(99, version))
 
 
+def replays(run: Path, update: int) -> None:
+    """The journals of all machines lead to what the newest checkpoint holds, of that update."""
+    code, said = ends([Command(["replay", run], stdout=PIPE, stderr=PIPE, text=True)])[0]
+    assert (code, f"machines of {run}, replayed to update {update:,}, lead to what" in said) == (0, True), said
+
+
 def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: Path, port: int) -> None:
     """Bit for bit, also over resumes on other numbers of machines."""
     run_alone(small_data, tmp_path / "alone", workers=2, stop_after="12")
@@ -79,17 +85,19 @@ def test_two_machines_of_one_worker_are_one_of_two(small_data: Path, tmp_path: P
     there = [line for line in read_json_lines(both / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
     assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
     assert not (both / "machine-1" / "checkpoints" / "step-12").exists(), "checkpoints are written once"
-    replayed = Command(["replay", both], stdout=PIPE, stderr=PIPE, text=True)
-    assert "was shared by 2 machines, each of which has a part of the record" in ends([replayed])[0][1]
+    replays(both, 12)
 
 
 def test_a_run_that_one_machine_has_gone_on_with_is_shared(small_data: Path, tmp_path: Path, port: int) -> None:
-    """What that machine's own resumes made void is void, and nothing else."""
+    """What that machine's own resumes made void is void, and nothing else; and N is another one then."""
+    same = {"sync_mode": "hybrid", "accumulate": 4}
     for updates in ("4", "8"):
-        run_alone(small_data, tmp_path / "run", workers=2, stop_after=updates)
-    said = run_both(small_data, tmp_path / "run", port, stop_after="10")
+        run_alone(small_data, tmp_path / "run", workers=2, stop_after=updates, **same)
+    said = run_both(small_data, tmp_path / "run", port, stop_after="10", **same)
     assert "going on after update 8" in said[0]
-    assert len(applied(tmp_path / "run", 10)) == 20
+    assert "an update sums 2 pushes" in said[0]
+    assert len(applied(tmp_path / "run", 10)) == 40
+    replays(tmp_path / "run", 10)
 
 
 def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -105,6 +113,18 @@ def test_the_same_command_makes_the_same_update_on_other_machines(small_data: Pa
     assert "give --accumulate 2 to go on with the same update" in other[0][1] + other[1][1]
 
 
+def test_a_machine_that_has_joined_goes_on_with_the_same_command(small_data: Path, tmp_path: Path, port: int) -> None:
+    """Three machines sum in the order of Gloo's ring, in which a replay sums, too."""
+    run, same = tmp_path / "run", {"sync_mode": "hybrid", "accumulate": 3}
+    run_both(small_data, run, port, stop_after="2", **same)
+    for updates in ("4", "6"):
+        said = ends(start_both(small_data, run, port, machines=3, stop_after=updates, **same))
+        assert [code for code, _ in said] == [0, 0, 0], said
+        assert "an update sums 2 pushes" in said[2][1]
+    assert len(applied(run, 6)) == 2 * 6 + 4 * 6
+    replays(run, 6)
+
+
 def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: int) -> None:
     said = run_both(
         small_data, tmp_path / "run", port, between="lagged", sync_mode="hybrid", accumulate=2, stop_after="2e"
@@ -116,6 +136,7 @@ def test_lagged_machines_lose_no_batch(small_data: Path, tmp_path: Path, port: i
     batches = max(number for _, number in found) + 1
     assert not passed_over(found, batches)  # type: ignore[arg-type]
     assert len(found) == 2 * batches
+    replays(tmp_path / "run", figures[-1]["update"])
 
 
 def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -132,6 +153,7 @@ def test_machines_with_updates_of_their_own(small_data: Path, tmp_path: Path, po
     figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"]
     there = [line for line in read_json_lines(run / "machine-1" / "metrics.jsonl") if line["kind"] == "train"]
     assert figures[-1]["target_tokens"] == there[-1]["target_tokens"]
+    replays(run, 12)
 
 
 def test_fragments_one_after_another(small_data: Path, tmp_path: Path, port: int) -> None:
@@ -176,6 +198,7 @@ def test_a_machine_is_killed_and_the_run_goes_on(small_data: Path, tmp_path: Pat
     assert len(applied(run, version)) == 2 * version
     run_both(small_data, run, port, stop_after=f"{version + 10}")
     assert len(applied(run, version + 10)) == 2 * (version + 10)
+    replays(run, version + 10)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -202,6 +225,7 @@ def test_machines_with_updates_of_their_own_go_on_without_one(
         assert ("this one goes on alone" in said) is (count == 2)
         assert "1 push of about" in said
     assert not passed_over_of(run, latest_step(run))
+    replays(run, latest_step(run))
 
 
 def is_open(port: int) -> bool:
