@@ -46,8 +46,8 @@ def run(options: ReplayOptions, common: CommonOptions, folder: Path) -> None:
 
     Of a run that machines have shared, the journals of all of them are needed.
     """
-    from nmt_async.training.replay import replay
-    from nmt_async.training.replay_comparison import verdict
+    from nmt_async.training.replay.command import replay
+    from nmt_async.training.replay.comparison import verdict
 
     progress = progress_for(common.quiet or not sys.stderr.isatty())
     print(verdict(folder, replay(folder, options.until, options.data, progress)))

@@ -78,6 +78,11 @@ class Coordinator:
         """When pushes become an update."""
         return self.server.rule
 
+    @property
+    def parameters(self) -> Tensor:
+        """(size,), the current ones."""
+        return self.server.parameters
+
     def _record(self, event: Event) -> None:
         self.ledger.take(event)
         self._journal(event)

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.cluster import Cluster
-from nmt_async.cluster.machine import MachineCoordinator
+from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
 from nmt_async.display.reports import MachinesReport, RunTitle, ValidReport, worker_places
@@ -24,19 +23,15 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass
-from nmt_async.sync.between.contribution import Wish
-from nmt_async.sync.between.lineage import Start, starts_of
-from nmt_async.sync.journal import Event, Kind
+from nmt_async.sync.journal import Event
 from nmt_async.sync.push import Update
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
 from nmt_async.training.interruptions import Interrupted, MayFail, StopSignals
-from nmt_async.training.journal_file import JOURNAL, JournalFile, latest_sitting, note_sitting
+from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
 from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
-    Shared,
-    SimulatedSetup,
     Tell,
     build_coordinator,
     model_configuration,
@@ -46,18 +41,6 @@ from nmt_async.training.parts import (
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
 from nmt_async.training.saving import Saving, Soundness
-from nmt_async.training.sharing import (
-    Peers,
-    earlier_events,
-    from_the_first,
-    newest_of_all,
-    number_of_start,
-    reconciled,
-    run_of,
-    shared_start,
-    simulated_journal,
-    starts_in,
-)
 from nmt_async.training.validation import Judge, Validations, Validator
 from nmt_async.training.validation_scores import Scores, ValidationSettings
 
@@ -80,16 +63,16 @@ class Run:
         folder: of the run.
         model: with the parameters to begin with.
         display: shows what happens.
-        peers: the machines that share the run; None: it is this one's alone.
     """
+
+    leads = True
+    """Whether this machine validates and saves: of those that share a run one does."""
 
     def __init__(
         self, options: TrainOptions, data: PreparedData, folder: RunFolder, model: TranslationModel, display: Display,
-        devices_reason: str = "", peers: Peers | None = None,
+        devices_reason: str = "",
     ) -> None:  # fmt: skip
         self.options = options
-        self.peers = peers
-        self.leads = peers is None or peers.leads
         self.data = data
         self.folder = folder
         self.display = display
@@ -116,21 +99,13 @@ class Run:
         opened.callback(self.setup.close)
         self.setup.buffers[0].copy_(self.layout.gather(model))
         self.period = ReportPeriod(self.moment)
-        self._journalled = [] if self.peers is None else earlier_events(folder.path / JOURNAL)
         self.journal = JournalFile(folder.path / JOURNAL, len(devices), options.threads())
         opened.callback(self.journal.close)
         self._note_sitting = functools.partial(
             note_sitting, folder.path, options.threads(), devices, options.stop_after
         )  # fmt: skip
         self.plan = training_plan(options, data)
-        shared = None
-        if self.peers is not None:
-            there = self.peers.gather({"workers": len(devices)})
-            shared = Shared(tuple(int(values["workers"]) for values in there), self.peers.rank)
-        self.coordinator = build_coordinator(
-            options, self.plan, self.layout, self.setup.buffers, self._record, self._warn,
-            residuals=self.setup.residuals, shared=shared,
-        )  # fmt: skip
+        self.coordinator = self._build_coordinator()
         self.checkpoints = Checkpoints(
             folder.path,
             ModelFiles(configuration, self.layout, *folder.vocabularies),
@@ -142,7 +117,7 @@ class Run:
         judge = Judge(options.metric, options.early_stopping, options.keep_best)
         self.validations = Validations(self._build_validator(configuration), judge, self._tell, self._keep)
         opened.callback(self.validations.close)
-        validating, held = self._resume() if self.peers is None else self._resume_shared(self.peers)
+        validating, held = self._resume()
         self.display.begin(self._title(devices))
         self.metrics = MetricsFiles(
             folder.path, self.moment.updates, self.validations.judged, options.tensorboard, self._machines()
@@ -163,52 +138,15 @@ class Run:
         if validating and self.validations.possible:
             self._validate()
 
-    def _build_cluster(self, settings: WorkerSettings, opened: contextlib.ExitStack) -> Cluster:
-        """The workers; of all machines, where these are simulated."""
-        peers, tell = self.peers, Tell(self._warn, self._note)
-        if peers is not None and isinstance(self.setup, SimulatedSetup):
-            return self.setup.machines([self.machine, *self._other_machines(self.setup, opened)], settings)
-        if peers is None:
-            return self.setup.cluster(self.coordinator, settings, tell)
-        exchange = peers.exchange(self.options.way())
-        opened.callback(exchange.close)
-        return self.setup.cluster(self.coordinator, settings, tell, exchange)
+    def _build_coordinator(self) -> Coordinator:
+        return build_coordinator(
+            self.options, self.plan, self.layout, self.setup.buffers, self._record, self._warn,
+            residuals=self.setup.residuals,
+        )  # fmt: skip
 
-    def _other_machines(self, setup: SimulatedSetup, opened: contextlib.ExitStack) -> Iterator[MachineCoordinator]:
-        """Those of a simulated cluster beside the first, in the state that it has taken up."""
-        values, tensors = self.machine.state()
-        for rank in range(1, len(self.machine.workers)):
-            buffers = setup.more_buffers(self.layout.size)
-            shared, residuals = Shared(self.machine.workers, rank), None
-            if setup.residuals is not None:
-                residuals = torch.zeros_like(setup.residuals)
-            journal, stands = self._open_journal_of(rank)
-            opened.callback(journal.close)
-            machine = build_coordinator(
-                self.options, self.plan, self.layout, buffers, functools.partial(self._record_other, journal),
-                self._warn, residuals=residuals, shared=shared,
-            )  # fmt: skip
-            assert isinstance(machine, MachineCoordinator)
-            machine.take_up(values, tensors, stands, self.sitting.number)
-            machine.begin([machine.round_size] * len(machine.workers))
-            yield machine
-
-    def _open_journal_of(self, rank: int) -> tuple[JournalFile, int]:
-        """That of another simulated machine; see `simulated_journal`."""
-        folder, workers = self.folder.path, self.machine.workers[rank]
-        try:
-            return simulated_journal(folder, rank, self.sitting, workers, self.machine.starts)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise RunFailure(
-                f"{folder}: the journal of simulated machine {rank} cannot be written ({reason})."
-            ) from None
-
-    def _record_other(self, journal: JournalFile, event: Event) -> None:
-        """Another simulated machine's event; what was contributed is written before it becomes an update."""
-        journal.record(event)
-        if event.kind is Kind.CONTRIBUTED:
-            self._may_fail("writing the journal", journal.flush)
+    def _build_cluster(self, settings: WorkerSettings, opened: contextlib.ExitStack) -> Cluster:  # noqa: ARG002
+        """The workers; what is to be closed beside them goes into ``opened``."""
+        return self.setup.cluster(self.coordinator, settings, Tell(self._warn, self._note))
 
     def _build_validator(self, configuration: ModelConfiguration) -> Validator | None:
         if self.data.valid is None or not self.leads:
@@ -232,11 +170,7 @@ class Run:
 
     def _machines(self) -> MachinesReport | None:
         """Those that share the run."""
-        if self.peers is None:
-            return None
-        return MachinesReport(
-            self.moment.updates, self.peers.rank, list(self.peers.names), list(self.machine.workers)
-        )  # fmt: skip
+        return None
 
     def _expect(self) -> None:
         """Says what the updates will be."""
@@ -262,48 +196,6 @@ class Run:
         self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
         return validating, (values.get("cluster", {}), tensors)
 
-    def _resume_shared(self, peers: Peers) -> tuple[bool, tuple[dict[str, Any], dict[str, Tensor]] | None]:
-        """Takes up the newest state that any of the machines has; whether its own validation was not finished then."""
-        machine = self.machine
-        run, known = run_of(self.folder.path), starts_in(self._journalled)
-        number = number_of_start(peers, latest_sitting(self.folder.path))
-        found = newest_of_all(peers, run, self.layout.size, known, self._warn)
-        with self._takes_up():
-            state: dict[str, Any] = {} if found is None else found[0]["coordinator"]
-            starts = starts_of(state.get("starts", ()))
-            now = Start(number, int(state["server"]["version"]) if state else 0)
-            self.sitting = self._note_sitting(number, shared_start(self.options, state))
-        stands, unheard = reconciled(self._journalled, starts, now)
-        if unheard is not None:
-            self.journal.record(unheard)
-        validating = False
-        held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
-        if found is None:
-            initial = machine.server.parameters.clone()
-            from_the_first(peers, initial)
-            machine.begin_with(initial)
-            machine.begin_shared(stands, self.sitting.number)
-        else:
-            values, tensors = found
-            with self._takes_up():
-                machine.take_up(values["coordinator"], tensors, stands, self.sitting.number)
-                self.moment = as_dataclass(Moment, values["moment"])
-                self.validations.restore(values)
-                self.period = ReportPeriod.restored(values["stretch"])
-                validating = bool(values["validating"])
-                held = (values.get("cluster", {}), {}) if values.get("cluster") else None
-            if self.leads and self.moment.updates in self.checkpoints.steps():  # it may be another machine's
-                self.checkpoints.rely_on(self.moment.updates, self.validations.judge.best_steps)
-            self.display.say(f"{self.folder.path}: going on after update {self.moment.updates:,}.")
-        machine.begin([int(values["wanted"]) for values in peers.gather({"wanted": machine.round_size})])
-        return validating, held if isinstance(self.setup, SimulatedSetup) else None
-
-    @property
-    def machine(self) -> MachineCoordinator:
-        """The coordinator, of a run that machines share."""
-        assert isinstance(self.coordinator, MachineCoordinator)
-        return self.coordinator
-
     @contextlib.contextmanager
     def _takes_up(self) -> Iterator[None]:
         """What is taken up inside was checked by its hash, and may yet have been made by somebody else."""
@@ -325,8 +217,6 @@ class Run:
 
     def _record(self, event: Event) -> None:
         self.journal.record(event)
-        if event.kind is Kind.CONTRIBUTED:  # others may save it before this machine records anything more
-            self._may_fail("writing the journal", self.journal.flush)
         self.soundness.record(event)
         self.period.record(event)
 
@@ -394,11 +284,8 @@ class Run:
         self.period.stalled(self.cluster.seconds - begin)
 
     def _settled(self) -> bool:
-        """Whether there is a state to save; where machines do not agree on all parameters yet, they are asked to."""
-        if self.peers is None or self.machine.settled:
-            return True
-        self.machine.wish = max(self.machine.wish, Wish.SETTLE)
-        return False
+        """Whether there is a state to save."""
+        return True
 
     @property
     def decoding_parameters(self) -> Tensor:
@@ -406,7 +293,7 @@ class Run:
         average = self.coordinator.server.optimizer.average
         if average is not None:
             return average
-        return self.coordinator.server.parameters if self.peers is None else self.machine.parameters
+        return self.coordinator.parameters
 
     def _count(self, update: Update | None) -> None:
         seconds = self._earlier + self.cluster.seconds
@@ -415,8 +302,6 @@ class Run:
             return
         self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
         self.period.add(update)
-        if self.peers is not None:
-            self.period.add_machines(update, self.machine.workers, self.machine.take_spent())
         self._latest_gradient = update.gradient_norm * update.tokens
         self._may_fail("writing the journal", self.journal.flush)
         stop = self.options.stop_after
@@ -481,21 +366,8 @@ class Run:
         return self.leads or stop.unit not in ("hours", "minutes")
 
     def _ends(self) -> bool:
-        """Whether training ends now. Machines that share a run end it after the same update."""
-        if self.peers is None:
-            return self._reason_to_stop() is not None
-        if self._counted_to_the_end():
-            self.machine.end()
-        elif self._reason_to_stop() is not None:
-            self.machine.wish = Wish.PAUSE if self.signals.number else Wish.STOP
-        return self.machine.agreed is not Wish.GO_ON
-
-    def _counted_to_the_end(self) -> bool:
-        """Whether ``--stop-after`` follows from what was applied, which is the same on all machines."""
-        stop = self.options.stop_after
-        if stop is None or stop.unit in ("hours", "minutes"):
-            return False
-        return self._epochs_done(stop.amount) if stop.unit == "epochs" else self.moment.reaches(stop)
+        """Whether training ends now."""
+        return self._reason_to_stop() is not None
 
     def _epochs_done(self, amount: float) -> bool:
         # Whole epochs end when each of their batches is applied, which the ledger knows best.
@@ -565,14 +437,12 @@ class Run:
             self.validations.hear_all(self._interrupted)
 
     def _interrupted(self) -> bool:
-        """Whether a signal ends the run, here or on another machine."""
-        return bool(self.signals.number) or (self.peers is not None and self.machine.agreed is Wish.PAUSE)
+        """Whether a signal ends the run."""
+        return bool(self.signals.number)
 
     def _others_reason(self) -> str:
         """Why this machine ends, if another one does."""
-        if self.peers is None or self.machine.agreed is Wish.GO_ON:
-            return ""
-        return "a signal to another machine" if self.machine.agreed is Wish.PAUSE else "what the machines agreed on"
+        return ""
 
     def _note_end(self, ending: Ending, reason: str) -> None:
         self._may_fail("noting how the run ended", lambda: self.folder.ended(ending, reason))
@@ -581,8 +451,6 @@ class Run:
         """Saves what there is when the run cannot go on; ``failure`` and a sentence that says what is saved."""
         self._stop_cluster(goes_on=True)
         self._report()
-        if self.peers is not None:
-            self.peers.leave(str(failure))
         text = f"{failure} {self._save_if_sound()}"
         self._may_fail("writing the log", lambda: self.figures.note(f"[error] {text}"))
         self._note_end("diverged" if isinstance(failure, Diverged) else "failed", text)
@@ -591,8 +459,7 @@ class Run:
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            settled = self.peers is None or self.machine.settled
-            if self.moment.updates and self.soundness.sound and settled:
+            if self.moment.updates and self.soundness.sound and self._settled():
                 self._write_checkpoint()
                 return f"The run is saved at update {self.moment.updates:,}."
         except (OSError, RunFailure) as error:

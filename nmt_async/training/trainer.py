@@ -23,6 +23,7 @@ from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
+from nmt_async.training.shared_run import SharedRun
 from nmt_async.training.sharing import (
     Here,
     Peers,
@@ -167,7 +168,11 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     try:
         with display:
             with within_memory():
-                run = Run(options, data, folder, model, display, reason, peers)
+                run = (
+                    Run(options, data, folder, model, display, reason)
+                    if peers is None
+                    else SharedRun(options, data, folder, model, display, peers, reason)
+                )
                 del model  # its parameters are in shared memory now
             try:
                 run.train()

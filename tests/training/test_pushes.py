@@ -17,7 +17,7 @@ from nmt_async.reading import read_json_lines
 from nmt_async.study.collect import collect
 from nmt_async.sync.compression.settings import LocalGradients
 from nmt_async.sync.journal import Kind
-from nmt_async.training.replay import replay
+from nmt_async.training.replay.command import replay
 
 PUSHES: dict[str, dict[str, Any]] = {
     "bfloat16": {"push_dtype": "bfloat16"},

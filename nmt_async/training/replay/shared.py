@@ -29,9 +29,9 @@ from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, read_journal, read_sittings
 from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.parts import Shared
-from nmt_async.training.replay_alone import AloneReplay, ReplayParts, events_until, options_to_replay
-from nmt_async.training.replay_comparison import MODEL
-from nmt_async.training.replay_sittings import check_environment, server_threads
+from nmt_async.training.replay.alone import AloneReplay, ReplayParts, events_until, options_to_replay
+from nmt_async.training.replay.comparison import MODEL
+from nmt_async.training.replay.sittings import check_environment, server_threads
 from nmt_async.training.resuming import with_workers
 from nmt_async.training.run_folder import CONFIG, DATA, LOCAL, MACHINE, as_it_was_begun
 from nmt_async.training.sharing import NO_VALUES, OWN, folder_of

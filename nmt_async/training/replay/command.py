@@ -18,7 +18,7 @@ from nmt_async.sync.between.lineage import start_of
 from nmt_async.sync.compression.error_feedback import NAME
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, read_journal
-from nmt_async.training.replay_alone import (
+from nmt_async.training.replay.alone import (
     AloneReplay,
     ReplayParts,
     data_to_replay,
@@ -26,7 +26,7 @@ from nmt_async.training.replay_alone import (
     options_to_replay,
     own_threads,
 )
-from nmt_async.training.replay_comparison import (
+from nmt_async.training.replay.comparison import (
     MODEL,
     Replayed,
     check_comparable,
@@ -35,8 +35,7 @@ from nmt_async.training.replay_comparison import (
     stored_vectors,
     vectors_like,
 )
-from nmt_async.training.run_folder import as_it_was_begun
-from nmt_async.training.shared_replay import (
+from nmt_async.training.replay.shared import (
     Checkpoint,
     MachineRecord,
     SharedReplay,
@@ -44,6 +43,7 @@ from nmt_async.training.shared_replay import (
     checkpoints_of,
     records_of,
 )
+from nmt_async.training.run_folder import as_it_was_begun
 from nmt_async.training.sharing import run_of
 
 

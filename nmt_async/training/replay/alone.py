@@ -31,7 +31,7 @@ from nmt_async.training.parts import (
     residual_rows,
     training_plan,
 )
-from nmt_async.training.replay_sittings import (
+from nmt_async.training.replay.sittings import (
     ThreadedWorker,
     check_environment,
     schedule_of,
