@@ -118,6 +118,13 @@ def tokens_per_second(run: Path, skip: int = 3) -> float:
     return float(tokens / (figures[-1]["time"] - figures[0]["time"]))
 
 
+def waiting(run: Path, skip: int = 3) -> float:
+    """Of the time of the first machine's worker, the share that it waited, without its first reports."""
+    figures = [line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "train"][skip:]
+    seconds = sum(line["seconds"] for line in figures)
+    return float(sum(line["waiting_share"][0] * line["seconds"] for line in figures) / seconds)
+
+
 def latest(run: Path, name: str, kind: str = "train") -> float:
     return [line[name] for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == kind][-1]
 
@@ -171,7 +178,9 @@ def measured(folder: Path, arguments: argparse.Namespace, data: PreparedData) ->
     update = latest(alone[0], "update_seconds")
     size = int(read_values(max(folders_by_update(alone[0] / "checkpoints", "step").items())[1])["size"])
     bound = sum(speeds)
-    found: list[dict[str, Any]] = [{"between": "never", "tokens_per_second": bound, "of_never": 1.0}]
+    found: list[dict[str, Any]] = [
+        {"between": "never", "tokens_per_second": bound, "of_never": 1.0, "waiting": waiting(alone[0])}
+    ]
     print(f"link {arguments.speed}, {arguments.latency:g} ms; {size:,} parameters; update {1000 * update:.0f} ms")
     for way in arguments.ways.split(","):
         run = train(folder, arguments, way)[0]
@@ -179,8 +188,8 @@ def measured(folder: Path, arguments: argparse.Namespace, data: PreparedData) ->
         expected = predicted(way, arguments, speeds, update, size)
         found.append({
             "between": way, "tokens_per_second": rate, "of_never": rate / bound, "predicted": expected,
-            "measured_of_predicted": rate / expected, "staleness": latest(run, "staleness_mean"),
-            "effective_batch": latest(run, "effective_batch"), "curve": curve(run, data),
+            "measured_of_predicted": rate / expected, "waiting": waiting(run),
+            "staleness": latest(run, "staleness_mean"), "effective_batch": latest(run, "effective_batch"), "curve": curve(run, data),
         })  # fmt: skip
         shutil.rmtree(run)
     quality = max(entry["curve"][-1][1] for entry in found[1:])

@@ -77,13 +77,9 @@ def landed_unheard(events: Sequence[Event], starts: Iterable[Start]) -> Event | 
         events: of its journal, those that stand.
         starts: of the run, with the one that begins now.
     """
-    tokens, version, number, own, contributed = (
-        None,
-        0,
-        0,
-        False,
-        False,
-    )  # own updates, and whether it contributed these
+    tokens: int | None = None
+    version = number = 0
+    own = contributed = False  # whether there are updates of its own, and whether it contributed any
     for event in events:
         if event.kind is Kind.CONTRIBUTED:
             tokens, version = event.tokens, event.version
@@ -94,7 +90,8 @@ def landed_unheard(events: Sequence[Event], starts: Iterable[Start]) -> Event | 
             tokens = None
         elif event.kind is Kind.RESUMED:
             tokens, number, own = None, event.tokens, False
-    becomes = version if contributed else version + 1
-    if tokens is None or not becomes <= last_version(number, starts) < float("inf"):
+    least = version if contributed else version + 1  # others may have made more updates of their own
+    landed = last_version(number, starts)  # if it did: without this machine there was no later exchange
+    if tokens is None or not least <= landed < float("inf"):
         return None
-    return Event(Kind.UPDATED, version=becomes, tokens=tokens, pieces=0 if contributed else 1)
+    return Event(Kind.UPDATED, version=int(landed), tokens=tokens, pieces=0 if contributed or landed > least else 1)
