@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "tied layers": (said("tied-layers: []", "tied-layers: [1, 1]"), "transformer-tied-layers"),
     "learnt positions": (said("train-position-embeddings: false", "train-position-embeddings: true"), "position"),
     "deep filters": (said("transformer-ffn-depth: 2", "transformer-ffn-depth: 3"), "ffn-depth is 3"),
-    "norms": (said("postprocess: dan", "postprocess: dhn"), "only n, da and top n, or dan"),
+    "norms": (said("postprocess: dan", "postprocess: dhn"), "only n, da and top n, dan alone, or da alone"),
     "ssru without norms": (
         lambda arrays: said("autoreg: self-attention", "autoreg: rnn\ndec-cell: ssru")(
             said("postprocess: dan", "postprocess: da")(arrays)
