@@ -68,6 +68,8 @@ def unsupported(loaded: LoadedModel) -> str | None:
         return f"it holds Transformers only, and this model is of type {'ensemble' if kind == 'transformer' else kind}"
     if loaded.configuration.decoder_autoreg != "self-attention":
         return "CTranslate2's decoders have self-attention, and this model's has an SSRU"
+    if loaded.configuration.norm == "none":
+        return "CTranslate2 adds a sub-layer's input to its output only where it normalises; this model does so nowhere"
     if loaded.configuration.heads > np.iinfo(np.int16).max:
         return f"it counts at most {np.iinfo(np.int16).max:,} heads"
     return None

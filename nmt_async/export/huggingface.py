@@ -43,7 +43,8 @@ def reason_against(configuration: ModelConfiguration) -> str | None:
     if configuration.decoder_autoreg != "self-attention":
         return "MarianMTModel's decoder has self-attention, and this model's has an SSRU"
     if configuration.norm != "post":
-        return "MarianMTModel normalises after each sub-layer, and this model before (train it with --norm post)"
+        where = "before" if configuration.norm == "pre" else "nowhere"
+        return f"MarianMTModel normalises after each sub-layer, and this model {where} (train it with --norm post)"
     return None
 
 

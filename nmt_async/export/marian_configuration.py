@@ -81,8 +81,8 @@ AUTOREG = {
 }
 """Of each way to read the words before."""
 
-NORMS = {"pre": ("n", "da", "n"), "post": ("", "dan", "")}
-"""Of each placement of layer normalisation: preprocess, postprocess and postprocess-top."""
+NORMS = {"pre": ("n", "da", "n"), "post": ("", "dan", ""), "none": ("", "da", "")}
+"""Of each placement of layer normalisation, and of none: preprocess, postprocess and postprocess-top."""
 
 
 def reason_against(configuration: ModelConfiguration) -> str | None:
@@ -193,7 +193,7 @@ def _norm(values: dict[str, Any]) -> str:
         if found == tuple(each.replace("d", "") for each in operations):
             return name
     described = ", ".join(f"{key} {shown(value)}" for key, value in zip(keys, written, strict=True))
-    raise ValueError(f"it has {described}; only n, da and top n, or dan alone can be computed here")
+    raise ValueError(f"it has {described}; only n, da and top n, dan alone, or da alone can be computed here")
 
 
 def _decoder_autoreg(values: dict[str, Any]) -> str:

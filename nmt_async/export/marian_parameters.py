@@ -253,6 +253,8 @@ def _linear(names: Names, pair: Pair, module: str, shape: tuple[int, int], first
 
 
 def _norm(configuration: ModelConfiguration, names: Names, pair: Pair, module: str) -> Iterator[Place]:
+    if configuration.norm == "none":
+        return
     for name, ours in zip(pair, ("weight", "bias"), strict=True):
         yield Place(name, f"{module}.{ours}", _row(names, configuration.dim_emb))
 

@@ -27,7 +27,7 @@ class ExportOptions:
 
     format: str = option(
         "marian", "The program that will load the model. huggingface takes only models with --norm post, and "
-        "only marian takes SSRUs.",
+        "only marian takes SSRUs and models with --norm none.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
     quantization: str = option(

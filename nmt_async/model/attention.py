@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.linear import Linear
-from nmt_async.model.parameters import glorot
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -123,10 +122,3 @@ class CrossAttention(nn.Module):
         query, key = split_heads(self.query(x), self.heads)[:, 0], key[:, 0]
         scores = query @ key.transpose(1, 2) / math.sqrt(key.shape[2])
         return torch.softmax(scores + mask[:, 0], dim=2)
-
-
-def initialise_parts(linear: nn.Linear, parts: int, generator: torch.Generator) -> None:
-    """Glorot uniform for a matrix that holds ``parts`` alike beneath each other; its bias, if it has one, zero."""
-    glorot(linear.weight, parts, generator)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)

@@ -16,15 +16,25 @@ from nmt_async.model.translation_model import TranslationModel
 MODELS: dict[str, type[Transformer] | type[RecurrentModel]] = {"transformer": Transformer, "rnn": RecurrentModel}
 
 
-def build_model(configuration: ModelConfiguration, seed: int = 1) -> TranslationModel:
+def build_model(
+    configuration: ModelConfiguration, seed: int = 1, initialisation: str | None = None
+) -> TranslationModel:
     """The model that the configuration describes, with the initial parameters that belong to the seed.
 
+    Args:
+        initialisation: of a Transformer, as it takes it; None: as suits the model.
+
     Raises:
-        ValueError: this version knows no such model.
+        ValueError: this version knows no such model, or none that begins so.
     """
     if configuration.model not in MODELS:
         raise ValueError(f"there is no model called {configuration.model!r}")
-    return MODELS[configuration.model](configuration, seed)
+    kind = MODELS[configuration.model]
+    if initialisation is None:
+        return kind(configuration, seed)
+    if not issubclass(kind, Transformer):
+        raise ValueError(f"a model of type {configuration.model} begins in one way only")
+    return kind(configuration, seed, initialisation)
 
 
 class _NothingDrawn(TorchFunctionMode):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import check_together, option
+from nmt_async.options import NOT_GIVEN, check_together, option
 from nmt_async.reading import as_dataclass
 
 GROUP = "Model"
@@ -19,6 +19,8 @@ MARIANS_NAMES = {"s2s": "rnn"}
 PRECISIONS = ("float32", "int8")
 """Of the numbers that decoding multiplies matrices in; see `nmt_async.model.linear`."""
 DECODER_AUTOREG = ("self-attention", "ssru")
+NORMS = ("pre", "post", "none")
+INITIALISATIONS = ("glorot", "t-fixup")
 OF_ONE_MODEL = {"heads": "transformer", "dim_ffn": "transformer", "norm": "transformer", "activation": "transformer",
                 "decoder_autoreg": "transformer", "max_positions": "transformer", "dim_rnn": "rnn"}  # fmt: skip
 """Which of a configuration's fields mean something in one model only; in the others they are 0 or empty."""
@@ -96,10 +98,12 @@ class ModelConfiguration:
             raise ValueError(f"dropout is {self.dropout} and not a probability below 1")
         if self.tied not in ("all", "target", "none"):
             raise ValueError(f"tied is {shown(self.tied)}")
-        if self.model == "transformer" and self.norm not in ("pre", "post"):
+        if self.model == "transformer" and self.norm not in NORMS:
             raise ValueError(f"norm is {shown(self.norm)}")
         if self.model == "transformer" and self.decoder_autoreg not in DECODER_AUTOREG:
             raise ValueError(f"decoder_autoreg is {shown(self.decoder_autoreg)}")
+        if self.norm == "none" and self.decoder_autoreg == "ssru":
+            raise ValueError("its decoder has SSRUs and no layer normalisation, which is not computed here")
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -175,10 +179,11 @@ class ModelOptions:
     norm: str | None = option(
         None,
         "transformer: normalise before each sub-layer (pre, the default; Marian: preprocess n, "
-        "postprocess da) or after it (post; Marian: postprocess dan).",
+        "postprocess da), after it (post; Marian: postprocess dan), or nowhere (none; Marian: postprocess da), "
+        "which --init t-fixup makes trainable, also without warm-up.",
         group=GROUP,
         only_with={"model": "transformer"},
-        choices=("pre", "post"),
+        choices=NORMS,
     )
     activation: str | None = option(
         None,
@@ -232,6 +237,12 @@ class ModelOptions:
             raise UserError(f"--dim-emb {width} must be even, at least 4 and a multiple of --heads {sizes['heads']}.")
         if not 0.0 <= sizes["dropout"] < 1.0:
             raise UserError(f"--dropout: {sizes['dropout']} is not a probability below 1.")
+        if self.norm == "none" and self.decoder_autoreg == "ssru":
+            raise UserError(
+                "--norm none does not go with --decoder-autoreg ssru: T-Fixup, which makes models without layer "
+                "normalisation trainable, has no scale for an SSRU, whose output no second matrix multiplies; choose "
+                "another --norm, or self-attention."
+            )
         tied = self.tied_embeddings
         if tied == "auto":
             tied = "all" if joint else "target"
@@ -252,3 +263,27 @@ class ModelOptions:
                 **words,
             }
         )
+
+
+@dataclass(frozen=True)
+class TrainedModelOptions(ModelOptions):
+    """The same of a model that is to be trained, and how its parameters begin."""
+
+    init: str | None = option(
+        None,
+        "transformer: how parameters begin. glorot: by the sizes of their matrix, as in Marian (the default with "
+        "--norm pre and post); t-fixup: for --norm none, smaller the deeper the model is (the default there).",
+        group=GROUP,
+        only_with={"model": "transformer", "init_from": NOT_GIVEN},
+        choices=INITIALISATIONS,
+    )
+
+    def configuration(self, source_vocabulary: int, target_vocabulary: int, joint: bool) -> ModelConfiguration:
+        """See `ModelOptions`; refuses an initialisation that is not the model's, too."""
+        norm = self.norm or DEFAULTS["norm"]
+        if self.init == "t-fixup" and norm != "none":
+            raise UserError(
+                f"--init t-fixup is for models without layer normalisation, and --norm is {norm}; give --norm none, or "
+                f"leave --init out."
+            )
+        return super().configuration(source_vocabulary, target_vocabulary, joint)

@@ -88,16 +88,17 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """What stands around a sub-layer: Marian's ``n`` before and ``da`` after it, or ``dan`` after it."""
+    """What stands around a sub-layer: Marian's ``n`` before and ``da`` after it, ``dan`` after it, or ``da`` alone."""
 
     def __init__(self, configuration: ModelConfiguration) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(configuration.dim_emb, eps=NORM_EPSILON)
+        none = configuration.norm == "none"
+        self.norm = nn.Identity() if none else nn.LayerNorm(configuration.dim_emb, eps=NORM_EPSILON)
         self.before = configuration.norm == "pre"
         self.dropout = configuration.dropout
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """``x`` (…, d) plus the sub-layer's dropped-out output, normalised before or after."""
+        """``x`` (…, d) plus the sub-layer's dropped-out output, normalised before or after, if at all."""
         inner = sublayer(self.norm(x) if self.before else x)
         total = x + F.dropout(inner, self.dropout, self.training)
         return total if self.before else self.norm(total)

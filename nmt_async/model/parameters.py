@@ -1,4 +1,4 @@
-"""A model's parameters: their initial values, and all of them as one flat vector, of which the model's own are views.
+"""A model's parameters as one flat vector, of which the model's own are views.
 
 The server updates one vector, a pull hands one vector over, a push is one vector. Tied parameters stand in it
 once. Each parameter begins at a multiple of 64 bytes; the gaps hold zeros and stay zero.
@@ -6,7 +6,6 @@ once. Each parameter begins at a multiple of 64 bytes; the gaps hold zeros and s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -118,17 +117,3 @@ class FlatLayout:
         """Makes the model's parameters views into ``vector``: from now on it computes with what stands there."""
         for view, parameter in zip(self.views(vector), model.parameters(), strict=True):
             parameter.data = view
-
-
-@torch.no_grad()
-def glorot(weight: Tensor, parts: int, generator: torch.Generator) -> None:
-    """Glorot uniform for a matrix (parts * width, inputs) that holds ``parts`` alike beneath each other."""
-    limit = (6.0 / (weight.shape[1] + weight.shape[0] // parts)) ** 0.5
-    weight.uniform_(-limit, limit, generator=generator)
-
-
-@torch.no_grad()
-def by_width(embedding: Tensor, generator: torch.Generator) -> None:
-    """Uniform with a variance of 1 / width for a matrix (vocabulary, width): Marian's Glorot of an embedding."""
-    limit = math.sqrt(3.0 / embedding.shape[1])
-    embedding.uniform_(-limit, limit, generator=generator)

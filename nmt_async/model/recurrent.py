@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import Stack, by_width, glorot
+from nmt_async.model.initialisation import by_width, glorot, glorot_stacked, once
+from nmt_async.model.parameters import Stack
 from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
 
@@ -127,7 +128,7 @@ def initialise_gru(gru: nn.GRU, generator: torch.Generator) -> None:
     """Glorot uniform, each gate for itself; biases zero."""
     for name, parameter in gru.named_parameters():
         if name.startswith("weight"):
-            glorot(parameter, 3, generator)
+            glorot_stacked(parameter, generator, (1.0,) * 3)
         else:
             nn.init.zeros_(parameter)
 
@@ -163,10 +164,10 @@ class ConditionalDecoder(nn.Module):
         for name, heights in self.heights().items():
             linear = cast(nn.Linear, self.get_submodule(name))
             for part in linear.weight.split_with_sizes(heights):
-                glorot(part, 1, generator)
+                glorot(part, generator)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
-        glorot(self.attention[None], 1, generator)
+        glorot(self.attention[None], generator)
         if self.upper is not None:
             initialise_gru(self.upper, generator)
 
@@ -287,8 +288,7 @@ class RecurrentModel(TranslationModel):
         generator = torch.Generator().manual_seed(seed)
         initialise_gru(self.encoder, generator)
         self.decoder.initialise(generator)
-        matrices = (self.source_embedding, self.target_embedding, self.output_weight)
-        for matrix in {id(matrix): matrix for matrix in matrices}.values():  # tied ones once
+        for matrix in once((self.source_embedding, self.target_embedding, self.output_weight)):
             by_width(matrix, generator)
         self.output_bias.zero_()
 

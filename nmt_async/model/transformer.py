@@ -12,13 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.attention import in_lanes, initialise_parts
+from nmt_async.model.attention import in_lanes
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_cache import TransformerState
 from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
+from nmt_async.model.initialisation import (
+    GLOROT,
+    T_FIXUP,
+    by_width,
+    embedding_factor,
+    glorot_stacked,
+    initialisation_for,
+    normal_by_width,
+    once,
+    t_fixup_factors,
+)
 from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
-from nmt_async.model.parameters import Stack, by_width
+from nmt_async.model.parameters import Stack
 from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
 
@@ -33,10 +44,12 @@ class Transformer(TranslationModel):
 
     Args:
         configuration: its sizes.
-        seed: of the initial parameters (Glorot uniform; embeddings by their width alone, as in Marian).
+        seed: of the initial parameters.
+        initialisation: how they are drawn, glorot or t-fixup (`nmt_async.model.initialisation`); None: as suits the
+            configuration's normalisation.
     """
 
-    def __init__(self, configuration: ModelConfiguration, seed: int = 1) -> None:
+    def __init__(self, configuration: ModelConfiguration, seed: int = 1, initialisation: str | None = None) -> None:
         super().__init__()
         self.configuration = configuration
         width = configuration.dim_emb
@@ -55,21 +68,47 @@ class Transformer(TranslationModel):
         self.encoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
         self.decoder_top = nn.LayerNorm(width, eps=NORM_EPSILON) if pre else nn.Identity()
         self.output_product: Product | None = None
-        self.initialise(seed)
+        self.initialise(seed, initialisation or initialisation_for(configuration.norm))
 
     @torch.no_grad()
-    def initialise(self, seed: int) -> None:
-        """Sets all parameters anew, the same for the same seed."""
+    def initialise(self, seed: int, initialisation: str) -> None:
+        """Sets all parameters anew, the same for the same seed.
+
+        Raises:
+            ValueError: there is no such initialisation of this model.
+        """
+        fits = {GLOROT: True, T_FIXUP: self.configuration.norm == "none"}
+        if not fits.get(initialisation, False):
+            raise ValueError(f"{initialisation!r} is no initialisation of a model with norm {self.configuration.norm}")
         generator = torch.Generator().manual_seed(seed)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                initialise_parts(module, stacked_in(name), generator)
+                glorot_stacked(module.weight, generator, self._factors(name, initialisation))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, SSRU):
                 module.forget_bias.zero_()
-        embeddings = {id(weight): weight for weight in self._embedding_matrices()}
-        for weight in embeddings.values():
-            by_width(weight, generator)
+        if initialisation == T_FIXUP:
+            self._draw_embeddings_for_t_fixup(generator)
+        else:
+            for weight in once(self._embedding_matrices()):
+                by_width(weight, generator)
         self.output_bias.zero_()
+
+    def _factors(self, name: str, initialisation: str) -> list[float]:
+        if initialisation == T_FIXUP:
+            return t_fixup_factors(name, self.configuration.enc_depth, self.configuration.dec_depth)
+        return [1.0] * stacked_in(name)
+
+    def _draw_embeddings_for_t_fixup(self, generator: torch.Generator) -> None:
+        source, target, output = self._embedding_matrices()
+        depths = self.configuration.enc_depth, self.configuration.dec_depth
+        for weight in once((source, target, output)):
+            if weight is source:  # which may be the target's, too
+                factor = embedding_factor(max(depths))
+            else:
+                factor = embedding_factor(depths[1]) if weight is target else 1.0
+            normal_by_width(weight, generator, factor)
 
     def stacks(self) -> dict[str, Stack]:
         """As in `Stacked`: the matrices of the layers."""

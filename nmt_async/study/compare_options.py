@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt_async.devices import ALL_GPUS
 from nmt_async.errors import UserError, shown
-from nmt_async.model.configuration import ModelOptions
+from nmt_async.model.configuration import TrainedModelOptions
 from nmt_async.options import from_mapping, option, to_mapping
 from nmt_async.planning.modes import BEHIND, mode_options
 from nmt_async.quantity import Quantity
@@ -43,7 +43,7 @@ class WhereOptions:
 
 
 @dataclass(frozen=True)
-class CompareOptions(WhereOptions, ModelOptions, OptimizerOptions, PredictionOptions, BatchSizeOptions):
+class CompareOptions(WhereOptions, TrainedModelOptions, OptimizerOptions, PredictionOptions, BatchSizeOptions):
     """What is compared, how long, and where it is written."""
 
     modes: str = option(

@@ -2,7 +2,8 @@
 
 Warm-up is linear; after it the rate falls with the inverse square root (Vaswani et al. 2017, equation 3, scaled so
 that its peak is the given rate, as Marian's ``--lr-warmup`` with ``--lr-decay-inv-sqrt``), linearly, with half a
-cosine (Loshchilov & Hutter 2017), or not at all.
+cosine (Loshchilov & Hutter 2017), or not at all. The inverse square root may begin elsewhere than at the end of
+warm-up, as Marian's ``--lr-decay-inv-sqrt`` does: then there may be no warm-up.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Schedule:
 
     Attributes:
         peak: the rate after warm-up.
-        warmup: grows linearly from 0 to the peak over it; without it, inverse square root does not fall either.
+        warmup: grows linearly from 0 to the peak over it.
         decay: one of `DECAYS`.
         end: where linear and cosine decay, which begin at the end of warm-up, have arrived at ``floor``.
         floor: the rate falls no further than this fraction of the peak.
+        start: where inverse square root begins to fall; None: at the end of warm-up, and without a warm-up nowhere.
     """
 
     peak: float
@@ -45,6 +47,7 @@ class Schedule:
     decay: str = "inv-sqrt"
     end: Quantity | None = None
     floor: float = 0.0
+    start: Quantity | None = None
 
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
@@ -55,10 +58,12 @@ class Schedule:
     def rate(self, progress: Progress) -> float:
         """The learning rate of the update that brings training to ``progress``."""
         warmed = _share(self.warmup, progress)
+        if self.decay == "inv-sqrt":
+            begun = _share(self.start or self.warmup, progress)
+            fallen = 1.0 / math.sqrt(begun) if 1.0 < begun < math.inf else 1.0
+            return self.peak * min(warmed, 1.0) * max(fallen, self.floor)
         if warmed < 1.0:
             return self.peak * warmed
-        if self.decay == "inv-sqrt" and self.warmup.amount:
-            return self.peak * max(1.0 / math.sqrt(warmed), self.floor)
         if self.end is not None and self.decay in ("linear", "cosine"):
             gone = _gone(_share(self.end, progress), warmed)
             left = 1.0 - gone if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))

@@ -206,9 +206,11 @@ def expected_of(
 def expected_lines(options: TrainOptions, plan: BatchPlan) -> list[str]:
     """The same in words, and what the schedule's amounts are in other units."""
     updates = expected(options, plan)
-    amounts = {"--lr-warmup": options.lr_warmup, "--lr-decay-end": options.lr_decay_end}
-    if options.lr_decay not in ("linear", "cosine"):
-        del amounts["--lr-decay-end"]
+    amounts: dict[str, Quantity | None] = {"--lr-warmup": options.lr_warmup}
+    if options.lr_decay in ("linear", "cosine"):
+        amounts["--lr-decay-end"] = options.lr_decay_end
+    if options.lr_decay == "inv-sqrt":
+        amounts["--lr-decay-start"] = options.lr_decay_start
     lines = [
         updates.update_text(),
         step_text(options, updates.staleness),

@@ -73,7 +73,7 @@ def first_model(options: TrainOptions, configuration: ModelConfiguration, data: 
         UserError: the model of ``--init-from`` is not as the options or the data say.
     """
     if options.init_from is None:
-        return build_model(configuration, options.seed)
+        return build_model(configuration, options.seed, options.init)
     loaded = _loaded(options.init_from)
     _check_vocabularies(loaded, data, options.init_from)
     there = dataclasses.replace(

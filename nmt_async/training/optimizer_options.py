@@ -48,6 +48,15 @@ class RateOptions:
         metavar="AMOUNT",
     )
     lr_decay: str = option("inv-sqrt", "How the rate falls after warm-up.", group="Optimizer", choices=DECAYS)
+    lr_decay_start: Quantity | None = option(
+        None,
+        "Where inv-sqrt begins to fall (default: at the end of warm-up); with it, --lr-warmup may be 0.",
+        group="Optimizer",
+        only_with={"lr_decay": "inv-sqrt"},
+        parse=progress_quantity,
+        metavar="AMOUNT",
+        flags=("--lr-decay-start", "--lr-decay-inv-sqrt"),
+    )
     lr_decay_end: Quantity | None = option(
         None,
         "Where linear or cosine decay ends (default: --stop-after).",
@@ -69,10 +78,13 @@ class RateOptions:
         Raises:
             UserError: linear or cosine decay without an end, or inverse square root without a warm-up to begin at.
         """
-        if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount:
+        start = self.lr_decay_start if self.lr_decay == "inv-sqrt" else None
+        if start is not None and not start.amount:
+            raise UserError("--lr-decay-start: 0 is nowhere to fall from; give an amount above 0, such as 4k.")
+        if self.lr_decay == "inv-sqrt" and not self.lr_warmup.amount and start is None:
             raise UserError(
-                "--lr-warmup 0 does not fit --lr-decay inv-sqrt, which measures the decay by the warm-up; give a "
-                "warm-up, or --lr-decay none."
+                "--lr-warmup 0 does not fit --lr-decay inv-sqrt, which measures the decay by the warm-up; say with "
+                "--lr-decay-start where the rate begins to fall, or give a warm-up, or --lr-decay none."
             )
         end = None
         if self.lr_decay in ("linear", "cosine"):
@@ -82,7 +94,7 @@ class RateOptions:
                     f"--lr-decay {self.lr_decay} needs --lr-decay-end, or a --stop-after in updates, tokens or epochs."
                 )
         floor = 0.0 if self.lr_decay == "none" else self.lr_floor
-        return Schedule(self.learn_rate, self.lr_warmup, self.lr_decay, end, floor)
+        return Schedule(self.learn_rate, self.lr_warmup, self.lr_decay, end, floor, start)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import ModelOptions
+from nmt_async.model.configuration import TrainedModelOptions
 from nmt_async.options import converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
@@ -154,8 +154,8 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions, ValidationOptions,
-    SavingOptions,
+    ClusterOptions, TrainedModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions,
+    ValidationOptions, SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
 
@@ -236,6 +236,7 @@ def options_of_run(values: Mapping[str, Any], where: str) -> TrainOptions:
     before_there_were_others = {"optimizer": "adam", "weight_prediction": "none"}
     found = {**before_there_were_others, **converted(TrainOptions, values, where)}
     warmup = found.get("lr_warmup", OptimizerOptions.lr_warmup)
-    if not warmup.amount and found.get("lr_decay", OptimizerOptions.lr_decay) == "inv-sqrt":
+    unmeasured = not warmup.amount and found.get("lr_decay_start") is None
+    if unmeasured and found.get("lr_decay", OptimizerOptions.lr_decay) == "inv-sqrt":
         found["lr_decay"] = "none"  # which is what it did
     return without_meaningless(TrainOptions(**found))

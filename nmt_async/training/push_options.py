@@ -33,7 +33,7 @@ class PushOptions:
     drop_threshold: str = option(
         "whole",
         "Numbers cross that are among the largest of the whole gradient, or of their matrix, as models without layer "
-        "normalisation need it (--model rnn).",
+        "normalisation need it (--model rnn, --norm none).",
         group=GROUP,
         choices=("whole", "matrix"),
         only_with={"drop_gradients": GIVEN},

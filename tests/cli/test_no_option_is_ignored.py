@@ -83,6 +83,7 @@ SETTINGS = {
         f"{VIRTUAL} --metric bleu",
         f"{VIRTUAL} --no-valid-translate".replace("--valid-sentences 2 --valid-beam-size 1", ""),
         f"{VIRTUAL} --model rnn".replace("--heads 2 --dim-ffn 32", "--dim-rnn 16"),
+        f"{VIRTUAL} --norm none --init t-fixup --lr-warmup 0 --lr-decay-start 9",
         f"{VIRTUAL} --sync-mode async",
         f"{VIRTUAL} --oldest-push 1 --older-pushes restart",
         f"{VIRTUAL} --max-staleness 1",

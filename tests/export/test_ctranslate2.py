@@ -177,6 +177,8 @@ def test_a_recurrent_model_is_refused_with_the_reason(make, tmp_path):
         export_ctranslate2(make(model="rnn"), tmp_path / "exported")
     with pytest.raises(UserError, match=r"have self-attention, and this model's has an SSRU"):
         export_ctranslate2(make(decoder_autoreg="ssru"), tmp_path / "exported")
+    with pytest.raises(UserError, match=r"only where it normalises; this model does so nowhere"):
+        export_ctranslate2(make(norm="none"), tmp_path / "exported")
     assert files(tmp_path) == {"model"}
 
 

@@ -62,8 +62,9 @@ def test_the_tokenizer_has_our_indexes_for_both_sides(exported, lines):
 
 
 def test_what_it_cannot_hold_is_refused_with_the_reason(saved, vocabularies, tmp_path):
-    with pytest.raises(UserError, match="normalises after each sub-layer"):
-        export_huggingface(load_model(saved(norm="pre")), tmp_path)
+    for norm, where in (("pre", "before"), ("none", "nowhere")):
+        with pytest.raises(UserError, match=f"normalises after each sub-layer, and this model {where}"):
+            export_huggingface(load_model(saved(norm=norm)), tmp_path)
     with pytest.raises(UserError, match="decoder has self-attention, and this model's has an SSRU"):
         export_huggingface(load_model(saved(decoder_autoreg="ssru")), tmp_path)
     recurrent = build(tmp_path / "rnn", vocabularies, **RECURRENT)

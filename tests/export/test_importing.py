@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import zipfile
@@ -120,8 +121,9 @@ def test_a_model_that_marian_trained_translates_here_as_there(request, kind, voc
         {"type": "transformer-new", "transformer-ffn-activation": "relu", "tied-embeddings": True},
         {**PRE, **SSRU, "dec-depth": 2, "tied-embeddings": True},
         {**SSRU, "type": "transformer-new", "dec-depth": 2},
+        {"transformer-postprocess": "da", "transformer-ffn-activation": "relu", "tied-embeddings": True},
     ],
-    ids=["pre", "pre-new", "post-new", "pre-ssru", "post-new-ssru"],
+    ids=["pre", "pre-new", "post-new", "pre-ssru", "post-new-ssru", "none"],
 )
 def test_other_transformers_of_marian_score_here_as_there(trained_by_marian, vocabularies, pairs, options, tmp_path):
     vocabs = vocabularies["source"], vocabularies["target"]
@@ -130,9 +132,10 @@ def test_other_transformers_of_marian_score_here_as_there(trained_by_marian, voc
     assert our_scores(loaded, pairs) == pytest.approx(marians_scores(model, vocabs, pairs, tmp_path), abs=1e-3)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(
+    ("norm", "decoder_autoreg"), [*itertools.product(["pre", "post"], DECODER_AUTOREG), ("none", "self-attention")]
+)
 @pytest.mark.parametrize("tied", ["all", "target", "none"])
-@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
 def test_what_is_exported_and_imported_again_is_the_same_bit_for_bit(saved, norm, tied, decoder_autoreg, tmp_path):
     before = load_model(saved(norm=norm, tied=tied, decoder_autoreg=decoder_autoreg))
     (tmp_path / "out").mkdir()
@@ -213,7 +216,13 @@ REFUSED: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
     "tied layers": (said("tied-layers: []", "tied-layers: [1, 1]"), "transformer-tied-layers"),
     "learnt positions": (said("train-position-embeddings: false", "train-position-embeddings: true"), "position"),
     "deep filters": (said("transformer-ffn-depth: 2", "transformer-ffn-depth: 3"), "ffn-depth is 3"),
-    "norms": (said("postprocess: dan", "postprocess: dhn"), "only n, da and top n, or dan"),
+    "norms": (said("postprocess: dan", "postprocess: dhn"), "only n, da and top n, dan alone, or da alone"),
+    "ssru without norms": (
+        lambda arrays: said("autoreg: self-attention", "autoreg: rnn\ndec-cell: ssru")(
+            said("postprocess: dan", "postprocess: da")(arrays)
+        ),
+        "SSRUs and no layer normalisation",
+    ),
     "activation": (said("activation: relu", "activation: tanh"), "'tanh', and not one of"),
     "old gelu": (
         lambda arrays: said("activation: relu", "activation: gelu")(said("nmt-async 0", "v1.11.0 0")(arrays)),

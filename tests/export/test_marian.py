@@ -28,6 +28,8 @@ CASES = [
     {"norm": "post", "tied": "none", "activation": "gelu"},
     {"norm": "pre", "tied": "target", "activation": "relu"},
     {"norm": "pre", "tied": "all", "activation": "swish"},
+    {"norm": "none", "tied": "all", "activation": "relu"},
+    {"norm": "none", "tied": "none", "activation": "swish"},
     {"norm": "post", "tied": "all", "decoder_autoreg": "ssru"},
     {"norm": "pre", "tied": "target", "decoder_autoreg": "ssru"},
 ]

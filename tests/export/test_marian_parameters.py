@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,15 +15,17 @@ from nmt_async.model.configuration import DECODER_AUTOREG, ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.options import yaml_mapping
 
+WAYS = [*itertools.product(["pre", "post"], DECODER_AUTOREG), ("none", "self-attention")]
+"""Where a model normalises, and how its decoder reads earlier words."""
+
 configurations = st.builds(
-    lambda vocabulary, heads, width, ffn, depths, norm, activation, tied, autoreg: ModelConfiguration(
-        vocabulary[0], vocabulary[0] if tied == "all" else vocabulary[1], 2 * heads * width, heads, ffn, *depths, norm,
-        activation, 0.1, tied, decoder_autoreg=autoreg,
+    lambda vocabulary, heads, width, ffn, depths, way, activation, tied: ModelConfiguration(
+        vocabulary[0], vocabulary[0] if tied == "all" else vocabulary[1], 2 * heads * width, heads, ffn, *depths,
+        way[0], activation, 0.1, tied, decoder_autoreg=way[1],
     ),
     st.tuples(st.integers(3, 9), st.integers(3, 9)), st.integers(1, 3), st.integers(1, 2), st.integers(1, 9),
-    st.tuples(st.integers(1, 3), st.integers(1, 3)), st.sampled_from(["pre", "post"]),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)), st.sampled_from(WAYS),
     st.sampled_from(["relu", "swish", "gelu"]), st.sampled_from(["all", "target", "none"]),
-    st.sampled_from(DECODER_AUTOREG),
 )  # fmt: skip
 
 

@@ -53,6 +53,23 @@ def test_a_mapping_that_names_no_model_and_no_recurrence_is_a_transformers_with_
     assert ModelConfiguration.from_mapping(values) == configuration
 
 
+def test_a_mapping_that_an_earlier_version_saved_is_read_and_saved_as_it_was():
+    values = {
+        "model": "transformer", "source_vocabulary": 100, "target_vocabulary": 100, "dim_emb": 16, "heads": 2,
+        "dim_ffn": 24, "enc_depth": 2, "dec_depth": 1, "norm": "post", "activation": "relu", "dropout": 0.1,
+        "tied": "all", "max_positions": 1024, "decoder_autoreg": "self-attention",
+    }  # fmt: skip
+    assert ModelConfiguration.from_mapping(values).as_mapping() == values
+
+
+def test_no_layer_normalisation_and_an_ssru_are_refused_together():
+    values = ModelOptions(preset="tiny", norm="none").configuration(100, 100, joint=True).as_mapping()
+    with pytest.raises(ValueError, match="SSRUs and no layer normalisation"):
+        ModelConfiguration.from_mapping({**values, "decoder_autoreg": "ssru"})
+    with pytest.raises(UserError, match="--norm none does not go with --decoder-autoreg ssru"):
+        ModelOptions(norm="none", decoder_autoreg="ssru").configuration(100, 100, joint=True)
+
+
 def test_a_way_to_read_earlier_words_that_is_not_known_is_refused():
     values = ModelOptions(preset="tiny").configuration(100, 100, joint=True).as_mapping()
     with pytest.raises(ValueError, match="decoder_autoreg is 'sru'"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt_async.model.configuration import DECODER_AUTOREG, PRESETS, ModelOptions
+from nmt_async.model.configuration import DECODER_AUTOREG, NORMS, PRESETS, ModelOptions
 from nmt_async.model.layers import sinusoid_positions
 from nmt_async.model.loss import smoothed_cross_entropy
 from nmt_async.model.transformer import Transformer
@@ -21,8 +22,9 @@ def alone(batch, row):
     return batch._rows(slice(row, row + 1))
 
 
-@pytest.mark.parametrize("decoder_autoreg", DECODER_AUTOREG)
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(
+    ("norm", "decoder_autoreg"), [*itertools.product(["pre", "post"], DECODER_AUTOREG), ("none", "self-attention")]
+)
 @given(lengths=LENGTHS)
 @settings(max_examples=15, deadline=None)
 def test_padding_does_not_change_a_sentences_logits(tiny, random_batch, norm, decoder_autoreg, lengths):
@@ -98,7 +100,7 @@ def test_a_table_that_is_too_short_grows_to_what_a_long_one_holds(tiny, random_b
     torch.testing.assert_close(short, long)
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_an_untrained_model_knows_about_nothing(random_batch, norm):
     options = ModelOptions(preset="tiny", norm=norm)
     model = Transformer(options.configuration(1000, 1000, joint=True)).eval()

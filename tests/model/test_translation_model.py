@@ -39,6 +39,7 @@ def at_once(model, batch):
     [
         {"norm": "pre"},
         {"norm": "post"},
+        {"norm": "none"},
         {"decoder_autoreg": "ssru", "norm": "pre"},
         {"decoder_autoreg": "ssru", "norm": "post"},
         {"model": "rnn"},

@@ -64,6 +64,22 @@ def test_without_warmup_the_rate_begins_at_the_peak() -> None:
         assert schedule.rate(at(1)) == pytest.approx(0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("warmup", [0, 30])
+def test_inverse_square_root_may_begin_where_it_is_told(warmup: int, unit: str) -> None:
+    """As Marian's ``--lr-warmup`` and ``--lr-decay-inv-sqrt``: two factors that know nothing of each other."""
+    schedule = Schedule(0.5, span(warmup, "updates"), "inv-sqrt", floor=0.1, start=span(100, unit))
+    for update in (1, 29, 30, 99, 100, 400, 10_000, 1_000_000):
+        rising, falling = min(1.0, update / warmup) if warmup else 1.0, min(1.0, math.sqrt(100 / update))
+        assert schedule.rate(at(update)) == pytest.approx(0.5 * rising * max(falling, 0.1))
+
+
+def test_a_start_at_the_end_of_warmup_changes_nothing() -> None:
+    span_of = Quantity(30, "updates")
+    told, untold = (Schedule(0.5, span_of, "inv-sqrt", start=start) for start in (span_of, None))
+    assert [told.rate(at(update)) for update in range(1, 200)] == [untold.rate(at(update)) for update in range(1, 200)]
+
+
 def test_a_warmup_longer_than_the_whole_decay_ends_at_the_floor() -> None:
     schedule = Schedule(1.0, Quantity(100, "updates"), "linear", Quantity(50, "updates"), 0.2)
     assert [schedule.rate(at(update)) for update in (50, 100, 101)] == pytest.approx([0.5, 0.2, 0.2])

@@ -142,6 +142,19 @@ def test_a_damaged_run_folder_is_named(small_data: Path, tmp_path: Path, name: s
         begin(tmp_path / "run", small_data)
 
 
+def test_a_run_of_a_version_without_an_option_is_resumed(small_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    begin(run, small_data)
+    config = run / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    added = {"init", "lr-decay-start"}
+    assert added <= values.keys()
+    config.write_text(yaml.safe_dump({key: value for key, value in values.items() if key not in added}))
+    begin(run, small_data)
+    with pytest.raises(UserError, match="--init"):
+        begin(run, small_data, init="glorot")
+
+
 def test_a_run_with_options_that_mean_nothing_is_resumed_without_them(small_data: Path, tmp_path: Path) -> None:
     """They were accepted once, and the sentence that refuses them now says to leave them out."""
     run, rest = tmp_path / "run", {"lr_decay": "none", "lr_warmup": "0"}
