@@ -123,6 +123,7 @@ SETTINGS = {
         "score MODEL -s SRC -t TRG --word-scores",
     ],
     "average": ["average RUN --last 1 --out NEW", "average RUN --best 1 --out NEW"],
+    "quantize": ["quantize MODEL NEW"],
     "export": [
         "export MODEL NEW",
         "export MODEL NEW --format ctranslate2",
@@ -209,7 +210,7 @@ sizes: {core: {budget: 1kt, validations: 1, seeds: [1], conditions: ["*"]}}
 
 
 TYPED = {"model": "rnn", "weights": "1", "model_weights": "1", "output_sampling": "full", "metric": "chrf",
-         "worker_timeout": "7min", "weight_prediction": "last-step"}  # fmt: skip
+         "worker_timeout": "7min", "bits": "3", "weight_prediction": "last-step"}  # fmt: skip
 """What is typed for an option where its declaration does not tell what can be."""
 
 
