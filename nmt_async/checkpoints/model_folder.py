@@ -30,7 +30,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model import FlatLayout, ModelConfiguration, TranslationModel, build_model
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.packed_matrix import PackedMatrix, parameters_named, set_parameter
-from nmt_async.model.quantization import Quantized, quantized_places, row_bytes, unpacked
+from nmt_async.model.quantization import Quantized, quantized_places, row_bytes
 from nmt_async.model.quantization_options import Quantization
 from nmt_async.reading import read_object
 from nmt_async.text import Vocabulary
@@ -175,8 +175,7 @@ def _with_floats(
     named = load_file(path)
     for name, quantized in codes.items():
         assert quantization is not None
-        scales = quantized.row_scales(named[name + SCALES])
-        named[name] = unpacked(named[name], scales, quantized.columns, quantization).view(quantized.place.shape)
+        named[name] = quantized.unpack(named[name], named[name + SCALES], quantization)
     layout.scatter(named, vector)
     layout.bind(model, vector)
     return model
@@ -192,11 +191,11 @@ def _with_packed_matrices(
             value = file.get_tensor(name)
             if name in codes:
                 quantized = codes[name]
-                scales = quantized.row_scales(file.get_tensor(name + SCALES))
+                scales = file.get_tensor(name + SCALES)
                 if len(quantized.place.shape) == 2:
-                    value = PackedMatrix(value, scales, quantized.columns, quantization)
+                    value = PackedMatrix(value, scales, quantized.heights, quantized.columns, quantization)
                 else:
-                    value = unpacked(value, scales, quantized.columns, quantization).view(quantized.place.shape)
+                    value = quantized.unpack(value, scales, quantization)
             set_parameter(places, value if isinstance(value, PackedMatrix) else value.float())
     return model
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from nmt_async.model.quantization import unpacked
+from nmt_async.model.quantization import looked_up, unpacked, word_table
 from nmt_async.model.quantization_options import Quantization
 
 T = TypeVar("T")
@@ -29,51 +29,56 @@ class PackedMatrix(Tensor):
 
     Args:
         packed: (rows, bytes), uint8; see `nmt_async.model.quantization.pack`.
-        scales: of each row (rows, 1), or of all (1, 1); float32.
+        scales: of the matrices that stand beneath each other in it, (matrices,), float32.
+        heights: rows of each.
         columns: of the matrix.
         quantization: what the codes mean.
     """
 
     packed: Tensor
     scales: Tensor
+    heights: Sequence[int]
     quantization: Quantization
 
     @staticmethod
     def __new__(
-        cls: type[PackedMatrix], packed: Tensor, scales: Tensor, columns: int, quantization: Quantization
+        cls: type[PackedMatrix], packed: Tensor, scales: Tensor, heights: Sequence[int], columns: int,
+        quantization: Quantization,
     ) -> PackedMatrix:  # fmt: skip
         """Has the shape of the matrix, and no memory of its own."""
         made: PackedMatrix = Tensor._make_wrapper_subclass(cls, (len(packed), columns), dtype=torch.float32)
-        made.packed, made.scales, made.quantization = packed, scales, quantization
+        made.packed, made.scales, made.heights, made.quantization = packed, scales, heights, quantization
         return made
 
-    def __init__(self, packed: Tensor, scales: Tensor, columns: int, quantization: Quantization) -> None:
+    def __init__(
+        self, packed: Tensor, scales: Tensor, heights: Sequence[int], columns: int, quantization: Quantization
+    ) -> None:
         pass
 
-    def unpack(self, begin: int = 0, end: int | None = None) -> Tensor:
-        """Rows ``begin`` to ``end`` in float32."""
-        scales = self.scales if len(self.scales) == 1 else self.scales[begin:end]
-        return unpacked(self.packed[begin:end], scales, self.shape[1], self.quantization)
+    def unpack(self) -> Tensor:
+        """The whole matrix in float32."""
+        return unpacked(self.packed, self.scales, self.heights, self.shape[1], self.quantization)
 
     def rows(self, indexes: Tensor) -> Tensor:
         """The rows of ``indexes`` (…,), as (…, columns) in float32."""
-        flat = indexes.reshape(-1)
-        scales = self.scales if len(self.scales) == 1 else self.scales[flat]
-        found = unpacked(self.packed[flat], scales, self.shape[1], self.quantization)
+        if len(self.heights) > 1:
+            return self.unpack()[indexes]
+        packed = self.packed.index_select(0, indexes.reshape(-1))
+        found = unpacked(packed, self.scales, (len(packed),), self.shape[1], self.quantization)
         return found.view(*indexes.shape, self.shape[1])
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x`` (…, columns) times the matrix transposed, plus the bias: (…, rows)."""
-        height = max(1, BLOCK // max(1, self.shape[1]))
-        if len(self) <= height:
-            return F.linear(x, self.unpack(), bias)
-        flat = x.reshape(-1, x.shape[-1])
-        result = flat.new_empty(len(flat), len(self))
-        for begin in range(0, len(self), height):
-            end = begin + height
-            part = None if bias is None else bias[begin:end]
-            result[:, begin:end] = F.linear(flat, self.unpack(begin, end), part)
-        return result.view(*x.shape[:-1], len(self))
+        bits, columns, levels = self.quantization.bits, self.shape[1], word_table(self.quantization)
+        at_once, begin, parts = max(1, BLOCK // max(1, columns)), 0, []
+        for height, scale in zip(self.heights, self.scales, strict=True):
+            values, end = levels * scale, begin + height
+            while begin < end:
+                until = min(end, begin + at_once)
+                block = looked_up(self.packed[begin:until], values, columns, bits)
+                parts.append(F.linear(x, block, None if bias is None else bias[begin:until]))
+                begin = until
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     @classmethod
     def __torch_function__(
@@ -96,7 +101,7 @@ class PackedMatrix(Tensor):
         """Any other operation, on an unpacked copy."""
         if function is torch.ops.aten.detach.default:
             whole = args[0]
-            return PackedMatrix(whole.packed, whole.scales, whole.shape[1], whole.quantization)
+            return PackedMatrix(whole.packed, whole.scales, whole.heights, whole.shape[1], whole.quantization)
         given, named = tree_map(dense, (tuple(args), dict(kwargs or {})))
         return function(*given, **named)
 

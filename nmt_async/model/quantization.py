@@ -5,8 +5,10 @@ parameters are near zero, and there the levels are close together. There is no z
 S · q with whole q from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
 
 **The scale** is fitted in turns: each value takes its nearest level, then S = Σ a v / Σ a² is the best scale for those
-levels (v: values, a: levels in units of S). It begins with the scale that puts the largest value on the top level. A
-turn that would make the squared error larger is the end, and so is one after which no value would take the top level.
+levels (v: values, a: levels in units of S). The works begin with the largest value as the scale; from there, a matrix
+may need a hundred turns. So turns begin with the best of a few dozen scales, tried on a sample of the values. None of
+them is larger than the one that puts the largest value on the top level. A turn that would not lower the squared error
+is the end, and so is one after which no value would take the top level.
 
 **A scale has 16 significant bits.** So S times a level is exact in float32 whatever the level (8 bits in log excepted,
 whose lowest levels are below float32's range), and a matrix that lies on such a grid comes back as it was.
@@ -30,8 +32,15 @@ from torch.nn import functional as F
 from nmt_async.model.parameters import FlatLayout, Place
 from nmt_async.model.quantization_options import Quantization
 
-TURNS = 30
-"""At most, of fitting a scale; most matrices need fewer than ten."""
+TURNS = 1000
+"""At most, of fitting a scale; from where they begin, most matrices need fewer than thirty."""
+
+SAMPLE = 4096
+"""Values, at least, on which scales are tried to begin with; all of a smaller matrix."""
+
+_COARSE = [2.0 ** (-step / 4) for step in range(24)]
+_FINE = [2.0 ** (-step / 16) for step in (0, -3, -2, -1, 1, 2, 3)]
+"""What scales are tried: parts of the largest, then of the best of those."""
 
 _EXPONENT = 0x7F800000
 """The bits of a float32 that hold its exponent."""
@@ -60,10 +69,10 @@ def codes_of(levels: Tensor, quantization: Quantization) -> Tensor:
 
 def table(quantization: Quantization) -> Tensor:
     """The level of each code, (2^bits,), float32."""
-    codes = torch.arange(2**quantization.bits, dtype=torch.float64)
+    codes: Tensor = torch.arange(2**quantization.bits, dtype=torch.float64)
     half = 2 ** (quantization.bits - 1)
     if quantization.scheme == "linear":
-        return (codes - half).float()
+        return codes.sub(half).float()
     return torch.where(codes < half, torch.exp2(-codes), -torch.exp2(half - codes)).float()
 
 
@@ -82,9 +91,10 @@ def fit(values: Tensor, quantization: Quantization, turns: int = TURNS) -> float
         turns: at most, of fitting.
     """
     largest = float(values.abs().max()) if values.numel() else 0.0
-    scale = _rounded(largest / quantization.top)
-    if scale == 0.0:
-        return 0.0
+    highest = _rounded(largest / quantization.top)
+    if highest == 0.0 or not math.isfinite(highest):
+        return highest
+    scale = _beginning(values, highest, quantization)
     levels = levels_of(values / scale, quantization)
     error = squared_error(values, levels, scale)
     # Beyond it, the largest value would be nearer to the level below the top.
@@ -99,6 +109,19 @@ def fit(values: Tensor, quantization: Quantization, turns: int = TURNS) -> float
             break
         scale, levels, error = better, its_levels, its_error
     return scale
+
+
+def _beginning(values: Tensor, highest: float, quantization: Quantization) -> float:
+    """Of scales up to ``highest``, the best for a sample; the highest where it is as good as any."""
+    flat = values.reshape(-1)
+    sample = flat[:: max(1, len(flat) // SAMPLE)]
+    best = highest
+    for parts in (_COARSE, _FINE):
+        scales = [min(highest, _rounded(best * part)) for part in parts]
+        tried = torch.tensor(scales)[:, None]
+        errors = (levels_of(sample / tried, quantization) * tried).sub_(sample).square_().sum(dim=1)
+        best = min(zip(errors.tolist(), scales, strict=True), key=lambda each: each[0])[1]
+    return best
 
 
 def best_scale(values: Tensor, levels: Tensor) -> float:
@@ -165,26 +188,64 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
     return codes.to(torch.uint8).view(len(packed), -1)[:, :columns]
 
 
+def word_bits(bits: int) -> int:
+    """Bits that one look into a table turns into values: a byte, or with 3 bits, of which a byte has no whole number,
+    half of 3 bytes."""
+    return 12 if bits == 3 else 8
+
+
 @lru_cache(maxsize=32)
-def byte_table(quantization: Quantization) -> Tensor:
-    """The levels of the values in each possible byte, (256, 8 / bits), float32; of 3 bits, the values cross bytes."""
-    codes = unpack(torch.arange(256, dtype=torch.uint8)[:, None], quantization.bits, 8 // quantization.bits)
-    return table(quantization)[codes.long()]
+def word_table(quantization: Quantization) -> Tensor:
+    """The levels of the values in each possible word, (2^`word_bits`, values), float32."""
+    bits, width = quantization.bits, word_bits(quantization.bits)
+    words = torch.arange(2**width)
+    in_bytes = torch.stack([words & 255, words >> 8], dim=1)[:, : 1 + (width > 8)].to(torch.uint8)
+    return table(quantization)[unpack(in_bytes, bits, width // bits).long()]
 
 
-def unpacked(packed: Tensor, scales: Tensor, columns: int, quantization: Quantization) -> Tensor:
+def words_of(packed: Tensor, bits: int) -> Tensor:
+    """Packed rows (rows, bytes) as rows of words, int32."""
+    if bits != 3:
+        return packed.int()
+    missing = -packed.shape[1] % 3
+    first, second, third = F.pad(packed, (0, missing)).int().view(len(packed), -1, 3).unbind(2)
+    words = torch.stack([first | (second & 15) << 8, second >> 4 | third << 4], dim=2)
+    return words.view(len(packed), -1)
+
+
+_AS_ONE = {1: torch.float32, 2: torch.complex64, 4: torch.complex128}
+"""A type as large as so many values in float32: torch looks up numbers of any type, but copies rows slowly."""
+
+
+def looked_up(packed: Tensor, values: Tensor, columns: int, bits: int) -> Tensor:
+    """The values (rows, columns) of packed rows.
+
+    Args:
+        packed: (rows, `row_bytes`), uint8.
+        values: of each word, as `word_table` has the levels, times the scale; float32.
+    """
+    words = words_of(packed, bits)
+    found = values.view(_AS_ONE[values.shape[1]]).view(-1).index_select(0, words.view(-1))
+    return found.view(torch.float32).view(len(packed), -1)[:, :columns]
+
+
+def unpacked(
+    packed: Tensor, scales: Tensor, heights: Sequence[int], columns: int, quantization: Quantization
+) -> Tensor:
     """The values (rows, columns), float32, of packed rows.
 
     Args:
         packed: (rows, `row_bytes`), uint8.
-        scales: of each row, (rows, 1), or of all of them, (1, 1); float32.
+        scales: of the matrices that stand beneath each other in them, (matrices,), float32.
+        heights: rows of each.
     """
-    if 8 % quantization.bits == 0:
-        levels = F.embedding(packed.int(), byte_table(quantization)).view(len(packed), -1)[:, :columns]
-    else:
-        codes = unpack(packed, quantization.bits, columns)
-        levels = F.embedding(codes.int(), table(quantization)[:, None]).view(codes.shape)
-    return levels * scales
+    levels = word_table(quantization)
+    matrices = packed.split_with_sizes(list(heights))
+    whole = [
+        looked_up(each, levels * scale, columns, quantization.bits)
+        for each, scale in zip(matrices, scales, strict=True)
+    ]
+    return whole[0] if len(whole) == 1 else torch.cat(whole)
 
 
 @dataclass(frozen=True)
@@ -222,11 +283,10 @@ class Quantized:
             rows.append(pack(codes_of(levels, quantization), quantization.bits))
         return torch.cat(rows), torch.tensor(scales)
 
-    def row_scales(self, scales: Tensor) -> Tensor:
-        """The scale of each row, (rows, 1), or (1, 1) where all have the same."""
-        if len(self.heights) == 1:
-            return scales[:, None]
-        return scales.repeat_interleave(torch.tensor(self.heights))[:, None]
+    def unpack(self, packed: Tensor, scales: Tensor, quantization: Quantization) -> Tensor:
+        """The parameter's values; see `pack`."""
+        values = unpacked(packed, scales, self.heights, self.columns, quantization)
+        return values.reshape(self.place.shape)
 
 
 def quantized_places(layout: FlatLayout, quantization: Quantization) -> list[Quantized]:
