@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nmt_async.errors import UserError, shown
-from nmt_async.options import option
+from nmt_async.options import GIVEN, option
 from nmt_async.reading import as_dataclass
 
 QUANTIZATION = "Quantisation"
@@ -98,3 +98,26 @@ class QuantizeOptions:
     def quantization(self) -> Quantization:
         """What the options say."""
         return Quantization(self.bits, self.scheme, self.biases)
+
+
+@dataclass(frozen=True)
+class RetrainingOptions:
+    """The options of train that quantise."""
+
+    quantize_bits: int | None = option(
+        None, "Train a model whose matrices have so few bits: gradients are computed on quantised parameters, and what "
+        "that leaves out stays with the server. Mostly with --init-from.",
+        group=QUANTIZATION, parse=bits_typed, metavar="2|3|4|8",
+    )  # fmt: skip
+    quantize_scheme: str = option(
+        "log", "As quantize has it.", group=QUANTIZATION, choices=SCHEMES, only_with={"quantize_bits": GIVEN}
+    )
+    quantize_biases: bool = option(
+        False, "Quantise biases, too.", group=QUANTIZATION, only_with={"quantize_bits": GIVEN}
+    )
+
+    def quantization(self) -> Quantization | None:
+        """What the options say; None: nothing is quantised."""
+        if self.quantize_bits is None:
+            return None
+        return Quantization(self.quantize_bits, self.quantize_scheme, self.quantize_biases)

@@ -47,7 +47,7 @@ def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> N
     assert groups(help_of(capsys, "train")) == [
         "Arguments", "Options", "Run", "Updates", "Devices", "Machines", "Model", "Optimizer", "Batches",
         "Validation and stopping", "Reports and checkpoints", "Who waits", "What crosses", "Staleness",
-        "Optimizer constants", "Configuration",
+        "Optimizer constants", "Quantisation", "Configuration",
     ]  # fmt: skip
 
 
