@@ -137,3 +137,19 @@ def test_a_description_that_does_not_fit_is_refused(
     (tmp_path / "text").write_text("a dog\n")
     assert run(["translate", str(folder), "-i", str(tmp_path / "text")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_exported_computes_as_the_quantised_model(model: Path, tmp_path: Path) -> None:
+    assert run(["quantize", str(model), str(tmp_path / "small"), "--bits", "3", "--quiet"]) == 0
+    assert run(["export", str(tmp_path / "small"), str(tmp_path / "marian"), "--quiet"]) == 0
+    vocabulary = str(tmp_path / "marian" / "vocab.spm")
+    words = ["import", str(tmp_path / "marian" / "model.npz"), "--vocabs", vocabulary, vocabulary]
+    assert run([*words, "--out", str(tmp_path / "back"), "--quiet"]) == 0
+    before, after = load_model(tmp_path / "small"), load_model(tmp_path / "back")
+    assert after.quantization is None
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], tensor), name
+    engine = Translator(tmp_path / "small", device="cpu", engine="ctranslate2")
+    ours = Translator(tmp_path / "small", device="cpu")
+    found, expected = (each.translate(TEXT, beam_size=1) for each in (engine, ours))
+    assert [each.text for each in found] == [each.text for each in expected]
