@@ -18,7 +18,7 @@ OPTIONS = TrainOptions
 EXAMPLE = "nmt-async train data --out run --stop-after 20k"
 GROUPS = (
     "Run", "Updates", "Devices", "Machines", "Model", "Optimizer", "Batches", "Validation and stopping",
-    "Reports and checkpoints", "Who waits", "What crosses", "Staleness", "Optimizer constants",
+    "Reports and checkpoints", "Who waits", "What crosses", "Staleness", "Optimizer constants", "Quantisation",
 )  # fmt: skip
 
 

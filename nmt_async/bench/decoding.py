@@ -126,7 +126,7 @@ def _by_hand(job: Job, loaded: LoadedModel) -> Decode:
 
 def _serve(job: Job, pipe: Connection) -> None:
     """The body of a process: decodes once whenever it is told a beam's size, and says how long it took."""
-    loaded = load_model(job.folder)
+    loaded = load_model(job.folder, packed=not job.engine.startswith("by-hand"))
     if job.length is not None:
         with torch.no_grad():
             loaded.model.get_parameter("output_bias")[END] = NEVER

@@ -25,6 +25,7 @@ from nmt_async.checkpoints.run_models import folders_by_update
 from nmt_async.checkpoints.training_state import checkpoint_damages, read_state, write_state
 from nmt_async.errors import Diverged, UserError
 from nmt_async.model import FlatLayout, ModelConfiguration
+from nmt_async.model.quantization_options import Quantization
 from nmt_async.writing import HeldFolder, flush_entry, flush_folder, write_whole
 
 
@@ -36,11 +37,15 @@ class ModelFiles:
     layout: FlatLayout
     source_vocabulary: Path
     target_vocabulary: Path
+    quantization: Quantization | None = None
 
     def save(self, folder: Path, vector: Tensor) -> None:
         """Writes a model folder with the parameters ``vector`` (size,)."""
         named = self.layout.named(vector)
-        save_model(folder, self.configuration, named, self.source_vocabulary, self.target_vocabulary)
+        save_model(
+            folder, self.configuration, named, self.source_vocabulary, self.target_vocabulary,
+            quantization=self.quantization,
+        )  # fmt: skip
 
 
 class Checkpoints:

@@ -96,7 +96,7 @@ def _validated(options: TrainOptions, data: PreparedData, configuration: ModelCo
         return None
     settings = ValidationSettings(
         data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
-        options.valid_beam_size, options.valid_sentences,
+        options.valid_beam_size, options.valid_sentences, options.quantization(),
     )  # fmt: skip
     lines: list[str] = []
     if settings.translate:

@@ -2,7 +2,8 @@
 
 Packed, a weight is a second copy in the order that oneDNN's kernels read (10 to 25 % faster), or in 8-bit integers
 with a scale for each output, activations quantised as they come (dynamic quantisation; a third of the time). A copy
-does not follow its weight: `packed` is held only while the parameters rest.
+does not follow its weight: `packed` is held only while the parameters rest. A quantised model that stays packed in
+memory (`nmt_async.model.packed_matrix`) gets no float32 copy, and an 8-bit one where that is asked for.
 
 8-bit kernels for processors without VNNI instructions (`vpdpbusd`) multiply two activations (0 to 255) by two weights
 and add both products in 16 bits, where a sum above 32,767 becomes 32,767. Which kernel torch takes is asked of the
@@ -20,6 +21,8 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nmt_async.model.packed_matrix import dense, is_packed
 
 ROWS = 256
 """Rows of a product that a layout is chosen for; products of any number can be computed with it."""
@@ -103,7 +106,7 @@ class Linear(nn.Linear):
 
     def pack(self, make: Make | None) -> None:
         """Packs the weight; None: not any more."""
-        self.product = None if make is None else make(self.weight, self.bias)
+        self.product = None if make is None else make(dense(self.weight), self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) to (…, outputs)."""
@@ -151,6 +154,8 @@ def packed(model: nn.Module, precision: str = "float32") -> Iterator[None]:
     """
     layers = [module for module in model.modules() if isinstance(module, Packable)]
     make = packs(next(model.parameters()), precision)
+    if precision == "float32" and is_packed(model):
+        make = None
     try:
         if make is not None:
             for layer in layers:

@@ -60,6 +60,9 @@ class FlatLayout:
             begin = -(-end // ALIGNMENT) * ALIGNMENT
         self.size = begin
         self._stacks = model.stacks() if isinstance(model, Stacked) else {}
+        norms = (module.parameters() for module in model.modules() if isinstance(module, nn.LayerNorm))
+        of_norms = {id(parameter) for parameters in norms for parameter in parameters}
+        self._norms = {name for name, parameter in model.named_parameters() if id(parameter) in of_norms}
 
     @property
     def parameters(self) -> int:
@@ -83,6 +86,15 @@ class FlatLayout:
                 for height in stack.heights:
                     yield begin, height, columns, stack.wide
                     begin += height * columns
+
+    def heights(self, place: Place) -> tuple[int, ...]:
+        """Rows of each of the matrices that stand beneath each other in a matrix of the model."""
+        stack = self._stacks.get(place.name)
+        return (place.shape[0],) if stack is None else stack.heights
+
+    def is_norm(self, place: Place) -> bool:
+        """Whether it is the gain or the bias of a layer normalisation."""
+        return place.name in self._norms
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """The parameters' views into ``vector`` (size,), in the order of `places`."""

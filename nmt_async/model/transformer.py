@@ -29,6 +29,7 @@ from nmt_async.model.initialisation import (
 )
 from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
+from nmt_async.model.packed_matrix import dense
 from nmt_async.model.parameters import Stack
 from nmt_async.model.translation_model import DecoderState, TranslationModel
 from nmt_async.text.batch import Batch, padding_mask
@@ -152,7 +153,7 @@ class Transformer(TranslationModel):
 
     def pack(self, make: Make | None) -> None:
         """The output matrix packed by ``make``, as it is with None; see `nmt_async.model.linear.packed`."""
-        self.output_product = None if make is None else make(self.output_weight, self.output_bias)
+        self.output_product = None if make is None else make(dense(self.output_weight), self.output_bias)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predictions for every target token of the batch, padding left out.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nmt_async.model.packed_matrix import on_device
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.score.options import ScoringOptions
 from nmt_async.search import Ensemble, ModelPath, Weights, load_models
@@ -93,7 +94,7 @@ class LineScorer:
         sides: tuple[str, str] = ("source", "target"),
         warn: Callable[[str], None] = warn_on_stderr,
     ) -> None:
-        self.model = model.to(device)
+        self.model = on_device(model, device)
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
         self.options = options

@@ -101,7 +101,7 @@ def load_models(
             f"{flag}: {len(weights.values)} weight{'s' * (len(weights.values) > 1)} for {len(folders)} "
             f"model{'s' * (len(folders) > 1)}; give one for each."
         )
-    loaded = [load_model(folder) for folder in folders]
+    loaded = [load_model(folder, packed=True) for folder in folders]
     first = loaded[0]
     if len(loaded) == 1 and weights is None:
         return first

@@ -69,6 +69,8 @@ class ParameterServer:
         self.version = 0
         self.progress = Progress()
         self.late = 0
+        if corrections.look_ahead is not None:
+            corrections.look_ahead.write(self.ring.current)
 
     @property
     def parameters(self) -> Tensor:

@@ -227,7 +227,10 @@ def step_text(options: TrainOptions, staleness: float) -> str:
     """
     ahead = options.corrections().updates_ahead(staleness)
     computed = f"; workers compute on parameters predicted {ahead:g} update{'s' * (ahead != 1)} ahead"
-    return f"optimizer {options.settings().name}{computed if ahead else ''}."
+    if (quantization := options.quantization()) is not None:
+        computed = f"{computed}, quantised" if ahead else "; workers compute on quantised parameters"
+        computed += f" ({quantization})"
+    return f"optimizer {options.settings().name}{computed if ahead or quantization else ''}."
 
 
 VECTOR_BYTES = 4

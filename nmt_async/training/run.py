@@ -130,7 +130,7 @@ class Run:
         self.coordinator = self._build_coordinator()
         self.checkpoints = Checkpoints(
             folder.path,
-            ModelFiles(configuration, self.layout, *folder.vocabularies),
+            ModelFiles(configuration, self.layout, *folder.vocabularies, quantization=options.quantization()),
             options.keep_last,
             options.keep_best,
         )
@@ -176,7 +176,7 @@ class Run:
         options = self.options
         settings = ValidationSettings(
             self.data.folder.resolve(), configuration, options.valid_translate or options.metric != "cross-entropy",
-            options.valid_beam_size, options.valid_sentences,
+            options.valid_beam_size, options.valid_sentences, options.quantization(),
         )  # fmt: skip
         return self.setup.validator(settings, Tell(self._warn, self._note))
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from nmt_async.errors import UserError
+from nmt_async.model.quantization_options import RetrainingOptions
 from nmt_async.options import OtherThan, holds, option
 from nmt_async.sync.corrections.settings import (
     LOOK_AHEADS,
@@ -44,7 +45,7 @@ class PredictionOptions:
 
 
 @dataclass(frozen=True)
-class StalenessOptions(PredictionOptions):
+class StalenessOptions(PredictionOptions, RetrainingOptions):
     """What a stale gradient is worth, what a step makes good, and what workers compute on."""
 
     staleness_rule: str = option(
@@ -140,6 +141,7 @@ class StalenessOptions(PredictionOptions):
             prediction=self.settled_prediction(),
             predicted=self.prediction_updates,
             momentum=self.momentum_lookahead,
+            quantized=self.quantize_bits is not None,
         )
 
     def check_staleness(self) -> None:

@@ -40,8 +40,10 @@ def run_validator(settings: ValidationSettings, frozen: SharedVectors, pipe: Con
     try:
         data = PreparedData.open(settings.data)
         model = build_unfilled(settings.configuration)
-        FlatLayout(model).bind(model, frozen.tensor[0])
+        layout, vector = FlatLayout(model), frozen.tensor[0]
+        layout.bind(model, vector)
         while pipe.recv():
+            settings.quantise(vector, layout)
             pipe.send(score(model, data, settings, pipe.send))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -62,7 +64,7 @@ class Validator(Protocol):
 
     @property
     def frozen(self) -> Tensor:
-        """The parameters (size,) scored last."""
+        """The parameters (size,) scored last; quantised, where the run's model is."""
 
     def begin(self, step: int, parameters: Tensor) -> None:
         """Begins to score ``parameters`` (size,), which are copied, as those of ``step``."""
@@ -84,7 +86,8 @@ class InlineValidator:
         self._scores: Scores | None = None
         self._data = PreparedData.open(settings.data)
         self._model = build_unfilled(settings.configuration)
-        FlatLayout(self._model).bind(self._model, self.frozen)
+        self._layout = FlatLayout(self._model)
+        self._layout.bind(self._model, self.frozen)
 
     @property
     def busy(self) -> bool:
@@ -94,6 +97,7 @@ class InlineValidator:
     def begin(self, step: int, parameters: Tensor) -> None:
         """Scores ``parameters`` (size,)."""
         self.frozen.copy_(parameters)
+        self.settings.quantise(self.frozen, self._layout)
         self._scores = score(self._model, self._data, self.settings)
         self.step = step
 

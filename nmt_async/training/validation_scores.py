@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.quantization import quantise_vector
+from nmt_async.model.quantization_options import Quantization
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.score.evaluation import corpus_scores
 from nmt_async.text.batch import Batch
@@ -34,6 +37,7 @@ class ValidationSettings:
         translate: whether to translate for BLEU and chrF.
         beam_size: of that.
         sentences: translate only so many; 0: all.
+        quantization: of the model; None: it has none.
     """
 
     data: Path
@@ -41,6 +45,12 @@ class ValidationSettings:
     translate: bool
     beam_size: int
     sentences: int
+    quantization: Quantization | None = None
+
+    def quantise(self, vector: Tensor, layout: FlatLayout) -> None:
+        """Makes the parameters ``vector`` (size,) those of the model that is saved, in place."""
+        if self.quantization is not None:
+            quantise_vector(vector, layout, self.quantization, vector)
 
 
 @dataclass(frozen=True)

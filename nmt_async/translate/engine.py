@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from nmt_async.checkpoints import LoadedModel
+from nmt_async.checkpoints import LoadedModel, load_model
 from nmt_async.errors import UserError
 from nmt_async.export.ctranslate2 import LONGEST, export_ctranslate2, import_ctranslate2, unsupported
 from nmt_async.model import TranslationModel
@@ -190,7 +190,8 @@ def _converted(loaded: LoadedModel, device: torch.device, precision: str) -> Any
     known = _known.setdefault(loaded.model, {})
     if place not in known:
         with tempfile.TemporaryDirectory(prefix="nmt-async-ctranslate2-") as folder:
-            export_ctranslate2(loaded, Path(folder) / "model", precision)
+            whole = loaded if loaded.quantization is None else load_model(loaded.folder)
+            export_ctranslate2(whole, Path(folder) / "model", precision)
             kind, index, threads, _ = place
             known[place] = import_ctranslate2().Translator(
                 str(Path(folder) / "model"), device=kind, device_index=index, compute_type=precision,

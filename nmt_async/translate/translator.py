@@ -16,6 +16,7 @@ import torch
 from nmt_async.devices import all_gpus, check_here, device_named
 from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
+from nmt_async.model.packed_matrix import on_device
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
@@ -103,7 +104,7 @@ class LineTranslator:
         engine: Engine | None = None,
         computed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.model = model.to(device)
+        self.model = on_device(model, device)
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
         self.options = options

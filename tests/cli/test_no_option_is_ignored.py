@@ -93,6 +93,7 @@ SETTINGS = {
         f"{VIRTUAL} --weight-prediction last-step --prediction-updates 2",
         f"{VIRTUAL} --weight-prediction none",
         f"{VIRTUAL} --init-from RUN",
+        f"{VIRTUAL} --quantize-bits 4",
         f"{VIRTUAL} --optimizer adamw",
         f"{VIRTUAL} --optimizer muon --muon-rows 8",
         f"{VIRTUAL} --optimizer adan",
@@ -124,6 +125,7 @@ SETTINGS = {
         "score MODEL -s SRC -t TRG --word-scores",
     ],
     "average": ["average RUN --last 1 --out NEW", "average RUN --best 1 --out NEW"],
+    "quantize": ["quantize MODEL NEW"],
     "export": [
         "export MODEL NEW",
         "export MODEL NEW --format ctranslate2",
@@ -210,7 +212,7 @@ sizes: {core: {budget: 1kt, validations: 1, seeds: [1], conditions: ["*"]}}
 
 
 TYPED = {"model": "rnn", "weights": "1", "model_weights": "1", "output_sampling": "full", "metric": "chrf",
-         "worker_timeout": "7min", "weight_prediction": "last-step"}  # fmt: skip
+         "worker_timeout": "7min", "bits": "3", "quantize_bits": "3", "weight_prediction": "last-step"}  # fmt: skip
 """What is typed for an option where its declaration does not tell what can be."""
 
 

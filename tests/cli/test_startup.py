@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nmt_async.cli.main import COMMANDS
 
-ARGUMENTS = {"prepare": 0, "simulate": 0, "export": 2, "study": 2}
+ARGUMENTS = {"prepare": 0, "simulate": 0, "export": 2, "study": 2, "quantize": 2}
 PROGRAM = """
 import contextlib, io, json, sys
 from nmt_async.cli.main import run
@@ -25,7 +25,7 @@ BAD_VALUES = {
     "translate": "--output-sampling soon", "evaluate": "--weights 0", "score": "--threshold 2", "average": "--last 0",
     "export": "--format tex", "import": "--vocabs one", "simulate": "--modes fast", "report": "--out",
     "compare": "--intervals days", "study": "--jobs 0", "bench training": "--rounds 0", "bench decode": "--rounds 0",
-    "replay": "--until 0",
+    "replay": "--until 0", "quantize": "--bits 5",
 }  # fmt: skip
 
 

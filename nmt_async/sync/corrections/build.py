@@ -14,6 +14,7 @@ from nmt_async.sync.corrections.delay_feedback import DelayFeedback
 from nmt_async.sync.corrections.gap_aware import GapAware
 from nmt_async.sync.corrections.look_ahead import LookAhead
 from nmt_async.sync.corrections.prediction import Prediction
+from nmt_async.sync.corrections.quantized_pulls import Quantise, QuantizedPulls
 from nmt_async.sync.corrections.settings import CorrectionSettings
 from nmt_async.sync.corrections.worker_momentum import MomentumAhead, WorkerMomentum
 from nmt_async.sync.optimizers.settings import OptimizerSettings
@@ -48,8 +49,9 @@ NOTHING = Corrections()
 
 
 def build_corrections(
-    settings: CorrectionSettings, optimizer: OptimizerSettings, initial: Tensor, workers: int, staleness: float
-) -> Corrections:
+    settings: CorrectionSettings, optimizer: OptimizerSettings, initial: Tensor, workers: int, staleness: float,
+    quantise: Quantise | None = None,
+) -> Corrections:  # fmt: skip
     """Those that settings name.
 
     Args:
@@ -57,9 +59,12 @@ def build_corrections(
         initial: the parameters (size,) at the beginning.
         workers: how many there are.
         staleness: of a push, in updates, as it is to be expected on average.
+        quantise: what workers compute on; None: it is not quantised.
     """
     each = [DelayFeedback(initial, settings.feedback)] if settings.feedback else []
     ahead, momentum = _look_ahead(settings, optimizer, initial, workers, staleness)
+    if quantise is not None:
+        ahead = QuantizedPulls(initial, quantise, ahead)
     return Corrections([*each, *_staleness_rule(settings, initial)], ahead, momentum)
 
 

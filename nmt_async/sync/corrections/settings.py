@@ -44,6 +44,7 @@ class CorrectionSettings:
         predicted: how many updates ahead a prediction is; None: as many as a push is old on average, or the nearest
             whole number if that is more.
         momentum: of `LOOK_AHEADS`.
+        quantized: workers compute on quantised parameters.
     """
 
     rule: str = "none"
@@ -56,6 +57,7 @@ class CorrectionSettings:
     prediction: str = "none"
     predicted: float | None = None
     momentum: str = "none"
+    quantized: bool = False
 
     @property
     def looks_at_parameters(self) -> bool:
@@ -82,6 +84,8 @@ class CorrectionSettings:
         """
         remembered = int(self.rule == "gap-aware" or (self.rule == "delay-compensated" and self.adaptive))
         remembered += bool(self.feedback) + 2 * bool(self.updates_ahead(staleness))
+        # Whatever looks ahead has the parameters beside what pulls give.
+        remembered += self.quantized and not (self.updates_ahead(staleness) or self.momentum == "dana")
         if self.momentum != "none":
             shared = workers if min(workers, pushes) > 1 else 0
             # In the place of the optimizer's one momentum; DANA-Zero has the parameters beside what pulls give.

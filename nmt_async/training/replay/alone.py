@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.replay import Replay
@@ -17,6 +18,7 @@ from nmt_async.cluster.worker import Worker, out_of_memory
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.quantization import quantise_vector
 from nmt_async.reading import read_object
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import PreparedData
@@ -67,6 +69,15 @@ class ReplayParts:
     def worker(self, threads: int) -> ThreadedWorker:
         """What computes gradients with so many threads."""
         return ThreadedWorker(self._worker, threads)
+
+    def as_saved(self, parameters: Tensor) -> Tensor:
+        """What a model folder of the run holds of ``parameters`` (size,)."""
+        quantization = self.options.quantization()
+        if quantization is None:
+            return parameters
+        quantised = torch.empty_like(parameters)
+        quantise_vector(parameters, self.layout, quantization, quantised)
+        return quantised
 
     def coordinator(
         self, options: TrainOptions, record: Callable[[Event], None], workers: int, shared: Shared | None = None

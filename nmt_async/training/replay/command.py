@@ -88,13 +88,13 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
             check_comparable(ours, stored, checkpoint)
         else:
             alone = AloneReplay(run, parts, header, events_until(update, standing), events)
-            expected = vectors_like(stored, alone.in_the_end().server)
+            expected = vectors_like(stored, alone.in_the_end().server, parts.as_saved)
             without = {name: vector for name, vector in expected.items() if NAME not in name}
             check_comparable(without, stored, checkpoint)
             del expected, without
             with progress.stage("replay", update, "updates") as step:
                 alone.run(lambda version: step(version, version))
-            ours, machines = vectors_like(stored, alone.coordinator.server), 0
+            ours, machines = vectors_like(stored, alone.coordinator.server, parts.as_saved), 0
         found = differences(ours, stored)
     return Replayed(update, checkpoint, tuple(found), {name: most for name, most in found.items() if most}, machines)
 

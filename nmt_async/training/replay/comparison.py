@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,20 @@ def stored_vectors(checkpoint: Path) -> dict[str, Tensor]:
     return {MODEL: FlatLayout(model).gather(model)}
 
 
-def vectors_like(stored: Mapping[str, Tensor], server: ParameterServer) -> dict[str, Tensor]:
-    """The server's vectors that belong beside ``stored``."""
+def vectors_like(
+    stored: Mapping[str, Tensor], server: ParameterServer, as_saved: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """The server's vectors that belong beside ``stored``.
+
+    Args:
+        as_saved: what a model folder holds of parameters (size,).
+    """
     if MODEL not in stored:
         residuals = {} if server.residuals is None else server.residuals.state()
         left = {name: vector for name, vector in residuals.items() if name in stored}
         return {**server.vectors(), **left}
     average = server.optimizer.average
-    return {MODEL: server.parameters if average is None else average}
+    return {MODEL: as_saved(server.parameters if average is None else average)}
 
 
 def check_comparable(ours: Mapping[str, Tensor], stored: Mapping[str, Tensor], checkpoint: Path) -> None:

@@ -165,7 +165,7 @@ class SharedReplay:
         assert machine is not None
         average = machine.server.optimizer.average
         if MODEL in stored:
-            return {MODEL: machine.parameters if average is None else average}
+            return {MODEL: self.parts.as_saved(machine.parameters if average is None else average)}
         tensors, outer = machine.state()[1], {} if machine.outer is None else machine.outer.tensors
         return {name: tensors[name] for name in (*machine.server.vectors(), *outer)}
 

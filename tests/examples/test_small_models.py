@@ -1,0 +1,35 @@
+"""The table of small models, made of a run as small as they come."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from training_runs import SIZES
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "small-models" / "table.py"
+
+
+def test_the_table_has_every_model(real_run: Path, small_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("the dog sees the cat\na small bird\n")
+    (tmp_path / "reference").write_text("der Hund sieht die Katze\nein kleiner Vogel\n")
+    words = [str(real_run), str(small_data), "--source", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
+    words += ["--reference", str(tmp_path / "reference"), "--bits", "4", "--schemes", "log", "--rounds", "1"]
+    training = ["--cluster", "simulated", "--mini-batch-words", str(SIZES["mini_batch_words"]), "--cpu-threads", "1"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words, "--stop-after", "2u", "--", *training],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in table] == [
+        "model", "float32", "float32, CTranslate2", "int8, CTranslate2", "int8, torch (float32 on the disk)",
+        "4-bit log", "float32, trained as long again", "4-bit log, retrained",
+    ]  # fmt: skip
+    assert all(len(row) == 7 for row in table)
+    sizes = {row[0]: int(row[1].replace(",", "")) for row in table[1:]}
+    assert sizes["4-bit log"] < sizes["float32"]
+    assert sizes["4-bit log, retrained"] == sizes["4-bit log"]
+    assert (tmp_path / "out" / "table.md").read_text() == done.stdout
