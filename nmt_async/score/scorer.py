@@ -105,7 +105,7 @@ class LineScorer:
         self.in_pieces = in_pieces
         self.sides = sides
         self.warn = warn
-        length_of_tag(options.tag, source_vocabulary)
+        self._tag_length = length_of_tag(options.tag, source_vocabulary)
 
     def score(self, pairs: Iterable[Pair], at_hand: bool = False) -> Iterator[Scored]:
         """What the model thinks of each pair, in their order; in windows, so that memory is constant.
@@ -126,7 +126,7 @@ class LineScorer:
         targets = self._encode_targets([target for _, target in pairs])
         rows: list[tuple[int, list[int], list[int]]] = []
         for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
-            if len(source) > 1 or len(target) > 1:
+            if len(source) > 1 + self._tag_length or len(target) > 1:
                 limit, number = self.options.max_length, first + index
                 target = self._cut(target, LONGER_TARGET * limit, number, self.sides[1])
                 rows.append((index, self._cut(source, limit, number, self.sides[0]), target))

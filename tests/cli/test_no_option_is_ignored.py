@@ -191,7 +191,8 @@ def places(small_data: Path, real_run: Path, tmp_path_factory: pytest.TempPathFa
     assert run(["export", str(model), str(folder / "marian"), "--quiet"]) == 0
     text = small_data.parent / "text"
     corpora = folder / "corpora.yaml"
-    files = f"source: {text / 'train.en'}, target: {text / 'train.de'}"
+    files = f"source: {text / 'train.en'}, target: {text / 'train.de'}, valid-source: {text / 'valid.en'}, "
+    files += f"valid-target: {text / 'valid.de'}"
     corpora.write_text(
         f"corpora:\n- {{name: one, {files}, tag: __one__}}\n- {{name: other, {files}, tag: __other__}}\n"
     )
