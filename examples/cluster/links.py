@@ -189,7 +189,8 @@ def measured(folder: Path, arguments: argparse.Namespace, data: PreparedData) ->
         found.append({
             "between": way, "tokens_per_second": rate, "of_never": rate / bound, "predicted": expected,
             "measured_of_predicted": rate / expected, "waiting": waiting(run),
-            "staleness": latest(run, "staleness_mean"), "effective_batch": latest(run, "effective_batch"), "curve": curve(run, data),
+            "staleness": latest(run, "staleness_mean"), "effective_batch": latest(run, "effective_batch"),
+            "curve": curve(run, data),
         })  # fmt: skip
         shutil.rmtree(run)
     quality = max(entry["curve"][-1][1] for entry in found[1:])

@@ -67,6 +67,8 @@ class MachineCoordinator(Coordinator):
         self._agreed_on = server.version, server.progress
         self._fragments = 1 if outer is None else outer.settings.fragments
         self._fragment = 0  # of several, the one that comes next
+        self._steps = 0  # updates of its own, and of each fragment, how many of them were exchanged
+        self._steps_exchanged = [0] * self._fragments
         self._next_is_whole = self._fragments == 1
         self._whole = True  # the contribution that is on the way, or was the latest
         self._left_with = server.parameters[:0]  # its fragment (part,), as the others know it
@@ -120,6 +122,11 @@ class MachineCoordinator(Coordinator):
         return super().next_task(worker)
 
     @property
+    def in_fragments(self) -> bool:
+        """Whether machines agree on all parameters at some moments only."""
+        return self._fragments > 1
+
+    @property
     def waits(self) -> bool:
         """Whether nobody begins a batch while an exchange is on the way: that one, or the one that comes next."""
         return self.way.waits and (self._whole if self.on_the_way else self._next_is_whole)
@@ -139,6 +146,7 @@ class MachineCoordinator(Coordinator):
         self.updates += 1
         self.updating += self.clock() - begin
         self._own.append(update)
+        self._steps += 1
         self._record(Event(Kind.STEPPED, version=update.version, tokens=update.tokens))
         if self.rule.restarts:
             self._restart()
@@ -188,14 +196,14 @@ class MachineCoordinator(Coordinator):
             enough = 2 * enough if not stock else enough + 2 * self.workers[self.rank]
         wanted = max(0, enough - stock)
         version = self.ledger.version
-        moved = bool(pushes) or (self._fragments > 1 and bool(total.any()))
+        moved = self.outer is None or self._has_moved()
         said = Contribution(self._named(pushes), wanted, aside, self.wish, version, ages, moved, *self.spent)
         return said, total
 
     def _take_moved(self, outer: OuterStep) -> tuple[tuple[Push, ...], tuple[int, ...], Tensor]:
         """The pushes in this machine's own updates, their staleness, and what these have moved, (part,)."""
         self._whole = self._next_is_whole
-        if self._fragments > 1 and self._whole and self.ledger.accumulated:
+        if self.ledger.accumulated and (self.ledger.finished or (self._fragments > 1 and self._whole)):
             self._step()  # it is not waited for more
         updates, self._own = self._own, []
         pushes = tuple(push for update in updates for push in update.pushes)
@@ -205,6 +213,14 @@ class MachineCoordinator(Coordinator):
             self._left_with = outer.parameters[outer.part(self._fragment)] - total.float()
         self._left_at = self.server.version, self.server.progress.tokens
         return pushes, ages, total
+
+    def _has_moved(self) -> bool:
+        """Whether there is an update of this machine's own in what it contributes now, and never was before."""
+        parts = range(self._fragments) if self._whole else [self._fragment]
+        moved = any(self._steps > self._steps_exchanged[part] for part in parts)
+        for part in parts:
+            self._steps_exchanged[part] = self._steps
+        return moved
 
     @property
     def _exchanged(self) -> int | None:
@@ -411,7 +427,8 @@ class MachineCoordinator(Coordinator):
         self.ledger.events = stands
         machines = BatchId(len(self.workers), self.rank)
         workers = self.workers[self.rank]
-        self._record(Event(Kind.RESUMED, workers, machines, self.server.version, sitting, stands=stands))
+        pieces = 1 if self.outer is None else 0
+        self._record(Event(Kind.RESUMED, workers, machines, self.server.version, sitting, pieces, stands))
 
 
 _NOTHING_SUMMED: dict[str, Any] = {"summed": [], "held": []}

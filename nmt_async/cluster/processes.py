@@ -219,6 +219,7 @@ class ProcessCluster:
             if not self._is_idle(index):
                 continue
             task = self.coordinator.next_task(index)
+            self._restart()  # a machine among several may have made an update of its own
             if task is not None:
                 worker.dealt = time.monotonic()
                 if self._begin is None:
@@ -270,6 +271,7 @@ class ProcessCluster:
             if isinstance(happened, Called):
                 machine.spent = self._spent.take_seconds(self._workers)
                 exchange.begin(*machine.contribute())
+                self._restart()
                 continue
             update = machine.land(happened.joint, happened.total)
             self._restart()

@@ -194,6 +194,7 @@ class SimulatedCluster:
         update = self.coordinator.land(joint, total, first)
         if update is not None and self.coordinator.outer is None:
             self._take_time_of_update()
+        self.restart()
         self._to_ask = set(self._idle)
         return update
 
@@ -243,9 +244,9 @@ class SimulatedCluster:
     def _take_time_of_update(self) -> None:
         """An update was made; workers leave the batches that it made too old."""
         self.time += self._update_seconds
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
         """Workers whose pushes an update made too old leave their batches when word of it reaches them."""
         restarted = set(self.coordinator.take_restarted())
         if not restarted:
@@ -273,6 +274,7 @@ class SimulatedCluster:
         """Gives the idle workers tasks, those who may have one."""
         for index in sorted(self._to_ask):
             task = self.coordinator.next_task(index)
+            self.restart()  # a machine among several may have made an update of its own
             if task is not None:
                 self._idle.discard(index)
                 self._begin_task(index, task)

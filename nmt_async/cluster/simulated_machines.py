@@ -124,6 +124,7 @@ class SimulatedMachines:
         machine = self.machines[rank]
         machine.spent = self.clusters[rank].take_seconds()
         self._brought[rank] = machine.contribute()
+        self.clusters[rank].restart()
         if not machine.waits:
             self.clusters[rank].go_on(time)
         self._contributed = max(self._contributed, time)

@@ -51,6 +51,7 @@ class LiveDisplay:
         self.clock = clock
         self.state = DisplayState()
         self._ended = threading.Event()
+        self._live = Live(console=console)
 
     def __enter__(self) -> Self:
         """May be entered again later, as when training begins anew with the machines that are left."""
@@ -77,8 +78,7 @@ class LiveDisplay:
         with suppress(OSError):
             self._live.stop()
             for message in messages:
-                text = Text(f"warning: {message.text}", BAD) if message.warning else Text(message.text)
-                self.console.print(text, soft_wrap=True)
+                self._print(message)
 
     def _now(self) -> DisplayState:
         return self.state.at(self.clock())
@@ -104,11 +104,23 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """A sentence for the reader."""
-        self.state = self.state.told(Message(text))
+        self._tell(Message(text))
 
     def warn(self, text: str) -> None:
         """A sentence about a problem that the run survives."""
-        self.state = self.state.told(Message(text, warning=True))
+        self._tell(Message(text, warning=True))
+
+    def _tell(self, message: Message) -> None:
+        """On the screen; where there is none now, as before a run begins, at once."""
+        if self._live.is_started:
+            self.state = self.state.told(message)
+        else:
+            with suppress(OSError):
+                self._print(message)
+
+    def _print(self, message: Message) -> None:
+        text = Text(f"warning: {message.text}", BAD) if message.warning else Text(message.text)
+        self.console.print(text, soft_wrap=True)
 
     def progress(self, share: float | None, update: int) -> None:
         """How much of the run is done, 0 to 1, None if it has no set end."""

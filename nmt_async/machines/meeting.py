@@ -19,6 +19,9 @@ from nmt_async.machines.invitation import Invitation
 COMING = datetime.timedelta(minutes=10)
 """How long machines wait for each other at the beginning."""
 
+COMING_AGAIN = datetime.timedelta(minutes=1)
+"""How long those wait for each other that meet again, who were all there a moment ago."""
+
 PARTING = 5.0
 """Seconds for which the machine that has the store stays for the others at the end."""
 
@@ -56,6 +59,11 @@ class Meeting:
             keys = [f"parted/{rank}" for rank in range(self.machines)]
             while self.hosts and not self.store.check(keys) and time.monotonic() < until:
                 time.sleep(0.05)
+
+
+def patience(invitation: Invitation) -> datetime.timedelta:
+    """How long machines wait for each other."""
+    return COMING_AGAIN if invitation.again else COMING
 
 
 def meet(invitation: Invitation, tell: Callable[[str], None]) -> Meeting:
@@ -115,7 +123,7 @@ def _store(invitation: Invitation, listening: int | None) -> Any:
 
 def _reach(invitation: Invitation, place: str) -> Any:
     """A connection to the meeting point, which may not be open yet."""
-    until = time.monotonic() + COMING.total_seconds()
+    until = time.monotonic() + patience(invitation).total_seconds()
     while True:
         try:
             with socket.create_connection((invitation.host, invitation.port), timeout=5):

@@ -6,7 +6,9 @@ falls into two parts never makes two runs of one.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Sequence
 
@@ -15,7 +17,7 @@ from torch.distributed.distributed_c10d import Store
 from nmt_async.machines.group import MachineLost
 from nmt_async.machines.watch import SOON, Watch
 
-WAIT = 120.0
+WAIT = 600.0
 """Seconds for which a machine that still gives signs of life is waited for: it saves, and ends its workers."""
 
 LOOK = 0.2
@@ -32,13 +34,21 @@ def those_left(store: Store, rank: int, names: Sequence[str], watch: Watch) -> l
     Raises:
         MachineLost: the store is lost, or the others went on without this machine.
     """
-    try:
-        store.set(f"here/{rank}", "1")
-        members = _agreed(store, len(names), watch)
-    except RuntimeError:
-        raise MachineLost(watch.explain("")) from None
+    members: list[int] = []
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            store.set(f"here/{rank}", "1")
+            members.extend(_agreed(store, len(names), watch))
+
+    asking = threading.Thread(target=ask, name="who is left", daemon=True)  # the store may hang while it is asked
+    asking.start()
+    while asking.is_alive() and watch.reachable:
+        asking.join(LOOK)
+    if not members:
+        raise MachineLost(watch.explain(""))
     if rank not in members:
-        raise MachineLost(f"nothing was heard of {names[rank]} for too long, and the others went on without it.")
+        raise MachineLost(f"{names[rank]} did not come in time, and the others went on without it.")
     return members
 
 

@@ -16,7 +16,7 @@ from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
 from nmt_async.machines.group import GlooGroup, MachineLost, gather_values, spread_state
 from nmt_async.machines.invitation import Invitation
-from nmt_async.machines.meeting import COMING, Meeting, meet
+from nmt_async.machines.meeting import Meeting, meet, patience
 from nmt_async.machines.survivors import those_left
 from nmt_async.machines.watch import Watch, printable
 from nmt_async.sync.between.ways import Way
@@ -46,7 +46,7 @@ class Team:
         self._invitation = invitation
         self._meeting = meet(invitation, tell)
         self.rank, self.size = self._meeting.rank, self._meeting.machines
-        self.names = _names(self._meeting, tell)
+        self.names = _names(self._meeting, tell, patience(invitation).total_seconds())
         self._host = self._named_host()
         self._watch = Watch(self._meeting.connect, self.rank, self.names, timeout, self._host)
         self._exchange: Exchange | None = None
@@ -140,8 +140,8 @@ class Team:
             self._meeting.part(error is None and self._parts)
 
 
-def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
-    """Of all machines, once all have come."""
+def _names(meeting: Meeting, tell: Callable[[str], None], longest: float) -> list[str]:
+    """Of all machines, once all have come; they are waited for so many seconds."""
     store, begin, told = meeting.store, time.monotonic(), False
     store.set(f"name/{meeting.rank}", socket.gethostname()[:200])
     keys = [f"name/{rank}" for rank in range(meeting.machines)]
@@ -153,10 +153,10 @@ def _names(meeting: Meeting, tell: Callable[[str], None]) -> list[str]:
             missing = [rank for rank, key in enumerate(keys) if not store.check([key])]
             waited = time.monotonic() - begin
             which = ", ".join(map(str, missing))
-            if waited > COMING.total_seconds():
+            if waited > longest:
                 raise RunFailure(
                     f"machines {which} of {meeting.machines} did not come to {meeting.place} within "
-                    f"{COMING.total_seconds() / 60:.0f} minutes."
+                    f"{longest / 60:.0f} minutes."
                 ) from None
             if not told and missing:
                 told = True

@@ -20,6 +20,9 @@ START = 60.0
 """Seconds in which all machines give their first sign."""
 
 
+SILENT = "nothing is heard any more of"
+
+
 class Watch:
     """This machine's signs of life, and those of the others.
 
@@ -119,15 +122,18 @@ class Watch:
         while True:
             for rank, reason in enumerate(self._reasons):
                 if reason and rank != self._rank:
-                    return f"{self._names[rank]} left the run: {printable(reason)}"
+                    said = printable(reason)
+                    if said.startswith(SILENT):  # it has left because of another one
+                        return f"{said.rstrip('.')}, {self._names[rank]} says."
+                    return f"{self._names[rank]} left the run: {said}"
             silent = self.silent_for(SOON - BEAT)
             if self.reachable and silent and (error or self.silent_for(self._timeout)):
-                return f"nothing is heard any more of {', '.join(self._names[rank] for rank in silent)}."
+                return f"{SILENT} {', '.join(self._names[rank] for rank in silent)}."
             if self._broken or time.monotonic() > until:
                 break
             time.sleep(BEAT / 5)
         if not self.reachable:
-            return f"nothing is heard any more of {self._host}."
+            return f"{SILENT} {self._host}."
         return f"an exchange between the machines failed ({(error.splitlines() or ['no reason'])[0][:200]})."
 
     def close(self) -> None:

@@ -44,9 +44,9 @@ class Event:
         tokens: of a push, an update or a contribution: its target tokens, on this machine. Of DEALT: how many
             batches, the first of which is ``batch``. Of RESUMED: the number of the sitting that it begins, as
             ``sittings.jsonl`` counts them (0, as earlier versions wrote: unknown).
-        pieces: in which the push was computed. Of UPDATED: 0 where what was on the way had been in this machine's own
-            parameters before, else 1. Of CONTRIBUTED: one more than the number of the machine's wish
-            (`nmt_async.sync.between.contribution`).
+        pieces: in which the push was computed. Of RESUMED: 0 where machines make updates of their own from here on. Of
+            UPDATED: 0 where what was on the way had been in this machine's own parameters before, else 1. Of
+            CONTRIBUTED: one more than the number of the machine's wish (`nmt_async.sync.between.contribution`).
         stands: of RESUMED: how many of the events that stood before it, other resumes not counted, stand still; those
             after them happened after the checkpoint and are void.
     """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -48,6 +49,27 @@ VANISHED = "nothing of the run is kept unless it is put back; "
 
 NO_STATE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 """What taking up a state raises that no run can have left."""
+
+
+class StateOfRun(NamedTuple):
+    """What a checkpoint stores.
+
+    Attributes:
+        updates: made until then.
+        values: plain.
+        tensors: by name.
+        decoding: the parameters (size,) of its model.
+    """
+
+    updates: int
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+    decoding: Tensor
+
+    def copy(self) -> StateOfRun:
+        """One that stays as it is."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return StateOfRun(self.updates, copy.deepcopy(self.values), tensors, self.decoding.clone())
 
 
 class Unsaved(RunFailure):
@@ -280,7 +302,7 @@ class Run:
         due = self.leads and not self.saving.busy and (save.due(self.moment) or self.saving.due)
         if due and self._settled():
             save.mark(self.moment)
-            self._begin_checkpoint()
+            self._begin_checkpoint(self._state())
         self.period.stalled(self.cluster.seconds - begin)
 
     def _settled(self) -> bool:
@@ -330,23 +352,27 @@ class Run:
     def _keep(self, step: int, parameters: Tensor) -> None:
         self.saving.keep(step, parameters, self.validations.judge.best_steps)
 
-    def _begin_checkpoint(self) -> None:
-        """Begins to save; see `Checkpoints.save`."""
+    def _state(self) -> StateOfRun:
+        """What a checkpoint stores now; not copied."""
         values, tensors = self.coordinator.state()
         held, held_tensors = self.cluster.state()
         state: dict[str, Any] = {
             "coordinator": values, "cluster": held, "moment": vars(self.moment), "stretch": self.period.state(),
             "validating": self.validations.at(self.moment.updates), **self.validations.state(),
         }  # fmt: skip
+        return StateOfRun(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters)
+
+    def _begin_checkpoint(self, state: StateOfRun) -> None:
+        """Begins to save; see `Checkpoints.save`."""
         self._may_fail("writing the journal", self.journal.flush)
         # A resume says how many of the journal's events still stand, so they must be there.
         first = functools.partial(self.journal.secure, self.journal.recorded)
         best = self.validations.judge.best_steps
-        self.saving.begin(self.moment.updates, state, tensors | held_tensors, self.decoding_parameters, best, first)
+        self.saving.begin(state.updates, state.values, state.tensors, state.decoding, best, first)
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, state: StateOfRun) -> None:
         self.saving.settle(self.validations.judge.best_steps)
-        self._begin_checkpoint()
+        self._begin_checkpoint(state)
         self.saving.result()
 
     def _reason_to_stop(self) -> str | None:
@@ -384,7 +410,7 @@ class Run:
         self._last_validation()
         try:
             if self.moment.updates and self.leads:
-                self._write_checkpoint()
+                self._write_checkpoint(self._state())
         except OSError as error:
             unsaved = Unsaved(
                 f"{self.folder.path}: the last checkpoint could not be written ({error.strerror or error}); fix "
@@ -457,12 +483,17 @@ class Run:
         self._note_end("diverged" if isinstance(failure, Diverged) else "failed", text)
         return text
 
+    def _state_to_save(self) -> StateOfRun | None:
+        """The latest that there is where the run cannot go on; None if there is none."""
+        return self._state()
+
     def _save_if_sound(self) -> str:
         """Parameters whose gradients are not finite are not saved: they would take the place of better ones."""
         try:
-            if self.moment.updates and self.soundness.sound and self._settled():
-                self._write_checkpoint()
-                return f"The run is saved at update {self.moment.updates:,}."
+            state = self._state_to_save()
+            if state is not None and state.updates and self.soundness.sound:
+                self._write_checkpoint(state)
+                return f"The run is saved at update {state.updates:,}."
         except (OSError, RunFailure) as error:
             self._warn(f"update {self.moment.updates:,} could not be saved ({error}).")
         self.saving.settle(self.validations.judge.best_steps)  # one may be under way

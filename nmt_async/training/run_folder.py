@@ -21,6 +21,7 @@ from nmt_async.options import check_together, dump_yaml, flag_of, load_yaml
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import adopted, as_begun
+from nmt_async.training.machine_options import OUTER
 from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
 from nmt_async.training.resuming import check_update, with_workers
@@ -32,9 +33,6 @@ MACHINE = "machine-"
 
 DATA = "data.json"
 OUTCOME = "outcome.json"
-LOCAL = ("local_updates", "outer_rate", "outer_momentum", "outer_fragments", "outer_dtype")
-"""Options that mean something in one way of exchanging."""
-
 BEGUN = ("nodes", "workers", "accumulate")
 """Options that make an update together, as they were when the run was begun: on any number of machines it goes on with
 that update, or the nearest."""
@@ -284,7 +282,7 @@ def settled(options: TrainOptions, begun_with: TrainOptions | None = None) -> Tr
         begun_with = with_workers(begun_with, options.workers, options.nodes)
         options = as_begun(options, begun_with)
         names = ["workers", "accumulate", "cpu_threads", "optimizer", "weight_prediction"]
-        names += [*LOCAL, "between"] if options.between in (None, begun_with.between) else []
+        names += [*OUTER, "between"] if options.between in (None, begun_with.between) else []
         names += ["profile"] if options.cluster == "simulated" else []
         # Before there was a second model, these defaults were written out.
         names += [name for name, default in DEFAULTS.items() if getattr(begun_with, name) == default]

@@ -28,7 +28,7 @@ from nmt_async.training.journal_file import JOURNAL, JournalFile, latest_sitting
 from nmt_async.training.metrics import Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import Shared, SimulatedSetup, Tell, build_coordinator
-from nmt_async.training.run import Run
+from nmt_async.training.run import Run, StateOfRun
 from nmt_async.training.run_folder import RunFolder
 from nmt_async.training.sharing import (
     Peers,
@@ -58,6 +58,7 @@ class SharedRun(Run):
         self.peers = peers
         self.leads = peers.leads
         self._journalled = earlier_events(folder.path / JOURNAL)
+        self._latest_settled: StateOfRun | None = None
         super().__init__(options, data, folder, model, display, devices_reason)
 
     @property
@@ -170,10 +171,25 @@ class SharedRun(Run):
             self.machine.wish = max(self.machine.wish, Wish.SETTLE)
         return self.machine.settled
 
+    def _state_to_save(self) -> StateOfRun | None:
+        """The latest that there is; in fragments, that of when the machines settled last."""
+        return self._state() if self.machine.settled else self._latest_settled
+
+    def _keep_state(self) -> None:
+        """Where there is a state at some moments only, one is kept: who saves may be lost with its disk."""
+        if self.machine.in_fragments and self.machine.settled:
+            self._latest_settled = self._state().copy()
+
     def _count(self, update: Update | None) -> None:
         super()._count(update)
         if update is not None:
             self.period.add_machines(update, self.machine.workers, self.machine.take_spent())
+            self._keep_state()
+
+    def train(self) -> None:
+        """As in `Run`."""
+        self._keep_state()
+        super().train()
 
     def _ends(self) -> bool:
         """Whether training ends now; all machines end it after the same update."""

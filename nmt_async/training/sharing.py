@@ -36,8 +36,9 @@ from nmt_async.training.journal_file import (
     append_sitting,
     read_journal,
 )
+from nmt_async.training.machine_options import OUTER
 from nmt_async.training.options import TrainOptions, options_of_run
-from nmt_async.training.run_folder import CONFIG, LOCAL, MACHINE, as_it_was_begun
+from nmt_async.training.run_folder import CONFIG, MACHINE, as_it_was_begun
 
 OWN = frozenset((
     "out", "dry_run", "workers", "devices", "cpu_threads", "accumulate", "worker_timeout", "node_rank", "rendezvous",
@@ -281,7 +282,7 @@ def shared_start(options: TrainOptions, state: Mapping[str, Any]) -> SharedStart
         state: of the coordinator that all take up, of one machine that was alone or one of several; empty if none is.
     """
     events = state.get("events", state.get("ledger", {}).get("events"))
-    return SharedStart({name: getattr(options, name) for name in ("between", *LOCAL)}, state.get("machine", 0), events)
+    return SharedStart({name: getattr(options, name) for name in ("between", *OUTER)}, state.get("machine", 0), events)
 
 
 def simulated_journal(

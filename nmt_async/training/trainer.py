@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def _train_with_others(options: TrainOptions, invitation: Invitation, data_folde
     goes_on: Invitation | None = invitation
     folder: Path | None = None
     while goes_on is not None:
+        met = time.monotonic()
         with Team(goes_on, options.machine_timeout_seconds, display.say) as team:
             display.say(f"this is {team.names[team.rank]} of {team.size}.")
             folder = folder or folder_of(options.out, team.rank)
@@ -100,9 +102,16 @@ def _train_with_others(options: TrainOptions, invitation: Invitation, data_folde
                     raise
                 display.warn(str(lost))
                 goes_on = team.those_left()
+                all_here = goes_on is not None and goes_on.machines == team.size
+                if all_here and time.monotonic() - met < AGAIN:
+                    raise  # it was no machine that failed, and it would fail again
     assert folder is not None
     display.warn("no other machine is left; this one goes on alone.")
     _train(replace(options, out=folder, nodes=1), data_folder, display, Here())
+
+
+AGAIN = 600.0
+"""Seconds after which machines that are all there may try again what failed."""
 
 
 def _goes_on_without(run: Path) -> bool:
@@ -180,7 +189,10 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
                 raise
             except RunFailure as failure:
                 ending = next(kind for kind in (Diverged, MachineLost, RunFailure) if isinstance(failure, kind))
-                raise ending(run.save_after_failure(failure)) from None
+                text = run.save_after_failure(failure)
+                if run.signals.number and ending is MachineLost:  # it would have ended anyway
+                    raise Interrupted(text, run.signals.number) from None
+                raise ending(text) from None
             finally:
                 run.close()
     finally:

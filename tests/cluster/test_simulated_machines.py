@@ -13,6 +13,7 @@ from nmt_async.planning.simulation import even_plan, nominal_machines
 from nmt_async.sync.between.outer_settings import OuterSettings
 from nmt_async.sync.between.ways import LAGGED, LOCAL, SYNC, WAYS, Way
 from nmt_async.sync.rules import rule_for
+from nmt_async.sync.rules.rule import Waiting
 
 TOKENS, SIZE = 1000, 1_000_000
 EVEN = WorkerProfile(tokens_per_second=10_000.0)
@@ -126,6 +127,21 @@ def test_fragments_are_exchanged_while_nobody_waits() -> None:
     assert whole == pytest.approx(4 * TOKENS / 0.2, rel=0.02)
     halves = throughput(machines_of("hybrid:2", LOCAL, 2, of, outer=OuterSettings(2, fragments=2)))
     assert halves == pytest.approx(4 * TOKENS / 0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("fragments", [1, 2])
+@pytest.mark.parametrize("mode", ["hybrid:2", "async"])
+def test_workers_restart_where_a_machine_s_own_update_made_them_too_old(mode: str, fragments: int) -> None:
+    """Whoever makes that update: a push, a worker that asks for a task, or a contribution."""
+    slow = replace(EVEN, tokens_per_second=EVEN.tokens_per_second / 7)
+    uneven = ClusterProfile("uneven", (EVEN, EVEN, slow, EVEN, slow, EVEN), between=LinkProfile(0.0, 4 * SIZE / 0.3))
+    name, _, count = mode.partition(":")
+    waiting = Waiting(oldest_push=1, older_pushes="restart")
+    rule = rule_for(name, 3, int(count) if count else None, waiting)
+    outer = OuterSettings(4, fragments=fragments)
+    simulated = nominal_machines(rule, LOCAL, 2, uneven, even_plan(TOKENS, 400), SIZE, last_epoch=1, outer=outer)
+    batches = [push.batch for update in simulated.updates() if update is not None for push in update.pushes]
+    assert sorted(batches) == [(1, number) for number in range(400)]
 
 
 def test_half_the_bits_take_half_the_time() -> None:

@@ -55,7 +55,7 @@ def test_clocks_that_are_apart(port: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_machine_that_cannot_be_reached(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt_async.machines.team.COMING", meeting.datetime.timedelta(seconds=1))
+    monkeypatch.setattr("nmt_async.machines.meeting.COMING", meeting.datetime.timedelta(seconds=1))
     place = {"nodes": 2, "node_rank": 0, "rendezvous": f"127.0.0.1:{port}"}
     (found,) = machines_findings(small_options(Path("run"), **place), None, lambda _: None)
     assert found.verdict == "wrong"

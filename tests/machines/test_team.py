@@ -21,6 +21,7 @@ from nmt_async.machines.group import MachineLost
 from nmt_async.machines.invitation import Invitation
 from nmt_async.machines.survivors import those_left
 from nmt_async.machines.team import Team
+from nmt_async.machines.watch import Watch
 from nmt_async.sync.between.contribution import Contribution
 from nmt_async.sync.between.outer import summed
 from nmt_async.sync.between.ways import LAGGED, SYNC
@@ -109,7 +110,7 @@ def test_a_meeting_point_that_is_not_there(port: int, monkeypatch: pytest.Monkey
 
 
 def test_who_does_not_come_is_named(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt_async.machines.team.COMING", meeting.datetime.timedelta(seconds=1))
+    monkeypatch.setattr("nmt_async.machines.meeting.COMING", meeting.datetime.timedelta(seconds=1))
     with pytest.raises(RunFailure, match="machines 1, 2 of 3 did not come"):
         Team(Invitation("127.0.0.1", port, 3, 0), 30.0, lambda _: None)
 
@@ -240,8 +241,10 @@ def test_those_who_are_left_meet_again_without_the_others(port: int) -> None:
             if rank == 1:
                 team._watch.close()
                 assert met_again.wait(PATIENCE)
+                watch = Watch(team._meeting.connect, rank, team.names, 30.0, "the meeting point")
                 with pytest.raises(MachineLost) as lost:
-                    those_left(PrefixStore("again", team._meeting.connect()), rank, team.names, team._watch)
+                    those_left(PrefixStore("again", team._meeting.connect()), rank, team.names, watch)
+                watch.close()
                 return str(lost.value)
             invitation = team.those_left()
         assert invitation is not None
@@ -254,7 +257,7 @@ def test_those_who_are_left_meet_again_without_the_others(port: int) -> None:
         first, silent, last = [future.result(PATIENCE) for future in [pool.submit(one, rank) for rank in range(3)]]
     assert first == last == [b"0 was 0", b"1 was 2"]
     assert isinstance(silent, str)
-    assert "the others went on without it" in silent
+    assert "did not come in time, and the others went on without it" in silent
 
 
 def test_the_last_one_is_alone(port: int) -> None:

@@ -228,6 +228,40 @@ def test_machines_with_updates_of_their_own_go_on_without_one(
     replays(run, latest_step(run))
 
 
+def test_the_machine_that_validates_is_lost_with_its_disk(small_data: Path, tmp_path: Path, port: int) -> None:
+    """In fragments, where the others have a state at some moments only; here the meeting point is another machine."""
+    options = {**BOTH, "between": "local", "local_updates": 4, "outer_fragments": 2, "sync_mode": "hybrid"}
+    options |= {"nodes": 2, "rendezvous": f"127.0.0.1:{port}", "machine_timeout": "0.05min", "save_freq": "8"}
+    second = start_typed(small_data, tmp_path / "b", node_rank=1, **options)
+    until(lambda: is_open(port), "the meeting point")
+    first = start_typed(small_data, tmp_path / "a", node_rank=0, **options)
+    until(lambda: latest_step(tmp_path / "a"), "the first checkpoint")
+    first.kill()
+    first.communicate()
+    mine = tmp_path / "b" / "machine-1"
+    until(lambda: len(starts_in(events_of(mine))) == 2, "the machine that is left")
+    until(lambda: latest_step(mine) > latest_start(mine), "more updates")
+    second.send_signal(signal.SIGTERM)
+    code, said = ends([second])[0]
+    assert code == 143
+    assert "The run is saved at update" in said
+    assert latest_start(mine) >= latest_step(tmp_path / "a") > 0, "it went on from what they had last agreed on"
+
+
+def test_a_signal_before_a_loss_ends_the_run(small_data: Path, tmp_path: Path, port: int) -> None:
+    options = {**BOTH, "between": "local", "local_updates": 2, "sync_mode": "hybrid"}
+    machines = start_both(small_data, tmp_path / "run", port, **options)
+    until(lambda: latest_step(tmp_path / "run"), "the first checkpoint")
+    machines[1].send_signal(signal.SIGSTOP)
+    machines[0].send_signal(signal.SIGTERM)
+    code, said = ends(machines[:1])[0]
+    machines[1].kill()
+    machines[1].communicate()
+    assert code == 143
+    assert "The run is saved at update" in said
+    assert "goes on alone" not in said
+
+
 def is_open(port: int) -> bool:
     """Whether somebody listens."""
     with socket.socket() as found:

@@ -79,19 +79,16 @@ def landed_unheard(events: Sequence[Event], starts: Iterable[Start]) -> Event | 
     """
     tokens: int | None = None
     version = number = 0
-    own = contributed = False  # whether there are updates of its own, and whether it contributed any
+    local = False  # whether machines made updates of their own
     for event in events:
         if event.kind is Kind.CONTRIBUTED:
             tokens, version = event.tokens, event.version
-            own, contributed = False, own
-        elif event.kind is Kind.STEPPED:
-            own = True
         elif event.kind is Kind.UPDATED:
             tokens = None
         elif event.kind is Kind.RESUMED:
-            tokens, number, own = None, event.tokens, False
-    least = version if contributed else version + 1  # others may have made more updates of their own
+            tokens, number, local = None, event.tokens, not event.pieces
+    least = version if local else version + 1
     landed = last_version(number, starts)  # if it did: without this machine there was no later exchange
     if tokens is None or not least <= landed < float("inf"):
         return None
-    return Event(Kind.UPDATED, version=int(landed), tokens=tokens, pieces=0 if contributed or landed > least else 1)
+    return Event(Kind.UPDATED, version=int(landed), tokens=tokens, pieces=0 if local else 1)

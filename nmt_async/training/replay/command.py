@@ -71,7 +71,7 @@ def replay(run: Path, until: int | None, moved: Path | None, progress: Progress)
         # With others it went on with another N, and under a rank.
         begun = dataclasses.replace(as_it_was_begun(run), node_rank=None)
         records = records_of(run, begun)
-        goal = _goal(run, until, records)
+        goal = _goal(run, until, records, begun.outer_fragments or 1)
         update, checkpoint = goal.saved.version, goal.folder
         standing = effective(records[0].alone)
     else:
@@ -111,10 +111,12 @@ def _until(made: int, folders: Mapping[int, Path]) -> dict[int, Path]:
     return {update: folder for update, folder in folders.items() if update <= made}
 
 
-def _goal(run: Path, until: int | None, records: Sequence[MachineRecord]) -> Checkpoint:
+def _goal(run: Path, until: int | None, records: Sequence[MachineRecord], fragments: int) -> Checkpoint:
     """The checkpoint to go to, of a run that machines have shared; those of the first one come first."""
     states = {each.saved.version: each for each in reversed(checkpoints_of(records))}
     best = {each.saved.version: each for each in best_of(run, list(states.values()))}
+    if fragments > 1:  # these are of moments at which the machines did not agree on all parameters
+        best = {}
     folders = [{version: each.folder for version, each in kind.items()} for kind in (states, best)]
     folder = compared_with(run, until, *folders)
     return next(each for each in (*states.values(), *best.values()) if each.folder == folder)

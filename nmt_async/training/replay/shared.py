@@ -27,13 +27,14 @@ from nmt_async.sync.between.lineage import Start, is_void, start_of, starts_of
 from nmt_async.sync.between.outer import summed
 from nmt_async.sync.journal import Event, Kind, effective
 from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, read_journal, read_sittings
+from nmt_async.training.machine_options import OUTER
 from nmt_async.training.options import TrainOptions, stop_quantity
 from nmt_async.training.parts import Shared
 from nmt_async.training.replay.alone import AloneReplay, ReplayParts, events_until, options_to_replay
 from nmt_async.training.replay.comparison import MODEL
 from nmt_async.training.replay.sittings import check_environment, server_threads
 from nmt_async.training.resuming import with_workers
-from nmt_async.training.run_folder import CONFIG, DATA, LOCAL, MACHINE, as_it_was_begun
+from nmt_async.training.run_folder import CONFIG, DATA, MACHINE, as_it_was_begun
 from nmt_async.training.sharing import NO_VALUES, OWN, folder_of
 
 
@@ -336,8 +337,8 @@ class SharedStartReplay:
         shared = {} if sitting.shared is None else sitting.shared.options
         try:
             stop = None if sitting.stop_after is None else stop_quantity(sitting.stop_after)
-            if shared.keys() - {"between", *LOCAL}:
-                raise TypeError(f"{next(iter(shared.keys() - {'between', *LOCAL}))} is not known")
+            if shared.keys() - {"between", *OUTER}:
+                raise TypeError(f"{next(iter(shared.keys() - {'between', *OUTER}))} is not known")
             return dataclasses.replace(options, devices="cpu", workers=workers, stop_after=stop, **shared)
         except (TypeError, UserError) as error:
             raise UserError(
