@@ -1,25 +1,35 @@
 #!/usr/bin/env bash
-# Three domains, English to Indonesian and back, in one of two sizes: quick or core. See README.md beside this file.
-# Run again, it goes on where it stopped.
+# Three domains, English to Indonesian and back. See README.md beside this file.
+#
+#     examples/en-id/run.sh [quick|core] [en-id|id-en] [--dry-run]
+#
+# Run again, it goes on where it stopped. --dry-run prints the commands that are left, and runs none of them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
 
-size="${1:-core}"
-directions="${2:-en-id id-en}"
+size=core
+directions="en-id id-en"
+for word in "$@"; do
+    case "$word" in
+        quick | core) size="$word" ;;
+        en-id | id-en) directions="$word" ;;
+        --dry-run) dry=1 ;;
+        *)
+            echo "run.sh: '$word' is not known; give quick or core, en-id or id-en, and --dry-run to see the commands." >&2
+            exit 2
+            ;;
+    esac
+done
 case "$size" in
     # Target tokens of training at most; training ends earlier if six validations in a row are no better.
     core) all=5Mt one=1500kt tune=400kt every=100kt often=25kt beam=4 test= ;;
     # Whether everything works; what comes out means nothing.
     quick) all=16kt one=16kt tune=8kt every=8kt often=4kt beam=1 test="--test-lines 20" ;;
-    *)
-        echo "run.sh: '$size' is not a size; choose quick or core." >&2
-        exit 2
-        ;;
 esac
 domains="general news religious"
 made="runs/en-id/$size"
 text="$made/text"
-run "python examples/en-id/data.py --out $text $test"
+run "python examples/en-id/data.py --out $text${test:+ $test}"
 
 # prepare NAME OPTIONS: a prepared folder, unless it is there.
 prepare() {
@@ -51,7 +61,7 @@ for direction in $directions; do
     source="${direction%-*}"
     target="${direction#*-}"
     here="$made/$direction"
-    mkdir -p "$here/data" "$here/models" "$here/translations"
+    [[ -n $dry ]] || mkdir -p "$here/data" "$here/models" "$here/translations"
 
     # One vocabulary for all, so that models differ in nothing but their data. It has the tags, which only one of them uses.
     prepare tags "--corpora $text/$direction.tags.yaml --vocab-size 2000"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from nmt_async.cli.main import run as nmt_async
 
 from nmt_async.text.corpora import read_corpora
 
@@ -34,6 +36,39 @@ def corpora(tmp_path: Path) -> Path:
                 lines = "".join(f"{domain} {language} {number}\n" for number in range(1, count + 1))
                 (folder / "en-id" / f"{domain}.{part}.{language}.gz").write_bytes(gzip.compress(lines.encode()))
     return folder
+
+
+def recipe(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(EXAMPLE / "run.sh"), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_command_of_the_recipe_is_accepted_by_what_it_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    done = recipe("core", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = done.stdout.replace("\\\n", " ")
+    typed = [shlex.split(line.removeprefix("$ ")) for line in text.splitlines() if line.startswith("$ ")]
+    ours = [words[1:] for words in typed if words[0] == "nmt-async"]
+    for words in ours:
+        assert nmt_async([*words, "--dump-config"]) == 0, capsys.readouterr().err
+    models = {words[words.index("--out") + 1] for words in ours if words[0] == "train"}
+    assert len(models) == 24, "twelve in each direction"
+    translations = [words for words in ours if words[0] == "translate"]
+    assert {words[1] for words in translations} == models
+    assert len(translations) == len({words[words.index("-o") + 1] for words in translations}) == 2 * 3 * (12 + 4)
+    matrices = [words for words in typed if words[1].endswith("matrix.py")]
+    made = {words[words.index("-o") + 1] for words in translations}
+    for words in matrices:
+        rows, target = words[words.index("--models") + 1 : words.index("--out")], words[words.index("--target") + 1]
+        assert {f"{words[2]}/{row}.{domain}.{target}" for row in rows for domain in DOMAINS} <= made
+    assert len(matrices) == 4
+
+
+def test_a_word_that_the_recipe_does_not_know_is_one_sentence() -> None:
+    done = recipe("full")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("run.sh: 'full' is not known; give quick or core, en-id or id-en")
 
 
 def test_the_text_is_divided_and_declared(corpora: Path, tmp_path: Path) -> None:

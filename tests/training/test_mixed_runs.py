@@ -83,10 +83,17 @@ def test_machines_that_share_a_run_share_its_mixture(mixed_data: Path, tmp_path:
     run = tmp_path / "run"
     run_both(mixed_data, run, port, stop_after="2e")
     assert [counts(folder) for folder in (run, run / "machine-1")] == [(200, 600)] * 2
-    virtual = tmp_path / "virtual"
-    shared = {"nodes": 2, "workers": 2, "between": "lagged", "sync_mode": "hybrid", "accumulate": 2}
-    run_small(mixed_data, virtual, **SIMULATED, **shared, stop_after="2e")
-    assert counts(virtual) == (200, 600)
+
+
+@pytest.mark.parametrize(
+    "way", [{"between": "lagged"}, {"between": "local", "local_updates": 3}], ids=["lagged", "local"]
+)
+def test_whatever_machines_exchange_each_batch_of_the_mixture_counts_once(
+    mixed_data: Path, tmp_path: Path, way: dict[str, Any]
+) -> None:
+    shared = {"nodes": 2, "workers": 2, "sync_mode": "hybrid", "accumulate": 2, **way}
+    run_small(mixed_data, tmp_path / "run", **SIMULATED, **shared, stop_after="2e")
+    assert counts(tmp_path / "run") == (200, 600)
 
 
 def test_weights_of_the_run_take_the_place_of_those_declared(mixed_data: Path, tmp_path: Path) -> None:
