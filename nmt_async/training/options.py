@@ -179,7 +179,7 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions, CorpusOptions,
+    ClusterOptions, ModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, CorpusOptions, BatchOptions,
     ValidationOptions, SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
