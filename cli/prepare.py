@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nmt_async.progress import progress_for
@@ -14,6 +15,7 @@ from nmt_async.text.options import PrepareOptions
 from .declare import CommonOptions
 
 if TYPE_CHECKING:
+    from nmt_async.text.corpora import PreparedCorpora
     from nmt_async.text.prepared import PreparedData
 
 OPTIONS = PrepareOptions
@@ -27,6 +29,8 @@ def run(options: PrepareOptions, common: CommonOptions) -> None:
     data = prepare(options, progress_for(common.quiet))
     if not common.quiet:
         Console().print(_summary(data))
+        if data.corpora is not None:
+            Console().print(_corpora(data.corpora))
 
 
 def _summary(data: PreparedData) -> Table:
@@ -51,4 +55,20 @@ def _summary(data: PreparedData) -> Table:
     size = data.manifest["vocabulary"]
     joint = "joint vocabulary" if data.joint else "vocabularies"
     row(joint, [f"{size['source']:,}" if data.joint else f"{size['source']:,} + {size['target']:,}"])
+    return table
+
+
+def _corpora(corpora: PreparedCorpora) -> Table:
+    """What each corpus has, a line each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("corpus")
+    for name in ("pairs", "source tokens", "target tokens", "validation pairs"):
+        table.add_column(name, justify="right")
+    for name in ("tag", "weight"):
+        table.add_column(name)
+    by_size = "" if corpora.temperature is None else f"by size, temperature {corpora.temperature:g}"
+    for each in corpora.corpora:
+        counts = (each.pairs, each.source_tokens, each.target_tokens, each.valid_pairs)
+        weight = by_size if each.weight is None else f"{each.weight:g}"
+        table.add_row(escape(each.name), *(f"{count:,}" for count in counts), escape(each.tag), weight)
     return table

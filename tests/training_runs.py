@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from commands import PATIENCE, Command
 from safetensors.torch import load_file
 from torch import Tensor
@@ -75,6 +76,33 @@ def prepare_small(folder: Path, **changes: Any) -> Path:
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder, not to be changed."""
     return prepare_small(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def mixed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of two corpora with tags: 300 pairs, and 100 that weigh three times as much as these."""
+    folder = tmp_path_factory.mktemp("mixed")
+    corpora = []
+    for seed, (name, pairs, weight) in enumerate((("large", 300, 1), ("small", 100, 3)), 1):
+        text = folder / name
+        generate.write(text, {"train": pairs, "valid": 8}, seed)
+        places = (("", "train"), ("valid-", "valid"))
+        files = {f"{prefix}{side}": str(text / f"{part}.{suffix}") for prefix, part in places
+                 for side, suffix in (("source", "en"), ("target", "de"))}  # fmt: skip
+        corpora.append({"name": name, "tag": f"__{name}__", "weight": weight, **files})
+    declaration = folder / "corpora.yaml"
+    declaration.write_text(yaml.safe_dump({"corpora": corpora}))
+    return prepare(PrepareOptions(out=folder / "data", corpora=declaration, vocab_size=400, threads=1)).folder
+
+
+@pytest.fixture(scope="session")
+def mixed_run(mixed_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs on these, not to be changed."""
+    folder = tmp_path_factory.mktemp("mixed-run") / "run"
+    run_small(
+        mixed_data, folder, cluster="simulated", profile="uneven", stop_after="3e", disp_freq="1e", valid_freq="2e"
+    )
+    return folder
 
 
 @pytest.fixture

@@ -63,6 +63,15 @@ def machines_line(report: TrainReport, names: Sequence[str]) -> str:
     return f"[machines] {' : '.join(parts)}"
 
 
+def corpora_line(report: TrainReport) -> str:
+    """What each corpus has given so far; Marian's logs have nothing like it."""
+    parts = (
+        f"{name} {pairs:,} pairs, {percent(report.corpus_share(name), 1)}, {report.corpus_tokens[name]:,} words"
+        for name, pairs in report.corpus_pairs.items()
+    )
+    return f"[corpora] {' : '.join(parts)}"
+
+
 def valid_lines(report: ValidReport) -> list[str]:
     """One line for each score; only the deciding one says whether it is the best.
 

@@ -151,6 +151,8 @@ class TrainReport:
             this stretch that counted; empty where the run is of one machine alone, as are the two below.
         machine_waiting: of the time of its workers, the share that they waited; None: nothing was heard of it.
         machine_staleness: mean of its pushes, in updates; None: it had none.
+        corpus_pairs, corpus_tokens: sentence pairs and their target tokens so far, in all epochs, by the name of their
+            corpus; empty where the data are not divided into corpora.
     """
 
     time: float
@@ -184,12 +186,16 @@ class TrainReport:
     machine_pushes: list[int] = field(default_factory=list)
     machine_waiting: list[float | None] = field(default_factory=list)
     machine_staleness: list[float | None] = field(default_factory=list)
+    corpus_pairs: dict[str, int] = field(default_factory=dict)
+    corpus_tokens: dict[str, int] = field(default_factory=dict)
 
     def as_mapping(self) -> dict[str, Any]:
-        """The object for ``metrics.jsonl``; a run of one machine alone has nothing of machines in it."""
+        """The object for ``metrics.jsonl``; a run of one machine, or of one corpus, has nothing of several in it."""
         values = asdict(self)
         if not self.machine_tokens:
             values = {name: value for name, value in values.items() if name not in OF_MACHINES}
+        if not self.corpus_pairs:
+            values = {name: value for name, value in values.items() if name not in OF_CORPORA}
         return {"kind": "train", **_rounded(values)}
 
     @classmethod
@@ -209,11 +215,19 @@ class TrainReport:
             raise ValueError("it does not tell the same of each machine")
         if min([*report.machine_tokens, *report.machine_pushes], default=0) < 0:
             raise ValueError("no machine can do less than nothing")
+        if report.corpus_pairs.keys() != report.corpus_tokens.keys():
+            raise ValueError("it does not tell the same of each corpus")
+        if min([*report.corpus_pairs.values(), *report.corpus_tokens.values()], default=0) < 0:
+            raise ValueError("no corpus can give less than nothing")
         waits = (share for share in report.machine_waiting if share is not None)
         ages = (age for age in report.machine_staleness if age is not None)
         if not all(abs(share) < MOST_SHARE for share in waits) or not all(0 <= age <= MOST_STALE for age in ages):
             raise ValueError("no machine waits so long, and no push is so stale")
         return report
+
+    def corpus_share(self, name: str) -> float:
+        """Which share of the sentence pairs so far is that corpus's."""
+        return self.corpus_pairs[name] / max(1, sum(self.corpus_pairs.values()))
 
     def machine_share(self, rank: int) -> float:
         """Which share of the stretch's target tokens is that machine's."""
@@ -275,6 +289,8 @@ class ValidReport:
 
 OF_MACHINES = ("machine_tokens", "machine_pushes", "machine_waiting", "machine_staleness")
 """Figures of each machine that shares a run."""
+OF_CORPORA = ("corpus_pairs", "corpus_tokens")
+"""Figures of each corpus."""
 MAY_DIVERGE = ("loss", "gradient_norm", "cross_entropy", "best")
 """Figures that are not finite in a run that diverges."""
 MOST_SHARE = 1000.0

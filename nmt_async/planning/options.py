@@ -243,7 +243,10 @@ class SimulateOptions:
         if not fitting.any():
             raise UserError(f"--max-length {limit}: no training pair in {self.data} is so short.")
         source, target = source[fitting], target[fitting]
-        return lambda _, parts: BatchPlan(source, target, self.mini_batch_words, self.seed, parts=parts)
+        mixture = None if data.corpora is None else data.corpora.mixture(np.flatnonzero(fitting))
+        return lambda _, parts: BatchPlan(
+            source, target, self.mini_batch_words, self.seed, parts=parts, mixture=mixture
+        )
 
 
 MOST_LATENCY = 1_000_000

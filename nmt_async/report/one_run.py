@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nmt_async.formatting import duration, number, short_count
+from nmt_async.formatting import duration, number, percent, short_count
 from nmt_async.report.content import Answer, Words
 from nmt_async.study.result import Point, Result
 
@@ -48,6 +48,14 @@ def _story(result: Result) -> str:
             f"A push brought {short_count(result.bytes_per_push)} bytes on average, all pushes together "
             f"{short_count(result.pushed_bytes)}."
         )
+    if result.corpus_pairs:
+        pairs = sum(result.corpus_pairs.values())
+        shares = (
+            f"{name} {count:,} ({percent(count / max(1, pairs), 1)}, {short_count(result.corpus_tokens[name])} target "
+            f"tokens)"
+            for name, count in result.corpus_pairs.items()
+        )
+        parts.append(f"Of {pairs:,} sentence pairs, each counted as often as it came: {', '.join(shares)}.")
     finite = [point for point in result.points if math.isfinite(point.cross_entropy)]
     if not finite or result.last is None:
         parts.append("It made no validation.")

@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def score_files(options: ScoreOptions, models: Sequence[Path], progress: Progres
     line_scorer = scorer.line_scorer(options, options.target_pieces)
     with progress.stage("score", target.size) as step:
         if options.backward is not None:
-            back = Scorer(options.backward, device=options.device).line_scorer(options, sides=("target", "source"))
+            back = Scorer(options.backward, device=options.device).line_scorer(
+                replace(options, tag=None), sides=("target", "source")
+            )
             _filter(options, line_scorer, back, source, target, step)
             return
         with output_lines(options.output) as write:

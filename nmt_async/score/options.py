@@ -13,7 +13,7 @@ from nmt_async.options import GIVEN, NOT_GIVEN, check_together, flag_of, is_give
 from nmt_async.search import Penalties, Weights
 from nmt_async.search.options import GREEDY
 from nmt_async.translate.formats import FORMATS
-from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions
+from nmt_async.translate.options import COMPUTING, FILES, ComputingOptions, DecodingOptions, check_tag
 
 SCORES = "Scores"
 SCORING = "Scoring"
@@ -51,6 +51,10 @@ class ScoringOptions(ComputingOptions):
         512, "Longest source in subwords, end mark included; the longest target has four times as many. A "
         "longer one is cut there, with a warning.", group=SCORES,
     )  # fmt: skip
+    tag: str | None = option(
+        None, "Put this word before each source line, a tag that the model was trained with.", group=SCORES,
+        metavar="WORD",
+    )  # fmt: skip
     mini_batch_words: int = option(
         2048, "Subwords of either side computed at once, padding included; this limits memory.",
         group=COMPUTING,
@@ -61,6 +65,7 @@ class ScoringOptions(ComputingOptions):
         self.penalties.check()
         if self.max_length < 2:
             raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
+        check_tag(self.tag)
 
     @property
     def penalties(self) -> Penalties:

@@ -18,10 +18,11 @@ from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.score.options import ScoringOptions
 from nmt_async.search import Ensemble, ModelPath, Weights, load_models
 from nmt_async.text.batch import Batch, pad
+from nmt_async.text.corpora import tagged
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.lines import checked_lines, warn_on_stderr, windows
 from nmt_async.translate.options import changed_options
-from nmt_async.translate.translator import use_device
+from nmt_async.translate.translator import length_of_tag, use_device
 
 LONGER_TARGET = 4
 """Times its `max_length` that a translation may have subwords; a search's are never as long."""
@@ -81,6 +82,9 @@ class LineScorer:
         sides: what warnings call them.
         in_pieces: targets are subwords with spaces between, as `Scored.tokens` has them, and are taken as they are.
         warn: called with a sentence for each line that is cut.
+
+    Raises:
+        UserError: the vocabulary has no such subword as the tag of the options.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class LineScorer:
         self.in_pieces = in_pieces
         self.sides = sides
         self.warn = warn
+        self._tag_length = length_of_tag(options.tag, source_vocabulary)
 
     def score(self, pairs: Iterable[Pair], at_hand: bool = False) -> Iterator[Scored]:
         """What the model thinks of each pair, in their order; in windows, so that memory is constant.
@@ -117,11 +122,12 @@ class LineScorer:
     def score_window(self, pairs: Sequence[Pair], first: int = 1) -> list[Scored]:
         """Of pairs that are numbered from ``first``."""
         scored = [NOTHING] * len(pairs)
-        sources = self.source_vocabulary.encode_lines([source for source, _ in pairs])
+        tag = self.options.tag or ""
+        sources = self.source_vocabulary.encode_lines([tagged(tag, source) for source, _ in pairs])
         targets = self._encode_targets([target for _, target in pairs])
         rows: list[tuple[int, list[int], list[int]]] = []
         for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
-            if len(source) > 1 or len(target) > 1:
+            if len(source) > 1 + self._tag_length or len(target) > 1:
                 limit, number = self.options.max_length, first + index
                 target = self._cut(target, LONGER_TARGET * limit, number, self.sides[1])
                 rows.append((index, self._cut(source, limit, number, self.sides[0]), target))

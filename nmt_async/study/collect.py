@@ -84,6 +84,8 @@ def collect(run: Path) -> Result:
             failed=reason if ending == "failed" else "",
             pushed_bytes=sum(report.pushed_bytes for report in trained),
             machines=machines_of(reports),
+            corpus_pairs=last.corpus_pairs,
+            corpus_tokens=last.corpus_tokens,
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{run}: {CONFIG}, {DATA} or {FIGURES} is damaged ({error}).") from None

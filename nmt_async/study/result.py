@@ -153,6 +153,8 @@ class Result:
         failed: why else the run could not go on, empty if it reached its end; a study keeps no such result.
         pushed_bytes: that crossed with the pushes that counted; 0: unknown, as of earlier versions.
         machines: that shared the run; empty where it was one machine's alone.
+        corpus_pairs, corpus_tokens: sentence pairs and their target tokens, by the name of their corpus; empty where
+            the data are not divided into corpora.
     """
 
     setting: Setting
@@ -178,6 +180,8 @@ class Result:
     failed: str = ""
     pushed_bytes: int = 0
     machines: tuple[Machine, ...] = ()
+    corpus_pairs: Mapping[str, int] = field(default_factory=dict)
+    corpus_tokens: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_per_push(self) -> float | None:

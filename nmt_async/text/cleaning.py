@@ -58,19 +58,25 @@ def judge_text(source: bytes, target: bytes, rules: Rules) -> tuple[str, str] | 
 
 
 def judge_lengths(
-    source_lengths: NDArray[np.int64], target_lengths: NDArray[np.int64], rules: Rules
+    source_lengths: NDArray[np.int64],
+    target_lengths: NDArray[np.int64],
+    rules: Rules,
+    tags: NDArray[np.int64] | int = 0,
 ) -> dict[Reason, NDArray[np.bool_]]:
     """For each reason that lengths can give, which pairs it removes; a pair is removed for one reason only.
 
     Args:
         source_lengths, target_lengths: (pairs,), subwords counting the end mark. A sentence of the end mark alone is
             text that the vocabulary's normalisation left nothing of, such as a lone zero-width space.
+        tags: (pairs,), how many of the source's are a tag before its text, which no translation has.
     """
-    shorter = np.minimum(source_lengths, target_lengths) - 1
-    longer = np.maximum(source_lengths, target_lengths) - 1
+    longest = np.maximum(source_lengths, target_lengths)
+    text_lengths = np.maximum(source_lengths - tags, 1)
+    shorter = np.minimum(text_lengths, target_lengths) - 1
+    longer = np.maximum(text_lengths, target_lengths) - 1
     nothing = np.zeros(len(shorter), dtype=np.bool_)
     empty = shorter == 0 if rules.empty else nothing
-    too_long = ~empty & (longer + 1 > rules.max_length) if rules.max_length else nothing
+    too_long = ~empty & (longest > rules.max_length) if rules.max_length else nothing
     uneven = nothing
     if rules.max_length_ratio:
         uneven = (longer > rules.max_length_ratio * shorter) & (longer >= RATIO_APPLIES_FROM) & ~empty & ~too_long

@@ -19,6 +19,12 @@ class PrepareOptions:
     """What ``nmt-async prepare`` understands."""
 
     out: Path | None = option(None, "Folder to write; it appears when it is complete.", group=TEXT, metavar="DIR")
+    corpora: Path | None = option(
+        None, "Several corpora, each with its files, a tag and a weight, declared in this YAML file.", group=TEXT,
+        metavar="FILE", excludes=(
+            "train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv",
+        ),
+    )  # fmt: skip
     train_source: tuple[Path, ...] = option(
         (), "Source text, a sentence a line: plain, .gz, .zst or - for standard input; repeat it for more files.",
         group=TEXT, metavar="FILE",

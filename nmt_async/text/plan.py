@@ -4,6 +4,9 @@ A pure function of sentence lengths, budget, seed and epoch: every process that 
 batch is named by (epoch, index) alone. Sentences are shuffled, sorted by length inside large windows so that a
 batch holds little padding, cut at the budget of target tokens, and the batches of a window are shuffled again. A
 batch is what one push holds: where workers sum several locally, it has as many parts.
+
+An epoch holds each sentence once, or, where corpora are mixed by weights, those whose turn it is
+(`nmt_async.text.mixture`), which is a pure function of seed and epoch, too.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+
+from nmt_async.text.mixture import Mixture
 
 WINDOW = 1 << 20
 """Sentences sorted together; a corpus below it is sorted whole. Memory for an epoch is about 12 bytes a sentence."""
@@ -63,6 +68,7 @@ class BatchPlan:
         indexes: (sentences,) the sentences' indexes in the store, where they are not 0, 1, 2 …
         window: sentences sorted by length together.
         parts: pieces of ``budget`` that a batch is made of, drawn independently.
+        mixture: of the corpora whose sentences these are, one behind the other; None: each sentence once an epoch.
     """
 
     def __init__(
@@ -74,17 +80,21 @@ class BatchPlan:
         indexes: np.ndarray | None = None,
         window: int = WINDOW,
         parts: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         if len(source_lengths) != len(target_lengths):
             raise ValueError(f"{len(source_lengths)} sources for {len(target_lengths)} targets")
         if not len(source_lengths):
             raise ValueError("a plan needs at least one sentence")
+        if mixture is not None and sum(mixture.sizes) != len(source_lengths):
+            raise ValueError(f"a mixture of {sum(mixture.sizes)} sentences for {len(source_lengths)}")
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
         self.budget = budget
         self.seed = seed
         self.indexes = indexes
         self.window = window
+        self.mixture = mixture
         self._parts = parts
         self._latest: dict[int, EpochPlan] = {}
 
@@ -106,6 +116,15 @@ class BatchPlan:
         """The same, part by part."""
         return self.epoch(batch.epoch).parts(batch.number)
 
+    @property
+    def epoch_tokens(self) -> int:
+        """Target tokens of an epoch; of one that mixes corpora by weights, the mean of all epochs."""
+        lengths = np.asarray(self.target_lengths).astype(np.int64)
+        if self.mixture is None:
+            return int(lengths.sum())
+        borders = np.cumsum(self.mixture.sizes)[:-1]
+        return round(self.mixture.mean([int(part.sum()) for part in np.split(lengths, borders)]))
+
     def position(self, batch: BatchId) -> float:
         """Epochs gone by when ``batch`` ends, as a fraction: 1.5 is the middle of the second epoch."""
         return batch.epoch - 1 + (batch.number + 1) / len(self.epoch(batch.epoch))
@@ -117,7 +136,11 @@ class BatchPlan:
 
     def _compute(self, epoch: int) -> EpochPlan:
         generator = np.random.default_rng((self.seed, epoch))
-        shuffled = generator.permutation(len(self.source_lengths)).astype(np.uint32)
+        if self.mixture is None:
+            shuffled = generator.permutation(len(self.source_lengths)).astype(np.uint32)
+        else:  # rising rows, so that those of an epoch that holds each once make the very same batches
+            rows = self.mixture.rows(epoch, self.seed)
+            shuffled = rows[generator.permutation(len(rows))]
         order, sizes = [], []
         for begin in range(0, len(shuffled), self.window):
             window_order, window_sizes = self._window(shuffled[begin : begin + self.window], generator)

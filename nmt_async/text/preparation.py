@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.options import key_of, matters, to_mapping
+from nmt_async.options import check_together, key_of, matters, to_mapping
 from nmt_async.progress import Progress, SilentProgress
 from nmt_async.text.cleaning import REASONS, Rules, judge_lengths
-from nmt_async.text.corpus import STANDARD_INPUT, Corpus, InputFile, corpus, input_files
+from nmt_async.text.corpora import Declaration, NamedCorpus, PreparedCorpora, PreparedCorpus, read_corpora
+from nmt_async.text.corpus import STANDARD_INPUT, InputFile, corpus, input_files
 from nmt_async.text.options import PrepareOptions
 from nmt_async.text.prepared import (
+    CORPORA,
     FORMAT,
     JOINT_MODEL,
     MANIFEST,
@@ -42,7 +45,7 @@ from nmt_async.text.prepared import (
     fingerprint,
     read_manifest,
 )  # fmt: skip
-from nmt_async.text.spool import Spool, spool_training, spool_validation
+from nmt_async.text.spool import Spool, Tally, spool_training, spool_validation
 from nmt_async.text.token_store import StoreWriter
 from nmt_async.text.vocabulary import UNKNOWN, Vocabulary, sample_lines, train_vocabulary
 from nmt_async.writing import built_whole
@@ -52,7 +55,7 @@ LARGEST = 1_000_000_000
 
 # These say where things are and how fast; two runs that differ in them alone make the same folder.
 _WITHOUT_EFFECT = {
-    "out", "train-source", "train-target", "train-tsv", "valid-source", "valid-target", "valid-tsv",
+    "out", "corpora", "train-source", "train-target", "train-tsv", "valid-source", "valid-target", "valid-tsv",
     "vocab", "source-vocab", "target-vocab", "threads", "overwrite",
 }  # fmt: skip
 
@@ -66,42 +69,46 @@ def prepare(options: PrepareOptions, report: Progress | None = None) -> Prepared
     """
     report = report or SilentProgress()
     out = _checked(options)
-    train = corpus("train", options.train_source, options.train_target, options.train_tsv)
-    valid = corpus("valid", options.valid_source, options.valid_target, options.valid_tsv)
-    vocabularies = _given_vocabularies(options)
-    inputs = input_files(train) + input_files(valid) + vocabularies
+    declared = _declared(options)
+    text = input_files([part for each in declared.corpora for part in each.train])
+    text += input_files([part for each in declared.corpora for part in each.valid])
+    inputs = text + _given_vocabularies(options)
     _check_inputs(inputs)
     if not _is_free(out):
         if not options.overwrite:
-            _check_same(out, options, inputs)
+            _check_same(out, options, declared, inputs)
             report.note(f"{out} is there already, made with the same options from the same text: nothing to do.")
             return PreparedData.open(out)
         read_manifest(out)
     try:
         with built_whole(out, replace=options.overwrite) as folder:
-            _build(folder, options, train, valid, inputs, report)
+            _build(folder, options, declared, inputs, report)
     except OSError as error:
         raise _not_written(out, error) from error
     return PreparedData.open(out)
 
 
 def _build(
-    folder: Path, options: PrepareOptions, train: Corpus, valid: Corpus, inputs: list[InputFile], report: Progress
+    folder: Path, options: PrepareOptions, declared: Declaration, inputs: list[InputFile], report: Progress
 ) -> None:  # fmt: skip
     rules, threads = options.rules, options.threads or len(os.sched_getaffinity(0))
     spool_folder = folder / "spool"
     spool_folder.mkdir()
-    training = spool_training(train, spool_folder / "train", rules, options.keep_duplicates, report)
-    validation = spool_validation(valid, folder / "valid", report) if valid else None
-    if not training.kept:
-        raise UserError(_nothing_left(training))
+    corpora = declared.corpora
+    training = spool_training(corpora, spool_folder / "train", rules, options.keep_duplicates, report)
+    validates = any(each.valid for each in corpora)
+    validation = spool_validation(corpora, folder / "valid", report) if validates else None
+    _check_kept(training)
     source, target = _vocabularies(folder, options, {file.option: file for file in inputs}, training, report)
     splits = {"train": encode_split(training, folder / "train", source, target, rules, threads, report)}
-    if not splits["train"]["kept"]:
-        raise UserError(_nothing_left(training))
+    _check_kept(training)
     if validation:
         splits["valid"] = encode_split(validation, folder / "valid", source, target, None, threads, report)
     shutil.rmtree(spool_folder)
+    if options.corpora is not None:
+        valid_pairs = [tally.kept for tally in validation.corpora] if validation else [0] * len(corpora)
+        described = _prepared_corpora(declared, training.corpora, valid_pairs).as_mapping()
+        (folder / CORPORA).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     files = describe_files(folder)
     manifest = {
         "format": FORMAT,
@@ -119,10 +126,33 @@ def _build(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _declared(options: PrepareOptions) -> Declaration:
+    """The text that the options name: several corpora with names, or one without."""
+    if options.corpora is not None:
+        return read_corpora(options.corpora)
+    train = corpus("train", options.train_source, options.train_target, options.train_tsv)
+    valid = corpus("valid", options.valid_source, options.valid_target, options.valid_tsv)
+    return Declaration((NamedCorpus("", train, valid),))
+
+
+def _prepared_corpora(declared: Declaration, tallies: list[Tally], valid_pairs: list[int]) -> PreparedCorpora:
+    """What ``corpora.json`` is to say."""
+    return PreparedCorpora(
+        tuple(
+            PreparedCorpus(
+                each.name, each.tag, each.weight, tally.kept, tally.source_tokens, tally.target_tokens, valid
+            )
+            for each, tally, valid in zip(declared.corpora, tallies, valid_pairs, strict=True)
+        ),
+        declared.temperature,
+    )
+
+
 def _vocabularies(
     folder: Path, options: PrepareOptions, given: dict[str, InputFile], training: Spool, report: Progress
 ) -> tuple[Vocabulary, Vocabulary]:
     """The source and the target vocabulary in ``folder``, each learnt from the training text or copied there."""
+    tags = list(dict.fromkeys(tally.tag for tally in training.corpora if tally.tag))
 
     def one(name: str, option: str, sides: tuple[str, ...]) -> Vocabulary:
         if option in given:
@@ -134,7 +164,7 @@ def _vocabularies(
         with report.stage(f"learning {options.vocab_size:,} subwords from {used:,} lines", None):
             return train_vocabulary(
                 lines, options.vocab_size, options.vocab_type, folder / name,
-                character_coverage=options.character_coverage,
+                character_coverage=options.character_coverage, tags=tags if "source" in sides else (),
             )  # fmt: skip
 
     if options.separate_vocabs or options.source_vocab or options.target_vocab:
@@ -152,6 +182,9 @@ def encode_split(
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the stores ``path.source`` and ``path.target``; pairs that ``rules`` remove by length count in ``spool``.
 
+    Raises:
+        UserError: a tag is no subword of the source vocabulary.
+
     Returns:
         The split's counts as its manifest has them: pairs ``read``, ``removed`` by reason and ``kept``, and for each
         side its ``tokens`` (with end marks) and how many of them are ``unknown``.
@@ -159,6 +192,8 @@ def encode_split(
     vocabularies = source, target
     unknown = [0, 0]
     lines = 0
+    tags = np.array([len(_tag(source, tally)) for tally in spool.corpora])
+    ends = np.cumsum([tally.kept for tally in spool.corpora])
     with ExitStack() as stack:
         writers = [
             stack.enter_context(StoreWriter(path.with_name(f"{path.name}.{side}"), vocabulary.size))
@@ -166,14 +201,16 @@ def encode_split(
         ]
         step = stack.enter_context(report.stage(f"encoding {path.name}", spool.kept))
         for sides in _encoded(spool.chunks(), source, target, threads):
+            of = np.searchsorted(ends, np.arange(lines, lines + len(sides[0])), side="right")
             lines += len(sides[0])
+            lengths = [np.fromiter(map(len, side), np.int64, count=len(side)) for side in sides]
+            keep = np.ones(len(sides[0]), np.bool_)
             if rules is not None:
-                lengths = [np.fromiter(map(len, side), np.int64, count=len(side)) for side in sides]
-                keep = np.ones(len(sides[0]), np.bool_)
-                for reason, mask in judge_lengths(lengths[0], lengths[1], rules).items():
+                for reason, mask in judge_lengths(lengths[0], lengths[1], rules, tags[of]).items():
                     spool.removed[reason] += int(mask.sum())
                     keep &= ~mask
                 sides = [list(compress(side, keep)) for side in sides]
+            _count(spool.corpora, of, lengths, keep)
             for index, (writer, side) in enumerate(zip(writers, sides, strict=True)):
                 writer.extend(side)
                 unknown[index] += sum(sentence.count(UNKNOWN) for sentence in side)
@@ -184,6 +221,23 @@ def encode_split(
     for side_name, writer, count in zip(("source", "target"), writers, unknown, strict=True):
         counts[side_name] = {"tokens": writer.tokens, "unknown": count}
     return counts
+
+
+def _tag(source: Vocabulary, tally: Tally) -> list[int]:
+    """The subwords of a corpus's tag; none if it has none."""
+    try:
+        return source.tag(tally.tag) if tally.tag else []
+    except UserError as error:
+        raise UserError(f"--corpora: the tag of {tally.name}: {error}") from None
+
+
+def _count(tallies: list[Tally], of: NDArray[Any], lengths: list[NDArray[np.int64]], keep: NDArray[np.bool_]) -> None:
+    """Adds encoded pairs to what their corpora ``of`` (pairs,) came to; those that are not kept leave them."""
+    for number in np.unique(of):
+        tally, here = tallies[number], of == number
+        tally.kept -= int((here & ~keep).sum())
+        tally.source_tokens += int(lengths[0][here & keep].sum())
+        tally.target_tokens += int(lengths[1][here & keep].sum())
 
 
 Sides = list[list[list[int]]]
@@ -207,6 +261,20 @@ def _encoded(
             yield waiting.popleft().result()
 
 
+def _check_kept(training: Spool) -> None:
+    """Raises UserError where the training text, or a corpus of it, has no pair left."""
+    if not training.kept and not training.corpora[0].name:
+        raise UserError(_nothing_left(training))
+    for tally in training.corpora:
+        if not tally.read:
+            raise UserError(f"--corpora: {tally.name} has no lines; name another file, or leave the corpus out.")
+        if not tally.kept:
+            raise UserError(
+                f"--corpora: the filters removed all {tally.read:,} pairs of {tally.name}; see --help on how to "
+                f"switch each off."
+            )
+
+
 def _nothing_left(training: Spool) -> str:
     if not training.read:
         return "the training text is empty; --train-source and --train-target need at least one sentence pair."
@@ -220,8 +288,9 @@ def _checked(options: PrepareOptions) -> Path:
     """``options.out``, when the options make sense together."""
     if options.out is None:
         raise UserError("--out is missing: name the folder to write.")
-    if not (options.train_source or options.train_target or options.train_tsv):
-        raise UserError("no training text: give --train-source and --train-target, or --train-tsv.")
+    check_together(options)
+    if not (options.corpora or options.train_source or options.train_target or options.train_tsv):
+        raise UserError("no training text: give --train-source and --train-target, --train-tsv or --corpora.")
     if options.vocab and (options.separate_vocabs or options.source_vocab or options.target_vocab):
         raise UserError("--vocab is one vocabulary for both languages; leave it out to have separate ones.")
     for name, value, least in (
@@ -269,12 +338,12 @@ def _is_free(out: Path) -> bool:
         raise UserError(f"--out: {out} cannot be read ({error.strerror}).") from None
 
 
-def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> None:
+def _check_same(out: Path, options: PrepareOptions, declared: Declaration, inputs: list[InputFile]) -> None:
     """Raises UserError unless ``out`` is what these options would make of these inputs."""
     otherwise = "choose another --out, or pass --overwrite to replace it"
     try:
         manifest = read_manifest(out)
-        PreparedData.open(out, whole=True)
+        there_already = PreparedData.open(out, whole=True).corpora
     except UserError as error:
         raise UserError(f"--out: {error} To write there, move it away first, or choose another --out.") from None
     wanted, there = to_mapping(options), manifest["options"]
@@ -289,6 +358,14 @@ def _check_same(out: Path, options: PrepareOptions, inputs: list[InputFile]) -> 
             pass
         if file.sha256 != written["sha256"]:
             raise UserError(f"--out: {out} was prepared from another {file.option} than {file.name}; {otherwise}.")
+    if there_already is not None:
+        said = [(each.name, each.tag, each.weight) for each in there_already.corpora]
+        says = [(each.name, each.tag, each.weight) for each in declared.corpora]
+        if said != says or there_already.temperature != declared.temperature:
+            raise UserError(
+                f"--out: {out} was prepared with other names, tags or weights of corpora; {otherwise}. For other "
+                f"weights alone, train --corpus-weights does without."
+            )
 
 
 def _not_written(out: Path, error: OSError) -> Exception:

@@ -2,7 +2,8 @@
 
 ``vocabulary.model`` (joint) or ``source.model`` and ``target.model``; ``train.source.tokens`` and ``.offsets``, the
 same for ``train.target`` and ``valid``; ``valid.source.txt`` and ``valid.target.txt``, the validation text as given,
-for scores on text; ``manifest.json``: options, inputs, counts, and the size and SHA-256 of each file.
+for scores on text; ``corpora.json``, where several were declared: which pairs are of which (`corpora`);
+``manifest.json``: options, inputs, counts, and the size and SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.options import LONGEST_NAME
 from nmt_async.reading import as_dataclass, read_object
 from nmt_async.text.batch import Batch, collate
+from nmt_async.text.corpora import PreparedCorpora
 from nmt_async.text.token_store import TokenStore, store_files
 from nmt_async.text.vocabulary import Vocabulary
 
@@ -27,6 +29,7 @@ FORMAT = 1
 """Version of the folder's layout, in its manifest."""
 
 MANIFEST = "manifest.json"
+CORPORA = "corpora.json"
 MODELS = JOINT_MODEL, SOURCE_MODEL, TARGET_MODEL = "vocabulary.model", "source.model", "target.model"
 
 
@@ -68,6 +71,7 @@ class PreparedData:
         source_vocabulary, target_vocabulary: the same object when joint.
         train: the training pairs.
         valid: the validation pairs, None when there are none.
+        corpora: of which the training pairs are, None where the text is not divided.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -78,6 +82,7 @@ class PreparedData:
         self.target_vocabulary = self.source_vocabulary if self.joint else Vocabulary(folder / TARGET_MODEL)
         self.train = self._store("train")
         self.valid = self._store("valid") if manifest["splits"].get("valid") else None
+        self.corpora = self._corpora() if CORPORA in manifest["files"] else None
 
     def _store(self, split: str) -> ParallelStore:
         store, said = ParallelStore(self.folder, split), self.manifest["splits"][split]
@@ -89,6 +94,13 @@ class PreparedData:
                 f"{self.folder}: {split} has {counts[0]} where {MANIFEST} says {counts[1]}; run prepare again."
             )
         return store
+
+    def _corpora(self) -> PreparedCorpora:
+        path = self.folder / CORPORA
+        try:
+            return PreparedCorpora.from_mapping(read_object(path), len(self.train))
+        except (OSError, ValueError, TypeError, UserError) as error:
+            raise UserError(f"{path} is damaged ({shown(str(error))}); run prepare again.") from None
 
     @classmethod
     def open(cls, folder: Path, whole: bool = False) -> PreparedData:
@@ -117,7 +129,10 @@ class PreparedData:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal digits: another whenever a vocabulary or a token is another, and only then."""
+        """SHA-256 in hexadecimal digits: another whenever a vocabulary or a token is another, and only then.
+
+        Where corpora were declared, also whenever a name, a tag, a size or a weight is another.
+        """
         return fingerprint(self.manifest["files"])
 
     def valid_lines(self) -> tuple[list[str], list[str]]:
@@ -232,5 +247,6 @@ def fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
     names = [*MODELS]
     names += [file.name for split in ("train", "valid") for side in ("source", "target")
               for file in store_files(Path(f"{split}.{side}"))]  # fmt: skip
+    names.append(CORPORA)  # no folder of text that is not divided has it
     text = "".join(f"{name} {files[name]['sha256']}\n" for name in names if name in files)
     return hashlib.sha256(text.encode()).hexdigest()

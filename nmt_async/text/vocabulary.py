@@ -21,7 +21,7 @@ from typing import Any
 
 import sentencepiece
 
-from nmt_async.errors import RunFailure, UserError
+from nmt_async.errors import RunFailure, UserError, shown
 
 END = 0
 """Index of ``</s>`` in every vocabulary, as in Marian's."""
@@ -33,6 +33,9 @@ UNKNOWN = 1
 _TRAINING_THREADS = 16
 _PR_SET_PDEATHSIG = 1
 _QUIET = 3  # glog's levels: only what ends the process
+
+SPACE = "\u2581"
+"""How SentencePiece writes the space before a word."""
 
 LIST_END = "<end of the word list>"
 """The control piece behind the last subword that has an index, in vocabularies made of a word list.
@@ -110,6 +113,21 @@ class Vocabulary:
         """Whether each index means the same subword in both; they may split text otherwise."""
         return self is other or self.all_pieces == other.all_pieces
 
+    def tag(self, word: str) -> list[int]:
+        """The subwords that ``word`` becomes as the first one of a line: itself, and perhaps the space before it.
+
+        Raises:
+            UserError: it is none, since it falls into several subwords or into an unknown one.
+        """
+        ids = self.encode(word)[:-1]
+        pieces = [piece for piece in self.pieces(ids) if piece != SPACE]
+        if len(pieces) != 1 or pieces[0].removeprefix(SPACE) != word or UNKNOWN in ids or not word:
+            raise UserError(
+                f"{shown(word)} is no subword of {self.path}, so it cannot be a tag; the vocabulary must be learnt "
+                f"with it (prepare --corpora)."
+            )
+        return ids
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the subwords before the first end mark."""
         text: str = self._model.decode([int(index) for index in takewhile(lambda index: index != END, ids)])
@@ -117,8 +135,9 @@ class Vocabulary:
 
 
 def train_vocabulary(
-    lines: Iterable[str], size: int, kind: str, out: Path, *, character_coverage: float = 0.9995
-) -> Vocabulary:
+    lines: Iterable[str], size: int, kind: str, out: Path, *, character_coverage: float = 0.9995,
+    tags: Sequence[str] = (),
+) -> Vocabulary:  # fmt: skip
     """Learns a vocabulary of exactly ``size`` subwords from ``lines`` and writes it to ``out``.
 
     The lines are held in memory, at about 25 bytes a character, so a large corpus is given as a sample
@@ -128,6 +147,7 @@ def train_vocabulary(
         kind: ``unigram`` or ``bpe``.
         character_coverage: the share of the text's characters that must be in the vocabulary; the rarest become
             ``<unk>``. 1.0 for small alphabets, 0.9995 for Chinese or Japanese and noisy text.
+        tags: words that become a subword each, with the space before them.
 
     Raises:
         UserError: the text allows no vocabulary of this size; the message gives the limit.
@@ -138,6 +158,8 @@ def train_vocabulary(
         "byte_fallback": False, "eos_id": END, "unk_id": UNKNOWN, "bos_id": -1, "pad_id": -1,
         "num_threads": _TRAINING_THREADS, "minloglevel": _QUIET,
     }  # fmt: skip
+    if tags:
+        options["user_defined_symbols"] = [SPACE + tag for tag in tags]  # with the space before it, one subword
     model = _learn(options, lines, size)
     part = out.with_name(out.name + ".part")
     part.write_bytes(model)

@@ -199,7 +199,7 @@ def expected_of(
     rule: Rule, workers: int, push_batches: int, plan: BatchPlan, machines: int = 1, way: Way = SYNC
 ) -> Expectation:
     """What to expect of updates by a rule, from so many workers of each machine."""
-    tokens, pushes = int(plan.target_lengths.sum()), len(plan.epoch(1))
+    tokens, pushes = plan.epoch_tokens, len(plan.epoch(1))
     return expectation(rule, workers, tokens, pushes, push_batches, machines, way)
 
 
@@ -409,6 +409,14 @@ def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
     return {"updates in the end": f"{most}: {updates.largest_batch:,.0f} target tokens"}
 
 
+def _corpora(plan: BatchPlan, data: PreparedData) -> dict[str, str]:
+    """The row of ``--dry-run`` that says what an epoch takes of each corpus, where corpora are mixed by weights."""
+    if plan.mixture is None or data.corpora is None:
+        return {}
+    parts = zip(data.corpora.names, plan.mixture.quotas, plan.mixture.sizes, strict=True)
+    return {"pairs an epoch": ", ".join(f"{name} {float(quota):,.1f} of {size:,}" for name, quota, size in parts)}
+
+
 def _pushes(rule: Rule, machines: int) -> str:
     return f"{rule.pushes} pushes each" + (f" from each of {machines} machines" if machines > 1 else "")
 
@@ -436,6 +444,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     rows = {
         "model": f"{layout.parameters:,} parameters ({json.dumps(configuration.as_mapping())})",
         "training pairs": f"{pairs:,} of {len(data.train):,} (the others are longer than {options.max_length})",
+        **_corpora(plan, data),
         "target tokens an epoch": f"{updates.epoch_tokens:,}",
         "batches an epoch": f"{epoch:,} of {updates.push_tokens:,.0f} target tokens on average",
         "updates an epoch": f"{epoch / rule.pushes / options.machines:,.0f} of {_pushes(rule, options.machines)}",

@@ -16,7 +16,7 @@ import socket
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,45 @@ from typing import Any
 import numpy as np
 
 from nmt_async import __version__
-from nmt_async.display.marian_log import machines_line, opening_lines, stamp, train_line, valid_lines
+from nmt_async.display.marian_log import corpora_line, machines_line, opening_lines, stamp, train_line, valid_lines
 from nmt_async.display.reports import MachinesReport, TrainReport, ValidReport
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, read_json_lines
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.sync.push import Update
 from nmt_async.sync.schedule import Progress
+from nmt_async.text.plan import BatchId, BatchPlan
+from nmt_async.text.prepared import PreparedData
 from nmt_async.training.tensorboard import TensorBoardFile
 from nmt_async.writing import AppendedFile, write_whole
+
+
+@dataclass(frozen=True)
+class CorpusCounts:
+    """Sentence pairs and their target tokens, by the name of their corpus."""
+
+    pairs: Mapping[str, int]
+    tokens: Mapping[str, int]
+
+
+NO_CORPORA = CorpusCounts({}, {})
+
+
+def corpus_counts(update: Update, plan: BatchPlan, data: PreparedData) -> CorpusCounts:
+    """Of which corpora an update's sentence pairs are."""
+    corpora = data.corpora
+    if corpora is None:
+        return NO_CORPORA
+    indexes = np.concatenate([plan.sentences(BatchId(*push.batch)) for push in update.pushes])
+    tokens = corpora.summed(indexes, data.train.target.lengths[indexes])
+    return CorpusCounts(
+        dict(zip(corpora.names, corpora.count(indexes).tolist(), strict=True)),
+        dict(zip(corpora.names, tokens.tolist(), strict=True)),
+    )
+
+
+def _added(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {name: before.get(name, 0) + more.get(name, 0) for name in {**before, **more}}
 
 
 @dataclass(frozen=True)
@@ -46,6 +76,8 @@ class Moment(Progress):
         sentences: sentence pairs of that epoch applied so far.
         seconds: of training, earlier sittings of the run included.
         pushed_bytes: that crossed with the pushes that counted.
+        corpus_pairs, corpus_tokens: sentence pairs and their target tokens so far, by the name of their corpus; empty
+            where the data are not divided into corpora.
     """
 
     source_tokens: int = 0
@@ -53,9 +85,11 @@ class Moment(Progress):
     sentences: int = 0
     seconds: float = 0.0
     pushed_bytes: int = 0
+    corpus_pairs: Mapping[str, int] = field(default_factory=dict)
+    corpus_tokens: Mapping[str, int] = field(default_factory=dict)
 
-    def after(self, update: Update, epochs: float, seconds: float) -> Moment:
-        """The moment at which ``update`` is applied."""
+    def after(self, update: Update, epochs: float, seconds: float, of: CorpusCounts = NO_CORPORA) -> Moment:
+        """The moment at which ``update``, whose pairs are ``of`` these corpora, is applied."""
         epoch = max(self.epoch, max(push.batch[0] for push in update.pushes))
         sentences = self.sentences if epoch == self.epoch else 0
         return Moment(
@@ -67,6 +101,8 @@ class Moment(Progress):
             sentences=sentences + sum(push.sentences for push in update.pushes if push.batch[0] == epoch),
             seconds=seconds,
             pushed_bytes=self.pushed_bytes + sum(push.bytes for push in update.pushes),
+            corpus_pairs=_added(self.corpus_pairs, of.pairs),
+            corpus_tokens=_added(self.corpus_tokens, of.tokens),
         )
 
     def amount(self, unit: str) -> float:
@@ -257,6 +293,8 @@ class ReportPeriod:
             machine_pushes=[machine.pushes for machine in self.machines],
             machine_waiting=[machine.waiting_share for machine in self.machines],
             machine_staleness=[machine.staleness_mean for machine in self.machines],
+            corpus_pairs=dict(moment.corpus_pairs),
+            corpus_tokens=dict(moment.corpus_tokens),
         )
 
 
@@ -303,7 +341,8 @@ class MetricsFiles:
         """
         self._metrics.append(_json_line(report.as_mapping()))
         machines = [machines_line(report, self._names)] if report.machine_tokens else []
-        self._log_lines([train_line(report), *machines])
+        corpora = [corpora_line(report)] if report.corpus_pairs else []
+        self._log_lines([train_line(report), *machines, *corpora])
         with self._shown(report):
             self._flush()
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import TrainedModelOptions
-from nmt_async.options import converted, option, without_meaningless
+from nmt_async.options import NOT_GIVEN, converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
+from nmt_async.text.mixture import CorpusWeights, checked_temperature
 from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
@@ -59,6 +60,30 @@ class BatchOptions(BatchSizeOptions):
     """What a batch is."""
 
     seed: int = option(1, "Seed of the initial parameters, of shuffling and of dropout.", group="Batches")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """How an epoch is mixed of the corpora that ``prepare --corpora`` was given."""
+
+    corpus_weights: CorpusWeights | None = option(
+        None, "Share of each corpus in the sentence pairs of an epoch, as in general=1,news=2; 0 leaves one out "
+        "(default: as declared to prepare, else each pair once).",
+        group="Batches", metavar="LIST", parse=CorpusWeights.parse,
+    )  # fmt: skip
+    corpus_temperature: float | None = option(
+        None, "Weigh corpora by their sizes to the power of 1/T: 1 takes each pair once, a higher T makes them more "
+        "alike (default: as declared to prepare).",
+        group="Batches", metavar="T", only_with={"corpus_weights": NOT_GIVEN},
+    )  # fmt: skip
+
+    def check_mixture(self) -> None:
+        """Raises UserError where the temperature cannot be."""
+        if self.corpus_temperature is not None:
+            try:
+                checked_temperature(self.corpus_temperature)
+            except UserError as error:
+                raise UserError(f"--corpus-temperature: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +179,8 @@ class SavingOptions:
 
 @dataclass(frozen=True)
 class RunOptions(
-    ClusterOptions, TrainedModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, BatchOptions,
+    ClusterOptions, TrainedModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, CorpusOptions,
+    BatchOptions,
     ValidationOptions, SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
@@ -197,6 +223,7 @@ class RunOptions(
         self.check_constants()
         self.check_pushes()
         self.check_staleness()
+        self.check_mixture()
         self.schedule(self.stop_after)
 
     def push_settings(self) -> PushSettings:

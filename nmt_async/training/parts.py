@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nmt_async.cluster.cluster import Cluster
@@ -34,6 +35,7 @@ from nmt_async.sync.corrections.settings import CorrectionSettings
 from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.server import ParameterServer
+from nmt_async.text.mixture import Mixture
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import adopted
@@ -46,7 +48,7 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
     """The batch plan over the pairs that are short enough.
 
     Raises:
-        UserError: no pair is short enough.
+        UserError: no pair is short enough, or the corpora cannot be mixed as the options say.
     """
     source, target = data.train.source.lengths, data.train.target.lengths
     fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
@@ -59,7 +61,24 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
         options.seed,
         fitting,
         parts=options.local_accumulate,
+        mixture=_mixture(options, data, fitting),
     )
+
+
+def _mixture(options: TrainOptions, data: PreparedData, fitting: NDArray[np.int64]) -> Mixture | None:
+    """How an epoch is mixed of the data's corpora; None: it holds each pair that is short enough once."""
+    weights, temperature = options.corpus_weights, options.corpus_temperature
+    flag = "--corpus-weights" if weights is not None else "--corpus-temperature"
+    if data.corpora is None:
+        if weights is not None or temperature is not None:
+            raise UserError(
+                f"{flag} means nothing with {data.folder}, which was prepared without --corpora; leave it out."
+            )
+        return None
+    try:
+        return data.corpora.mixture(fitting, weights, temperature)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}" if weights is not None else str(error)) from None
 
 
 def hidden_matrices(layout: FlatLayout) -> list[Matrix]:

@@ -30,7 +30,7 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import expected_lines
 from nmt_async.training.interruptions import Interrupted, MayFail, StopSignals
 from nmt_async.training.journal_file import JOURNAL, JournalFile, note_sitting
-from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
+from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod, corpus_counts
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     Tell,
@@ -322,7 +322,8 @@ class Run:
         if update is None:
             self.moment = Moment(**{**vars(self.moment), "seconds": seconds})
             return
-        self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds)
+        of = corpus_counts(update, self.plan, self.data)
+        self.moment = self.moment.after(update, self.coordinator.server.progress.epochs, seconds, of)
         self.period.add(update)
         self._latest_gradient = update.gradient_norm * update.tokens
         self._may_fail("writing the journal", self.journal.flush)

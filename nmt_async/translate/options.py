@@ -13,6 +13,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import PRECISIONS
 from nmt_async.options import NOT_GIVEN, check_together, option
 from nmt_async.search.options import SEARCH, SearchOptions, Weights
+from nmt_async.text.corpora import is_tag
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.translate.formats import FORMATS, AlignmentForm, Printed
 
@@ -71,6 +72,10 @@ class DecodingOptions(SearchOptions, ComputingOptions):
     max_length: int = option(
         512, "Longest source in subwords, end mark included; a longer one is cut there, with a warning.", group=SEARCH
     )
+    tag: str | None = option(
+        None, "Put this word before each line, a tag that the model was trained with: the domain to translate for.",
+        group=SEARCH, metavar="WORD",
+    )  # fmt: skip
     precision: str = option(
         "float32", "Numbers that matrices are multiplied in; int8: about one and a half times as fast on a CPU, "
         "scores are a little off.",
@@ -84,6 +89,13 @@ class DecodingOptions(SearchOptions, ComputingOptions):
             raise UserError(f"--precision: {shown(self.precision)} is not known; give {' or '.join(PRECISIONS)}.")
         if self.max_length < 2:
             raise UserError(f"--max-length: {self.max_length} is too small; give 2 or more.")
+        check_tag(self.tag)
+
+
+def check_tag(tag: str | None) -> None:
+    """Raises UserError where it cannot be one; whether a model knows it is another question."""
+    if tag is not None and not is_tag(tag):
+        raise UserError(f"--tag: {shown(tag)} is not a word without spaces; give the tag that prepare was given.")
 
 
 @dataclass(frozen=True)

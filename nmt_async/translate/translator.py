@@ -20,6 +20,7 @@ from nmt_async.model.packed_matrix import on_device
 from nmt_async.model.translation_model import TranslationModel, evaluating
 from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
 from nmt_async.text.batch import pad
+from nmt_async.text.corpora import tagged
 from nmt_async.text.vocabulary import END, Vocabulary
 from nmt_async.translate.engine import Engine, engine_named, on_gpus
 from nmt_async.translate.formats import WantedScores
@@ -88,7 +89,8 @@ class LineTranslator:
         computed: called after each batch of our own search.
 
     Raises:
-        UserError: this model, or device, cannot compute in the precision of the options.
+        UserError: this model, or device, cannot compute in the precision of the options, or its vocabulary has no such
+            subword as their tag.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class LineTranslator:
         self.warn = warn
         self.engine = engine
         self.computed = computed
+        self._tag_length = length_of_tag(options.tag, source_vocabulary)
         if options.precision == "int8" and engine is None and (reason := not_in_int8(self.model)) is not None:
             raise UserError(f"--precision int8: {reason}; leave it out.")
 
@@ -144,7 +147,7 @@ class LineTranslator:
                     f"line {first + index:,} has {len(ids):,} subwords and is cut to {self.options.max_length:,}."
                 )
                 ids = [*ids[: self.options.max_length - 1], END]
-            if len(ids) > 1:
+            if len(ids) > 1 + self._tag_length:
                 rows.append((index, ids))
         rows.sort(key=lambda row: len(row[1]), reverse=True)
         with evaluating(self.model):
@@ -173,7 +176,8 @@ class LineTranslator:
                 yield from ((index, hypotheses) for (index, _), hypotheses in zip(batch, found, strict=True))
 
     def _encode(self, lines: list[str]) -> list[list[int]]:
-        return self.source_vocabulary.encode_lines(lines) if lines else []
+        tag = self.options.tag or ""
+        return self.source_vocabulary.encode_lines([tagged(tag, line) for line in lines]) if lines else []
 
     def _batches(self, rows: list[tuple[int, list[int]]]) -> Iterator[list[tuple[int, list[int]]]]:
         """Rows, longest first, in batches within the limits of sentences and padded subwords."""
@@ -199,6 +203,20 @@ class LineTranslator:
         return Candidate(
             text, hypothesis.score, hypothesis.normalised, tokens, hypothesis.token_scores, hypothesis.alignment
         )  # fmt: skip
+
+
+def length_of_tag(tag: str | None, source_vocabulary: Vocabulary) -> int:
+    """How many subwords the tag before a line takes; 0 where there is none.
+
+    Raises:
+        UserError: the model has no such subword.
+    """
+    if tag is None:
+        return 0
+    try:
+        return len(source_vocabulary.tag(tag))
+    except UserError as error:
+        raise UserError(f"--tag: {error}") from None
 
 
 class Translator:

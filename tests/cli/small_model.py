@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +17,11 @@ from nmt_async.text.vocabulary import END, train_vocabulary
 WORDS = "the a dog cat bird sees hears runs house garden in on small big red and or never"
 
 
-def save_small_model(folder: Path) -> Path:
+def save_small_model(folder: Path, tags: Sequence[str] = ()) -> Path:
     """Saves it in ``folder`` / model; it ends its translations soon."""
     chance = random.Random(1)
     lines = [" ".join(chance.choices(WORDS.split(), k=8)) for _ in range(400)]
-    vocabulary = train_vocabulary(lines, 38, "unigram", folder / "vocabulary.model")
+    vocabulary = train_vocabulary(lines, 38, "unigram", folder / "vocabulary.model", tags=tags)
     model = Transformer(ModelConfiguration(38, 38, 16, 2, 24, 1, 1, "pre", "relu", 0.1, "all"))
     with torch.no_grad():
         model.output_weight.mul_(2.0)

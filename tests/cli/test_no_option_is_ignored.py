@@ -72,12 +72,14 @@ VIRTUAL = f"train DATA --out NEW --cluster simulated --workers 2 {SHORT}"
 SETTINGS = {
     "prepare": [
         "prepare --train-source EN --train-target DE --vocab-size 400 --out NEW",
+        "prepare --corpora CORPORA --vocab-size 400 --out NEW",
         "prepare --train-source SRC --train-target TRG --vocab SPM --out NEW",
         "prepare --train-source SRC --train-target TRG --source-vocab SPM --target-vocab SPM --out NEW",
     ],
     "train": [
         VIRTUAL,
         VIRTUAL.replace("--cluster simulated", "--cluster processes"),
+        f"{VIRTUAL} --corpus-weights one=1,other=3".replace("DATA", "MIXED"),
         f"{VIRTUAL} --lr-decay linear",
         f"{VIRTUAL} --lr-decay none",
         f"{VIRTUAL} --metric bleu",
@@ -191,10 +193,18 @@ def places(small_data: Path, real_run: Path, tmp_path_factory: pytest.TempPathFa
     hypotheses.write_text("".join(f"{line} ||| a dog ||| F0= -1 ||| -1\n" for line in range(40)))
     assert run(["export", str(model), str(folder / "marian"), "--quiet"]) == 0
     text = small_data.parent / "text"
+    corpora = folder / "corpora.yaml"
+    files = f"source: {text / 'train.en'}, target: {text / 'train.de'}, valid-source: {text / 'valid.en'}, "
+    files += f"valid-target: {text / 'valid.de'}"
+    corpora.write_text(
+        f"corpora:\n- {{name: one, {files}, tag: __one__}}\n- {{name: other, {files}, tag: __other__}}\n"
+    )
+    mixed = folder / "mixed"
+    assert run(["prepare", "--corpora", str(corpora), "--vocab-size", "400", "--out", str(mixed), "--quiet"]) == 0
     known = {
         "DATA": small_data, "EN": text / "train.en", "DE": text / "train.de", "RUN": real_run, "MODEL": model,
         "SRC": source, "TRG": target, "LIST": hypotheses, "SPM": folder / "vocabulary.model",
-        "MARIAN": folder / "marian" / "model.npz", "STUDY": folder / "study.yaml",
+        "MARIAN": folder / "marian" / "model.npz", "STUDY": folder / "study.yaml", "CORPORA": corpora, "MIXED": mixed,
     }  # fmt: skip
     return Places(known, folder / "fresh")
 
@@ -212,7 +222,8 @@ sizes: {core: {budget: 1kt, validations: 1, seeds: [1], conditions: ["*"]}}
 
 
 TYPED = {"model": "rnn", "weights": "1", "model_weights": "1", "output_sampling": "full", "metric": "chrf",
-         "worker_timeout": "7min", "bits": "3", "quantize_bits": "3", "weight_prediction": "last-step"}  # fmt: skip
+         "worker_timeout": "7min", "bits": "3", "quantize_bits": "3", "corpus_weights": "one=1,other=2",
+         "weight_prediction": "last-step"}  # fmt: skip
 """What is typed for an option where its declaration does not tell what can be."""
 
 

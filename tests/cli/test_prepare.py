@@ -64,6 +64,27 @@ def test_a_mistake_is_one_sentence_and_exit_code_two(
     assert "--vocab-type: 'words' is not known; choose one of unigram, bpe" in capsys.readouterr().err
 
 
+def test_a_declaration_leaves_no_room_for_other_text(
+    tmp_path: Path, corpus: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    declaration = tmp_path / "corpora.yaml"
+    source, target = corpus[1::2]
+    declaration.write_text(f"corpora: [{{name: one, source: {source}, target: {target}, tag: __one__, weight: 2}}]\n")
+    typed = ["prepare", "--corpora", str(declaration), *SMALL, "--out", str(tmp_path / "data")]
+    for words in (corpus, ["--valid-source", source, "--valid-target", target], ["--train-tsv", source]):
+        assert run([*typed, *words]) == 2
+        assert re.fullmatch(
+            rf"nmt-async: {words[0]} means nothing with --corpora; leave it out\.\n", capsys.readouterr().err
+        )
+    declaration.write_text("corpora: [")
+    assert run(typed) == 2
+    assert re.fullmatch(r"nmt-async: .*corpora\.yaml is not YAML \(.*\)\.\n", capsys.readouterr().err)
+    assert not (tmp_path / "data").exists()
+    declaration.write_text(f"corpora: [{{name: one, source: {source}, target: {target}, tag: __one__, weight: 2}}]\n")
+    assert run(typed) == 0
+    assert re.search(r"one\s+200\s+[\d,]+\s+[\d,]+\s+0\s+__one__\s+2", capsys.readouterr().out)
+
+
 def test_options_come_from_a_file_as_they_were_dumped(
     tmp_path: Path, corpus: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

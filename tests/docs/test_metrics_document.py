@@ -14,6 +14,7 @@ from nmt_async.report.results_csv import COLUMNS
 
 DOCUMENT = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 KINDS = {"train": TrainReport, "valid": ValidReport}
+OF_CORPORA = behind(DOCUMENT, "record: train of several corpora")
 OF_MACHINES = behind(DOCUMENT, "record: train of a shared run"), behind(DOCUMENT, "record: machines")
 
 
@@ -48,6 +49,16 @@ def test_the_examples_of_a_shared_run_are_records(shared_run: Path) -> None:
     report = TrainReport.from_mapping({**record, **fields}).as_mapping()
     assert {name: report[name] for name in fields} == fields
     assert MachinesReport.from_mapping(machines).as_mapping() == machines
+
+
+def test_every_field_that_a_run_on_several_corpora_has_besides_is_explained(real_run: Path, mixed_run: Path) -> None:
+    alone, mixed = (read_json_lines(run / "metrics.jsonl") for run in (real_run, mixed_run))
+    (more,) = {tuple(name for name in line if name not in alone[0]) for line in mixed if line["kind"] == "train"}
+    assert first_cells(OF_CORPORA) == list(more)
+    record = next(line for line in mixed if line["kind"] == "train")
+    (example,) = fenced(OF_CORPORA, "json")
+    report = TrainReport.from_mapping({**record, **json.loads(example)}).as_mapping()
+    assert {name: report[name] for name in more} == json.loads(example)
 
 
 def test_every_field_of_a_sentences_losses_is_explained(real_run: Path) -> None:

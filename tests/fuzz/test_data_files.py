@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import answered, damaged, json_files, often
 
-from nmt_async.text.prepared import MANIFEST, PreparedData
+from nmt_async.errors import UserError
+from nmt_async.reading import json_object
+from nmt_async.text.corpora import PreparedCorpora
+from nmt_async.text.prepared import CORPORA, MANIFEST, PreparedData
 from nmt_async.text.token_store import StoreWriter, TokenStore, store_files
 
 SENTENCES = [[5, 6, 0], [0], [7, 8, 9, 10, 11, 0], [65_534, 0], [3] * 40 + [0]]
@@ -84,6 +87,23 @@ def test_a_manifest_is_read_or_refused(data: Path, small_data: Path, mutation: s
         answered(lambda: opened(data))
     finally:
         (data / MANIFEST).write_bytes(whole)
+
+
+@often
+@given(mutation=st.data())
+def test_what_is_said_of_corpora_is_read_or_refused(mixed_data: Path, mutation: st.DataObject) -> None:
+    content = mutation.draw(json_files((mixed_data / CORPORA).read_bytes()))
+    pairs = len(PreparedData.open(mixed_data).train)
+
+    def read() -> None:
+        try:
+            corpora = PreparedCorpora.from_mapping(json_object(content.decode(errors="replace")), pairs)
+        except (ValueError, TypeError) as error:  # of which a prepared folder makes a sentence
+            raise UserError(f"{error}; run prepare again.") from None
+        assert corpora.count(np.arange(pairs)).sum() == pairs
+        corpora.mixture(np.arange(pairs))
+
+    answered(read)
 
 
 @often
