@@ -27,8 +27,8 @@ class ExportOptions:
 
     format: str = option(
         "marian", "The program that will load the model. huggingface takes only models with --norm post, and "
-        "only marian takes SSRUs and models with --norm none. What a quantised model computes with is written as numbers "
-        "of full size.",
+        "only marian takes SSRUs and models with --norm none. What a quantised model computes with is written as "
+        "numbers of full size.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
     quantization: str = option(
