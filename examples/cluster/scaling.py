@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nmt_async.cluster.profile import LinkProfile, profile_for
+from nmt_async.planning.options import link_speed
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "scaling"
 DOCUMENT = HERE.parents[1] / "docs" / "scaling.md"
@@ -29,6 +32,9 @@ OTHERS = {FRAGMENTS: ["--between", "local", "--outer-fragments", "4", "--outer-d
 
 OWN_UPDATES = {"local": 16, FRAGMENTS: 4}
 """That each machine makes between two exchanges."""
+
+LARGEST, LATENCY = 500_000, 0.05
+"""Target tokens of an update that still learns, as far as translation is known; milliseconds of a message."""
 
 BEGIN, END = "<!-- generated: {} -->", "<!-- end -->"
 
@@ -49,7 +55,7 @@ def simulate() -> None:
                 words = [
                     "simulate", "--profile", HERE / "profiles" / f"{model}.yaml", "--repeat", "--workers", 8, "--nodes",
                     ",".join(map(str, MACHINES)), "--modes", "hybrid:W", "--model-size", size, "--mini-batch-words",
-                    16384, "--link-speed", speed, "--link-latency", 0.05, "--json", "--quiet", *OTHERS.get(way, []),
+                    16384, "--link-speed", speed, "--link-latency", LATENCY, "--json", "--quiet", *OTHERS.get(way, []),
                 ]  # fmt: skip
                 program = Path(sys.executable).with_name("nmt-async")
                 done = subprocess.run([program, *map(str, words)], check=True, capture_output=True, text=True)
@@ -94,10 +100,32 @@ def costs(model: str) -> Iterator[str]:
             )
 
 
+def limits() -> Iterator[str]:
+    """Rows: up to how many machines an exchange is no longer than their round, where an update has `LARGEST` tokens."""
+    yield "| model | link | machines | GPUs | a round, seconds | tokens/s of all, without waiting |"
+    yield "|---|---|---|---|---|---|"
+    for model, size in MODELS.items():
+        profile = profile_for(str(HERE / "profiles" / f"{model}.yaml"), None)
+        rate = sum(worker.tokens_per_second for worker in profile.workers)
+        for speed in SPEEDS:
+            link = LinkProfile(LATENCY / 1000, link_speed(speed))
+            sent = 4 * float(size.removesuffix("M")) * 1e6
+            fit = [count for count in range(1, 2000) if link.exchange(sent, count) <= LARGEST / (count * rate)]
+            most = max(fit)
+            cells = [
+                model,
+                speed.replace("Gbit", " Gbit/s"),
+                f"{most}",
+                f"{8 * most}",
+                f"{LARGEST / (most * rate):.2f}",
+            ]
+            yield f"| {' | '.join(cells)} | {most * rate / 1e6:,.1f} M |"
+
+
 def tables() -> dict[str, str]:
     """Of the document, by the names of their places."""
     made = {f"{model} {speed}": efficiency(model, speed) for model in MODELS for speed in SPEEDS}
-    made |= {model: costs(model) for model in MODELS}
+    made |= {model: costs(model) for model in MODELS} | {"limits": limits()}
     return {name: "\n".join(rows) for name, rows in made.items()}
 
 
