@@ -2,7 +2,8 @@
 
     python examples/small-models/table.py RUN DATA --source test.en --reference test.de --out runs/small-models
 
-RUN is a trained run, DATA the prepared folder that it was trained on. Every model, run and translation stays below
+RUN is a trained run, DATA the prepared folder that it was trained on. What stands behind ``--`` are options of
+``train``. Every model, run and translation stays below
 ``--out``, so that a second start goes on. The table is written to ``table.md`` there and printed.
 """
 
@@ -118,8 +119,11 @@ def main() -> None:
     parser.add_argument("--stop-after", default="1Mt", help="how long to retrain (default: 1Mt)")
     parser.add_argument("--rounds", type=int, default=3, help="of translations, which are timed")
     parser.add_argument("--beam-size", type=int, default=4)
-    parser.add_argument("training", nargs="*", help="more options of train, behind --")
-    asked = parser.parse_args()
+    typed, training = sys.argv[1:], []
+    if "--" in typed:  # options of train, which argparse would take for its own
+        typed, training = typed[: typed.index("--")], typed[typed.index("--") + 1 :]
+    asked = parser.parse_args(typed)
+    asked.training = training
     asked.out.mkdir(parents=True, exist_ok=True)
     table = list(rows(asked))
     lines = asked.source.read_text(encoding="utf-8").splitlines()
