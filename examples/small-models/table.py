@@ -54,7 +54,7 @@ def command(*words: object) -> None:
     """Runs ``nmt-async`` and shows what is run."""
     typed = [str(word) for word in words]
     print("nmt-async", *typed, file=sys.stderr, flush=True)
-    subprocess.run([*NMT_ASYNC, *typed], check=True)
+    subprocess.run([*NMT_ASYNC, *typed], check=True, stdout=sys.stderr)
 
 
 def made(folder: Path, make: Callable[[], None]) -> Path:
