@@ -70,12 +70,12 @@ def predictions(model: str, speed: str, way: str) -> list[dict[str, Any]]:
 
 def efficiency(model: str, speed: str) -> Iterator[str]:
     """Rows: of each number of machines, the throughput of each way as a share of that of so many single machines."""
-    yield "| machines | GPUs | " + " | ".join(WAYS) + " |"
-    yield "|---|---|" + "---|" * len(WAYS)
-    of = {way: predictions(model, speed, way) for way in WAYS}
+    of = {way: predictions(model, speed, way) for way in WAYS if path_of(model, speed, way).exists()}
+    yield "| machines | GPUs | " + " | ".join(of) + " |"
+    yield "|---|---|" + "---|" * len(of)
     for place, machines in enumerate(MACHINES):
         cells = []
-        for way in WAYS:
+        for way in of:
             one, made = of[way][0], of[way][place]
             cells.append(f"{made['tokens_per_second'] / one['tokens_per_second'] / machines:.0%}")
         yield f"| {machines} | {8 * machines:,} | " + " | ".join(cells) + " |"
@@ -85,9 +85,10 @@ def costs(model: str) -> Iterator[str]:
     """Rows: what else differs, on the link in the middle."""
     yield "| machines | way | tokens/s | staleness, mean and most | tokens in an update | exchange, MB |"
     yield "|---|---|---|---|---|---|"
+    of = {way: predictions(model, SPEEDS[1], way) for way in WAYS if path_of(model, SPEEDS[1], way).exists()}
     for place, machines in enumerate(MACHINES):
-        for way in WAYS:
-            made = predictions(model, SPEEDS[1], way)[place]
+        for way in of:
+            made = of[way][place]
             if machines == 1 and way != "sync":
                 continue
             # Where machines make updates of their own, what is reported as one is an exchange of all.
