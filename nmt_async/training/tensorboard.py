@@ -49,7 +49,7 @@ MACHINE_TAGS = {
 MACHINE_RATE = "machines/target_tokens_per_second"
 """Of a run that machines share, these have a scalar for each machine."""
 
-CORPUS_PAIRS, CORPUS_TOKENS = "corpora/pairs", "corpora/target_tokens"
+CORPUS_TAGS = {"corpus_pairs": "corpora/pairs", "corpus_tokens": "corpora/target_tokens"}
 """Of data of several corpora, these have a scalar for each."""
 
 VALID_TAGS = {
@@ -183,8 +183,8 @@ def scalars(report: TrainReport | ValidReport) -> dict[str, float]:
         named |= {f"{WAITING}/{worker}": share for worker, share in enumerate(report.waiting_share)}
         for name, tag in MACHINE_TAGS.items():
             named |= {f"{tag}/{rank}": value for rank, value in enumerate(getattr(report, name))}
-        named |= {f"{CORPUS_PAIRS}/{name}": count for name, count in report.corpus_pairs.items()}
-        named |= {f"{CORPUS_TOKENS}/{name}": count for name, count in report.corpus_tokens.items()}
+        for name, tag in CORPUS_TAGS.items():
+            named |= {f"{tag}/{corpus}": count for corpus, count in getattr(report, name).items()}
         rates = map(report.machine_rate, range(len(report.machine_tokens)))
         named |= {f"{MACHINE_RATE}/{rank}": rate for rank, rate in enumerate(rates)}
     return {tag: float(value) for tag, value in named.items() if value is not None}

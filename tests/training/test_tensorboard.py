@@ -16,7 +16,15 @@ from training_runs import PATIENCE, run_small, typed
 from nmt_async.display.recorded_run import read_reports
 from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.training.metrics import MetricsFiles
-from nmt_async.training.tensorboard import MACHINE_RATE, MACHINE_TAGS, STALENESS, TRAIN_TAGS, VALID_TAGS, scalars
+from nmt_async.training.tensorboard import (
+    CORPUS_TAGS,
+    MACHINE_RATE,
+    MACHINE_TAGS,
+    STALENESS,
+    TRAIN_TAGS,
+    VALID_TAGS,
+    scalars,
+)
 
 ONE = {"workers": 1, "accumulate": 2, "disp_freq": "1", "valid_freq": "3"}
 
@@ -44,7 +52,8 @@ def assert_same_points(folder: Path) -> None:
 
 def test_every_number_of_a_report_has_a_tag() -> None:
     train, valid = ({field.name for field in dataclasses.fields(kind)} for kind in (TrainReport, ValidReport))
-    assert train == TRAIN_TAGS.keys() | MACHINE_TAGS.keys() | {"update", "staleness", "waiting_share"}
+    several = MACHINE_TAGS.keys() | CORPUS_TAGS.keys()
+    assert train == TRAIN_TAGS.keys() | several | {"update", "staleness", "waiting_share"}
     assert valid | {"perplexity"} == VALID_TAGS.keys() | {"update", "metric"}
 
 
@@ -95,7 +104,7 @@ def trained(folder: Path) -> list[TrainReport]:
 
 def a_report(update: int) -> TrainReport:
     values: dict[str, Any] = {field.name: update for field in dataclasses.fields(TrainReport)}
-    values |= {name: [] for name in MACHINE_TAGS}
+    values |= {name: [] for name in MACHINE_TAGS} | {name: {"news": update} for name in CORPUS_TAGS}
     return TrainReport(**{**values, "staleness": {0: 3, 2: 1}, "waiting_share": [0.5, 0.25]})
 
 
