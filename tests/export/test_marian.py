@@ -29,7 +29,7 @@ CASES = [
     {"norm": "pre", "tied": "target", "activation": "relu"},
     {"norm": "pre", "tied": "all", "activation": "swish"},
     {"norm": "none", "tied": "all", "activation": "relu"},
-    {"norm": "none", "tied": "none", "activation": "swish"},
+    {"norm": "none", "tied": "none", "activation": "relu"},
     {"norm": "post", "tied": "all", "decoder_autoreg": "ssru"},
     {"norm": "pre", "tied": "target", "decoder_autoreg": "ssru"},
 ]
