@@ -4,13 +4,4 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make reproduce-quick', which installs it first"
 
-size="${1:-core}"
-data="${2:-runs/multi30k/data}"
-study=examples/repairs
-
-[[ -d "$data" ]] || {
-    echo "run.sh: there is no $data; 'examples/multi30k/run.sh' or 'make reproduce-quick' makes it, or name another folder." >&2
-    exit 2
-}
-
-run "nmt-async study $study/study.yaml $data --size $size --claims $study/claims.yaml --out runs/repairs/$size"
+run_study repairs "${1:-}" "${2:-}"
