@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +40,7 @@ from nmt_async.training.parts import (
 )
 from nmt_async.training.resuming import change_text
 from nmt_async.training.run_folder import Ending, RunFolder
-from nmt_async.training.saving import Saving, Soundness
+from nmt_async.training.saving import Saving, Soundness, StateOfRun
 from nmt_async.training.validation import Judge, Validations, Validator
 from nmt_async.training.validation_scores import Scores, ValidationSettings
 
@@ -49,27 +48,6 @@ VANISHED = "nothing of the run is kept unless it is put back; "
 
 NO_STATE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 """What taking up a state raises that no run can have left."""
-
-
-class StateOfRun(NamedTuple):
-    """What a checkpoint stores.
-
-    Attributes:
-        updates: made until then.
-        values: plain.
-        tensors: by name.
-        decoding: the parameters (size,) of its model.
-    """
-
-    updates: int
-    values: dict[str, Any]
-    tensors: dict[str, Tensor]
-    decoding: Tensor
-
-    def copy(self) -> StateOfRun:
-        """One that stays as it is."""
-        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        return StateOfRun(self.updates, copy.deepcopy(self.values), tensors, self.decoding.clone())
 
 
 class Unsaved(RunFailure):
@@ -368,7 +346,7 @@ class Run:
         # A resume says how many of the journal's events still stand, so they must be there.
         first = functools.partial(self.journal.secure, self.journal.recorded)
         best = self.validations.judge.best_steps
-        self.saving.begin(state.updates, state.values, state.tensors, state.decoding, best, first)
+        self.saving.begin(state, best, first)
 
     def _write_checkpoint(self, state: StateOfRun) -> None:
         self.saving.settle(self.validations.judge.best_steps)

@@ -5,9 +5,10 @@ After a failure only parameters that gave finite gradients are saved.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +21,27 @@ FIRST_PAUSE, LONGEST_PAUSE = 10.0, 320.0
 """Seconds before a failed save is tried again; they double with each failure in a row."""
 
 MEBIBYTE = 2**20
+
+
+class StateOfRun(NamedTuple):
+    """What a checkpoint stores.
+
+    Attributes:
+        updates: made until then.
+        values: plain.
+        tensors: by name.
+        decoding: the parameters (size,) of its model.
+    """
+
+    updates: int
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+    decoding: Tensor
+
+    def copy(self) -> StateOfRun:
+        """One that stays as it is."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return StateOfRun(self.updates, copy.deepcopy(self.values), tensors, self.decoding.clone())
 
 
 class Soundness:
@@ -71,10 +93,9 @@ class Saving:
         """Whether a checkpoint that failed should be tried again, as that of now."""
         return self._owed and self._clock() >= self._again
 
-    def begin(self, step: int, values: dict[str, Any], tensors: dict[str, Tensor], decodes: Tensor,
-              best: list[int], first: Callable[[], object] = lambda: None) -> None:  # fmt: skip
+    def begin(self, state: StateOfRun, best: list[int], first: Callable[[], object] = lambda: None) -> None:
         """Begins to write a checkpoint; see `Checkpoints.save`."""
-        self._checkpoint = self.checkpoints.save(step, values, tensors, decodes, best, first)
+        self._checkpoint = self.checkpoints.save(*state, best, first)
 
     def keep(self, step: int, parameters: Tensor, best: list[int]) -> None:
         """Begins to write the model of ``step``, one of the ``best``, from a copy of ``parameters`` (size,)."""

@@ -28,8 +28,9 @@ from nmt_async.training.journal_file import JOURNAL, JournalFile, latest_sitting
 from nmt_async.training.metrics import Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import Shared, SimulatedSetup, Tell, build_coordinator
-from nmt_async.training.run import Run, StateOfRun
+from nmt_async.training.run import Run
 from nmt_async.training.run_folder import RunFolder
+from nmt_async.training.saving import StateOfRun
 from nmt_async.training.sharing import (
     Peers,
     earlier_events,

@@ -9,7 +9,7 @@ from checkpoint_writer import CheckpointWriter
 
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.training.interruptions import MayFail
-from nmt_async.training.saving import FIRST_PAUSE, LONGEST_PAUSE, Saving, Soundness
+from nmt_async.training.saving import FIRST_PAUSE, LONGEST_PAUSE, Saving, Soundness, StateOfRun
 
 
 class Sitting:
@@ -32,7 +32,7 @@ class Sitting:
 
     def save(self, step: int) -> None:
         vector = self.writer.vector(step)
-        self.saving.begin(step, {"step": step}, {"parameters": vector}, vector, [])
+        self.saving.begin(StateOfRun(step, {"step": step}, {"parameters": vector}, vector), [])
         self.hear()
 
     def hear(self, best: list[int] | None = None) -> None:
@@ -99,7 +99,7 @@ def test_at_the_end_a_model_that_could_not_be_saved_is_tried_once_more(sitting: 
 def test_the_last_checkpoint_that_fails_is_an_error(sitting: Sitting) -> None:
     sitting.take_away()
     vector = sitting.writer.vector(1)
-    sitting.saving.begin(1, {}, {"parameters": vector}, vector, [])
+    sitting.saving.begin(StateOfRun(1, {}, {"parameters": vector}, vector), [])
     with pytest.raises(OSError, match="has vanished"):
         sitting.saving.result()
 
