@@ -1,5 +1,5 @@
-"""The study of depth: its document is what results and claims make of it, its conditions can be trained, and the first
-update of T-Fixup's models moves their output equally far at every depth."""
+"""The study of depth: its conditions can be trained, and the first update of T-Fixup's models moves their output equally
+far at every depth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from types import ModuleType
 import pytest
 
 from nmt_async.options import from_mapping
-from nmt_async.report.document import is_current, study_results
-from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
 from nmt_async.training.options import TrainOptions
 
@@ -21,19 +19,6 @@ STUDY = ROOT / "examples" / "depth"
 DECLARED = read_declaration(STUDY / "study.yaml")
 ASKED = DECLARED.sizes["core"].settings
 LAYERS = (2, 6, 12, 24)
-
-
-def test_the_document_is_made_from_the_results() -> None:
-    text = (STUDY / "README.md").read_text(encoding="utf-8")
-    results = study_results(STUDY / "results", ASKED)
-    again = "make it anew: see the top of nmt_async/report/document.py"
-    assert is_current(text, results, read_claims(STUDY / "claims.yaml"), ASKED, DECLARED.against), again
-
-
-def test_claims_are_about_conditions_that_the_study_has() -> None:
-    declared = {setting.condition for setting in ASKED}
-    for claim in read_claims(STUDY / "claims.yaml"):
-        assert set(claim.conditions) <= declared, claim.id
 
 
 @pytest.mark.parametrize("size", DECLARED.sizes)

@@ -13,7 +13,7 @@ import pytest
 
 from nmt_async.options import from_mapping
 from nmt_async.planning.advice import PLAIN, WAYS
-from nmt_async.report.document import TABLES, is_current, study_results
+from nmt_async.report.document import TABLES, study_results
 from nmt_async.study.claims import read_claims
 from nmt_async.study.declaration import read_declaration
 from nmt_async.study.result import Result
@@ -25,17 +25,6 @@ PAPER = ROOT / "examples" / "reproduction"
 DOCUMENT = STUDY / "README.md"
 DECLARED = read_declaration(STUDY / "study.yaml")
 ASKED = DECLARED.sizes["full"].settings
-
-
-@pytest.mark.parametrize(
-    ("document", "folder", "size"), [("README.md", "results", "full"), ("screening.md", "screening", "screening")]
-)
-def test_the_documents_are_made_from_the_results(document: str, folder: str, size: str) -> None:
-    asked = DECLARED.sizes[size].settings
-    text = (STUDY / document).read_text(encoding="utf-8")
-    results = study_results(STUDY / folder, asked)
-    again = "make it anew: see the top of nmt_async/report/document.py"
-    assert is_current(text, results, read_claims(STUDY / "claims.yaml"), asked, DECLARED.against), again
 
 
 def test_claims_and_tables_are_about_conditions_that_the_study_has() -> None:
