@@ -1,5 +1,5 @@
-"""The study of depth: its conditions can be trained, and the first update of T-Fixup's models moves their output equally
-far at every depth."""
+"""The study of depth: its conditions can be trained, and the first update of T-Fixup's models moves their output
+equally far at every depth."""
 
 from __future__ import annotations
 
