@@ -126,9 +126,10 @@ def test_a_resume_keeps_the_bits(small_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "between", [{"between": "sync"}, {"between": "lagged", "sync_mode": "hybrid"}, {"between": "local", "local_updates": 2}],
+    "between",
+    [{"between": "sync"}, {"between": "lagged", "sync_mode": "hybrid"}, {"between": "local", "local_updates": 2}],
     ids=["sync", "lagged", "local"],
-)  # fmt: skip
+)
 def test_machines_that_share_a_run_quantise_the_same(
     small_data: Path, tmp_path: Path, between: dict[str, Any], port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
