@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nmt_async.errors import UserError
 from nmt_async.options import NOT_GIVEN, check_together, option
+from nmt_async.score.options import check_chosen
 from nmt_async.search.options import GREEDY
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.options import PrepareOptions
@@ -79,10 +80,7 @@ class DistilOptions(CorpusOptions):
     def __post_init__(self) -> None:
         check_together(self)
         super().__post_init__()
-        if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
-            raise UserError(f"--threshold: {self.threshold:g} is not above 0 and at most 1.")
-        if self.best_share is not None and not 0.0 < self.best_share <= 1.0:
-            raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
+        check_chosen(self.threshold, self.best_share)
         if self.reference is not None and self.beam_size == GREEDY:
             raise UserError(f"--reference chooses among candidates, and --beam-size {GREEDY} finds one; leave one out.")
 
