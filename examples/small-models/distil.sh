@@ -24,8 +24,11 @@ for data in data taught taught-near; do
     run "nmt-async train $made/$data --out $student --preset tiny --workers 2 --cpu-threads 1 --mini-batch-words 1024 \\
     --learn-rate 0.002 --lr-warmup 300 --lr-decay linear --no-valid-translate --seed 1 --stop-after ${STOP_AFTER:-3Mt} \\
     --valid-freq 200 --disp-freq 50"
-    run "nmt-async evaluate $student --source $text/test2016.en --reference $text/test2016.de --beam-size 4 \\
-    | tee $student.beam.txt"
-    run "nmt-async evaluate $student --source $text/test2016.en --reference $text/test2016.de --beam-size 1 \\
-    | tee $student.greedy.txt"
+    # The last checkpoint: the best one is that of the least cross-entropy of people's translations, which the students
+    # of the teacher do not learn to predict.
+    last="$student/\$(cat $student/last)"
+    for beam in 1 4; do
+        run "nmt-async evaluate $last --source $text/test2016.en --reference $text/test2016.de --beam-size $beam \\
+    | tee $student.beam-$beam.txt"
+    done
 done

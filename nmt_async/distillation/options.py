@@ -12,7 +12,7 @@ from nmt_async.score.options import check_chosen
 from nmt_async.search.options import GREEDY
 from nmt_async.text.corpus import STANDARD_INPUT
 from nmt_async.text.options import PrepareOptions
-from nmt_async.translate.options import FILES, ComputingOptions, CorpusOptions
+from nmt_async.translate.options import FILES, ComputingOptions, TextOptions
 
 CHOICE = "What is kept"
 DATA = "The student's data"
@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
 
 
 @dataclass(frozen=True)
-class DistilOptions(CorpusOptions):
+class DistilOptions(TextOptions):
     """How a text becomes training data by the translations of teachers.
 
     Raises:
@@ -41,8 +41,8 @@ class DistilOptions(CorpusOptions):
         None, "Folder of the student's data, for train; it appears when it is complete.", group=FILES, metavar="DIR"
     )
     text: Path | None = option(
-        None, "Folder for the translations, which grows line by line, and for the pairs that are kept; an interrupted "
-        "command goes on there (default: --out with .text behind it).",
+        None, "Folder for the translations and for the pairs that are kept; an interrupted command goes on there "
+        "(default: --out with .text behind it).",
         group=FILES, metavar="DIR",
     )  # fmt: skip
     overwrite: bool = option(
@@ -50,8 +50,8 @@ class DistilOptions(CorpusOptions):
         flags=("--overwrite",),
     )  # fmt: skip
     reference: Path | None = option(
-        None, "Translations by people, line by line; of the beam the candidate nearest to them, by sentence BLEU, is "
-        "taken instead of the most probable one.",
+        None, "Translations by people, line by line; of the beam the candidate nearest to them, by chrF, is taken "
+        "instead of the most probable one.",
         group=CHOICE, metavar="FILE", only_with={"output_sampling": NOT_GIVEN},
     )  # fmt: skip
     backward: Path | None = option(

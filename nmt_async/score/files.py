@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress, Step
-from nmt_async.score.filtering import DualScore, best_share, dual_scores
+from nmt_async.score.filtering import DualScore, chosen, dual_scores
 from nmt_async.score.options import ScoreOptions
 from nmt_async.score.rescoring import ranked, read_entries, rescore
 from nmt_async.score.scorer import LineScorer, Scored, Scorer
@@ -120,20 +120,12 @@ def _filter(
                 write(dual_line(len(noted), score, options.format))
             step(target.read, len(noted))
         if kept_source is not None and kept_target is not None:
-            kept = _kept(options, np.frombuffer(noted) if noted else np.zeros(0))
+            kept = chosen(np.frombuffer(noted) if noted else np.zeros(0), options.best_share, options.threshold)
             _write_kept(source, kept, kept_source)
             _write_kept(target, kept, kept_target)
 
 
-def _kept(options: ScoreOptions, scores: NDArray[np.float64]) -> list[bool]:
-    """Which pairs are kept."""
-    share = best_share(scores, options.best_share or 1)
-    chosen = share if options.threshold is None else scores >= options.threshold
-    kept: list[bool] = chosen.tolist()
-    return kept
-
-
-def _write_kept(file: TextFile, kept: list[bool], write: WriteLine) -> None:
+def _write_kept(file: TextFile, kept: NDArray[np.bool_], write: WriteLine) -> None:
     for line, keep in zip(file.again(), kept, strict=True):
         if keep:
             write(line)

@@ -62,6 +62,13 @@ def dual_scores(
             yield DualScore(*entropies, dual_score(*entropies))
 
 
+def chosen(
+    scores: NDArray[np.float64], share: float | None = None, threshold: float | None = None
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Which pairs (pairs,) have at least the score ``threshold``, or without one are the best ``share`` of all."""
+    return best_share(scores, share or 1.0) if threshold is None else scores >= threshold
+
+
 def best_share(scores: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     """Which pairs (pairs,) are the best ``share`` of all, rounded; of equal ones the earlier, none of score 0."""
     kept = np.zeros(len(scores), dtype=np.bool_)

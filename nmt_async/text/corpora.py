@@ -255,10 +255,13 @@ class PreparedCorpora:
         declared = [corpus.weight for corpus in self.corpora]
         if weights is not None:
             chosen: Sequence[Any] = weights.of(self.names)
-        elif temperature is not None:
-            chosen = weights_at(temperature, sizes)
-        elif self.temperature is not None:
-            chosen = weights_at(self.temperature, sizes)
+        elif (asked := self.temperature if temperature is None else temperature) is not None:
+            chosen = weights_at(asked, sizes)
+            if 0 in sizes:
+                name = self.names[sizes.index(0)]
+                raise UserError(
+                    f"no training pair of {name} is short enough; raise --max-length, or give weights, and it weight 0."
+                )
         elif None not in declared:
             chosen = declared
         else:

@@ -109,11 +109,12 @@ class CorpusWeights:
 
 
 def weights_at(temperature: float, sizes: Sequence[int]) -> list[Fraction]:
-    """The weight of each corpus by its size, in sentence pairs."""
+    """The weight of each corpus by its size, in sentence pairs; of one that has a pair, never 0."""
     if temperature == 1:
         return [Fraction(size) for size in sizes]
     largest = max(sizes)
-    return [Fraction(round(_STEPS * (size / largest) ** (1 / temperature))) if size else Fraction(0) for size in sizes]
+    powers = [round(_STEPS * (size / largest) ** (1 / temperature)) for size in sizes]
+    return [Fraction(max(1, power)) if size else Fraction(0) for power, size in zip(powers, sizes, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def prepare(options: PrepareOptions, report: Progress | None = None) -> Prepared
         RunFailure: writing failed, such as on a full disk. Nothing is left under the folder's name.
     """
     report = report or SilentProgress()
-    out = _checked(options)
+    out = check_options(options)
     declared = _declared(options)
     text = input_files([part for each in declared.corpora for part in each.train])
     text += input_files([part for each in declared.corpora for part in each.valid])
@@ -284,8 +284,12 @@ def _nothing_left(training: Spool) -> str:
     )
 
 
-def _checked(options: PrepareOptions) -> Path:
-    """``options.out``, when the options make sense together."""
+def check_options(options: PrepareOptions) -> Path:
+    """``options.out``, when the options make sense together.
+
+    Raises:
+        UserError: they do not.
+    """
     if options.out is None:
         raise UserError("--out is missing: name the folder to write.")
     check_together(options)

@@ -14,7 +14,7 @@ from nmt_async.devices import check_here, device_named, devices_named
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress
 from nmt_async.translate.lines import TextFile, output_lines, pairs_of, warn_on_stderr, windows
-from nmt_async.translate.options import CorpusOptions, TranslateOptions
+from nmt_async.translate.options import TextOptions, TranslateOptions
 from nmt_async.translate.processes import Builder, Processes
 from nmt_async.translate.translator import BegunLine, Translation, Translator, default_devices
 
@@ -40,7 +40,7 @@ class TranslatorBuilder:
 
 
 def translator_of(
-    options: CorpusOptions, models: Sequence[Path], device: str, warn: Callable[[str], None]
+    options: TextOptions, models: Sequence[Path], device: str, warn: Callable[[str], None]
 ) -> Translator:  # fmt: skip
     """What translates with the models in folders, on ``device``."""
     return Translator(
@@ -73,7 +73,7 @@ def translate_files(options: TranslateOptions, models: Sequence[Path], progress:
 
 
 def shared_out(
-    builder: Builder, options: CorpusOptions, devices: list[str], lines: Iterable[T], at_hand: bool
+    builder: Builder, options: TextOptions, devices: list[str], lines: Iterable[T], at_hand: bool
 ) -> Generator[Any, None, None]:  # fmt: skip
     """What a ``builder``'s work makes of each line, in their order: in this process, or in one for each device.
 
@@ -94,7 +94,7 @@ def shared_out(
         first += len(window)
 
 
-def devices_of(options: CorpusOptions) -> list[str]:
+def devices_of(options: TextOptions) -> list[str]:
     """The device of each process.
 
     Raises:

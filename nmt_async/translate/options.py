@@ -99,7 +99,7 @@ def check_tag(tag: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class CorpusOptions(DecodingOptions):
+class TextOptions(DecodingOptions):
     """How a text is translated that is read from a file or a pipe, in one process or several.
 
     Raises:
@@ -138,7 +138,7 @@ class CorpusOptions(DecodingOptions):
 
 
 @dataclass(frozen=True)
-class TranslateOptions(CorpusOptions):
+class TranslateOptions(TextOptions):
     """The options of translate."""
 
     output: Path | None = option(

@@ -55,9 +55,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Translation:
-    """What became of a line: its candidates, best first; a line without words has the one candidate ``""``."""
+    """What became of a line: its candidates, best first; a line without words has the one candidate ``""``.
+
+    Attributes:
+        cut: the line was too long, and only its beginning was translated.
+    """
 
     n_best: tuple[Candidate, ...]
+    cut: bool = False
 
     @property
     def text(self) -> str:
@@ -141,18 +146,20 @@ class LineTranslator:
         translations = [NOTHING] * len(lines)
         worded = [index for index, line in enumerate(lines) if line.strip()]
         rows: list[tuple[int, list[int]]] = []
+        cut = set()
         for index, ids in zip(worded, self._encode([lines[index] for index in worded]), strict=True):
             if len(ids) > self.options.max_length:
                 self.warn(
                     f"line {first + index:,} has {len(ids):,} subwords and is cut to {self.options.max_length:,}."
                 )
                 ids = [*ids[: self.options.max_length - 1], END]
+                cut.add(index)
             if len(ids) > 1 + self._tag_length:
                 rows.append((index, ids))
         rows.sort(key=lambda row: len(row[1]), reverse=True)
         with evaluating(self.model):
             for index, hypotheses in self._searched(rows, begun):
-                translations[index] = Translation(tuple(map(self._candidate, hypotheses)))
+                translations[index] = Translation(tuple(map(self._candidate, hypotheses)), index in cut)
         return translations
 
     def _searched(

@@ -78,7 +78,7 @@ def test_only_matrices_change_and_each_value_is_near(model: Path, tmp_path: Path
     assert torch.equal(biases["decoder_top.weight"], before["decoder_top.weight"])
 
 
-def test_it_is_trained_further_averaged_and_computed_in_int8(model: Path, text: Path, tmp_path: Path) -> None:
+def test_it_is_averaged_and_computed_in_int8(model: Path, text: Path, tmp_path: Path) -> None:
     assert run(["quantize", str(model), str(tmp_path / "small"), "--quiet"]) == 0
     assert run(["average", str(tmp_path / "small"), str(model), "--out", str(tmp_path / "mean"), "--quiet"]) == 0
     assert load_model(tmp_path / "mean").quantization is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from nmt_async.cli.main import run
-from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
 from small_model import save_small_model
 from training_runs import SIZES
 
@@ -152,32 +151,37 @@ def test_the_candidate_nearest_to_the_reference_is_taken(teacher: Path, text: Pa
     (tmp_path / "reference").write_text("\n".join(references) + "\n")
     options = ("--reference", tmp_path / "reference", "--beam-size", "4", "--quiet")
     assert distil(text, tmp_path / "data", teacher, *options) == 0
-    bleu = BLEU(effective_order=True)
+    chrf = CHRF()
     found = [str(pair["target"]) for pair in pairs_in(tmp_path / "data")]
     for target, each, reference in zip(found, beam, references, strict=True):
-        nearness = [bleu.sentence_score(candidate.text, [reference]).score for candidate in each.n_best]
+        nearness = [chrf.sentence_score(candidate.text, [reference]).score for candidate in each.n_best]
         assert target == each.n_best[nearness.index(max(nearness))].text
     assert found != [each.text for each in beam]
 
 
-def test_an_interrupted_command_goes_on_behind_the_last_whole_line(teacher: Path, text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.8, 1.0])
+def test_an_interrupted_command_goes_on_behind_the_last_whole_line(
+    teacher: Path, text: Path, tmp_path: Path, share: float
+) -> None:
+    """What stands there is taken as it is: here with a mark that no teacher makes."""
     assert distil(text, tmp_path / "whole", teacher, "--quiet") == 0
-    whole = (tmp_path / "whole.text" / "translations.jsonl").read_bytes()
-    for bytes_left in (0, 3, len(whole) // 2, len(whole) - 1):
-        out = tmp_path / f"cut-{bytes_left}"
-        (tmp_path / f"{out.name}.text").mkdir()
-        growing = tmp_path / f"{out.name}.text" / "translations.jsonl"
-        growing.write_bytes(whole[:bytes_left])
-        assert distil(text, out, teacher, "--quiet") == 0
-        assert [(p["source"], p["target"]) for p in pairs_in(out)] == [
-            (p["source"], p["target"]) for p in pairs_in(tmp_path / "whole")
-        ]
-        assert kept_in(out) == kept_in(tmp_path / "whole")
+    lines = (tmp_path / "whole.text" / "translations.jsonl").read_bytes().splitlines(keepends=True)
+    marked = b"".join([lines[0], *(line.replace(b'"target": "', b'"target": "MARK ') for line in lines[1:])])
+    out, growing = tmp_path / "cut", tmp_path / "cut.text" / "translations.jsonl"
+    growing.parent.mkdir()
+    growing.write_bytes(marked[: round(share * len(marked)) - 1] if share else b"")
+    whole = max(0, growing.read_bytes().count(b"\n") - 1)
+    assert whole < len(LINES)
+    assert distil(text, out, teacher, "--quiet") == 0
+    found = [str(pair["target"]) for pair in pairs_in(out)]
+    assert [target.startswith("MARK ") for target in found] == [True] * whole + [False] * (len(LINES) - whole)
+    assert [target.removeprefix("MARK ") for target in found] == [p["target"] for p in pairs_in(tmp_path / "whole")]
+    assert [pair["source"] for pair in pairs_in(out)] == LINES
 
 
 def test_killed_processes_lose_no_line(teacher: Path, tmp_path: Path) -> None:
     text, out = tmp_path / "long.en", tmp_path / "data"
-    lines = [f"{line} {other}".strip() for line in LINES for other in LINES] * 3
+    lines = [f"{line} {other}".strip() for line in LINES for other in LINES] * 20
     text.write_text("\n".join(lines) + "\n")
     words = ["distil", str(teacher), "--source", str(text), "--out", str(out), "--mini-batch", "2", "--workers", "2"]
     words += [*SHORT, "--quiet", "--maxi-batch", "4", "--device", "cpu", "--threads", "1"]
@@ -190,8 +194,11 @@ def test_killed_processes_lose_no_line(teacher: Path, tmp_path: Path) -> None:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait(60)
-    assert subprocess.run(start, timeout=120, check=False).returncode == 0
+    assert process.wait(60) == -signal.SIGKILL, "it was at work"
+    before = growing.read_bytes()
+    assert 20 < before.count(b"\n") < len(lines)
+    assert subprocess.run(start, timeout=240, check=False).returncode == 0
+    assert growing.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     assert [pair["source"] for pair in pairs_in(out)] == lines
     expected = [each.text for each in Translator(teacher, device="cpu").translate(lines, max_length_factor=1.5)]
     assert [pair["target"] for pair in pairs_in(out)] == expected
@@ -215,8 +222,8 @@ def test_the_same_command_again_finds_nothing_to_do(
         ("{missing} --out {new} --source {text}", "missing"),
         ("{teacher} --source {text}", "--out is missing"),
         ("{teacher} --out {full} --source {text}", "is a folder that is not empty"),
-        ("{teacher} --out {new} --source {empty}", "none of 0 pairs is kept"),
-        ("{teacher} --out {new} --source {text} --threshold 1", "none of 10 pairs is kept; lower --threshold"),
+        ("{teacher} --out {new} --source {empty}", "--source has no lines"),
+        ("{teacher} --out {new} --source {text} --threshold 1", "none of 10 pairs is kept; look at"),
         ("{teacher} --out {new} --source {text} --threshold 0", "not above 0"),
         ("{teacher} --out {new} --source {text} --best-share 1.5", "not above 0"),
         ("{teacher} --out {new} --source {text} --best-share 0.5 --threshold 0.5", "--threshold means nothing"),
@@ -229,8 +236,15 @@ def test_the_same_command_again_finds_nothing_to_do(
         ),
         ("{teacher} --out {new} --source {text} --backward {missing}", "missing"),
         ("{teacher} --out {new} --source {text} --valid-source {missing} --valid-target {text}", "missing"),
-        ("{teacher} --out {new} --source {text} --text {text}", "--text: {text} cannot be made"),
+        ("{teacher} --out {new} --source {text} --text {text}", "--text: {text} cannot be written"),
         ("{teacher} --out {new} --source {text} --tag __news__", "--tag"),
+        ("{teacher} --out {new} --source {text} --text {full}", "--text: {full} has files that distil did not write"),
+        ("{teacher} --out {new} --source {text} --text {new}/inside", "must lie apart"),
+        ("{teacher} --out {new}/inside --source {text} --text {new}", "must lie apart"),
+        ("{teacher} --out . --source {text}", "is a folder that is not empty"),
+        ("{teacher} --out {new} --source {text} --valid-source {text} --valid-target {short}", "has 10 lines but"),
+        ("{teacher} --out {new} --source - --valid-source - --valid-target {text}", "standard input is for --source"),
+        ("{teacher} --out {new} --source - --reference - --beam-size 2", "standard input is for --source"),
         ("{teacher} --out {new} --source {text} --vocab-size 1", "--vocab-size 1"),
     ],
 )
@@ -248,6 +262,40 @@ def test_bad_input_is_one_sentence(
     assert said.format(**names) in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "new").exists()
+    translated = said.startswith("none of")  # so that translations are kept
+    assert (tmp_path / "new.text").exists() == translated
+    assert [path.read_text() for path in (tmp_path / "short", text)] == ["a dog\n", "\n".join(LINES) + "\n"]
+
+
+def test_what_the_user_wrote_is_not_written_over(
+    teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(text, tmp_path / "data", teacher, "--quiet") == 0
+    there = tmp_path / "data.text"
+    kept = {path.name: path.read_bytes() for path in there.iterdir()}
+    assert distil(there / "source.txt", tmp_path / "other", teacher, "--text", there) == 2
+    assert f"--source: {there / 'source.txt'} is in {there}" in capsys.readouterr().err
+    # Other pairs than those in the folder, and nobody has said that it may be replaced.
+    assert distil(text, tmp_path / "data", teacher, "--best-share", "0.3") == 2
+    assert "has other pairs than are kept now; pass --overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == kept
+    # Data of other text: it is said before anything is translated.
+    assert distil(text, tmp_path / "data", teacher, "--text", tmp_path / "elsewhere") == 2
+    assert "was prepared from other text" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_line_that_is_cut_is_not_kept(teacher: Path, tmp_path: Path) -> None:
+    text = tmp_path / "mono.en"
+    text.write_text(" ".join(["the big dog runs"] * 9) + "\nthe big dog runs\n")
+    assert distil(text, tmp_path / "data", teacher, "--max-length", "20", "--quiet") == 0
+    assert [pair["cut"] for pair in pairs_in(tmp_path / "data")] == [True, False]
+    assert [source for source, _ in kept_in(tmp_path / "data")] == ["the big dog runs"]
+
+
+def test_after_a_mistake_the_command_can_be_mended(teacher: Path, text: Path, tmp_path: Path) -> None:
+    assert distil(text, tmp_path / "data", teacher, "--tag", "__nope__", "--quiet") == 2
+    assert distil(text, tmp_path / "data", teacher, "--quiet") == 0
 
 
 def test_translations_of_something_else_are_refused(
@@ -265,43 +313,50 @@ def test_translations_of_something_else_are_refused(
         ((text, out, teacher, "--backward", other), "another --backward, or without one"),
         ((further, out, teacher), f"line 8 of {further} is not that of"),
         ((fewer, out, teacher), "has 10 lines"),
+        ((text, out, teacher, "--reference", text.with_name("further")), "another --reference, or without one"),
     ):
         assert distil(*words, "--quiet") == 2
         errors = capsys.readouterr().err
         assert said in errors
         assert errors.count("\n") == 1
-    for content in (b"no JSON\n", b'{"format": 9, "made-with": {}}\n', b"[]\n"):
-        (tmp_path / "data.text" / "translations.jsonl").write_bytes(content)
+    growing = tmp_path / "data.text" / "translations.jsonl"
+    pair = growing.read_bytes().splitlines(keepends=True)[1]
+    for content in (b"no JSON\n", b'{"format": 9, "made-with": {}}\n' + pair, b"[]\n" + pair):
+        growing.write_bytes(content)
         assert distil(text, out, teacher, "--quiet") == 2
         assert "is no file of translations" in capsys.readouterr().err
+        assert growing.read_bytes() == content
+
+
+PAIR = {"source": LINES[2], "reference": None, "target": "b", "forward": 0.1, "backward": None, "cut": False}
 
 
 @pytest.mark.parametrize(
-    "line",
+    "damaged",
     [
-        "{}", "no JSON", '{"source": 1, "target": "b", "forward": 0.1}',
-        '{"source": "a", "target": "b", "forward": "c"}',
-        '{"source": "the dog sees the cat", "target": "b", "forward": NaN}',
-        '{"source": "the dog sees the cat", "target": "b", "forward": -1e9}',
-        '{"source": "the dog sees the cat", "target": "b", "forward": 1, "backward": []}',
+        b"{}", b"no JSON", bytes(40), b"\xff\xfe", *(
+            json.dumps({**PAIR, **change}).encode() for change in (
+                {"source": 1}, {"forward": "c"}, {"forward": math.nan}, {"forward": -1e9}, {"backward": []}, {"cut": 2},
+            )
+        ),
     ],
 )  # fmt: skip
-def test_a_damaged_pair_is_named(
-    teacher: Path, text: Path, tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+def test_behind_a_damaged_pair_all_is_translated_anew(
+    teacher: Path, text: Path, tmp_path: Path, damaged: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert distil(text, tmp_path / "data", teacher, "--quiet") == 0
-    growing = tmp_path / "data.text" / "translations.jsonl"
-    lines = growing.read_text().splitlines()
-    growing.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
-    shutil.rmtree(tmp_path / "data")
-    assert distil(text, tmp_path / "data", teacher, "--quiet") == 2
-    assert "damaged (pair 1)" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
+    out, growing = tmp_path / "data", tmp_path / "data.text" / "translations.jsonl"
+    assert distil(text, out, teacher, "--quiet") == 0
+    whole = pairs_in(out)
+    lines = growing.read_bytes().splitlines()
+    growing.write_bytes(b"\n".join([*lines[:3], damaged, *lines[4:]]) + b"\n")
+    assert distil(text, out, teacher) == 0
+    assert "is damaged behind pair 2" in capsys.readouterr().err
+    assert [(pair["source"], pair["target"]) for pair in pairs_in(out)] == [(p["source"], p["target"]) for p in whole]
 
 
 def test_two_commands_do_not_write_one_file(tmp_path: Path) -> None:
-    first = TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4})
+    first = TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4}, print)
     with pytest.raises(UserError, match="another process writes"):
-        TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4})
+        TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4}, print)
     first.close()
-    TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4}).close()
+    TranslationsFile(tmp_path / "translations.jsonl", {"beam-size": 4}, print).close()

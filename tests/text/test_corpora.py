@@ -172,6 +172,9 @@ def test_weights_come_from_the_run_then_from_the_declaration_then_from_nobody(tm
     assert three_to_one.mixture(np.arange(150, 250)).sizes == (50, 50)  # type: ignore[union-attr]
     with pytest.raises(UserError, match="no training pair of second is short enough; raise --max-length, or give"):
         three_to_one.mixture(np.arange(200))
+    for temperature in (None, 1.0, 5.0):  # the declared one, and those of a run
+        with pytest.raises(UserError, match="no training pair of second is short enough; raise --max-length, or give"):
+            weighed.mixture(np.arange(200), None, temperature)
 
 
 def change_second(**changes: Any) -> Any:

@@ -159,3 +159,10 @@ def test_weights_come_back_as_they_are_written() -> None:
 def test_weights_that_cannot_be_are_named(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         CorpusWeights.parse(text)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 3.0, 1e6])
+def test_no_temperature_leaves_a_corpus_out(temperature: float) -> None:
+    mixture = Mixture.of((10, 10**6), weights_at(temperature, (10, 10**6)))
+    assert all(mixture.quotas)
+    assert sum(mixture.quotas) == 10**6 + 10
