@@ -47,6 +47,9 @@ MOST_DIMENSIONS = 8
 EMBEDDING = "Wemb"
 """In the names of embeddings, which the fork for browsers does not transpose."""
 
+TRANSPOSED_IN = 16
+"""marian-conv transposes in squares of such sides (``Transpose10``), and mixes up a matrix that is not made of them."""
+
 MULTIPLIER = np.dtype("<f4")
 LARGEST_CODE = 127
 NOTHING = 2.0**-120
@@ -140,7 +143,8 @@ class BinaryFile:
         """What the item is.
 
         Raises:
-            ValueError: there is no such item, it is of a type that is not read, or has other bytes than it needs.
+            ValueError: there is no such item, it is of a type that is not read, has fewer bytes than it needs, or was
+                mixed up when it was written.
         """
         if name not in self._items:
             raise ValueError(f"{shown(name)} is missing")
@@ -158,6 +162,13 @@ class BinaryFile:
             raise ValueError(
                 f"{shown(name)} has {item.length:,} bytes, and its shape {shown(item.shape)} needs {needed:,}"
             )
+        if kind.quantized and not _as_it_is(kind, name):
+            rows, columns = _sides(item.shape)
+            if rows % TRANSPOSED_IN or columns % TRANSPOSED_IN:
+                raise ValueError(
+                    f"{shown(name)} has shape {shown(item.shape)}, and marian-conv mixes up matrices whose sides are "
+                    f"no multiples of {TRANSPOSED_IN}; import the model.npz it was made of"
+                )
         return item
 
     def read(self, name: str) -> np.ndarray:
@@ -228,16 +239,25 @@ class BinaryFile:
         return items
 
 
+def _sides(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of what counts as a matrix."""
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
+
+
+def _as_it_is(kind: Kind, name: str) -> bool:
+    """Whether codes stand in the order of the matrix."""
+    return kind.browser and EMBEDDING in name
+
+
 def _unpacked(stored: np.ndarray, shape: Sequence[int], kind: Kind, name: str) -> np.ndarray:
     """The codes in the order of the matrix.
 
     Raises:
         ValueError: a matrix of that shape cannot be packed so.
     """
-    columns = shape[-1] if shape else 1
-    rows = stored.size // max(1, columns)
-    if kind.browser and EMBEDDING in name:
+    if _as_it_is(kind, name):
         return stored.reshape(shape)
+    rows, columns = _sides(shape)
     if not kind.register:
         return stored.reshape(columns, rows).T.reshape(shape)
     at_once = kind.register // kind.stored.itemsize
@@ -287,6 +307,9 @@ def quantised_to_8_bits(matrix: np.ndarray) -> Codes:
 
 def write_binary(path: Path, arrays: Mapping[str, np.ndarray | Codes]) -> None:
     """Writes arrays of float32 or bytes, and quantised matrices for any processor (Marian's ``intgemm8``).
+
+    Args:
+        arrays: by name; the sides of quantised matrices are multiples of `TRANSPOSED_IN`.
 
     Raises:
         OSError: it cannot be written.
