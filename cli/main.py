@@ -25,8 +25,8 @@ EXIT_CODES = (
 )
 
 COMMANDS = (
-    "prepare", "doctor", "train", "watch", "replay", "translate", "evaluate", "score", "average", "quantize", "export",
-    "import", "simulate", "report", "compare", "study", "bench",
+    "prepare", "doctor", "train", "watch", "replay", "translate", "evaluate", "score", "distil", "average", "quantize",
+    "export", "import", "simulate", "report", "compare", "study", "bench",
 )  # fmt: skip
 """In the order of the help; each is a module of its name (``import_``: Python takes the other), which needs no torch
 until it is run."""

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     # One of its engines is another program.
     "translate": BOTTOM | {"process", "checkpoints", "search", "export.ctranslate2"},
     "score": BOTTOM | {"checkpoints", "search", "translate"},
+    "distillation": BOTTOM | {"checkpoints", "search", "translate", "score"},
     "export": BOTTOM | {"checkpoints", "search", "translate"},
     "display": BOTTOM | {"cluster", "sync"},
     "training": BELOW_TRAINING | {"display"},
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "study": BELOW_TRAINING | {"display", "training", "planning"},
     "report": {"study", "display", "planning"},
     "doctor": BELOW_TRAINING | {"display", "training"},
-    "cli": BELOW_TRAINING | {"display", "training", "planning", "bench", "study", "report", "doctor", "export"},
+    "cli": BELOW_TRAINING
+    | {"display", "training", "planning", "bench", "study", "report", "doctor", "export", "distillation"},
 }
 IMPURE = {
     "os", "sys", "time", "datetime", "threading", "multiprocessing", "concurrent", "asyncio", "subprocess", "signal",

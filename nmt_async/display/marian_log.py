@@ -73,7 +73,7 @@ def corpora_line(report: TrainReport) -> str:
 
 
 def valid_lines(report: ValidReport) -> list[str]:
-    """One line for each score; only the deciding one says whether it is the best.
+    """One line for each score; only the deciding one says whether it is the best. One more for all corpora.
 
     No exponents: readers of Marian's logs take the digits before one for the whole number.
     """
@@ -84,6 +84,9 @@ def valid_lines(report: ValidReport) -> list[str]:
             verdict = f"stalled {report.stalled} times (last best: {_digits(report.best)})"
             line += f" : {verdict if report.stalled else 'new best'}"
         lines.append(line)
+    if report.corpus_cross_entropy:
+        parts = (f"{name} cross-entropy {_digits(value)}" for name, value in report.corpus_cross_entropy.items())
+        lines.append(f"[corpora] {' : '.join(parts)}")
     return lines
 
 

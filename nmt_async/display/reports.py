@@ -251,6 +251,8 @@ class ValidReport:
         stalled: validations in a row that were no better than the best; 0: this is the best.
         best: the best value so far.
         seconds: that the validation took.
+        corpus_cross_entropy: of each corpus that has validation pairs, by its name; empty where the data are not
+            divided into corpora.
     """
 
     time: float
@@ -265,6 +267,7 @@ class ValidReport:
     stalled: int
     best: float
     seconds: float
+    corpus_cross_entropy: dict[str, float] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -278,19 +281,24 @@ class ValidReport:
         return named
 
     def as_mapping(self) -> dict[str, Any]:
-        """The object for ``metrics.jsonl``."""
-        return {"kind": "valid", **_rounded(asdict(self)), "perplexity": round(self.perplexity, 4)}
+        """The object for ``metrics.jsonl``; where there are no corpora, it has nothing of them."""
+        values = {"kind": "valid", **_rounded(asdict(self)), "perplexity": round(self.perplexity, 4)}
+        return values if self.corpus_cross_entropy else {k: v for k, v in values.items() if k != OF_VALID_CORPORA}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """The report of which `as_mapping` made ``values``; raises as `TrainReport.from_mapping` does."""
-        return as_dataclass(cls, _named(cls, values), others=True)
+        named = _named(cls, values)
+        if isinstance(entropies := named.get(OF_VALID_CORPORA), dict):
+            named[OF_VALID_CORPORA] = {name: math.nan if x is None else x for name, x in entropies.items()}
+        return as_dataclass(cls, named, others=True)
 
 
 OF_MACHINES = ("machine_tokens", "machine_pushes", "machine_waiting", "machine_staleness")
 """Figures of each machine that shares a run."""
 OF_CORPORA = ("corpus_pairs", "corpus_tokens")
 """Figures of each corpus."""
+OF_VALID_CORPORA = "corpus_cross_entropy"
 MAY_DIVERGE = ("loss", "gradient_norm", "cross_entropy", "best")
 """Figures that are not finite in a run that diverges."""
 MOST_SHARE = 1000.0
@@ -320,4 +328,6 @@ def _round(value: Any) -> Any:
         return float(f"{value:.6g}")
     if isinstance(value, list):
         return [_round(item) for item in value]
+    if isinstance(value, dict):
+        return _rounded(value)
     return value

@@ -73,6 +73,13 @@ class ScoringOptions(ComputingOptions):
         return Penalties(self.normalize, self.word_penalty)
 
 
+def check_chosen(threshold: float | None, best_share: float | None) -> None:
+    """Raises UserError where pairs cannot be chosen by such a score, or such a share of them."""
+    for flag, value in (("--threshold", threshold), ("--best-share", best_share)):
+        if value is not None and not 0.0 < value <= 1.0:
+            raise UserError(f"{flag}: {value:g} is not above 0 and at most 1.")
+
+
 @dataclass(frozen=True)
 class ScoreOptions(ScoringOptions):
     """The options of score."""
@@ -151,10 +158,7 @@ class ScoreOptions(ScoringOptions):
     def __post_init__(self) -> None:
         check_together(self)
         super().__post_init__()
-        if self.threshold is not None and not 0.0 < self.threshold <= 1.0:
-            raise UserError(f"--threshold: {self.threshold:g} is not above 0 and at most 1, as dual scores are.")
-        if self.best_share is not None and not 0.0 < self.best_share <= 1.0:
-            raise UserError(f"--best-share: {self.best_share:g} is not above 0 and at most 1.")
+        check_chosen(self.threshold, self.best_share)
         if self.n_best_feature.split() != [self.n_best_feature] or any(sign in self.n_best_feature for sign in "=|"):
             raise UserError(f"--n-best-feature: {shown(self.n_best_feature)} is not a word without =, | and spaces.")
         kept = [self.kept_source, self.kept_target]

@@ -403,6 +403,8 @@ def _json_line(values: Mapping[str, Any]) -> str:
 
 def _finite(value: Any) -> Any:
     """JSON knows no number that is not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(of_name) for name, of_name in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -50,6 +50,7 @@ MACHINE_RATE = "machines/target_tokens_per_second"
 """Of a run that machines share, these have a scalar for each machine."""
 
 CORPUS_TAGS = {"corpus_pairs": "corpora/pairs", "corpus_tokens": "corpora/target_tokens"}
+VALID_CORPUS_TAGS = {"corpus_cross_entropy": "corpora/valid_cross-entropy"}
 """Of data of several corpora, these have a scalar for each."""
 
 VALID_TAGS = {
@@ -183,10 +184,10 @@ def scalars(report: TrainReport | ValidReport) -> dict[str, float]:
         named |= {f"{WAITING}/{worker}": share for worker, share in enumerate(report.waiting_share)}
         for name, tag in MACHINE_TAGS.items():
             named |= {f"{tag}/{rank}": value for rank, value in enumerate(getattr(report, name))}
-        for name, tag in CORPUS_TAGS.items():
-            named |= {f"{tag}/{corpus}": count for corpus, count in getattr(report, name).items()}
         rates = map(report.machine_rate, range(len(report.machine_tokens)))
         named |= {f"{MACHINE_RATE}/{rank}": rate for rank, rate in enumerate(rates)}
+    for name, tag in (CORPUS_TAGS if isinstance(report, TrainReport) else VALID_CORPUS_TAGS).items():
+        named |= {f"{tag}/{corpus}": value for corpus, value in getattr(report, name).items()}
     return {tag: float(value) for tag, value in named.items() if value is not None}
 
 

@@ -287,6 +287,7 @@ class Validations:
         report = ValidReport(
             moment.seconds, moment.epoch, step, moment.source_tokens, moment.tokens, scores.cross_entropy,
             scores.bleu, scores.chrf, judge.metric, judge.stalled, judge.best, scores.seconds,
+            scores.corpus_cross_entropy(),
         )  # fmt: skip
         self._tell(report, scores)
         if keep:

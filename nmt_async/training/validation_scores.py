@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,8 @@ class Scores:
         tokens: target tokens of each pair, (pairs,).
         bleu, chrf: of the translations, None where not translated.
         seconds: that the scoring took.
+        corpus_pairs: how many of the pairs are of each corpus, by its name, in the order of the pairs; empty where the
+            data are not divided into corpora.
     """
 
     losses: np.ndarray
@@ -69,11 +71,22 @@ class Scores:
     bleu: float | None
     chrf: float | None
     seconds: float
+    corpus_pairs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def cross_entropy(self) -> float:
         """Per target token, in nats."""
         return float(self.losses.sum() / self.tokens.sum())
+
+    def corpus_cross_entropy(self) -> dict[str, float]:
+        """That of each corpus which has validation pairs."""
+        found, begin = {}, 0
+        for name, pairs in self.corpus_pairs.items():
+            end = begin + pairs
+            if pairs:
+                found[name] = float(self.losses[begin:end].sum() / self.tokens[begin:end].sum())
+            begin = end
+        return found
 
 
 @torch.inference_mode()
@@ -144,7 +157,13 @@ def score(
         found = corpus_scores(hypotheses, references[:count], metrics=("BLEU", "chrF"))
         bleu_score, chrf_score = found[0].score, found[1].score
     tokens = np.asarray(data.valid.target.lengths)
-    return Scores(losses, tokens, bleu_score, chrf_score, time.monotonic() - begin)
+    return Scores(losses, tokens, bleu_score, chrf_score, time.monotonic() - begin, _corpus_pairs(data))
+
+
+def _corpus_pairs(data: PreparedData) -> dict[str, int]:
+    """Of the validation set."""
+    corpora = [] if data.corpora is None else data.corpora.corpora
+    return {corpus.name: corpus.valid_pairs for corpus in corpora}
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ def check_tag(tag: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class TranslateOptions(DecodingOptions):
-    """The options of translate.
+class CorpusOptions(DecodingOptions):
+    """How a text is translated that is read from a file or a pipe, in one process or several.
 
     Raises:
         UserError: a value that makes no sense.
@@ -110,37 +110,10 @@ class TranslateOptions(DecodingOptions):
         STANDARD_INPUT, "Text to translate, plain, gzip or zstd; - for standard input.",
         group=FILES, flags=("--source", "-i", "--input"), metavar="FILE",
     )  # fmt: skip
-    output: Path | None = option(
-        None, "File for the translation (default: standard output).", group=FILES, flags=("--output", "-o"),
-        metavar="FILE",
-    )  # fmt: skip
-    force_decode: Path | None = option(
-        None, "File with the beginning of each translation, a line for each line of the text; an empty line"
-        " leaves it free.",
-        group=FILES, metavar="FILE",
-    )  # fmt: skip
     strict: bool = option(
         False, "Refuse a line that is not UTF-8. Without this, U+FFFD takes the place of what cannot be "
         "read, with a warning.",
         group=FILES, flags=("--strict",),
-    )  # fmt: skip
-    format: str = option(
-        "text", "text; tsv: line, rank, text, score, normalised score; jsonl: an object a line.",
-        group=PRINTED, choices=FORMATS,
-    )  # fmt: skip
-    n_best: bool = option(
-        False, "Print all hypotheses of the beam, as text in Marian's form LINE ||| TEXT ||| F0= SCORE ||| NORMALISED.",
-        group=PRINTED, flags=("--n-best",),
-    )  # fmt: skip
-    word_scores: bool = option(
-        False, "Print the subwords, and the log-probability of each and of the end mark; in --format text, "
-        "the log-probabilities alone.",
-        group=PRINTED, flags=("--word-scores",),
-    )  # fmt: skip
-    alignment: AlignmentForm | None = option(
-        None, "Print which source subwords each subword looked at. soft: all weights; hard: the largest; a "
-        "number below 1: those with at least this weight.",
-        group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
     )  # fmt: skip
     device: str | None = option(
         None, "The one device to compute on: cpu, cuda or, for example, cuda:1; --devices names several (default: "
@@ -162,6 +135,39 @@ class TranslateOptions(DecodingOptions):
         super().__post_init__()
         if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
             raise UserError(f"--workers: {self.workers} is not a number of processes from 1 to {MOST_WORKERS}.")
+
+
+@dataclass(frozen=True)
+class TranslateOptions(CorpusOptions):
+    """The options of translate."""
+
+    output: Path | None = option(
+        None, "File for the translation (default: standard output).", group=FILES, flags=("--output", "-o"),
+        metavar="FILE",
+    )  # fmt: skip
+    force_decode: Path | None = option(
+        None, "File with the beginning of each translation, a line for each line of the text; an empty line"
+        " leaves it free.",
+        group=FILES, metavar="FILE",
+    )  # fmt: skip
+    format: str = option(
+        "text", "text; tsv: line, rank, text, score, normalised score; jsonl: an object a line.",
+        group=PRINTED, choices=FORMATS,
+    )  # fmt: skip
+    n_best: bool = option(
+        False, "Print all hypotheses of the beam, as text in Marian's form LINE ||| TEXT ||| F0= SCORE ||| NORMALISED.",
+        group=PRINTED, flags=("--n-best",),
+    )  # fmt: skip
+    word_scores: bool = option(
+        False, "Print the subwords, and the log-probability of each and of the end mark; in --format text, "
+        "the log-probabilities alone.",
+        group=PRINTED, flags=("--word-scores",),
+    )  # fmt: skip
+    alignment: AlignmentForm | None = option(
+        None, "Print which source subwords each subword looked at. soft: all weights; hard: the largest; a "
+        "number below 1: those with at least this weight.",
+        group=PRINTED, metavar="HOW", parse=AlignmentForm.parse,
+    )  # fmt: skip
 
     @property
     def printed(self) -> Printed:

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from nmt_async.cli import average, evaluate, prepare, quantize, score, train, translate, watch
+from nmt_async.cli import average, distil, evaluate, prepare, quantize, score, train, translate, watch
 from nmt_async.cli.main import run
 
 from nmt_async.errors import Diverged, RunFailure, UserError
@@ -15,7 +15,7 @@ from nmt_async.training.interruptions import Interrupted
 
 COMMANDS = {
     "prepare": prepare, "train": train, "watch": watch, "translate": translate, "evaluate": evaluate, "score": score,
-    "average": average, "quantize": quantize,
+    "distil": distil, "average": average, "quantize": quantize,
 }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_options_of_train_come_by_theme(capsys: pytest.CaptureFixture[str]) -> N
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train", "watch", "translate", "evaluate", "score", "average", "quantize"])
+@pytest.mark.parametrize("name", ["train", "watch", "translate", "evaluate", "score", "distil", "average", "quantize"])
 def test_every_group_has_its_place(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     listed = [group for group in groups(help_of(capsys, name)) if group not in ("Arguments", "Options")]
     assert listed == [*COMMANDS[name].GROUPS, "Configuration"]

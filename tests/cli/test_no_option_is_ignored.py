@@ -126,6 +126,11 @@ SETTINGS = {
         "score MODEL -s SRC -t TRG --backward MODEL --threshold 0.5 --kept-source OUT --kept-target OUT2",
         "score MODEL -s SRC -t TRG --word-scores",
     ],
+    "distil": [
+        "distil MODEL -s SRC --out NEW --max-length-factor 1",
+        "distil MODEL -s SRC --out NEW --reference TRG --threshold 0.0001 --max-length-factor 1",
+        "distil MODEL -s FEW --out NEW --output-sampling full --vocab-size 80 --max-length-factor 1",
+    ],
     "average": ["average RUN --last 1 --out NEW", "average RUN --best 1 --out NEW"],
     "quantize": ["quantize MODEL NEW"],
     "export": [
@@ -194,6 +199,8 @@ def places(small_data: Path, real_run: Path, tmp_path_factory: pytest.TempPathFa
     hypotheses.write_text("".join(f"{line} ||| a dog ||| F0= -1 ||| -1\n" for line in range(40)))
     assert run(["export", str(model), str(folder / "marian"), "--quiet"]) == 0
     text = small_data.parent / "text"
+    few = folder / "few"
+    few.write_text("".join((text / "train.en").read_text().splitlines(keepends=True)[:60]))
     corpora = folder / "corpora.yaml"
     files = f"source: {text / 'train.en'}, target: {text / 'train.de'}, valid-source: {text / 'valid.en'}, "
     files += f"valid-target: {text / 'valid.de'}"
@@ -206,6 +213,7 @@ def places(small_data: Path, real_run: Path, tmp_path_factory: pytest.TempPathFa
         "DATA": small_data, "EN": text / "train.en", "DE": text / "train.de", "RUN": real_run, "MODEL": model,
         "SRC": source, "TRG": target, "LIST": hypotheses, "SPM": folder / "vocabulary.model",
         "MARIAN": folder / "marian" / "model.npz", "STUDY": folder / "study.yaml", "CORPORA": corpora, "MIXED": mixed,
+        "FEW": few,
     }  # fmt: skip
     return Places(known, folder / "fresh")
 

@@ -25,7 +25,7 @@ BAD_VALUES = {
     "translate": "--output-sampling soon", "evaluate": "--weights 0", "score": "--threshold 2", "average": "--last 0",
     "export": "--format tex", "import": "--vocabs one", "simulate": "--modes fast", "report": "--out",
     "compare": "--intervals days", "study": "--jobs 0", "bench training": "--rounds 0", "bench decode": "--rounds 0",
-    "replay": "--until 0", "quantize": "--bits 5",
+    "replay": "--until 0", "quantize": "--bits 5", "distil": "--best-share 2",
 }  # fmt: skip
 
 

@@ -68,3 +68,15 @@ def test_every_field_of_a_sentences_losses_is_explained(real_run: Path) -> None:
 
 def test_every_column_of_results_is_explained() -> None:
     assert first_cells(behind(DOCUMENT, "columns: results.csv")) == list(COLUMNS)
+
+
+def test_what_a_validation_on_several_corpora_has_besides_is_explained(real_run: Path, mixed_run: Path) -> None:
+    alone, mixed = (
+        next(line for line in read_json_lines(run / "metrics.jsonl") if line["kind"] == "valid")
+        for run in (real_run, mixed_run)
+    )
+    section = behind(DOCUMENT, "record: valid of several corpora")
+    assert first_cells(section) == [name for name in mixed if name not in alone]
+    example = json.loads(fenced(section, "json")[0])
+    report = ValidReport.from_mapping({**mixed, **example}).as_mapping()
+    assert {name: report[name] for name in example} == example

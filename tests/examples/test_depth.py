@@ -35,7 +35,7 @@ def test_every_condition_is_the_model_and_the_schedule_that_its_name_says(size: 
         assert options.settings().name == ("muon" if "muon" in name else "adam")
         assert (options.corrections().updates_ahead(0.75) > 0) == ("predicted" in name)
         schedule = options.schedule(options.stop_after)
-        assert (schedule.start or schedule.warmup).amount == 400_000, "with and without warm-up the rate falls alike"
+        assert (schedule.start or schedule.warmup).amount == 200_000, "with and without warm-up the rate falls alike"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 from training_runs import assert_each_batch_counted, assert_same_state, replayed, run_small, saved_state
 
+from nmt_async.display.console import valid_text
 from nmt_async.display.recorded_run import read_reports
-from nmt_async.display.reports import TrainReport
+from nmt_async.display.reports import TrainReport, ValidReport
 from nmt_async.errors import UserError
 from nmt_async.reading import read_json_lines
 from nmt_async.report.one_run import words_of
@@ -45,6 +47,25 @@ def test_each_epoch_has_of_each_corpus_what_its_weight_says(mixed_data: Path, mi
     for line in trained(mixed_run):
         assert sum(line["corpus_tokens"].values()) == line["target_tokens"]
         assert list(line["corpus_pairs"]) == list(line["corpus_tokens"]) == ["large", "small"]
+
+
+def test_a_validation_tells_the_loss_of_each_corpus(mixed_run: Path) -> None:
+    lines = [line for line in read_json_lines(mixed_run / "metrics.jsonl") if line["kind"] == "valid"]
+    sentences = read_json_lines(mixed_run / "validation.jsonl")
+    tokens = sentences[0]["tokens"]
+    assert len(tokens) == 16, "eight of each corpus"
+    for line, of_sentences in zip(lines, sentences, strict=True):
+        losses = of_sentences["losses"]
+        wanted = {"large": sum(losses[:8]) / sum(tokens[:8]), "small": sum(losses[8:]) / sum(tokens[8:])}
+        assert line["corpus_cross_entropy"] == pytest.approx(wanted, rel=1e-4)  # written with five and six digits
+    assert wanted["large"] != wanted["small"]
+    log = (mixed_run / "train.log").read_text()
+    assert f"[corpora] large cross-entropy {lines[-1]['corpus_cross_entropy']['large']:.4g}"[:-1] in log
+    report = [each for each in read_reports(mixed_run / "metrics.jsonl") if isinstance(each, ValidReport)][-1]
+    assert f"cross-entropy of large {report.corpus_cross_entropy['large']:.4g}, small" in valid_text(report)
+    assert scalars(report)["corpora/valid_cross-entropy/small"] == report.corpus_cross_entropy["small"]
+    lost = ValidReport.from_mapping({**lines[-1], "corpus_cross_entropy": {"large": None, "small": 2.5}})
+    assert math.isnan(lost.corpus_cross_entropy["large"])
 
 
 def test_a_resume_goes_on_with_the_mixture_bit_for_bit(mixed_data: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from nmt_async.model.quantization_options import Quantization
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.interruptions import Interrupted
 from nmt_async.training.validation_scores import sentence_losses
+from tests.training.test_shared_runs import run_both
 
 WAYS: dict[str, dict[str, Any]] = {
     "sync": {"sync_mode": "sync"},
@@ -122,3 +123,23 @@ def test_a_resume_keeps_the_bits(small_data: Path, tmp_path: Path) -> None:
     run_small(small_data, tmp_path / "run", **settings, stop_after="2", quantize_bits=4)
     with pytest.raises(UserError, match="--quantize-bits"):
         run_small(small_data, tmp_path / "run", **settings, stop_after="4", quantize_bits=3)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [{"between": "sync"}, {"between": "lagged", "sync_mode": "hybrid"}, {"between": "local", "local_updates": 2}],
+    ids=["sync", "lagged", "local"],
+)
+def test_machines_that_share_a_run_quantise_the_same(
+    small_data: Path, tmp_path: Path, between: dict[str, Any], port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run_both(small_data, run, port, stop_after="8", quantize_bits=4, **between)
+    assert run_command(["replay", str(run)]) == 0, capsys.readouterr()
+    state, quantization = saved_state(run), Quantization(4, "log", False)
+    last = load_model(checkpoint(run))
+    layout = FlatLayout(last.model)
+    expected = state.get("average", state["parameters"]).clone()
+    quantise_vector(expected, layout, quantization, expected)
+    assert last.quantization == quantization
+    assert torch.equal(layout.gather(last.model), expected)

@@ -22,6 +22,7 @@ from nmt_async.training.tensorboard import (
     MACHINE_TAGS,
     STALENESS,
     TRAIN_TAGS,
+    VALID_CORPUS_TAGS,
     VALID_TAGS,
     scalars,
 )
@@ -54,7 +55,7 @@ def test_every_number_of_a_report_has_a_tag() -> None:
     train, valid = ({field.name for field in dataclasses.fields(kind)} for kind in (TrainReport, ValidReport))
     several = MACHINE_TAGS.keys() | CORPUS_TAGS.keys()
     assert train == TRAIN_TAGS.keys() | several | {"update", "staleness", "waiting_share"}
-    assert valid | {"perplexity"} == VALID_TAGS.keys() | {"update", "metric"}
+    assert valid | {"perplexity"} == VALID_TAGS.keys() | VALID_CORPUS_TAGS.keys() | {"update", "metric"}
 
 
 def test_a_resumed_run_has_each_value_once_and_the_histogram(small_data: Path, tmp_path: Path) -> None:
