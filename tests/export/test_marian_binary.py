@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported import pymarian
+import yaml
+from exported import configuration_of, pymarian, with_configuration
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -179,6 +180,34 @@ def test_the_model_of_a_browser_is_read(folders, case, bits, aligned, tmp_path):
     items, expected = browser_items(arrays_of(folder / "model.npz"), bits, aligned)
     (tmp_path / "model.intgemm.alphas.bin").write_bytes(file_of(items))
     same(imported(tmp_path / "model.intgemm.alphas.bin", tmp_path / "run", folder), expected)
+
+
+FORKS_WORDS = {
+    "bert-train-type-embeddings": True, "bert-type-vocab-size": 2, "dec-cell": "ssru", "dec-cell-base-depth": 2,
+    "dec-cell-high-depth": 1, "dim-rnn": 1024, "enc-cell": "gru", "enc-cell-depth": 1, "enc-type": "bidirectional",
+    "input-types": [], "layer-normalization": False, "lemma-dim-emb": 0, "output-omit-bias": False,
+    "right-left": False, "skip": False, "tied-embeddings": False, "tied-embeddings-all": True,
+    "tied-embeddings-src": False, "transformer-aan-activation": "swish", "transformer-aan-depth": 2,
+    "transformer-aan-nogate": False, "transformer-decoder-autoreg": "rnn", "transformer-dim-aan": 2048,
+    "transformer-ffn-activation": "relu", "transformer-ffn-depth": 2, "transformer-guided-alignment-layer": "last",
+    "transformer-no-projection": False, "transformer-pool": False, "transformer-postprocess": "dan",
+    "transformer-postprocess-emb": "d", "transformer-postprocess-top": "", "transformer-preprocess": "",
+    "transformer-tied-layers": [], "transformer-train-position-embeddings": False, "type": "transformer",
+    "ulr": False, "ulr-dim-emb": 0, "ulr-trainable-transformation": False, "version": "v1.9.56 0000000 2021-02-15",
+}  # fmt: skip
+"""What the fork saves of a student's configuration (src/models/encoder_decoder.cpp), with the values of published ones;
+its sizes are added."""
+
+
+def test_the_configuration_of_a_browsers_model_is_understood(student, tmp_path):
+    _, folder = student
+    parameters = arrays_of(folder / "model.npz")
+    ours = yaml.safe_load(configuration_of(parameters))
+    sizes = ("dim-emb", "dim-vocabs", "enc-depth", "dec-depth", "transformer-dim-ffn", "transformer-heads")
+    text = yaml.safe_dump(FORKS_WORDS | {key: ours[key] for key in sizes})
+    items, expected = browser_items(with_configuration(parameters, text))
+    (tmp_path / "model.bin").write_bytes(file_of(items))
+    same(imported(tmp_path / "model.bin", tmp_path / "run", folder), expected)
 
 
 @given(
