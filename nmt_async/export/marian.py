@@ -104,7 +104,9 @@ def _reason_against_8_bits(loaded: LoadedModel) -> str | None:
     configuration, quantization = loaded.configuration, loaded.quantization
     for name, width in {"dim_emb": configuration.dim_emb, "dim_ffn": configuration.dim_ffn}.items():
         if width % WIDTHS_IN_8_BITS:
-            return f"its 8-bit products need widths that are multiples of {WIDTHS_IN_8_BITS}, and {name} is {width:,}"
+            return (
+                f"Marian's 8-bit products need widths that are multiples of {WIDTHS_IN_8_BITS}, and {name} is {width:,}"
+            )
     if quantization is not None and quantization.scheme != "linear":
         return (
             f"it is quantised ({quantization}), and its levels are not among those of 8 bits; leave --quantization "
