@@ -12,7 +12,7 @@ from nmt_async.export.options import IMPORTED, ImportOptions
 
 from .declare import CommonOptions
 
-ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Marian's model file (.npz).", metavar="MODEL")]}
+ARGUMENTS = {"model": Annotated[Path, typer.Argument(help="Marian's model file (.npz or .bin).", metavar="MODEL")]}
 OPTIONS = ImportOptions
 EXAMPLE = "nmt-async import model.npz --vocabs source.spm target.spm --out run"
 GROUPS = (IMPORTED,)

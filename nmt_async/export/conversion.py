@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from nmt_async.checkpoints import LoadedModel, load_model
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.export.marian import import_marian
 from nmt_async.export.marian_vocabularies import check_fit, given_vocabularies
-from nmt_async.export.options import ExportOptions, ImportOptions
+from nmt_async.export.options import QUANTIZING, ExportOptions, ImportOptions
 from nmt_async.export.verification import PROGRAMS, Verification, require, verified
 from nmt_async.translate import DecodingOptions
 from nmt_async.translate.lines import TextFile
@@ -45,13 +46,16 @@ def export(options: ExportOptions, run: Path, out: Path) -> Verification | None:
 
 
 def _write(loaded: LoadedModel, folder: Path, options: ExportOptions) -> None:
-    module = importlib.import_module(f"nmt_async.export.{options.format}")
-    write = getattr(module, f"export_{options.format}")
-    write(loaded, folder, *([options.quantization] if options.format == "ctranslate2" else []))
+    name, _, kind = options.format.partition("-")
+    module = importlib.import_module(f"nmt_async.export.{name}")
+    more: dict[str, Any] = {"binary": True} if kind else {}
+    if options.format in QUANTIZING:
+        more["quantization"] = options.quantization
+    getattr(module, f"export_{name}")(loaded, folder, **more)
 
 
 def import_model(options: ImportOptions, model: Path) -> LoadedModel:
-    """Writes ``options.out`` from Marian's ``model`` (``.npz``) and loads it.
+    """Writes ``options.out`` from Marian's ``model`` (``.npz`` or ``.bin``) and loads it.
 
     Raises:
         UserError: options are missing, or the model cannot be imported.

@@ -1,35 +1,51 @@
 """A Transformer as a folder that Marian loads, and a model of Marian's as a model folder.
 
-    model.npz      parameters, and the configuration as ``special:model.yml``
+    model.npz      parameters, and the configuration as ``special:model.yml``; or model.bin, which has the same items
     vocab.spm      the SentencePiece model of both languages, or source.spm and target.spm
     decoder.yml    how to translate with them: ``marian-decoder -c decoder.yml``
 
-Both directions copy numbers, so what is exported and imported again is the same, bit for bit.
+Both directions copy numbers, so what is exported and imported again is the same, bit for bit; in 8 bits, what Marian
+multiplies with.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 from nmt_async.checkpoints import LoadedModel, save_model
 from nmt_async.errors import UserError, shown
 from nmt_async.export import marian_configuration
+from nmt_async.export.marian_binary import (
+    ALIGNMENT,
+    SUFFIX,
+    VERSION,
+    BinaryFile,
+    Codes,
+    opened_binary,
+    quantised_to_8_bits,
+    write_binary,
+)
 from nmt_async.export.marian_parameters import Place, from_marian, places, to_marian
 from nmt_async.export.marian_vocabularies import Given, WordList, vocabulary_files, without_unlisted
 from nmt_async.export.npz import NpzFile, opened, write_npz
 from nmt_async.model import FlatLayout, ModelConfiguration, build_model
+from nmt_async.model.quantization import nearest, quantized_places
 from nmt_async.options import yaml_mapping
+from nmt_async.reading import open_ordinary
 from nmt_async.text import Vocabulary
 from nmt_async.translate import DecodingOptions
 from nmt_async.writing import write_whole
 
-MODEL = "model.npz"
+MODEL, BINARY = "model.npz", "model.bin"
 DECODER = "decoder.yml"
 CONFIGURATION = "special:model.yml"
 FOR_8_BITS = "_QuantMultA"
@@ -37,33 +53,90 @@ FOR_8_BITS = "_QuantMultA"
 multiplies; in float32 nothing is scaled."""
 MOST_CONFIGURATION = 2**20
 """Bytes of the configuration in a model file; Marian's has two thousand."""
+WIDTHS_IN_8_BITS = 64
+"""Marian's 8-bit products need rows in such multiples (intgemm's README), as many as an AVX512 register holds."""
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How files of gzip and zstd begin; browser models are often handed out so."""
+
+ModelFile = NpzFile | BinaryFile
 
 
-def export_marian(loaded: LoadedModel, folder: Path) -> None:
+def export_marian(
+    loaded: LoadedModel, folder: Path, *, binary: bool = False, quantization: str = "float32"
+) -> None:  # fmt: skip
     """Writes the files into ``folder``, which is there and empty.
+
+    Args:
+        binary: as model.bin, which Marian can map into memory.
+        quantization: float32, or int8 (with ``binary``): the matrices of linear layers in 8 bits, but for the output
+            layer, which Marian quantises wrongly where it is not tied, and the embeddings.
 
     Raises:
         UserError: Marian cannot hold this model.
     """
     configuration = loaded.configuration
     reason = marian_configuration.reason_against(configuration)
+    if reason is None and quantization == "int8":
+        reason = _reason_against_8_bits(loaded)
     if reason is not None:
         raise UserError(f"{loaded.folder} cannot be exported to Marian: {reason}.")
     named = {name: parameter.detach().cpu() for name, parameter in loaded.model.named_parameters()}
     text = marian_configuration.written(configuration).encode() + b"\0"  # Marian reads a string of C
     expected = places(configuration, marian_configuration.kind_of(configuration))
-    arrays = {**to_marian(expected, named), CONFIGURATION: np.frombuffer(text, dtype=np.int8)}
-    write_npz(folder / MODEL, arrays)
+    arrays = to_marian(expected, named)
+    if binary:
+        codes = _in_8_bits(loaded, expected, named) if quantization == "int8" else {}
+        text += bytes(-len(text) % ALIGNMENT)
+        write_binary(folder / BINARY, {**arrays, **codes, CONFIGURATION: np.frombuffer(text, dtype=np.int8)})
+    else:
+        write_npz(folder / MODEL, {**arrays, CONFIGURATION: np.frombuffer(text, dtype=np.int8)})
     vocabularies = ["source.spm", "target.spm"]
     paths = [loaded.source_vocabulary.path, loaded.target_vocabulary.path]
     if paths[0] == paths[1]:
         vocabularies = ["vocab.spm", "vocab.spm"]
     for name, path in dict(zip(vocabularies, paths, strict=True)).items():
         (folder / name).write_bytes(without_unlisted(path))
-    write_whole(folder / DECODER, _decoder(vocabularies, configuration))
+    write_whole(folder / DECODER, _decoder(vocabularies, configuration, BINARY if binary else MODEL))
 
 
-def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
+def _reason_against_8_bits(loaded: LoadedModel) -> str | None:
+    """Why Marian cannot multiply with this model in 8 bits; None if it can."""
+    configuration, quantization = loaded.configuration, loaded.quantization
+    for name, width in {"dim_emb": configuration.dim_emb, "dim_ffn": configuration.dim_ffn}.items():
+        if width % WIDTHS_IN_8_BITS:
+            return (
+                f"Marian's 8-bit products need widths that are multiples of {WIDTHS_IN_8_BITS}, and {name} is {width:,}"
+            )
+    if quantization is not None and quantization.scheme != "linear":
+        return (
+            f"it is quantised ({quantization}), and its levels are not among those of 8 bits; leave --quantization "
+            f"out, or export the model it was made of"
+        )
+    return None
+
+
+def _in_8_bits(loaded: LoadedModel, expected: list[Place], named: Mapping[str, Tensor]) -> dict[str, Codes]:
+    """The matrices of linear layers; those of a quantised model have its levels and scales."""
+    scales: dict[tuple[str, int], float] = {}  # by parameter and row
+    if loaded.quantization is not None:
+        for quantized in quantized_places(FlatLayout(loaded.model), loaded.quantization):
+            _, found = quantized.pack(named[quantized.place.name], loaded.quantization)
+            rows = found.repeat_interleave(torch.tensor(quantized.heights)).tolist()
+            scales |= {(quantized.place.name, row): scale for row, scale in enumerate(rows)}
+    codes = {}
+    for place in expected:
+        if place.transposed:
+            matrix = place.view(named[place.ours]).float()
+            if loaded.quantization is None:
+                codes[place.marian] = quantised_to_8_bits(matrix.numpy())
+            else:
+                scale = scales[place.ours, place.first]
+                levels = nearest(matrix.contiguous(), scale, loaded.quantization)
+                codes[place.marian] = Codes(levels.to(torch.int8).numpy(), np.float32(1.0 / scale if scale else 1.0))
+    return codes
+
+
+def _decoder(vocabularies: list[str], configuration: ModelConfiguration, model: str) -> str:
     """How `translate` searches when nobody says otherwise, in Marian's words.
 
     Marian's ``transformer-new`` (see `marian_parameters`) looks at the source of one sentence for all sentences of a
@@ -73,7 +146,7 @@ def _decoder(vocabularies: list[str], configuration: ModelConfiguration) -> str:
     one_by_one = marian_configuration.kind_of(configuration) == "transformer-new"
     values = {
         "relative-paths": True,
-        "models": [MODEL],
+        "models": [model],
         "vocabs": vocabularies,
         "beam-size": options.beam_size,
         "normalize": options.normalize,
@@ -96,7 +169,7 @@ def import_marian(model: Path, vocabularies: list[Given], folder: Path) -> None:
         UserError: something cannot be read, is damaged, does not fit, or cannot be computed by this toolkit.
     """
     try:
-        with opened(model) as file:
+        with _opened(model) as file:
             configuration, kind = _configuration(file, model)
             _check_vocabularies(configuration, vocabularies, model)
             expected = places(configuration, kind)
@@ -121,7 +194,22 @@ def import_marian(model: Path, vocabularies: list[Given], folder: Path) -> None:
         save_model(folder, configuration, named, *paths)
 
 
-def _configuration(file: NpzFile, model: Path) -> tuple[ModelConfiguration, str]:
+def _opened(model: Path) -> AbstractContextManager[ModelFile]:
+    """The model file, of either kind.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is none.
+    """
+    with open_ordinary(model) as file:
+        begin = file.read(8)
+    if begin.startswith(COMPRESSED):
+        raise ValueError("it is compressed; unpack it first")
+    binary = model.suffix == SUFFIX or begin == VERSION.to_bytes(8, "little")
+    return opened_binary(model) if binary else opened(model)
+
+
+def _configuration(file: ModelFile, model: Path) -> tuple[ModelConfiguration, str]:
     """Of the model in the file, and Marian's type of it.
 
     Raises:
@@ -152,7 +240,7 @@ def _check_vocabularies(configuration: ModelConfiguration, vocabularies: list[Gi
         )
 
 
-def _check_arrays(file: NpzFile, expected: list[Place]) -> None:
+def _check_arrays(file: ModelFile, expected: list[Place]) -> None:
     """Compares the file's arrays with the model, before any is read.
 
     Raises:

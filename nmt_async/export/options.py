@@ -8,11 +8,14 @@ from pathlib import Path
 from nmt_async.errors import UserError
 from nmt_async.options import GIVEN, option
 
-FORMATS = ("marian", "ctranslate2", "huggingface")
-"""Each is a module of its name, imported where it is wanted: they need libraries that the others do not."""
+FORMATS = ("marian", "marian-bin", "ctranslate2", "huggingface")
+"""Each is a module of its name (up to a hyphen), imported where it is wanted: they need libraries that others don't."""
+
+QUANTIZING = ("marian-bin", "ctranslate2")
+"""Those that hold weights of fewer bits."""
 
 QUANTIZATIONS = ("float32", "int8")
-"""Types of the weights in CTranslate2's folder."""
+"""Types of the weights in the folders of `QUANTIZING`."""
 
 FORMAT, VERIFICATION, IMPORTED = "Format", "Verification", "Model"
 
@@ -27,13 +30,14 @@ class ExportOptions:
 
     format: str = option(
         "marian", "The program that will load the model. huggingface takes only models with --norm post, and "
-        "only marian takes SSRUs and models with --norm none. What a quantised model computes with is written as "
-        "numbers of full size.",
+        "only marian takes SSRUs and models with --norm none. marian-bin is marian with model.bin in the place of "
+        "model.npz. Without --quantization, what a quantised model computes with is written as numbers of full size.",
         group=FORMAT, choices=FORMATS,
     )  # fmt: skip
     quantization: str = option(
-        "float32", "ctranslate2: type of the weights.", group=FORMAT, choices=QUANTIZATIONS,
-        only_with={"format": "ctranslate2"},
+        "float32", "ctranslate2 and marian-bin: type of the weights. With int8, Marian translates on CPUs only, and "
+        "--dim-emb and --dim-ffn must be multiples of 64.",
+        group=FORMAT, choices=QUANTIZATIONS, only_with={"format": QUANTIZING},
     )  # fmt: skip
     verify: Path | None = option(
         None, "Translate this text (plain, gzip or zstd) with the program that will load the folder, and "

@@ -208,6 +208,7 @@ def _batches(lines: Sequence[str]) -> Iterator[list[int]]:
 
 PROGRAMS = {
     "marian": Program("pymarian", "pymarian", by_marian),
+    "marian-bin": Program("pymarian", "pymarian", by_marian),
     "ctranslate2": Program("ctranslate2", "'nmt-async[ctranslate2]'", by_ctranslate2),
     "huggingface": Program("transformers", "transformers", by_transformers),
 }

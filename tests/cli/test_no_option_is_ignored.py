@@ -137,6 +137,7 @@ SETTINGS = {
         "export MODEL NEW",
         "export MODEL NEW --format ctranslate2",
         "export MODEL NEW --format ctranslate2 --verify SRC --verify-share 0",
+        "export MODEL NEW --format marian-bin --verify SRC --verify-share 0",
     ],
     "import": ["import MARIAN --vocabs SPM SPM --out NEW"],
     "simulate": [

@@ -64,9 +64,14 @@ def train(model: TranslationModel, sources: list[np.ndarray], targets: list[np.n
 
 
 def marian(*arguments: Any) -> str:
+    """What a command of ``pymarian`` that computes prints, on one thread."""
+    return pymarian(*arguments, "--cpu-threads", "1", "--workspace", "128", "--quiet")
+
+
+def pymarian(*arguments: Any) -> str:
     """What the command ``pymarian`` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "pymarian", *map(str, arguments), "--cpu-threads", "1", "--workspace", "128", "--quiet"],
+        [sys.executable, "-m", "pymarian", *map(str, arguments)],
         capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

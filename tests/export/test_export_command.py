@@ -47,6 +47,7 @@ def test_a_program_that_is_missing_is_named_before_anything_is_written(saved, tm
 def test_options_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match="--quantization means nothing with --format marian"):
         check_together(ExportOptions(quantization="int8"))
+    check_together(ExportOptions(format="marian-bin", quantization="int8"))
     with pytest.raises(UserError, match="not a share"):
         ExportOptions(verify_share=1.5)
 

@@ -15,10 +15,33 @@ from mutations import answered, damaged, often, yaml_files
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.export.conversion import import_model
 from nmt_async.export.marian import CONFIGURATION, export_marian
+from nmt_async.export.marian_binary import KINDS, NOT_READ, TRANSPOSED_IN, quantised_to_8_bits, write_binary
 from nmt_async.export.marian_vocabularies import given_vocabularies, read_words, vocabulary_files
 from nmt_async.export.npz import write_npz
 from nmt_async.export.options import ImportOptions
 from nmt_async.text.vocabulary import Vocabulary
+
+HEADER = 8000
+"""Bytes of a binary model in which accidents matter most."""
+
+NUMBERS = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    255,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**40,
+    2**63 - 1,
+    2**63,
+    2**64 - 256,
+    2**64 - 1,
+    *KINDS,
+    *NOT_READ,
+)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +64,51 @@ def imported(model: Path, exported: Path, out: Path) -> None:
 def test_a_damaged_model_file_is_read_or_refused(exported: Path, tmp_path: Path, mutation: st.DataObject) -> None:
     (tmp_path / "model.npz").write_bytes(mutation.draw(damaged((exported / "model.npz").read_bytes())))
     answered(lambda: imported(tmp_path / "model.npz", exported, tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def binary(exported: Path) -> list[bytes]:
+    """The same model in Marian's binary format: float32, and its matrices in 8 bits."""
+    with np.load(exported / "model.npz") as file:
+        arrays = dict(file)
+    codes = {
+        name: quantised_to_8_bits(array)
+        for name, array in arrays.items()
+        if array.ndim == 2 and "Wemb" not in name and not any(side % TRANSPOSED_IN for side in array.shape)
+    }
+    assert len(codes) > 10
+    found = []
+    for number, written in enumerate((arrays, arrays | codes)):
+        write_binary(exported / f"{number}.bin", written)
+        imported(exported / f"{number}.bin", exported, exported / f"{number}.run")
+        found.append((exported / f"{number}.bin").read_bytes())
+    return found
+
+
+@often
+@given(mutation=st.data())
+def test_a_damaged_binary_model_is_read_or_refused(
+    binary: list[bytes], exported: Path, tmp_path: Path, mutation: st.DataObject
+) -> None:
+    whole = mutation.draw(st.sampled_from(binary))
+    content = mutation.draw(damaged(whole) | damaged(whole[:HEADER]).map(lambda header: header + whole[HEADER:]))
+    (tmp_path / "model.bin").write_bytes(content)
+    answered(lambda: imported(tmp_path / "model.bin", exported, tmp_path / "out"))
+
+
+@often
+@given(mutation=st.data())
+def test_a_binary_model_with_wrong_numbers_in_its_header_is_read_or_refused(
+    binary: list[bytes], exported: Path, tmp_path: Path, mutation: st.DataObject
+) -> None:
+    content = bytearray(mutation.draw(st.sampled_from(binary)))
+    items = int.from_bytes(content[8:16], "little")
+    for _ in range(mutation.draw(st.integers(1, 3))):
+        place = 8 * mutation.draw(st.integers(0, 2 + 4 * items))
+        number = mutation.draw(st.sampled_from(NUMBERS) | st.integers(0, 2**64 - 1))
+        content[place : place + 8] = number.to_bytes(8, "little")
+    (tmp_path / "model.bin").write_bytes(content)
+    answered(lambda: imported(tmp_path / "model.bin", exported, tmp_path / "out"))
 
 
 @often
