@@ -73,7 +73,10 @@ def export_marian(
 
     Raises:
         UserError: Marian cannot hold this model.
+        ValueError: model.npz is to be in 8 bits, which it cannot be.
     """
+    if quantization != "float32" and not binary:
+        raise ValueError(f"{MODEL} holds float32, not {quantization}; ask for the binary file")
     configuration = loaded.configuration
     reason = marian_configuration.reason_against(configuration)
     if reason is None and quantization == "int8":
