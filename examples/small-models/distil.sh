@@ -2,13 +2,14 @@
 # A tiny student of the model of run.sh, beside a tiny model that learns from people's translations. See README.md beside
 # this file.
 #
-# Run again, it goes on where it stopped.
+# Run again, it goes on where it stopped. --dry-run prints the commands, and runs none of them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
+[[ "${1:-}" != --dry-run ]] || dry=1
 
 made=runs/small-models
 text="$made/text" teacher="$made/float32"
-[[ -d "$teacher" ]] || {
+[[ -d "$teacher" || -n $dry ]] || {
     echo "distil.sh: there is no $teacher; examples/small-models/run.sh makes it." >&2
     exit 2
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A model of 7.6 million parameters on Multi30k, and what is left of it with fewer bits. See README.md beside this file.
 #
-# Run again, it goes on where it stopped.
+# Run again, it goes on where it stopped. --dry-run prints the commands, and runs none of them.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../start.sh" "run 'make venv' first"
+[[ "${1:-}" != --dry-run ]] || dry=1
 
 made=runs/small-models
 text="$made/text"

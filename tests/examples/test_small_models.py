@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from nmt_async.cli.main import run
 from training_runs import SIZES
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "small-models" / "table.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "small-models"
+SCRIPT = EXAMPLE / "table.py"
+
+
+@pytest.mark.parametrize("script", ["run.sh", "distil.sh"])
+def test_every_command_of_a_recipe_is_accepted(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(EXAMPLE / script), "--dry-run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    typed = [shlex.split(line.removeprefix("$ ").partition("|")[0]) for line in lines if line.startswith("$ ")]
+    for words in typed:
+        if words[0] == "nmt-async":
+            assert run([*words[1:], "--dump-config"]) == 0, capsys.readouterr().err
+        else:
+            assert (EXAMPLE.parents[1] / words[1]).is_file()
+            if "--" in words:  # which hands them on to train
+                further = ["--stop-after", "1Mt", *words[words.index("--") + 1 :]]
+                assert run(["train", "data", *further, "--dump-config"]) == 0
+    assert sum(words[0] == "nmt-async" for words in typed) == {"run.sh": 2, "distil.sh": 2 + 3 * 3}[script]
 
 
 def test_the_table_has_every_model(real_run: Path, small_data: Path, tmp_path: Path) -> None:
