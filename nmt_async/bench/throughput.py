@@ -180,7 +180,7 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     plan = training_plan(train, data)
     settings = WorkerSettings(
         data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads(),
-        train.push_settings(),
+        train.push_settings(), train.computed_with(),
     )  # fmt: skip
     ours = _our_clusters(options)
     rivals = {name: train for name in options.against if name in RIVALS}

@@ -27,7 +27,8 @@ from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.loss import smoothed_cross_entropy
+from nmt_async.model.kernels import compute_with, kernels_for
+from nmt_async.model.loss import training_loss
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.compression.dropping import largest
 from nmt_async.sync.compression.error_feedback import Compressed, compress
@@ -85,6 +86,7 @@ class Worker:
         device: where the model is.
         most: padded tokens to compute at once; 0: no limit is known.
         push: how a push is made of a gradient.
+        kernels: that it computes with (`nmt_async.model.kernels`); None: those for the device.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
@@ -92,9 +94,10 @@ class Worker:
 
     def __init__(
         self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
-        push: PushSettings = WHOLE,
+        push: PushSettings = WHOLE, kernels: str | None = None,
     ) -> None:  # fmt: skip
         self.model = model.train()
+        self.compute_with(kernels_for(device, kernels))
         self.layout = FlatLayout(model)
         self.seed = seed
         self.label_smoothing = label_smoothing
@@ -112,6 +115,11 @@ class Worker:
         self._part = torch.zeros(self.layout.size, device=device) if self._steps else None
         # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
         self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
+
+    def compute_with(self, kernels: str) -> None:
+        """Computes with these kernels from here on."""
+        self.kernels = kernels
+        compute_with(self.model, kernels)
 
     def compute(
         self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
@@ -208,8 +216,7 @@ class Worker:
     def _backward(self, batch: Batch) -> float:
         """Loss summed over tokens; the gradient is left at the parameters."""
         self._go_on()
-        logits, targets = self.model(batch)
-        loss = smoothed_cross_entropy(logits, targets, self.label_smoothing)
+        loss = training_loss(self.model, batch, self.label_smoothing, self.kernels)
         self._go_on()
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
@@ -303,6 +310,7 @@ class WorkerSettings:
         label_smoothing: of the training loss.
         threads: of each worker on the CPU.
         push: how a push is made of a gradient.
+        kernels: that workers compute with; None: those for their device.
     """
 
     data: Path
@@ -311,6 +319,7 @@ class WorkerSettings:
     label_smoothing: float
     threads: int
     push: PushSettings = WHOLE
+    kernels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -347,7 +356,7 @@ class Failed:
 def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
     model = build_unfilled(settings.configuration).to(device)
-    return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push)
+    return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push, settings.kernels)
 
 
 def _is_void(stop: Tensor, number: int) -> bool:

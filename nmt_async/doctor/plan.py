@@ -63,7 +63,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     trained = try_training(
         WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
-            options.push_settings(),
+            options.push_settings(), options.computed_with(),
         ),
         workers[0], longest, options.local_accumulate, options.seed,
     )  # fmt: skip

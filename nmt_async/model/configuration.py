@@ -16,6 +16,9 @@ GROUP = "Model"
 
 MODELS = ("transformer", "rnn")
 MARIANS_NAMES = {"s2s": "rnn"}
+FUSED, TORCH = "fused", "torch"
+"""Kernels that training computes with; see `nmt_async.model.kernels`."""
+
 PRECISIONS = ("float32", "int8")
 """Of the numbers that decoding multiplies matrices in; see `nmt_async.model.linear`."""
 DECODER_AUTOREG = ("self-attention", "ssru")

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.attention import SelfAttention
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import TORCH, ModelConfiguration
+from nmt_async.model.kernels import plus_dropped
 from nmt_async.model.linear import Linear
 
 
@@ -90,6 +91,8 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """What stands around a sub-layer: Marian's ``n`` before and ``da`` after it, ``dan`` after it, or ``da`` alone."""
 
+    kernels = TORCH
+
     def __init__(self, configuration: ModelConfiguration) -> None:
         super().__init__()
         none = configuration.norm == "none"
@@ -100,7 +103,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """``x`` (…, d) plus the sub-layer's dropped-out output, normalised before or after, if at all."""
         inner = sublayer(self.norm(x) if self.before else x)
-        total = x + F.dropout(inner, self.dropout, self.training)
+        total = plus_dropped(x, inner, self.dropout, self.kernels) if self.training else x + inner
         return total if self.before else self.norm(total)
 
 

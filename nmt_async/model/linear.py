@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt_async.model.configuration import FUSED, TORCH
+from nmt_async.model.kernels import linear
 from nmt_async.model.packed_matrix import dense, is_packed
 
 ROWS = 256
@@ -103,6 +105,7 @@ class Linear(nn.Linear):
     """A linear layer whose product may be packed."""
 
     product: Product | None = None
+    kernels = TORCH
 
     def pack(self, make: Make | None) -> None:
         """Packs the weight; None: not any more."""
@@ -110,11 +113,19 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, inputs) to (…, outputs)."""
-        return F.linear(x, self.weight, self.bias) if self.product is None else self.product(x)
+        if self.product is not None:
+            return self.product(x)
+        if self.kernels == FUSED:
+            return linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)
 
     def relu(self, x: Tensor) -> Tensor:
         """The same, then ReLU."""
-        return F.relu(F.linear(x, self.weight, self.bias)) if self.product is None else self.product(x, relu=True)
+        if self.product is not None:
+            return self.product(x, relu=True)
+        if self.kernels == FUSED:
+            return linear(x, self.weight, self.bias, relu=True)
+        return F.relu(F.linear(x, self.weight, self.bias))
 
 
 @runtime_checkable

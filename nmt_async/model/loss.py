@@ -11,8 +11,13 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
+
+from nmt_async.model.configuration import FUSED
+from nmt_async.model.kernels import projected_cross_entropy
+from nmt_async.model.translation_model import TrainableModel
+from nmt_async.text.batch import Batch
 
 
 class _SmoothedCrossEntropy(Function):
@@ -37,6 +42,19 @@ class _SmoothedCrossEntropy(Function):
         correct = torch.full((len(targets), 1), smoothing - 1.0, dtype=logits.dtype, device=logits.device)
         result.scatter_add_(1, targets[:, None], correct)
         return result.mul_(gradient), None, None
+
+
+def training_loss(model: nn.Module, batch: Batch, smoothing: float, kernels: str) -> Tensor:
+    """What training makes small: the smoothed cross-entropy summed over the batch's target tokens, in nats, a scalar.
+
+    Args:
+        kernels: that it is computed with; those of the model are its own affair (`compute_with`).
+    """
+    if kernels == FUSED and isinstance(model, TrainableModel):
+        hidden, targets = model.hidden(batch)
+        return projected_cross_entropy(hidden, model.output_weight, model.output_bias, targets, smoothing)
+    logits, targets = model(batch)
+    return smoothed_cross_entropy(logits, targets, smoothing)
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

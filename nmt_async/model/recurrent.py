@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.initialisation import by_width, glorot, glorot_stacked, once
 from nmt_async.model.parameters import Stack
-from nmt_async.model.translation_model import DecoderState, TranslationModel
+from nmt_async.model.translation_model import DecoderState, TrainableModel
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -246,7 +246,7 @@ class ConditionalDecoder(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
 
-class RecurrentModel(TranslationModel):
+class RecurrentModel(TrainableModel):
     """Encoder and decoder with (tied) embeddings.
 
     Args:
@@ -314,20 +314,16 @@ class RecurrentModel(TranslationModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised log-probabilities (…, vocabulary) of the decoder's output layer (…, dim_emb)."""
-        return F.linear(self._drop(hidden), self.output_weight, self.output_bias)
+        return F.linear(hidden, self.output_weight, self.output_bias)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predictions for every target token of the batch, padding left out.
-
-        Returns:
-            Logits (tokens, vocabulary) and the correct subwords (tokens,), in the order of rows, then positions.
-        """
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As in `TrainableModel`."""
         source, hidden = self.encode(batch.source, batch.source_lengths)
         previous = F.embedding(batch.target.t()[:-1], self.target_embedding)
         words = self._drop(F.pad(previous, (0, 0, 0, 0, 1, 0)))
         output = self.decoder(words, source, hidden)
         real = padding_mask(batch.target_lengths, batch.target.shape[1])
-        return self.logits(output[real]), batch.target[real]
+        return self._drop(output[real]), batch.target[real]
 
     def start(self, source: Tensor, source_lengths: Tensor) -> RecurrentState:
         """The decoder's state before the first subword; see `nmt_async.model.translation_model.TranslationModel`."""

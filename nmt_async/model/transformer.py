@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import TORCH, ModelConfiguration
 from nmt_async.model.decoder_cache import TransformerState
 from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
 from nmt_async.model.initialisation import (
@@ -27,11 +27,12 @@ from nmt_async.model.initialisation import (
     once,
     t_fixup_factors,
 )
+from nmt_async.model.kernels import dropped
 from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
 from nmt_async.model.packed_matrix import dense
 from nmt_async.model.parameters import Stack
-from nmt_async.model.translation_model import DecoderState, TranslationModel
+from nmt_async.model.translation_model import DecoderState, TrainableModel
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -40,7 +41,7 @@ def stacked_in(name: str) -> int:
     return {"query_key_value": 3, "key_value": 2, "input_and_forget": 2}.get(name.rpartition(".")[2], 1)
 
 
-class Transformer(TranslationModel):
+class Transformer(TrainableModel):
     """Encoder and decoder with (tied) embeddings.
 
     Args:
@@ -49,6 +50,8 @@ class Transformer(TranslationModel):
         initialisation: how they are drawn, glorot or t-fixup (`nmt_async.model.initialisation`); None: as suits the
             configuration's normalisation.
     """
+
+    kernels = TORCH
 
     def __init__(self, configuration: ModelConfiguration, seed: int = 1, initialisation: str | None = None) -> None:
         super().__init__()
@@ -125,7 +128,7 @@ class Transformer(TranslationModel):
         return [self.source_embedding.weight, self.target_embedding.weight, self.output_weight]
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.configuration.dropout, self.training)
+        return dropped(x, self.configuration.dropout, self.kernels) if self.training else x
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """The encoder's output (batch, source_length, d), and where it holds tokens.
@@ -155,18 +158,14 @@ class Transformer(TranslationModel):
         """The output matrix packed by ``make``, as it is with None; see `nmt_async.model.linear.packed`."""
         self.output_product = None if make is None else make(dense(self.output_weight), self.output_bias)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predictions for every target token of the batch, padding left out.
-
-        Returns:
-            Logits (tokens, vocabulary) and the correct subwords (tokens,), in the order of rows, then positions.
-        """
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As in `TrainableModel`."""
         memory, mask = self.encode(batch.source, batch.source_lengths)
         x = self._drop(self.target_embedding.shifted(batch.target))
         for layer in self.decoder:
             x = layer(x, memory, mask)
         real = padding_mask(batch.target_lengths, batch.target.shape[1])
-        return self.logits(self.decoder_top(x[real])), batch.target[real]
+        return self.decoder_top(x[real]), batch.target[real]
 
     def start(self, source: Tensor, source_lengths: Tensor) -> TransformerState:
         """The decoder's state before the first subword; see `nmt_async.model.translation_model.TranslationModel`."""

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nmt_async.text.batch import Batch
+
 
 class DecoderState(ABC):
     """What a decoder remembers of its hypotheses between two steps; changed in place."""
@@ -73,6 +75,38 @@ class TranslationModel(nn.Module, ABC):
     def log_probabilities(self, state: DecoderState, previous: Tensor | None) -> Tensor:
         """As `step`, but log-probabilities: what a search sums up, and may change."""
         return torch.log_softmax(self.step(state, previous), dim=1)
+
+
+class TrainableModel(TranslationModel):
+    """A model that is trained on batches, and that a search can drive.
+
+    Attributes:
+        output_weight, output_bias: of the layer that makes logits, (vocabulary, d) and (vocabulary,).
+    """
+
+    output_weight: nn.Parameter
+    output_bias: nn.Parameter
+
+    @abstractmethod
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the output layer makes logits of, for every target token of the batch, padding left out.
+
+        Returns:
+            (tokens, d), and the correct subwords (tokens,), in the order of rows, then positions.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (…, vocabulary) of (…, d)."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predictions for every target token of the batch.
+
+        Returns:
+            Logits (tokens, vocabulary) and the correct subwords (tokens,), as of `hidden`.
+        """
+        hidden, targets = self.hidden(batch)
+        return self.logits(hidden), targets
 
 
 @contextmanager

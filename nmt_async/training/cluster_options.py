@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
 from nmt_async.errors import UserError
+from nmt_async.model.configuration import FUSED, TORCH
 from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
@@ -68,6 +69,23 @@ class SyncOptions(WaitingOptions, PushOptions):
     cpu_threads: int | None = option(
         None, "CPU threads of each worker (default: its share of the cores).", group="Devices", changeable=True
     )
+
+    kernels: str = option(
+        "auto",
+        "What gradients are computed with: torch's own kernels, or fused ones, up to twice as fast, for CPUs only; "
+        "auto: fused on CPUs.",
+        group="Devices", choices=("auto", FUSED, TORCH), changeable=True,
+    )  # fmt: skip
+
+    def computed_with(self) -> str | None:
+        """The kernels that were asked for; None: the faster ones for each device.
+
+        Raises:
+            UserError: a device has not got them.
+        """
+        if self.kernels == FUSED and (others := set(self.device_list()) - {"cpu"}):
+            raise UserError(f"--kernels {FUSED}: {min(others)} has none; leave it out.")
+        return None if self.kernels == "auto" else self.kernels
 
     def device_list(self) -> list[str]:
         """The device of each worker, as torch names it.

@@ -25,7 +25,8 @@ SETTINGS = {"workers": 2, "accumulate": 3, "save_freq": "4", "valid_freq": "6", 
 
 @pytest.fixture(scope="module")
 def eventful(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two threads a worker, ended by a signal in the midst of a round, that went on with one and another end.
+    """A run of two threads a worker, ended by a signal in the midst of a round, that went on with one, with torch's
+    kernels and another end.
 
     Its learning rate falls until --stop-after, so that each sitting has a schedule of its own.
     """
@@ -36,7 +37,8 @@ def eventful(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE) == 128 + signal.SIGTERM
     reached = int((run / "last").read_text().rpartition("-")[2])
-    run_small(small_data, run, **settings, cpu_threads=1, disp_freq="2", stop_after=str(reached + 6))
+    further = {"cpu_threads": 1, "kernels": "torch"}
+    run_small(small_data, run, **{**settings, **further}, disp_freq="2", stop_after=str(reached + 6))
     return run
 
 
@@ -55,7 +57,8 @@ def copied(run: Path, there: Path) -> Path:
 def test_a_run_is_computed_again_bit_for_bit_with_its_threads_and_schedules(
     eventful: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [(sitting.number, sitting.threads) for sitting in read_sittings(eventful)] == [(1, 2), (2, 1)]
+    noted = [(sitting.number, sitting.threads, sitting.kernels) for sitting in read_sittings(eventful)]
+    assert noted == [(1, 2, "fused"), (2, 1, "torch")]
     before = torch.get_num_threads()
     steps = sorted(int(path.name.partition("-")[2]) for path in (eventful / "checkpoints").glob("step-*"))
     for update in (steps[-1], steps[0]):
@@ -121,7 +124,7 @@ def test_simulated_runs_and_those_of_other_beginnings_and_pushes_are_replayed_to
 def test_a_run_of_version_0_1_noted_no_sittings_and_is_replayed_by_its_head(
     small_data: Path, tmp_path: Path, capsys
 ) -> None:
-    run_small(small_data, tmp_path / "run", workers=1, stop_after="4", save_freq="4")
+    run_small(small_data, tmp_path / "run", workers=1, stop_after="4", save_freq="4", kernels="torch")
     (tmp_path / "run" / SITTINGS).unlink()
     assert said(capsys, tmp_path / "run")[0] == 0
 
@@ -131,7 +134,7 @@ def test_starts_of_version_0_1_are_those_of_the_head_also_where_a_later_one_note
 ) -> None:
     run = tmp_path / "run"
     for stop in ("4", "8"):
-        run_small(small_data, run, workers=1, stop_after=stop, save_freq="4")
+        run_small(small_data, run, workers=1, stop_after=stop, save_freq="4", kernels="torch")
     second = read_sittings(run)[1]
     (run / SITTINGS).write_text(json.dumps({**vars(second), "number": 1}) + "\n")
     change_journal(run, lambda event: replace(event, tokens=1) if event.kind is Kind.RESUMED else event)

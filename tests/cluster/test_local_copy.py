@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from wrapped_model import WrappedModel
 
 from nmt_async.cluster.local_copy import LocalCopy, ahead
 from nmt_async.cluster.worker import Worker
@@ -202,15 +203,11 @@ def test_a_push_that_memory_did_not_hold_begins_anew_from_what_was_pulled(traini
     """The second part does not fit, when the copy has been stepped already: it is computed in as many pieces as in a
     replay, which knows their number from the beginning."""
 
-    class Full(nn.Module):
-        def __init__(self, model: nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, batch):
+    class Full(WrappedModel):
+        def hidden(self, batch):
             if len(batch) > 6:
                 raise torch.OutOfMemoryError("it is full")
-            return self.model(batch)
+            return self.model.hidden(batch)
 
     push = local("adam")
     worker = Worker(Full(training.model(0.2)), 5, 0.1, torch.device("cpu"), push=push)

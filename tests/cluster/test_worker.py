@@ -6,28 +6,29 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
+from wrapped_model import WrappedModel
 
 from nmt_async.cluster.worker import Abandoned, Worker, dropout_seed, out_of_memory, pieces_of
 from nmt_async.model.loss import smoothed_cross_entropy
+from nmt_async.model.translation_model import TrainableModel
 from nmt_async.text.batch import Batch
 
 
-class LittleMemory(nn.Module):
+class LittleMemory(WrappedModel):
     """A model on a device that cannot hold more than so many sentences at once."""
 
-    def __init__(self, model: nn.Module, sentences: int) -> None:
-        super().__init__()
-        self.model = model
+    def __init__(self, model: TrainableModel, sentences: int) -> None:
+        super().__init__(model)
         self.sentences = sentences
         self.failures = 0
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits, targets = self.model(batch)
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden, targets = self.model.hidden(batch)
         if len(batch) > self.sentences:
             self.failures += 1
             raise torch.OutOfMemoryError("it is full")
-        return logits, targets
+        return hidden, targets
 
 
 class FullGoingBack(torch.autograd.Function):
@@ -43,13 +44,13 @@ class FullGoingBack(torch.autograd.Function):
 
 
 class LittleMemoryGoingBack(LittleMemory):
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if len(batch) <= self.sentences:
-            return self.model(batch)
+            return self.model.hidden(batch)
         self.failures += 1
         handle = self.model.encoder_top.register_forward_hook(lambda *parts: FullGoingBack.apply(parts[-1]))
         try:
-            return self.model(batch)
+            return self.model.hidden(batch)
         finally:
             handle.remove()
 
@@ -153,10 +154,10 @@ def test_a_batch_too_large_is_computed_in_parts_with_the_same_gradient(
 ], ids=str)  # fmt: skip
 def test_memory_fails_under_many_names(training, vector, error: Exception) -> None:
     class Failing(LittleMemory):
-        def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
             if len(batch) > self.sentences:
                 raise error
-            return self.model(batch)
+            return self.model.hidden(batch)
 
     assert out_of_memory(error)
     computed, _ = gradient_of(Worker(Failing(training.model(), 3), 5, 0.1, torch.device("cpu")), vector,
@@ -166,7 +167,7 @@ def test_memory_fails_under_many_names(training, vector, error: Exception) -> No
 
 def test_any_other_failure_ends_the_worker(training, vector) -> None:
     class Wrong(LittleMemory):
-        def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
             self.failures += len(batch) > 0
             raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
 

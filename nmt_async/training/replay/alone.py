@@ -23,7 +23,7 @@ from nmt_async.reading import read_object
 from nmt_async.sync.journal import Event, Kind
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.initial_model import first_model
-from nmt_async.training.journal_file import read_sittings
+from nmt_async.training.journal_file import Sitting, read_sittings
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     Shared,
@@ -66,9 +66,9 @@ class ReplayParts:
         seed, smoothing = options.seed, options.label_smoothing
         self._worker = Worker(build_model(configuration), seed, smoothing, torch.device("cpu"), push=self.push)
 
-    def worker(self, threads: int) -> ThreadedWorker:
-        """What computes gradients with so many threads."""
-        return ThreadedWorker(self._worker, threads)
+    def worker(self, sitting: Sitting) -> ThreadedWorker:
+        """What computes gradients as it did in that sitting."""
+        return ThreadedWorker(self._worker, sitting)
 
     def as_saved(self, parameters: Tensor) -> Tensor:
         """What a model folder of the run holds of ``parameters`` (size,)."""
@@ -116,7 +116,7 @@ class AloneReplay:
         check_environment(run, self._sittings.values())
         options = parts.options
         self._schedules = {number: schedule_of(run, options, each) for number, each in self._sittings.items()}
-        self._worker = parts.worker(1)
+        self._worker = parts.worker(self._sittings[first])
         self._begun_with = int(header["workers"])
         self._replay = Replay(self._build, self._worker, parts.data.train, self._begun_with, self._begin_sitting)
         self._begin_sitting(first)
@@ -125,8 +125,8 @@ class AloneReplay:
         return self.parts.coordinator(with_workers(self.parts.options, workers), record, workers)
 
     def _begin_sitting(self, number: int) -> None:
-        """From here on threads and schedule are those of another sitting."""
-        self._worker.threads = self._sittings[number].threads
+        """From here on threads, kernels and schedule are those of another sitting."""
+        self._worker.sitting = self._sittings[number]
         torch.set_num_threads(server_threads(self.parts.options, self._sittings[number]))
         self.coordinator.server.schedule = self._schedules[number]
 

@@ -388,10 +388,10 @@ class SharedStartReplay:
         workers = tuple(each.start(self.start)[0].worker for each in self.records)
         saved = rank == self.saved.machine
         recorded = Recorded(str(record.journal), record.start(self.start), self._goal(rank), saved)
-        threads = record.sitting(self.start.number).threads
+        sitting = record.sitting(self.start.number)
         return MachineReplay(
             lambda record, count: self.parts.coordinator(options, record, count, Shared(workers, rank)),
-            self.parts.worker(threads), self.parts.data.train, recorded,
+            self.parts.worker(sitting), self.parts.data.train, recorded,
         )  # fmt: skip
 
 

@@ -23,11 +23,15 @@ from nmt_async.training.options import TrainOptions, stop_quantity
 
 
 class ThreadedWorker:
-    """A worker that computes with so many threads, whatever the rest of the process does."""
+    """A worker that computes as a sitting's did, whatever the rest of the process does.
 
-    def __init__(self, worker: Worker, threads: int) -> None:
+    Args:
+        worker: which others may have, too.
+    """
+
+    def __init__(self, worker: Worker, sitting: Sitting) -> None:
         self.worker = worker
-        self.threads = threads
+        self.sitting = sitting
         self.form = worker.form
 
     def compute(
@@ -41,7 +45,8 @@ class ThreadedWorker:
     ) -> Computed:
         """As `Worker.compute`."""
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.sitting.threads)
+        self.worker.compute_with(self.sitting.kernels)
         try:
             return self.worker.compute(parameters, gradient, parts, key, pieces, rate)
         finally:

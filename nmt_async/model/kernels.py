@@ -1,0 +1,165 @@
+"""What training computes with on a CPU in the place of torch's own kernels: the same sums, up to rounding, sooner.
+
+**Products** of a linear layer and of its gradients go to oneDNN. Torch's own go to MKL, which takes the kernels of AVX2
+on processors of AMD, whatever they have. **The loss** is computed for some hundred tokens at a time, with the gradient
+of the logits in their place (see `nmt_async.model.loss`), so that no matrix (tokens, vocabulary) is ever whole. **Masks
+of dropout** are made of 16 random bits a number, where torch's take 32 or more.
+
+They are called ``fused``, torch's own ``torch``. A run notes with which it computed, since the last bits depend on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from nmt_async.model.configuration import FUSED, TORCH
+
+SMALLEST_SIDE = 96
+"""Of a gradient of a weight; torch's own product is faster for smaller ones."""
+
+TOKENS_AT_ONCE = 256
+"""Of the loss: a row of logits is read and written some ten times, so a chunk of them is to stay in the cache."""
+
+
+def kernels_for(device: torch.device, wanted: str | None = None) -> str:
+    """Those that training computes with on a device: the ``wanted`` ones, or if nobody says which, the faster ones."""
+    if wanted is not None:
+        return wanted
+    return FUSED if device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise") else TORCH
+
+
+@runtime_checkable
+class Computing(Protocol):
+    """A module that can compute with either kernels."""
+
+    kernels: str
+
+
+def compute_with(model: nn.Module, kernels: str) -> None:
+    """From here on the model computes with these kernels."""
+    for module in model.modules():
+        if isinstance(module, Computing):
+            module.kernels = kernels
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+    """``x`` (rows, inputs) times ``weight`` (outputs, inputs) transposed, by oneDNN; no gradient goes through it."""
+    activation = "relu" if relu else "none"
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], ""))
+
+
+def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    """(outputs, inputs) of the ``gradient`` (rows, outputs) of a product with ``x`` (rows, inputs)."""
+    outputs, inputs = gradient.shape[1], x.shape[1]
+    if min(outputs, inputs) < SMALLEST_SIDE:
+        return gradient.t() @ x
+    if outputs > inputs:  # oneDNN is faster where the longer side is that of the columns
+        return product(x.t(), gradient.t()).t()
+    return product(gradient.t(), x.t())
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        result = product(rows, weight, bias, relu)
+        context.save_for_backward(rows, weight, result if relu else None)
+        context.biased = bias is not None
+        return result.view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        rows, weight, result = context.saved_tensors
+        whole = gradient.shape
+        gradient = gradient.reshape(-1, whole[-1])
+        if result is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+        of_x = product(gradient, weight.t()).view(*whole[:-1], rows.shape[1]) if context.needs_input_grad[0] else None
+        of_bias = gradient.sum(0) if context.biased else None
+        return of_x, weight_gradient(gradient, rows), of_bias, None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
+    """As `torch.nn.functional.linear`, for ``x`` (…, inputs), then ReLU if that is asked for; float32, on the CPU."""
+    return cast(Tensor, _Linear.apply(x, weight, bias, relu))  # type: ignore[no-untyped-call]
+
+
+class _ProjectedCrossEntropy(Function):
+    @staticmethod
+    def forward(
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    ) -> Tensor:
+        vocabulary = len(weight)
+        loss = hidden.new_zeros((), dtype=torch.float64)
+        of_hidden = torch.empty_like(hidden)
+        of_weight = hidden.new_zeros(hidden.shape[1], vocabulary)
+        of_bias = hidden.new_zeros(vocabulary)
+        for begin in range(0, len(hidden), TOKENS_AT_ONCE):
+            rows, correct = hidden[begin : begin + TOKENS_AT_ONCE], targets[begin : begin + TOKENS_AT_ONCE, None]
+            logits = product(rows, weight, bias)
+            largest = logits.amax(dim=1, keepdim=True)
+            of_correct = logits.gather(1, correct).sum(dtype=torch.float64)
+            mean = logits.mean(dim=1).sum(dtype=torch.float64) if smoothing else 0.0
+            powers = logits.sub_(largest).exp_()
+            sums = powers.sum(dim=1, keepdim=True)
+            normalisers = (sums.log() + largest).sum(dtype=torch.float64)
+            loss += normalisers - (1.0 - smoothing) * of_correct - smoothing * mean
+            gradient = powers.div_(sums)
+            if smoothing:
+                gradient.sub_(smoothing / vocabulary)
+            gradient.scatter_add_(1, correct, gradient.new_full((1, 1), smoothing - 1.0).expand(len(rows), 1))
+            of_hidden[begin : begin + TOKENS_AT_ONCE] = product(gradient, weight.t())
+            of_weight.add_(product(rows.t(), gradient.t()))
+            of_bias.add_(gradient.sum(0))
+        context.save_for_backward(of_hidden, of_weight, of_bias)
+        return loss.float()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        of_hidden, of_weight, of_bias = context.saved_tensors
+        if float(gradient) != 1.0:
+            of_hidden, of_weight, of_bias = of_hidden * gradient, of_weight * gradient, of_bias * gradient
+        return of_hidden, of_weight.t(), of_bias, None, None
+
+
+def projected_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """The loss of `nmt_async.model.loss.smoothed_cross_entropy`, of logits that are never whole; its gradient is
+    computed at once.
+
+    Args:
+        hidden: (tokens, d).
+        weight, bias: that make logits of it, (vocabulary, d) and (vocabulary,).
+        targets: (tokens,), int64.
+        smoothing: probability spread over all subwords alike.
+    """
+    loss = _ProjectedCrossEntropy.apply(hidden, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
+    return cast(Tensor, loss)
+
+
+STEPS = 2**16
+"""Of the random numbers that a mask is made of."""
+
+
+def dropped(x: Tensor, dropout: float, kernels: str) -> Tensor:
+    """``x`` with dropout, as training has it."""
+    return F.dropout(x, dropout) if kernels == TORCH or not dropout else x * mask_like(x, dropout)
+
+
+def plus_dropped(x: Tensor, inner: Tensor, dropout: float, kernels: str) -> Tensor:
+    """``x`` plus ``inner`` with dropout."""
+    if kernels == TORCH or not dropout:
+        return x + F.dropout(inner, dropout)
+    return torch.addcmul(x, inner, mask_like(inner, dropout))
+
+
+def mask_like(x: Tensor, dropout: float) -> Tensor:
+    """A mask of dropout of the shape of ``x``: 0, or 1 / (1 - p), where p is ``dropout`` up to half of 2^-16."""
+    zeros = round(dropout * STEPS)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()] >= zeros - STEPS // 2
+    return kept.view(x.shape).to(x.dtype).mul_(STEPS / (STEPS - zeros))
