@@ -291,7 +291,10 @@ def replayed(run: Path, data: Path) -> Tensor:
     model = build_model(configuration, options.seed)
     layout = FlatLayout(model)
     push = options.push_settings()
-    worker = Worker(build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"), push=push)
+    worker = Worker(
+        build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"), push=push,
+        kernels=options.computed_with(),
+    )  # fmt: skip
     plan = training_plan(options, prepared)
 
     def build(record: Callable[[Event], None], workers: int) -> Coordinator:

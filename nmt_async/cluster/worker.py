@@ -56,7 +56,7 @@ def _hashed(text: str) -> int:
 
 MEMORY_SIGNS = (
     "not enough memory", "can't allocate memory", "Cannot allocate memory", "out of memory", "std::bad_alloc",
-    "STATUS_ALLOC_FAILED",
+    "STATUS_ALLOC_FAILED", "could not create a primitive", "could not execute a primitive",
 )  # fmt: skip
 """How torch and what it calls say that there is no memory, where they have no type for it."""
 

@@ -151,6 +151,7 @@ def test_a_batch_too_large_is_computed_in_parts_with_the_same_gradient(
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 80 bytes."),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("could not create a primitive"),
 ], ids=str)  # fmt: skip
 def test_memory_fails_under_many_names(training, vector, error: Exception) -> None:
     class Failing(LittleMemory):

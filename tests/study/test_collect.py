@@ -27,7 +27,7 @@ from nmt_async.training.run_folder import read_options
 @pytest.fixture(scope="module")
 def finished(small_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("collect") / "run"
-    run_small(small_data, out, stop_after="23", valid_freq="10", disp_freq="5", accumulate=2, learn_rate=0.002)
+    run_small(small_data, out, stop_after="23", valid_freq="10", disp_freq="1", accumulate=2, learn_rate=0.002)
     return out
 
 
