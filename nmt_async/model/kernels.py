@@ -26,11 +26,16 @@ TOKENS_AT_ONCE = 256
 """Of the loss: a row of logits is read and written some ten times, so a chunk of them is to stay in the cache."""
 
 
+def has_one_dnn() -> bool:
+    """Whether torch has the products of oneDNN here."""
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def kernels_for(device: torch.device, wanted: str | None = None) -> str:
     """Those that training computes with on a device: the ``wanted`` ones, or if nobody says which, the faster ones."""
     if wanted is not None:
         return wanted
-    return FUSED if device.type == "cpu" and hasattr(torch.ops.mkldnn, "_linear_pointwise") else TORCH
+    return FUSED if device.type == "cpu" and has_one_dnn() else TORCH
 
 
 @runtime_checkable
@@ -48,7 +53,11 @@ def compute_with(model: nn.Module, kernels: str) -> None:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """``x`` (rows, inputs) times ``weight`` (outputs, inputs) transposed, by oneDNN; no gradient goes through it."""
+    """``x`` (…, inputs) times ``weight`` (outputs, inputs) transposed, by oneDNN; no gradient goes through it.
+
+    Args:
+        weight: as it is, or in the order that oneDNN's kernels read.
+    """
     activation = "relu" if relu else "none"
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], ""))
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.configuration import FUSED, TORCH
-from nmt_async.model.kernels import linear
+from nmt_async.model.kernels import has_one_dnn, linear, product
 from nmt_async.model.packed_matrix import dense, is_packed
 
 ROWS = 256
@@ -55,8 +55,7 @@ class OneDnnProduct:
         self._bias = None if bias is None else bias.detach()
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        activation = "relu" if relu else "none"
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, activation, [], ""))
+        return product(x, self._weight, self._bias, relu)
 
 
 class Int8Product:
@@ -142,7 +141,7 @@ def packs(weight: Tensor, precision: str = "float32") -> Make | None:
     if precision == "int8":
         largest = largest_weight()
         return None if largest is None else partial(Int8Product, largest=largest)
-    return OneDnnProduct if hasattr(torch.ops.mkldnn, "_linear_pointwise") else None
+    return OneDnnProduct if has_one_dnn() else None
 
 
 def not_in_int8(model: nn.Module) -> str | None:
