@@ -90,8 +90,9 @@ def machine_text(report: TrainReport, rank: int, name: str) -> str:
 def valid_text(report: ValidReport) -> str:
     """One line with all scores."""
     scores = " | ".join(f"{name} {value:.4g}" for name, value in report.scores().items())
-    corpora = "".join(f", {name} {value:.4g}" for name, value in report.corpus_cross_entropy.items())
-    scores += f" | cross-entropy of {corpora[2:]}" if corpora else ""
+    if report.corpus_cross_entropy:
+        of_corpora = (f"{name} {value:.4g}" for name, value in report.corpus_cross_entropy.items())
+        scores += f" | cross-entropy of {', '.join(of_corpora)}"
     verdict = f"stalled {report.stalled} times (best {report.best:.4g})" if report.stalled else "new best"
     return f"validation at update {report.update:,} | {scores} | {report.metric}: {verdict} | {report.seconds:.0f} s"
 

@@ -30,7 +30,7 @@ from nmt_async.checksums import sha256_of
 from nmt_async.distillation.options import WITHOUT_EFFECT, DistilOptions
 from nmt_async.distillation.translations import Pair, TranslationsFile
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.options import to_mapping
+from nmt_async.options import key_of, to_mapping
 from nmt_async.progress import Progress, SilentProgress
 from nmt_async.score.filtering import chosen
 from nmt_async.score.options import ScoringOptions
@@ -242,7 +242,7 @@ def _skip_translated(lines: Iterator[Line], source: TextFile, translations: Tran
 
 def _made_with(options: DistilOptions, hashes: Sequence[dict[str, str]]) -> dict[str, Any]:
     """What translations depend on."""
-    names = {field.name.replace("_", "-") for field in fields(options) if field.name not in WITHOUT_EFFECT}
+    names = {key_of(field) for field in fields(options) if field.name not in WITHOUT_EFFECT}
     values = {name: value for name, value in to_mapping(options).items() if name in names}
     backward = None if options.backward is None else model_hashes(find_model(options.backward))[PARAMETERS]
     teachers = [of_teacher[PARAMETERS] for of_teacher in hashes]

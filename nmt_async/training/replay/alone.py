@@ -34,7 +34,7 @@ from nmt_async.training.parts import (
     training_plan,
 )
 from nmt_async.training.replay.sittings import (
-    ThreadedWorker,
+    SittingWorker,
     check_environment,
     schedule_of,
     server_threads,
@@ -66,9 +66,9 @@ class ReplayParts:
         seed, smoothing = options.seed, options.label_smoothing
         self._worker = Worker(build_model(configuration), seed, smoothing, torch.device("cpu"), push=self.push)
 
-    def worker(self, sitting: Sitting) -> ThreadedWorker:
+    def worker(self, sitting: Sitting) -> SittingWorker:
         """What computes gradients as it did in that sitting."""
-        return ThreadedWorker(self._worker, sitting)
+        return SittingWorker(self._worker, sitting)
 
     def as_saved(self, parameters: Tensor) -> Tensor:
         """What a model folder of the run holds of ``parameters`` (size,)."""

@@ -22,7 +22,7 @@ from nmt_async.training.journal_file import JOURNAL, SITTINGS, Sitting, environm
 from nmt_async.training.options import TrainOptions, stop_quantity
 
 
-class ThreadedWorker:
+class SittingWorker:
     """A worker that computes as a sitting's did, whatever the rest of the process does.
 
     Args:
