@@ -293,7 +293,7 @@ def replayed(run: Path, data: Path) -> Tensor:
     push = options.push_settings()
     worker = Worker(
         build_model(configuration), options.seed, options.label_smoothing, torch.device("cpu"), push=push,
-        kernels=options.computed_with(),
+        kernels=options.computed_with(), precision=options.precision,
     )  # fmt: skip
     plan = training_plan(options, prepared)
 

@@ -33,7 +33,7 @@ from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import hidden_matrices, model_configuration, training_plan
+from nmt_async.training.parts import check_precision, hidden_matrices, model_configuration, training_plan
 
 SIMULATED_PUSHES = 1000
 """Of each worker, so that the jitter of single batches does not show."""
@@ -178,9 +178,11 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     data = PreparedData.open(data_folder)
     train = options.train_options()
     plan = training_plan(train, data)
+    configuration = model_configuration(train, data)
+    check_precision(train, configuration)
     settings = WorkerSettings(
-        data.folder.resolve(), model_configuration(train, data), options.seed, train.label_smoothing, options.threads(),
-        train.push_settings(), train.computed_with(),
+        data.folder.resolve(), configuration, options.seed, train.label_smoothing, options.threads(),
+        train.push_settings(), train.computed_with(), train.precision,
     )  # fmt: skip
     ours = _our_clusters(options)
     rivals = {name: train for name in options.against if name in RIVALS}

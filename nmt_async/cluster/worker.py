@@ -26,8 +26,8 @@ from nmt_async.cluster.local_copy import LocalCopy
 from nmt_async.cluster.memory import Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
-from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.kernels import compute_with, kernels_for
+from nmt_async.model.configuration import FLOAT32, ModelConfiguration
+from nmt_async.model.kernels import Arithmetic, compute_with, kernels_for
 from nmt_async.model.loss import training_loss
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.sync.compression.dropping import largest
@@ -87,6 +87,7 @@ class Worker:
         most: padded tokens to compute at once; 0: no limit is known.
         push: how a push is made of a gradient.
         kernels: that it computes with (`nmt_async.model.kernels`); None: those for the device.
+        precision: in which it multiplies matrices.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
@@ -94,10 +95,10 @@ class Worker:
 
     def __init__(
         self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
-        push: PushSettings = WHOLE, kernels: str | None = None,
+        push: PushSettings = WHOLE, kernels: str | None = None, precision: str = FLOAT32,
     ) -> None:  # fmt: skip
         self.model = model.train()
-        self.compute_with(kernels_for(device, kernels))
+        self.compute_with(Arithmetic(kernels_for(device, kernels), precision))
         self.layout = FlatLayout(model)
         self.seed = seed
         self.label_smoothing = label_smoothing
@@ -116,10 +117,10 @@ class Worker:
         # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
         self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
 
-    def compute_with(self, kernels: str) -> None:
-        """Computes with these kernels from here on."""
-        self.kernels = kernels
-        compute_with(self.model, kernels)
+    def compute_with(self, arithmetic: Arithmetic) -> None:
+        """Computes so from here on."""
+        self.arithmetic = arithmetic
+        compute_with(self.model, arithmetic)
 
     def compute(
         self, parameters: Tensor, gradient: Room, parts: Sequence[Batch], key: BatchId, pieces: int = 1,
@@ -216,7 +217,7 @@ class Worker:
     def _backward(self, batch: Batch) -> float:
         """Loss summed over tokens; the gradient is left at the parameters."""
         self._go_on()
-        loss = training_loss(self.model, batch, self.label_smoothing, self.kernels)
+        loss = training_loss(self.model, batch, self.label_smoothing, self.arithmetic)
         self._go_on()
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
@@ -311,6 +312,7 @@ class WorkerSettings:
         threads: of each worker on the CPU.
         push: how a push is made of a gradient.
         kernels: that workers compute with; None: those for their device.
+        precision: in which they multiply matrices.
     """
 
     data: Path
@@ -320,6 +322,7 @@ class WorkerSettings:
     threads: int
     push: PushSettings = WHOLE
     kernels: str | None = None
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -356,7 +359,10 @@ class Failed:
 def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task."""
     model = build_unfilled(settings.configuration).to(device)
-    return Worker(model, settings.seed, settings.label_smoothing, device, most, settings.push, settings.kernels)
+    return Worker(
+        model, settings.seed, settings.label_smoothing, device, most, settings.push, settings.kernels,
+        settings.precision,
+    )  # fmt: skip
 
 
 def _is_void(stop: Tensor, number: int) -> bool:

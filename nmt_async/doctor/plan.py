@@ -21,7 +21,7 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import model_configuration, training_plan
+from nmt_async.training.parts import check_precision, model_configuration, training_plan
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import free_bytes
@@ -39,6 +39,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         UserError: the options do not fit the data.
     """
     configuration = model_configuration(options, data)
+    check_precision(options, configuration)
     plan = training_plan(options, data)
     with torch.device("meta"):  # its sizes without its memory
         layout = FlatLayout(build_model(configuration))
@@ -63,7 +64,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     trained = try_training(
         WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
-            options.push_settings(), options.computed_with(),
+            options.push_settings(), options.computed_with(), options.precision,
         ),
         workers[0], longest, options.local_accumulate, options.seed,
     )  # fmt: skip

@@ -18,9 +18,11 @@ MODELS = ("transformer", "rnn")
 MARIANS_NAMES = {"s2s": "rnn"}
 FUSED, TORCH = "fused", "torch"
 """Kernels that training computes with; see `nmt_async.model.kernels`."""
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+"""Precisions in which training multiplies matrices."""
 
-PRECISIONS = ("float32", "int8")
-"""Of the numbers that decoding multiplies matrices in; see `nmt_async.model.linear`."""
+PRECISIONS = (FLOAT32, "int8")
+"""Precisions in which decoding multiplies matrices; see `nmt_async.model.linear`."""
 DECODER_AUTOREG = ("self-attention", "ssru")
 NORMS = ("pre", "post", "none")
 INITIALISATIONS = ("glorot", "t-fixup")

@@ -6,10 +6,16 @@ of the logits in their place (see `nmt_async.model.loss`), so that no matrix (to
 of dropout** are made of 16 random bits a number, where torch's take 32 or more.
 
 They are called ``fused``, torch's own ``torch``. A run notes with which it computed, since the last bits depend on it.
+
+**In bfloat16** (`Arithmetic`), matrices are rounded to 8 binary digits before they are multiplied, and products after
+it; sums within a product are float32. Parameters, gradients, what is added to and normalised, attention's own products
+and the loss stay float32. On a GPU, and with torch's kernels, torch's autocast does the like.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -17,13 +23,52 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from nmt_async.model.configuration import FUSED, TORCH
+from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH
 
 SMALLEST_SIDE = 96
 """Of a gradient of a weight; torch's own product is faster for smaller ones."""
 
 TOKENS_AT_ONCE = 256
 """Of the loss: a row of logits is read and written some ten times, so a chunk of them is to stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What training computes with.
+
+    Attributes:
+        kernels: fused or torch.
+        precision: in which matrices are multiplied, float32 or bfloat16.
+    """
+
+    kernels: str = TORCH
+    precision: str = FLOAT32
+
+    @property
+    def fused(self) -> bool:
+        """Whether the kernels are the fused ones."""
+        return self.kernels == FUSED
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices that are multiplied."""
+        return torch.bfloat16 if self.precision == BFLOAT16 else torch.float32
+
+    def casting(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Within, torch's own kernels multiply in this precision."""
+        return torch.autocast(device.type, self.dtype, enabled=not self.fused and self.dtype != torch.float32)
+
+
+def not_in_bfloat16(device: torch.device) -> str | None:
+    """Why matrices are not multiplied in bfloat16 on this device; None if they are."""
+    if device.type == "cuda":
+        return None if torch.cuda.is_bf16_supported(including_emulation=False) else f"{device} cannot compute in it"
+    known = torch.cpu.get_capabilities()
+    if not (known.get("avx512_bf16") or known.get("amx_bf16")):
+        return "this processor has no instructions for it (AVX512-BF16 or AMX)"
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "torch is held to older instructions of this processor (ONEDNN_MAX_CPU_ISA)"
+    return None
 
 
 def has_one_dnn() -> bool:
@@ -42,14 +87,14 @@ def kernels_for(device: torch.device, wanted: str | None = None) -> str:
 class Computing(Protocol):
     """A module that can compute with either kernels."""
 
-    kernels: str
+    arithmetic: Arithmetic
 
 
-def compute_with(model: nn.Module, kernels: str) -> None:
-    """From here on the model computes with these kernels."""
+def compute_with(model: nn.Module, arithmetic: Arithmetic) -> None:
+    """From here on the model computes so."""
     for module in model.modules():
         if isinstance(module, Computing):
-            module.kernels = kernels
+            module.arithmetic = arithmetic
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
@@ -74,43 +119,60 @@ def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
 
 class _Linear(Function):
     @staticmethod
-    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        result = product(rows, weight, bias, relu)
+    def forward(context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, dtype: torch.dtype) -> Tensor:
+        rows, context.given = x.reshape(-1, x.shape[-1]).to(dtype), x.dtype
+        result = product(rows, weight.to(dtype), None if bias is None else bias.to(dtype), relu)
         context.save_for_backward(rows, weight, result if relu else None)
         context.biased = bias is not None
-        return result.view(*x.shape[:-1], len(weight))
+        result = result.view(*x.shape[:-1], len(weight))
+        return result if relu else result.to(weight.dtype)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
         rows, weight, result = context.saved_tensors
-        whole = gradient.shape
-        gradient = gradient.reshape(-1, whole[-1])
+        whole, dtype = gradient.shape, rows.dtype
+        gradient = gradient.reshape(-1, whole[-1]).to(dtype)
         if result is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
-        of_x = product(gradient, weight.t()).view(*whole[:-1], rows.shape[1]) if context.needs_input_grad[0] else None
-        of_bias = gradient.sum(0) if context.biased else None
-        return of_x, weight_gradient(gradient, rows), of_bias, None
+        of_x = None
+        if context.needs_input_grad[0]:
+            of_x = product(gradient, weight.to(dtype).t()).view(*whole[:-1], rows.shape[1]).to(context.given)
+        of_bias = gradient.sum(0, dtype=weight.dtype) if context.biased else None
+        return of_x, weight_gradient(gradient, rows).to(weight.dtype), of_bias, None, None
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False) -> Tensor:
-    """As `torch.nn.functional.linear`, for ``x`` (…, inputs), then ReLU if that is asked for; float32, on the CPU."""
-    return cast(Tensor, _Linear.apply(x, weight, bias, relu))  # type: ignore[no-untyped-call]
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool = False, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """As `torch.nn.functional.linear` on the CPU, then ReLU if that is asked for.
+
+    Args:
+        x: (…, inputs), float32, or what came out of ReLU.
+        weight, bias: (outputs, inputs) and (outputs,), float32.
+        dtype: in which matrices are multiplied. What comes out of ReLU stays in it, since another product follows.
+
+    Returns:
+        (…, outputs).
+    """
+    return cast(Tensor, _Linear.apply(x, weight, bias, relu, dtype))  # type: ignore[no-untyped-call]
 
 
 class _ProjectedCrossEntropy(Function):
     @staticmethod
     def forward(
-        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
-    ) -> Tensor:
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float,
+        dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
         vocabulary = len(weight)
         loss = hidden.new_zeros((), dtype=torch.float64)
         of_hidden = torch.empty_like(hidden)
         of_weight = hidden.new_zeros(hidden.shape[1], vocabulary)
         of_bias = hidden.new_zeros(vocabulary)
+        rounded, rounded_bias = weight.to(dtype), bias.to(dtype)
         for begin in range(0, len(hidden), TOKENS_AT_ONCE):
-            rows, correct = hidden[begin : begin + TOKENS_AT_ONCE], targets[begin : begin + TOKENS_AT_ONCE, None]
-            logits = product(rows, weight, bias)
+            rows = hidden[begin : begin + TOKENS_AT_ONCE].to(dtype)
+            correct = targets[begin : begin + TOKENS_AT_ONCE, None]
+            logits = product(rows, rounded, rounded_bias).to(hidden.dtype)
             largest = logits.amax(dim=1, keepdim=True)
             of_correct = logits.gather(1, correct).sum(dtype=torch.float64)
             mean = logits.mean(dim=1).sum(dtype=torch.float64) if smoothing else 0.0
@@ -122,21 +184,24 @@ class _ProjectedCrossEntropy(Function):
             if smoothing:
                 gradient.sub_(smoothing / vocabulary)
             gradient.scatter_add_(1, correct, gradient.new_full((1, 1), smoothing - 1.0).expand(len(rows), 1))
-            of_hidden[begin : begin + TOKENS_AT_ONCE] = product(gradient, weight.t())
-            of_weight.add_(product(rows.t(), gradient.t()))
             of_bias.add_(gradient.sum(0))
+            gradient = gradient.to(dtype)
+            of_hidden[begin : begin + TOKENS_AT_ONCE] = product(gradient, rounded.t())
+            of_weight.add_(product(rows.t(), gradient.t()))
         context.save_for_backward(of_hidden, of_weight, of_bias)
         return loss.float()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         of_hidden, of_weight, of_bias = context.saved_tensors
         if float(gradient) != 1.0:
             of_hidden, of_weight, of_bias = of_hidden * gradient, of_weight * gradient, of_bias * gradient
-        return of_hidden, of_weight.t(), of_bias, None, None
+        return of_hidden, of_weight.t(), of_bias, None, None, None
 
 
-def projected_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def projected_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The loss of `nmt_async.model.loss.smoothed_cross_entropy`, of logits that are never whole; its gradient is
     computed at once.
 
@@ -145,8 +210,9 @@ def projected_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, target
         weight, bias: that make logits of it, (vocabulary, d) and (vocabulary,).
         targets: (tokens,), int64.
         smoothing: probability spread over all subwords alike.
+        dtype: in which matrices are multiplied.
     """
-    loss = _ProjectedCrossEntropy.apply(hidden, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
+    loss = _ProjectedCrossEntropy.apply(hidden, weight, bias, targets, smoothing, dtype)  # type: ignore[no-untyped-call]
     return cast(Tensor, loss)
 
 
@@ -154,14 +220,14 @@ STEPS = 2**16
 """Of the random numbers that a mask is made of."""
 
 
-def dropped(x: Tensor, dropout: float, kernels: str) -> Tensor:
+def dropped(x: Tensor, dropout: float, fused: bool) -> Tensor:
     """``x`` with dropout, as training has it."""
-    return F.dropout(x, dropout) if kernels == TORCH or not dropout else x * mask_like(x, dropout)
+    return x * mask_like(x, dropout) if fused and dropout else F.dropout(x, dropout)
 
 
-def plus_dropped(x: Tensor, inner: Tensor, dropout: float, kernels: str) -> Tensor:
+def plus_dropped(x: Tensor, inner: Tensor, dropout: float, fused: bool) -> Tensor:
     """``x`` plus ``inner`` with dropout."""
-    if kernels == TORCH or not dropout:
+    if not (fused and dropout):
         return x + F.dropout(inner, dropout)
     return torch.addcmul(x, inner, mask_like(inner, dropout))
 

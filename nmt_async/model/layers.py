@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.attention import SelfAttention
-from nmt_async.model.configuration import TORCH, ModelConfiguration
-from nmt_async.model.kernels import plus_dropped
+from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.kernels import Arithmetic, plus_dropped
 from nmt_async.model.linear import Linear
 
 
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """What stands around a sub-layer: Marian's ``n`` before and ``da`` after it, ``dan`` after it, or ``da`` alone."""
 
-    kernels = TORCH
+    arithmetic = Arithmetic()
 
     def __init__(self, configuration: ModelConfiguration) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """``x`` (…, d) plus the sub-layer's dropped-out output, normalised before or after, if at all."""
         inner = sublayer(self.norm(x) if self.before else x)
-        total = plus_dropped(x, inner, self.dropout, self.kernels) if self.training else x + inner
+        total = plus_dropped(x, inner, self.dropout, self.arithmetic.fused) if self.training else x + inner
         return total if self.before else self.norm(total)
 
 
@@ -153,5 +153,6 @@ class SSRU(nn.Module):
 
     def _gated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """W x and the forget gates, each (…, d)."""
-        inputs, forget = self.input_and_forget(x).chunk(2, dim=-1)
+        product = self.input_and_forget(x).to(x.dtype)  # a cell is a sum, and sums are not rounded
+        inputs, forget = product.chunk(2, dim=-1)
         return inputs, torch.sigmoid(forget + self.forget_bias)

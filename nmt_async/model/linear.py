@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt_async.model.configuration import FUSED, TORCH
-from nmt_async.model.kernels import has_one_dnn, linear, product
+from nmt_async.model.kernels import Arithmetic, has_one_dnn, linear, product
 from nmt_async.model.packed_matrix import dense, is_packed
 
 ROWS = 256
@@ -104,7 +103,7 @@ class Linear(nn.Linear):
     """A linear layer whose product may be packed."""
 
     product: Product | None = None
-    kernels = TORCH
+    arithmetic = Arithmetic()
 
     def pack(self, make: Make | None) -> None:
         """Packs the weight; None: not any more."""
@@ -114,16 +113,16 @@ class Linear(nn.Linear):
         """(…, inputs) to (…, outputs)."""
         if self.product is not None:
             return self.product(x)
-        if self.kernels == FUSED:
-            return linear(x, self.weight, self.bias)
+        if self.arithmetic.fused:
+            return linear(x, self.weight, self.bias, dtype=self.arithmetic.dtype)
         return F.linear(x, self.weight, self.bias)
 
     def relu(self, x: Tensor) -> Tensor:
-        """The same, then ReLU."""
+        """The same, then ReLU; trained in bfloat16, what comes out is of that type."""
         if self.product is not None:
             return self.product(x, relu=True)
-        if self.kernels == FUSED:
-            return linear(x, self.weight, self.bias, relu=True)
+        if self.arithmetic.fused:
+            return linear(x, self.weight, self.bias, relu=True, dtype=self.arithmetic.dtype)
         return F.relu(F.linear(x, self.weight, self.bias))
 
 

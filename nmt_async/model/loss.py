@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from nmt_async.model.configuration import FUSED
-from nmt_async.model.kernels import projected_cross_entropy
+from nmt_async.model.kernels import Arithmetic, projected_cross_entropy
 from nmt_async.model.translation_model import TrainableModel
 from nmt_async.text.batch import Batch
 
@@ -44,17 +43,19 @@ class _SmoothedCrossEntropy(Function):
         return result.mul_(gradient), None, None
 
 
-def training_loss(model: nn.Module, batch: Batch, smoothing: float, kernels: str) -> Tensor:
+def training_loss(model: nn.Module, batch: Batch, smoothing: float, arithmetic: Arithmetic) -> Tensor:
     """What training makes small: the smoothed cross-entropy summed over the batch's target tokens, in nats, a scalar.
 
     Args:
-        kernels: that it is computed with; those of the model are its own affair (`compute_with`).
+        arithmetic: that it is computed with; what its layers compute with, the model was told (`compute_with`).
     """
-    if kernels == FUSED and isinstance(model, TrainableModel):
+    if arithmetic.fused and isinstance(model, TrainableModel):
         hidden, targets = model.hidden(batch)
-        return projected_cross_entropy(hidden, model.output_weight, model.output_bias, targets, smoothing)
-    logits, targets = model(batch)
-    return smoothed_cross_entropy(logits, targets, smoothing)
+        weight, bias = model.output_weight, model.output_bias
+        return projected_cross_entropy(hidden, weight, bias, targets, smoothing, arithmetic.dtype)
+    with arithmetic.casting(batch.source.device):
+        logits, targets = model(batch)
+    return smoothed_cross_entropy(logits.float(), targets, smoothing)
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

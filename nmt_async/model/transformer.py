@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes
-from nmt_async.model.configuration import TORCH, ModelConfiguration
+from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.decoder_cache import TransformerState
 from nmt_async.model.decoder_layers import DECODER_LAYERS, DecoderLayer
 from nmt_async.model.initialisation import (
@@ -27,7 +27,7 @@ from nmt_async.model.initialisation import (
     once,
     t_fixup_factors,
 )
-from nmt_async.model.kernels import dropped
+from nmt_async.model.kernels import Arithmetic, dropped
 from nmt_async.model.layers import NORM_EPSILON, SSRU, Embedding, EncoderLayer, sinusoid_positions
 from nmt_async.model.linear import Make, Product
 from nmt_async.model.packed_matrix import dense
@@ -51,7 +51,7 @@ class Transformer(TrainableModel):
             configuration's normalisation.
     """
 
-    kernels = TORCH
+    arithmetic = Arithmetic()
 
     def __init__(self, configuration: ModelConfiguration, seed: int = 1, initialisation: str | None = None) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Transformer(TrainableModel):
         return [self.source_embedding.weight, self.target_embedding.weight, self.output_weight]
 
     def _drop(self, x: Tensor) -> Tensor:
-        return dropped(x, self.configuration.dropout, self.kernels) if self.training else x
+        return dropped(x, self.configuration.dropout, self.arithmetic.fused) if self.training else x
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """The encoder's output (batch, source_length, d), and where it holds tokens.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
 from nmt_async.errors import UserError
-from nmt_async.model.configuration import FUSED, TORCH
+from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH
 from nmt_async.options import option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
@@ -75,6 +75,12 @@ class SyncOptions(WaitingOptions, PushOptions):
         "What gradients are computed with: torch's own kernels, or fused ones, up to twice as fast, for CPUs only; "
         "auto: fused on CPUs.",
         group="Devices", choices=("auto", FUSED, TORCH), changeable=True,
+    )  # fmt: skip
+    precision: str = option(
+        FLOAT32,
+        "Precision in which workers multiply matrices; bfloat16 needs a GPU of compute capability 8, or a processor "
+        "with AVX512-BF16 or AMX. Parameters, sums and the loss stay float32.",
+        group="Devices", choices=(FLOAT32, BFLOAT16), changeable=True,
     )  # fmt: skip
 
     def computed_with(self) -> str | None:

@@ -28,6 +28,7 @@ from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     buffers_needed,
+    check_precision,
     hidden_matrices,
     model_configuration,
     training_plan,
@@ -425,6 +426,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
     configuration = model_configuration(options, data)
+    check_precision(options, configuration)
     with within_memory():
         layout = FlatLayout(initial_model(options, configuration, data))
     plan = training_plan(options, data)

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from nmt_async.errors import UserError, shown
-from nmt_async.model.configuration import FUSED, TORCH
+from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH
+from nmt_async.model.kernels import Arithmetic
 from nmt_async.quantity import Quantity
 from nmt_async.reading import as_dataclass, json_object, open_ordinary, read_json_lines
 from nmt_async.sync.journal import MOST_WORKERS, RECORD_BYTES, Event, decode, encode
@@ -60,7 +61,8 @@ class Sitting:
         devices: of the workers, each once.
         stop_after: the option, on which a learning rate that falls until then depends; None if it was not given.
         machine, cpu, torch: as `environment` gives them.
-        kernels: that gradients were computed with (`nmt_async.model.kernels`); earlier versions had torch's own only.
+        kernels, precision: that gradients were computed with (`nmt_async.model.kernels`); earlier versions had torch's
+            own kernels and float32 only.
         shared: with other machines; None where it is not, or was noted by an earlier version.
     """
 
@@ -73,12 +75,20 @@ class Sitting:
     torch: str
     shared: SharedStart | None = None
     kernels: str = TORCH
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= MOST_THREADS:
             raise ValueError(f"{self.threads} threads are not from 1 to {MOST_THREADS:,}")
         if self.kernels not in (FUSED, TORCH):
             raise ValueError(f"the kernels {shown(self.kernels)} are not known")
+        if self.precision not in (FLOAT32, BFLOAT16):
+            raise ValueError(f"the precision {shown(self.precision)} is not known")
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What gradients were computed with."""
+        return Arithmetic(self.kernels, self.precision)
 
 
 def latest_sitting(run: Path) -> int:
@@ -87,13 +97,13 @@ def latest_sitting(run: Path) -> int:
 
 
 def note_sitting(
-    run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None, kernels: str, number: int = 0,
-    shared: SharedStart | None = None,
+    run: Path, threads: int, devices: Sequence[str], stop_after: Quantity | None, arithmetic: Arithmetic,
+    number: int = 0, shared: SharedStart | None = None,
 ) -> Sitting:  # fmt: skip
     """Adds the sitting that begins now to those of the run in the folder ``run``.
 
     Args:
-        kernels: that gradients are computed with.
+        arithmetic: that gradients are computed with.
         number: of the sitting; 0: one more than that of the latest.
         shared: with other machines, if it is.
 
@@ -104,7 +114,10 @@ def note_sitting(
     number = number or latest_sitting(run) + 1
     stop = None if stop_after is None else str(stop_after)
     devices = tuple(dict.fromkeys(devices))
-    sitting = Sitting(number, threads, devices, stop, here["machine"], here["cpu"], here["torch"], shared, kernels)
+    sitting = Sitting(
+        number, threads, devices, stop, here["machine"], here["cpu"], here["torch"], shared, arithmetic.kernels,
+        arithmetic.precision,
+    )  # fmt: skip
     append_sitting(run, sitting)
     return sitting
 

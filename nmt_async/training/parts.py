@@ -23,7 +23,8 @@ from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
-from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.configuration import BFLOAT16, ModelConfiguration
+from nmt_async.model.kernels import not_in_bfloat16
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.quantization import quantise_vector
 from nmt_async.sync.between.outer import OuterStep
@@ -38,6 +39,7 @@ from nmt_async.sync.server import ParameterServer
 from nmt_async.text.mixture import Mixture
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.cluster_options import SyncOptions
 from nmt_async.training.initial_model import adopted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.validation import InlineValidator, ProcessValidator, Validator
@@ -163,6 +165,18 @@ def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfi
     # A model that somebody trained may have one matrix for two vocabularies of like indexes.
     joint = data.joint or options.init_from is not None
     return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, joint)
+
+
+def check_precision(options: SyncOptions, configuration: ModelConfiguration) -> None:
+    """Raises UserError where a device, or the model, does not compute in the precision of the options."""
+    if options.precision != BFLOAT16:
+        return
+    reasons = (not_in_bfloat16(torch.device(device)) for device in dict.fromkeys(options.device_list()))
+    reason = next(filter(None, reasons), None)
+    if configuration.model != "transformer":
+        reason = "only Transformers are trained in it"
+    if reason is not None:
+        raise UserError(f"--precision {options.precision}: {reason}; leave it out.")
 
 
 def shared_memory(workers: int, size: int, push: PushSettings) -> Memory:

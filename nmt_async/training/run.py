@@ -20,7 +20,7 @@ from nmt_async.display.console import Display
 from nmt_async.display.reports import MachinesReport, RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
-from nmt_async.model.kernels import kernels_for
+from nmt_async.model.kernels import Arithmetic, kernels_for
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.quantity import Quantity
@@ -105,7 +105,7 @@ class Run:
         opened.callback(self.journal.close)
         self._note_sitting = functools.partial(
             note_sitting, folder.path, options.threads(), devices, options.stop_after,
-            kernels_for(torch.device(devices[0]), options.computed_with()),
+            Arithmetic(kernels_for(torch.device(devices[0]), options.computed_with()), options.precision),
         )  # fmt: skip
         self.plan = training_plan(options, data)
         self.coordinator = self._build_coordinator()
@@ -131,7 +131,7 @@ class Run:
         self._earlier = self.moment.seconds
         settings = WorkerSettings(
             data.folder.resolve(), configuration, options.seed, options.label_smoothing, options.threads(),
-            options.push_settings(), options.computed_with(),
+            options.push_settings(), options.computed_with(), options.precision,
         )  # fmt: skip
         self.cluster = self._build_cluster(settings, opened)
         opened.callback(self.cluster.close)

@@ -21,7 +21,7 @@ from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import model_configuration, training_plan, within_memory
+from nmt_async.training.parts import check_precision, model_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
 from nmt_async.training.shared_run import SharedRun
@@ -162,6 +162,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
     configuration = model_configuration(options, data)
+    check_precision(options, configuration)
     with within_memory():
         model = initial_model(options, configuration, data)
     options.rule()

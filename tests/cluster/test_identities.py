@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nmt_async.cluster.profile import ClusterProfile, WorkerProfile
 from nmt_async.cluster.simulated import SimulatedCluster
 from nmt_async.cluster.worker import dropout_seed
-from nmt_async.model.kernels import compute_with, kernels_for
+from nmt_async.model.kernels import Arithmetic, compute_with, kernels_for
 from nmt_async.sync.push import Push, Update
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.plan import BatchId
@@ -81,7 +81,9 @@ def test_async_with_one_worker_is_a_plain_training_loop(training) -> None:
     """The plain loop knows nothing of ours but the model, the batches and the seeds of dropout."""
     ours, updates = simulate(training, "async", 1, dropout=0.2)
     model = training.model(dropout=0.2).train()
-    compute_with(model, kernels_for(torch.device("cpu")))  # for the masks of dropout; the loss is torch's own
+    compute_with(
+        model, Arithmetic(kernels_for(torch.device("cpu")))
+    )  # for the masks of dropout; the loss is torch's own
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=training.epsilon)
     plan = training.plan()
     for step in range(1, UPDATES + 1):

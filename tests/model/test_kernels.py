@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,18 +14,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.model.build import build_model
-from nmt_async.model.configuration import FUSED, TORCH, ModelConfiguration
+from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH, ModelConfiguration
 from nmt_async.model.kernels import (
     TOKENS_AT_ONCE,
+    Arithmetic,
     compute_with,
     dropped,
     kernels_for,
     linear,
     mask_like,
+    not_in_bfloat16,
     plus_dropped,
     projected_cross_entropy,
 )
 from nmt_async.model.loss import smoothed_cross_entropy, training_loss
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.text.batch import Batch
 
 pytestmark = [
@@ -30,6 +37,10 @@ pytestmark = [
 ]
 EPSILON = 2.0**-24
 """Of float32: half of the distance from 1 to the next number."""
+ROUNDING = 2.0**-8
+"""Of bfloat16, likewise."""
+NO_BFLOAT16 = not_in_bfloat16(torch.device("cpu"))
+in_bfloat16 = pytest.mark.skipif(NO_BFLOAT16 is not None, reason=f"no bfloat16 here: {NO_BFLOAT16}")
 
 
 def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -116,23 +127,22 @@ def test_numbers_of_a_mask_do_not_hang_together() -> None:
         assert abs(float((zeros[distance:] * zeros[:-distance]).mean())) < 5 * spread
 
 
-@pytest.mark.parametrize("kernels", [FUSED, TORCH])
-def test_without_dropout_nothing_is_drawn(kernels: str) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_without_dropout_nothing_is_drawn(fused: bool) -> None:
     x, inner = tensors((3, 4), (3, 4))
     state = torch.get_rng_state()
-    if kernels == FUSED:
-        assert torch.equal(dropped(x, 0.0, kernels), x)
-        assert torch.equal(plus_dropped(x, inner, 0.0, kernels), x + inner)
+    if fused:
+        assert torch.equal(dropped(x, 0.0, fused), x)
+        assert torch.equal(plus_dropped(x, inner, 0.0, fused), x + inner)
         assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(1)
-    assert float((plus_dropped(x, inner, 0.5, kernels) - x).count_nonzero()) < x.numel()
+    assert float((plus_dropped(x, inner, 0.5, fused) - x).count_nonzero()) < x.numel()
 
 
-@pytest.mark.parametrize(
-    ("kind", "norm"),
-    [("transformer", "pre"), ("transformer", "post"), ("transformer", "none"), ("ssru", "pre"), ("rnn", "pre")],
-)
-def test_a_model_has_the_same_gradient(kind: str, norm: str) -> None:
+KINDS = [("transformer", "pre"), ("transformer", "post"), ("transformer", "none"), ("ssru", "pre"), ("rnn", "pre")]
+
+
+def small_model_and_batch(kind: str, norm: str) -> tuple[TranslationModel, Batch]:
     shared = {"source_vocabulary": 40, "target_vocabulary": 40, "dim_emb": 16, "dropout": 0.0, "tied": "all"}
     sizes = {"heads": 2, "dim_ffn": 32, "enc_depth": 2, "dec_depth": 2, "norm": norm, "activation": "swish"}
     if kind == "rnn":
@@ -143,20 +153,81 @@ def test_a_model_has_the_same_gradient(kind: str, norm: str) -> None:
     model = build_model(configuration).train()
     lengths = torch.tensor([7, 5, 7, 2])
     rows = torch.randint(3, 40, (4, 7), generator=torch.Generator().manual_seed(3))
-    batch = Batch(rows, lengths, rows.flip(1), lengths)
+    return model, Batch(rows, lengths, rows.flip(1), lengths)
+
+
+def loss_and_gradients(model: TranslationModel, batch: Batch, arithmetic: Arithmetic) -> tuple[float, list[Tensor]]:
+    compute_with(model, arithmetic)
+    model.zero_grad()
+    loss = training_loss(model, batch, 0.1, arithmetic)
+    loss.backward()
+    gradients = [each.grad.clone() for each in model.parameters() if each.grad is not None]
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    return float(loss.detach()), gradients
+
+
+@pytest.mark.parametrize(("kind", "norm"), KINDS)
+def test_a_model_has_the_same_gradient(kind: str, norm: str) -> None:
+    model, batch = small_model_and_batch(kind, norm)
     gradients = {}
     for kernels in (TORCH, FUSED):
-        compute_with(model, kernels)
-        model.zero_grad()
-        loss = training_loss(model, batch, 0.1, kernels)
-        loss.backward()
-        gradients[kernels] = [
-            float(loss.detach()),
-            *(each.grad.clone() for each in model.parameters() if each.grad is not None),
-        ]
+        loss, each = loss_and_gradients(model, batch, Arithmetic(kernels))
+        gradients[kernels] = [loss, *each]
     assert gradients[FUSED][0] == pytest.approx(gradients[TORCH][0], rel=1e-6)
     for mine, its in zip(gradients[FUSED][1:], gradients[TORCH][1:], strict=True):
         # Sums of some thousand products, in another order.
         assert torch.allclose(mine, its, rtol=1e-3, atol=2e-4 * float(its.abs().max()))
     logits, targets = model(batch)
     assert float(smoothed_cross_entropy(logits, targets, 0.1).detach()) == pytest.approx(gradients[TORCH][0], rel=1e-6)
+
+
+@in_bfloat16
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("shape", "outputs"), [((5, 7, 16), 24), ((3, 200), 100), ((40, 96), 300), ((0, 3, 8), 4)])
+def test_a_linear_layer_in_bfloat16_rounds_what_it_multiplies_and_what_comes_out(
+    shape: tuple[int, ...], outputs: int, relu: bool
+) -> None:
+    given_ = tensors(shape, (outputs, shape[-1]), (outputs,), (*shape[:-1], outputs))
+    rounded = [each.bfloat16().double() for each in given_]
+    found_in, exact_in = ([each.clone().requires_grad_() for each in some[:3]] for some in (given_, rounded))
+    found = linear(*found_in, relu, torch.bfloat16)
+    exact = F.linear(*exact_in)
+    if relu:
+        assert found.dtype == torch.bfloat16
+        exact = exact * (found > 0)  # a sum near zero may come out on the other side of it
+    found.backward(given_[3].to(found.dtype))
+    exact.backward(rounded[3])
+    rows = given_[0].numel() // shape[-1]
+    sums = [(found.detach(), exact.detach(), shape[-1])] if rows else []
+    sums += [
+        (mine.grad, its.grad, terms) for mine, its, terms in zip(found_in, exact_in, (outputs, rows, rows), strict=True)
+    ]
+    for mine, its, terms in sums:
+        assert mine is not None
+        assert its is not None
+        assert mine.dtype == torch.float32 or mine is sums[0][0]
+        within = ROUNDING * its.abs() + 8 * EPSILON * max(1, terms) * 16.0
+        assert bool(((mine.double() - its).abs() <= within).all())
+
+
+@in_bfloat16
+@pytest.mark.parametrize("kernels", [FUSED, TORCH])
+@pytest.mark.parametrize(("kind", "norm"), KINDS[:-1])
+def test_a_model_in_bfloat16_has_nearly_the_same_gradient(kernels: str, kind: str, norm: str) -> None:
+    model, batch = small_model_and_batch(kind, norm)
+    exact, exact_gradients = loss_and_gradients(model, batch, Arithmetic(kernels, FLOAT32))
+    found, gradients = loss_and_gradients(model, batch, Arithmetic(kernels, BFLOAT16))
+    assert found != exact
+    assert found == pytest.approx(exact, rel=ROUNDING)
+    mine, its = (torch.cat([each.flatten() for each in some]).double() for some in (gradients, exact_gradients))
+    # Each number is off by a few roundings, which do not hang together.
+    assert float((mine - its).norm() / its.norm()) < 8 * ROUNDING
+
+
+def test_a_processor_held_to_older_instructions_has_no_bfloat16() -> None:
+    code = (
+        "import torch; from nmt_async.model.kernels import not_in_bfloat16; print(not_in_bfloat16(torch.device('cpu')))"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "instructions" in found.stdout

@@ -125,7 +125,7 @@ class AloneReplay:
         return self.parts.coordinator(with_workers(self.parts.options, workers), record, workers)
 
     def _begin_sitting(self, number: int) -> None:
-        """From here on threads, kernels and schedule are those of another sitting."""
+        """From here on threads, arithmetic and schedule are those of another sitting."""
         self._worker.sitting = self._sittings[number]
         torch.set_num_threads(server_threads(self.parts.options, self._sittings[number]))
         self.coordinator.server.schedule = self._schedules[number]

@@ -46,7 +46,7 @@ class SittingWorker:
         """As `Worker.compute`."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.sitting.threads)
-        self.worker.compute_with(self.sitting.kernels)
+        self.worker.compute_with(self.sitting.arithmetic)
         try:
             return self.worker.compute(parameters, gradient, parts, key, pieces, rate)
         finally:
