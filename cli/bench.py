@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,9 +49,10 @@ group = typer.Typer(
 
 def run(options: BenchOptions, common: CommonOptions, data: Path) -> None:
     """Measure training throughput here, in alternation with plain loops, DDP and other modes."""
-    from nmt_async.bench.throughput import measure
+    from nmt_async.bench.throughput import measure, with_workers
     from nmt_async.planning.advice import recommendation
 
+    options = with_workers(options, data, partial(typer.echo, err=True))
     with progress_for(common.quiet or not sys.stderr.isatty()).stage("turns", options.turns, "turns") as step:
         measured = measure(options, data, lambda done: step(done, done))
     if options.profile_out is not None and measured.profile is not None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from nmt_async.bench.loops import GradientLoop, Rival, SimulatedLoop, Turn
+from nmt_async.bench.loops import PlainLoop, SimulatedLoop
+from nmt_async.cluster.loops import GradientLoop, LoopProcesses, Turn
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.task import Handled
 from nmt_async.cluster.worker import WorkerSettings
@@ -97,14 +98,14 @@ def contenders(
     whole = replace(settings, push=WHOLE)
 
     def rival(name: str, options: TrainOptions) -> Contender:
-        ranks = len(options.device_list())
+        devices = options.device_list()
         if name == "plain":
-            return Rival(whole, plan, 1)
+            return LoopProcesses(whole, plan, devices[:1], PlainLoop)
         if name == "gradients":
-            return Rival(whole, plan, 1, make=GradientLoop)
+            return LoopProcesses(whole, plan, devices[:1], GradientLoop)
         if name == "simulated":
-            return Rival(whole, plan, 1, make=partial(SimulatedLoop, options))
-        return Rival(whole, plan, ranks, group=name == "ddp")
+            return LoopProcesses(whole, plan, devices[:1], partial(SimulatedLoop, options))
+        return LoopProcesses(whole, plan, devices, PlainLoop, group=name == "ddp")
 
     makers: dict[str, Callable[[], Contender]] = {
         name: partial(OurCluster, options, settings, plan) for name, options in ours.items()

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from nmt_async.bench.contenders import RIVALS, contenders
-from nmt_async.bench.loops import Turn
 from nmt_async.bench.options import BOUND, BenchOptions
+from nmt_async.cluster.loops import Turn
 from nmt_async.cluster.profile import ClusterProfile
 from nmt_async.cluster.task import Handled
 from nmt_async.cluster.worker import WorkerSettings
@@ -34,6 +34,7 @@ from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import check_precision, hidden_matrices, model_configuration, training_plan
+from nmt_async.training.worker_count import with_measured_workers
 
 SIMULATED_PUSHES = 1000
 """Of each worker, so that the jitter of single batches does not show."""
@@ -164,6 +165,14 @@ class Measured:
 
 def _cost(plain: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(rate / slower for rate, slower in zip(plain, other, strict=True)) - 1
+
+
+def with_workers(options: BenchOptions, data_folder: Path, say: Callable[[str], None]) -> BenchOptions:
+    """The options with a number of workers, where they ask for as many as compute most; see `with_measured_workers`."""
+    train = with_measured_workers(options.train_options(), PreparedData.open(data_folder), say)
+    if train.workers == options.workers:
+        return options
+    return replace(options, workers=train.workers, cpu_threads=train.cpu_threads)
 
 
 def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None]) -> Measured:

@@ -18,6 +18,7 @@ from nmt_async.reading import read_object
 from nmt_async.text.prepared import MANIFEST, PreparedData
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
+from nmt_async.training.worker_count import with_measured_workers
 
 
 def examine(
@@ -63,9 +64,11 @@ def _examine_data(folder: Path, planned: TrainOptions, trial: bool) -> Iterator[
         return
     data = PreparedData.open(folder)
     try:
-        planned = settled(planned)
+        found: list[str] = []
+        planned = settled(with_measured_workers(planned, data, found.append))
     except MissingDevice:  # told with the machine
         return
+    yield from (Finding("workers", "fine", text) for text in found)
     earlier_options(planned.out, planned, data)
     yield from plan_findings(planned, data, trial)
 

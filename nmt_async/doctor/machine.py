@@ -11,11 +11,11 @@ import torch
 
 from nmt_async.devices import MissingDevice
 from nmt_async.doctor.finding import Finding, mebibytes
+from nmt_async.process.free_memory import GROUPS
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import TrainOptions
 
 DRIVER = Path("/proc/driver/nvidia/version")
-GROUPS = Path("/sys/fs/cgroup")
 SHARED = Path("/dev/shm")
 
 

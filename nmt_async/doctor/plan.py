@@ -6,18 +6,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
-from nmt_async.doctor.machine import GROUPS, shared_space
+from nmt_async.doctor.machine import shared_space
 from nmt_async.doctor.trial import Tried, longest_batches, try_training, try_validation
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.process.free_memory import available_memory
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
@@ -129,9 +129,6 @@ def _of_devices(tried: Tried, workers: Counter[str]) -> Iterator[Finding]:
             yield Finding(f"{device}", "fine", found)
 
 
-PROC = Path("/proc")
-
-
 @dataclass(frozen=True)
 class Need:
     """What a run takes.
@@ -181,28 +178,6 @@ def shared_finding(options: TrainOptions, size: int) -> Finding:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")
     return Finding("shared memory", "fine", f"{wanted} can be had, outside /dev/shm; {shared_space()}")
-
-
-def available_memory(proc: Path = PROC, groups: Path = GROUPS) -> int:
-    """Bytes that new processes can have: what the machine has left, or the control groups of this process."""
-    lines = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
-    return min([1024 * int(lines["MemAvailable"].split()[0]), *_left_in_groups(proc, groups)])
-
-
-def _left_in_groups(proc: Path, groups: Path) -> Iterator[int]:
-    """What each control group (version 2) above this process still allows."""
-    try:
-        path = (proc / "self" / "cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-    except OSError:
-        return
-    folder = groups / path
-    for group in (folder, *folder.parents):
-        if group == groups.parent:
-            return
-        try:
-            yield max(0, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-        except (OSError, ValueError):  # the outermost has no such file; "max" is no limit
-            continue
 
 
 def disk_finding(options: TrainOptions, need: Need) -> Finding:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from nmt_async.cluster.worker import Worker, WorkerSettings, build_worker
 from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
+from nmt_async.process.free_memory import own_peak
 from nmt_async.sync.compression.message import Room, Slots
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.plan import BatchId, EpochPlan
@@ -115,7 +115,7 @@ def _train(
         if worker.device.type == "cuda":
             peak = torch.cuda.max_memory_reserved(worker.device)
         else:
-            peak = _own_peak() - VECTOR_BYTES * worker.layout.size - shared
+            peak = own_peak() - VECTOR_BYTES * worker.layout.size - shared
         pipe.send(Tried("", slowest / parts, peak, pieces))
     except Exception as error:
         pipe.send(Tried(f"{type(error).__name__}: {error}".splitlines()[0]))
@@ -141,16 +141,6 @@ def _validate(
                 batch_losses(model, data.valid.batch(rows))
         if translate:
             list(validation_translator(model, data, settings.beam_size).translate(translate))
-        pipe.send(Tried("", time.monotonic() - begin, _own_peak()))
+        pipe.send(Tried("", time.monotonic() - begin, own_peak()))
     except Exception as error:
         pipe.send(Tried(f"{type(error).__name__}: {error}".splitlines()[0]))
-
-
-def _own_peak() -> int:
-    """Bytes that this process had at most, without what it reads of files (libraries, the token store).
-
-    Of the kernel, which knows no peak of that alone: the peak of all less the files' pages now.
-    """
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak, files = (1024 * int(lines[name].split()[0]) for name in ("VmHWM", "RssFile"))
-    return peak - files

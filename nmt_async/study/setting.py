@@ -10,6 +10,7 @@ from typing import Any
 from nmt_async.errors import UserError, shown
 from nmt_async.options import flags_of, from_mapping, to_mapping
 from nmt_async.planning.modes import mode_name
+from nmt_async.training.cluster_options import MEASURED
 from nmt_async.training.options import TrainOptions, options_of_run
 
 
@@ -55,6 +56,8 @@ def named(options: Mapping[str, Any], where: str) -> dict[str, Any]:
         UserError: they cannot be.
     """
     train = from_mapping(TrainOptions, options, where)
+    if train.workers is MEASURED:
+        raise UserError(f"{where}: workers {MEASURED} may be another number in each run; give a number.")
     meant = {"optimizer": train.settings().name, "weight-prediction": train.settled_prediction()}
     return {**meant, **options}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, profile_for
 from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH
 from nmt_async.options import option
 from nmt_async.process import fork_server
@@ -34,6 +34,33 @@ def time_quantity(text: str) -> Quantity:
     return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
 
 
+class _Automatic(int):
+    """Written as it is typed."""
+
+    def __str__(self) -> str:
+        return "auto"
+
+    __repr__ = __str__
+
+
+MEASURED = _Automatic(0)
+"""Of workers: as many as compute most in a short measurement (`nmt_async.training.worker_count`)."""
+
+
+def worker_count(text: str) -> int:
+    """A number of workers, or `MEASURED`.
+
+    Raises:
+        UserError: neither.
+    """
+    if text == str(MEASURED):
+        return MEASURED
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{shown(text)} is neither a whole number nor auto.") from None
+
+
 @dataclass(frozen=True)
 class SyncOptions(WaitingOptions, PushOptions):
     """How gradients become updates, and where they are computed."""
@@ -57,8 +84,11 @@ class SyncOptions(WaitingOptions, PushOptions):
         group="Updates",
     )
     workers: int | None = option(
-        None, "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most).", group="Devices"
-    )
+        None,
+        "Worker processes (default: one a CUDA device; on CPU one a core, 4 at most); auto: as many, with as many "
+        "threads each, as compute most in a measurement that takes some seconds for each choice.",
+        group="Devices", parse=worker_count, metavar="N|auto",
+    )  # fmt: skip
     devices: str | None = option(
         None,
         "cpu, or CUDA devices as in '0,1' or 'cuda:0,cuda:1'; workers are spread over them in turn "
@@ -101,7 +131,7 @@ class SyncOptions(WaitingOptions, PushOptions):
         """
         devices = self._default_devices() if self.devices is None else devices_named(self.devices, "--devices")
         check_here(devices, "--devices")
-        if self.workers is not None and self.workers < 1:
+        if self.workers is not None and self.workers < 1 and self.workers is not MEASURED:
             raise UserError(f"--workers: {self.workers} is too few; give 1 or more.")
         if self.workers is not None and self.workers > MOST_WORKERS:
             raise UserError(f"--workers: {self.workers} is too many; give {MOST_WORKERS:,} or fewer.")
@@ -184,6 +214,10 @@ class ClusterOptions(SyncOptions):
         Raises:
             UserError: there is no such profile, or it has fewer workers than asked for.
         """
+        if self.workers is MEASURED:
+            raise UserError(
+                f"--workers {MEASURED}: workers of a simulated cluster are virtual; give a number, or leave it out."
+            )
         return profile_for(self.profile or "paper", None if self.workers is None else self.workers * self.machines)
 
     @property

@@ -34,6 +34,7 @@ from nmt_async.training.parts import (
     training_plan,
     within_memory,
 )
+from nmt_async.training.worker_count import with_measured_workers
 
 TRANSLATED = ("updates", "tokens", "epochs")
 """Units that go by at a constant ratio; how many hours an update takes is not known before."""
@@ -422,9 +423,15 @@ def _pushes(rule: Rule, machines: int) -> str:
     return f"{rule.pushes} pushes each" + (f" from each of {machines} machines" if machines > 1 else "")
 
 
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
+    found: list[str] = []
+    options = with_measured_workers(options, data, found.append)
     configuration = model_configuration(options, data)
     check_precision(options, configuration)
     with within_memory():
@@ -452,9 +459,9 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "updates an epoch": f"{epoch / rule.pushes / options.machines:,.0f} of {_pushes(rule, options.machines)}",
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         **(_in_the_end(updates, epoch) if updates.grows else {}),
-        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {options.threads()} threads each",
+        "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {_threads(options.threads())} each",
         **need.rows(layout.size),
     }
     width = max(map(len, rows))
     table = [f"{name:<{width}}  {value}" for name, value in rows.items()]
-    return "\n".join([*table, *expected_lines(options, plan)])
+    return "\n".join([*found, *table, *expected_lines(options, plan)])

@@ -36,6 +36,7 @@ from nmt_async.training.sharing import (
     unlike_processors,
 )
 from nmt_async.training.tensorboard import require_tensorboard
+from nmt_async.training.worker_count import with_measured_workers
 
 
 def train(data: str | Path, display: Display | None = None, **options: Any) -> Path:
@@ -155,6 +156,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
+    options = with_measured_workers(options, data, display.say)
     begun = None if peers is None else begun_with(peers, run_of(options.out))
     options = settled(options, begun)
     if peers is not None:
