@@ -13,12 +13,13 @@ from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import shared_space
-from nmt_async.doctor.trial import Tried, longest_batches, try_training, try_validation
+from nmt_async.doctor.trial import Tried, try_training, try_validation
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.free_memory import available_memory
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.activation_memory import longest_batches
 from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import check_precision, model_configuration, training_plan

@@ -17,30 +17,12 @@ from nmt_async.process.child import Child
 from nmt_async.process.free_memory import own_peak
 from nmt_async.sync.compression.message import Room, Slots
 from nmt_async.sync.compression.settings import PushSettings
-from nmt_async.text.plan import BatchId, EpochPlan
-from nmt_async.text.prepared import ParallelStore, PreparedData
+from nmt_async.text.plan import BatchId
+from nmt_async.text.prepared import PreparedData
 from nmt_async.training.expectation import VECTOR_BYTES
 from nmt_async.training.parts import residual_rows
 from nmt_async.training.validation import NICENESS
 from nmt_async.training.validation_scores import ValidationSettings, batch_losses, validation_translator
-
-
-def longest_batches(plan: EpochPlan, data: ParallelStore) -> list[np.ndarray]:
-    """The sentences of the batch with the most tokens, padding counted, and of that whose attention is the largest.
-
-    One array of sentence indexes where that is the same batch, else two. A batch that workers split into parts counts
-    part by part, since only one part is computed at a time.
-    """
-    begins = plan.bounds[:-1]
-    rows = np.diff(plan.bounds).astype(np.int64)
-    source, target = (
-        np.maximum.reduceat(np.asarray(side.lengths, np.int64)[plan.order], begins)
-        for side in (data.source, data.target)
-    )
-    tokens = rows * (source + target)
-    attention = rows * (source * source + source * target + target * target)
-    chosen = dict.fromkeys((int(tokens.argmax()), int(attention.argmax())))
-    return [plan.order[plan.bounds[part] : plan.bounds[part + 1]] for part in chosen]
 
 
 @dataclass(frozen=True)

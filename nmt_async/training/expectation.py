@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 from nmt_async.formatting import about
+from nmt_async.model.kernels import Arithmetic, kernels_for
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.model.translation_model import TranslationModel
 from nmt_async.quantity import Quantity
 from nmt_async.sync.between.ways import SYNC, Way
 from nmt_async.sync.compression.message import slot_bytes
@@ -24,6 +26,7 @@ from nmt_async.sync.optimizers.settings import OptimizerSettings
 from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.activation_memory import activation_bytes, longest_batches, longest_of
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
@@ -335,7 +338,7 @@ class Vectors:
             rows["memory"] = f"{mebibytes * self.server:,.0f} MiB in one process: {_listed([*common, *own])}"
             where = "it"
         rows["memory, besides"] = (
-            f"{mebibytes * self.gradients:,.0f} MiB in {where} for gradients under way, and activations; "
+            f"{mebibytes * self.gradients:,.0f} MiB in {where} for gradients under way; "
             f"{mebibytes * self.checkpoint:,.0f} MiB from the first checkpoint on"
         )
         return rows
@@ -427,6 +430,18 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
+def _activations(options: TrainOptions, model: TranslationModel, plan: BatchPlan, data: PreparedData) -> str:
+    """What the largest batch of an epoch takes in a worker."""
+    device = torch.device(options.device_list()[0])
+    arithmetic = Arithmetic(kernels_for(device, options.computed_with()), options.precision)
+    sizes = longest_of(longest_batches(plan.epoch(1), data.train), data.train)
+    need, (rows, (source, target)) = max(
+        (activation_bytes(model.train(), arithmetic, rows, lengths), (rows, lengths)) for rows, lengths in sizes
+    )
+    each = "it" if options.cluster == "simulated" else "each worker"
+    return f"about {need / 2**20:,.0f} MiB in {each} for {rows:,} pairs of up to {source} and {target} subwords"
+
+
 def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
@@ -435,7 +450,8 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     configuration = model_configuration(options, data)
     check_precision(options, configuration)
     with within_memory():
-        layout = FlatLayout(initial_model(options, configuration, data))
+        model = initial_model(options, configuration, data)
+        layout = FlatLayout(model)
     plan = training_plan(options, data)
     devices, rule = options.device_list(), options.rule()
     why = f" ({options.devices_reason()})" if options.devices is None else ""
@@ -461,6 +477,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {_threads(options.threads())} each",
         **need.rows(layout.size),
+        "memory, activations": _activations(options, model, plan, data),
     }
     width = max(map(len, rows))
     table = [f"{name:<{width}}  {value}" for name, value in rows.items()]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.model.linear import packed
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.quantization import quantise_vector
 from nmt_async.model.quantization_options import Quantization
@@ -147,7 +148,8 @@ def score(
         tell(BatchScored(now - latest))
         latest = now
 
-    losses = sentence_losses(model, data.valid, computed)
+    with packed(model):
+        losses = sentence_losses(model, data.valid, computed)
     bleu_score = chrf_score = None
     if settings.translate and math.isfinite(losses.sum()):
         sources, references = data.valid_lines()

@@ -20,9 +20,9 @@ from training_runs import PATIENCE, children_named, kill_child, small_options, u
 
 from nmt_async.doctor.finding import Finding
 from nmt_async.doctor.plan import plan_findings
-from nmt_async.doctor.trial import longest_batches
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.activation_memory import longest_batches
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import settled
 

@@ -202,24 +202,24 @@ def test_the_shared_part_is_what_a_run_shares_with_its_processes(
         "memory, shared": "8 MiB: 4 parameter buffers and 3 gradient slots, the copy under validation",
         "memory, server": "6 MiB: the sum of pushes, Adam's moments, the moving average, "
         "up to 2 pushes before their turn",
-        "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
+        "memory, besides": "1 MiB in each worker for gradients under way; "
         "8 MiB from the first checkpoint on"}),
     ({"simulated": True, "push_batches": 2}, {
         "memory": "11 MiB in one process: 1 parameter buffer and 3 gradient slots, the copy under validation, "
         "the sum of pushes, Adam's moments, the moving average, up to 2 pushes before their turn",
-        "memory, besides": "2 MiB in it for gradients under way, and activations; "
+        "memory, besides": "2 MiB in it for gradients under way; "
         "11 MiB from the first checkpoint on"}),
     ({"simulated": False, "push_batches": 2, "push": PushSettings(drop=0.5, local_optimizer=ADAM)}, {
         "memory, shared": "17 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
         "memory, server": "8 MiB: the sum of pushes, Adam's moments, the moving average, "
         "up to 2 pushes before their turn",
-        "memory, besides": "6 MiB in each worker for gradients under way, and activations; "
+        "memory, besides": "6 MiB in each worker for gradients under way; "
         "13 MiB from the first checkpoint on"}),
     ({"simulated": False, "push": PushSettings("bfloat16")}, {
         "memory, shared": "12 MiB: 4 parameter buffers and 3 gradient slots, 6 residuals, the copy under validation",
         "memory, server": "5 MiB: the sum of pushes, Adam's moments, the moving average, "
         "up to 2 pushes before their turn",
-        "memory, besides": "1 MiB in each worker for gradients under way, and activations; "
+        "memory, besides": "1 MiB in each worker for gradients under way; "
         "10 MiB from the first checkpoint on"}),
 ])  # fmt: skip
 def test_it_is_said_what_the_memory_is_for(options: dict[str, Any], said: dict[str, str]) -> None:

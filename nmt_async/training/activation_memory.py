@@ -1,0 +1,86 @@
+"""What a worker keeps in memory between the forward and the backward pass, counted without computing a whole batch.
+
+All that autograd saves grows by the same number of bytes with each sentence pair of the same lengths. So two forward
+passes of a few pairs that are as long as those of a batch tell how much the whole batch needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nmt_async.model.kernels import TOKENS_AT_ONCE, Arithmetic, compute_with
+from nmt_async.model.loss import training_loss
+from nmt_async.model.translation_model import TrainableModel
+from nmt_async.text.batch import Batch
+from nmt_async.text.plan import EpochPlan
+from nmt_async.text.prepared import ParallelStore
+
+FEW, MORE = 1, 2
+"""Pairs of the two forward passes."""
+
+
+def longest_batches(plan: EpochPlan, data: ParallelStore) -> list[np.ndarray]:
+    """The sentences of the batch with the most tokens, padding counted, and of that whose attention is the largest.
+
+    One array of sentence indexes where that is the same batch, else two. A batch that workers split into parts counts
+    part by part, since only one part is computed at a time.
+    """
+    begins = plan.bounds[:-1]
+    rows = np.diff(plan.bounds).astype(np.int64)
+    source, target = (
+        np.maximum.reduceat(np.asarray(side.lengths, np.int64)[plan.order], begins)
+        for side in (data.source, data.target)
+    )
+    tokens = rows * (source + target)
+    attention = rows * (source * source + source * target + target * target)
+    chosen = dict.fromkeys((int(tokens.argmax()), int(attention.argmax())))
+    return [plan.order[plan.bounds[part] : plan.bounds[part + 1]] for part in chosen]
+
+
+def activation_bytes(model: nn.Module, arithmetic: Arithmetic, rows: int, lengths: tuple[int, int]) -> int:
+    """About how many bytes a batch takes at the end of the forward pass, parameters not counted.
+
+    Args:
+        model: on the CPU, ready for training; what it computes with is changed.
+        rows: sentence pairs of the batch.
+        lengths: of the longest source and the longest target, in subwords.
+    """
+    compute_with(model, arithmetic)
+    few, more = (_saved(model, arithmetic, min(count, rows), lengths) for count in (FEW, MORE))
+    saved = few + (more - few) * (rows - FEW) // (MORE - FEW)
+    vocabulary = len(cast(TrainableModel, model).output_bias)
+    at_once = min(TOKENS_AT_ONCE, rows * lengths[1]) if arithmetic.fused else rows * lengths[1]
+    return saved + 4 * at_once * vocabulary  # the gradient of the logits
+
+
+def _saved(model: nn.Module, arithmetic: Arithmetic, rows: int, lengths: tuple[int, int]) -> int:
+    """Bytes of what autograd keeps of so many pairs."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in own:
+            kept[place] = tensor
+        return tensor
+
+    source, target = (torch.full((rows, length), 1) for length in lengths)
+    batch = Batch(source, torch.full((rows,), lengths[0]), target, torch.full((rows,), lengths[1]))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = training_loss(model, batch, 0.1, arithmetic)
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del loss
+    return total
+
+
+def longest_of(batches: Iterable[np.ndarray], data: ParallelStore) -> list[tuple[int, tuple[int, int]]]:
+    """Of each batch, given by its sentences, the rows and the longest source and target."""
+    found = []
+    for batch in batches:
+        source, target = (np.asarray(side.lengths)[batch] for side in (data.source, data.target))
+        found.append((len(batch), (int(source.max()), int(target.max()))))
+    return found
