@@ -23,7 +23,7 @@ def test_dry_run_tells_sizes_and_makes_nothing(
     assert run(["train", str(small_data), *typed(tmp_path / "run"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     for line in (r"model +[\d,]+ parameters", r"training pairs +600 of 600", r"batches an epoch +\d+ of \d+ target",
-                 r"workers +2 on cpu( \(no GPU found\))?, 1 threads each", r"memory, shared +\d+ MiB: 3 parameter",
+                 r"workers +2 on cpu( \(no GPU found\))?, 1 thread each", r"memory, shared +\d+ MiB: 3 parameter",
                  r"an update sums 2 pushes of about \d+ target",
                  r"optimizer muon; workers compute on parameters predicted 1 update ahead"):  # fmt: skip
         assert re.search(line, said)
