@@ -125,7 +125,7 @@ def test_a_run_tells_first_where_it_computes_and_why(
     assert run(["train", str(small_data), *words, "--no-valid-translate"]) == 0
     assert "1 worker on cpu (no GPU found)" in capsys.readouterr().err.splitlines()[0]
     assert run(["train", str(small_data), *words, "--dry-run"]) == 0
-    assert re.search(r"workers +1 on cpu \(no GPU found\), 1 threads each", capsys.readouterr().out)
+    assert re.search(r"workers +1 on cpu \(no GPU found\), 1 thread each", capsys.readouterr().out)
 
 
 def test_a_run_goes_on_where_the_machine_has_other_devices(small_data: Path, tmp_path: Path, gpus) -> None:

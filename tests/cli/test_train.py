@@ -70,7 +70,7 @@ MISTAKES = [
     (["--max-staleness", "0", "--staleness-rule", "scale"], "leave it out, since no push is stale there"),
     (["--accumulate", "0"], "must be 1 or more"),
     (["--workers", "0"], "--workers: 0 is too few; give 1 or more."),
-    (["--workers", "two"], "--workers: 'two' is not a whole number."),
+    (["--workers", "two"], "--workers: 'two' is neither a whole number nor auto."),
     (["--cpu-threads", "0"], "--cpu-threads: 0 is too few"),
     (["--stop-after", "soon"], "--stop-after: 'soon' is not an amount"),
     (["--stop-after", "0"], "--stop-after: 0u must be above 0."),
