@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo reproduce reproduce-quick reproduce-full test test-avx2 soak soak-machines lint format venv clean
+.PHONY: help demo reproduce reproduce-quick reproduce-full test test-avx2 soak soak-machines gpu-check lint format venv clean
 
 # For example: make test ARGS='-k numbers -x'
 ARGS ?=
@@ -44,6 +44,9 @@ soak: .venv/installed-dev ## kill and damage runs at random for an hour and coun
 
 soak-machines: .venv/installed-dev ## kill machines that share a run at random moments and count what it costs; ARGS='--kills 30'
 	OMP_NUM_THREADS=1 PYTHONPATH=tests .venv/bin/python tests/faults/machine_kills.py $(ARGS)
+
+gpu-check: .venv/installed-dev ## test and measure on this machine's GPUs, into gpu-check.json (8 minutes at most)
+	@OMP_NUM_THREADS=1 .venv/bin/python examples/gpu-check/check.py $(ARGS)
 
 lint: .venv/installed-dev ## check style and types
 	.venv/bin/python -m ruff check .

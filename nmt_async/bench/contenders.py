@@ -42,9 +42,9 @@ class OurCluster:
         model = build_model(settings.configuration, settings.seed)
         layout = FlatLayout(model)
         devices = options.device_list()
-        self.memory = shared_memory(len(devices), layout.size, settings.push)
-        self.memory.ring.tensor[0].copy_(layout.gather(model))
         warnings: list[str] = []
+        self.memory = shared_memory(devices, layout.size, settings.push, warnings.append)
+        self.memory.ring.tensor[0].copy_(layout.gather(model))
         coordinator = build_coordinator(
             options, plan, layout, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append,
             residuals=self.memory.residual_rows,

@@ -51,6 +51,7 @@ class Job:
         engine: one of `nmt_async.bench.options.ENGINES`.
         folder: of the model.
         length: of every translation, in subwords; None for each its own.
+        device: where it is decoded, as torch names it.
     """
 
     engine: str
@@ -59,6 +60,7 @@ class Job:
     threads: int
     mini_batch: int
     length: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             options = DecodingOptions(
                 beam_size=beam, mini_batch=job.mini_batch, mini_batch_words=10**9, precision=precision or "float32"
             )
-            device = torch.device("cpu")
+            device = torch.device(job.device)
             search = options.search()
             engine = engine_named(engine_name, loaded, search, device, print, options.precision, WantedScores.NONE)
             self[beam] = LineTranslator(
@@ -104,9 +106,11 @@ def _by_hand(job: Job, loaded: LoadedModel) -> Decode:
     quantization = "int8" if job.engine == "by-hand-int8" else "float32"
     with tempfile.TemporaryDirectory(prefix="nmt-async-bench-") as folder:
         export_ctranslate2(loaded, Path(folder) / "model", quantization)
+        kind, _, number = job.device.partition(":")
         translator = import_ctranslate2().Translator(
-            str(Path(folder) / "model"), compute_type=quantization, inter_threads=job.threads, intra_threads=1
-        )
+            str(Path(folder) / "model"), compute_type=quantization, inter_threads=job.threads, intra_threads=1,
+            device=kind, device_index=int(number or 0),
+        )  # fmt: skip
     subwords = loaded.source_vocabulary.all_pieces
     indexes = {piece: index for index, piece in enumerate(loaded.target_vocabulary.all_pieces)}
     lengths: dict[str, Any] = {"max_decoding_length": 256}

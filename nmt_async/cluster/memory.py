@@ -1,4 +1,8 @@
-"""The memory that a server and the processes of its workers share."""
+"""The memory that a server and the processes of its workers share, and the order in which they use it.
+
+It lies where the server computes: on the CPU, or on a CUDA device. There the ring's buffers, the slots and the
+residuals are device memory that all of these processes see, so nothing crosses the host.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nmt_async.process.shared_memory import SharedVectors
+from nmt_async.process.shared_memory import SharedVectors, Vectors, shared_vectors
+from nmt_async.process.streams import Streams, streams_on
 from nmt_async.sync.compression.message import INDEX, Form, Slots, form_of
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
+
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -21,32 +28,40 @@ class Memory:
         workers: how many there are.
         size: of a gradient.
         push: how a push is made of it.
+        device: on which all of it lies but `stops`.
 
     Attributes:
         ring: (workers + 1, size).
         slots, places: a row for each worker, the numbers that cross and where only some do, their places; see `Form`.
         residuals: (2 * workers, size) where pushes leave something behind.
-        stops: (workers, 2); see `left_tasks`.
+        stops: (workers, 2), on the CPU; see `left_tasks`.
+        streams: the order of what the server and each worker do with all of this.
+
+    Raises:
+        OSError, RuntimeError: the memory cannot be had, or the device does not share any.
     """
 
     workers: int
     size: int
     push: PushSettings = WHOLE
-    ring: SharedVectors = field(init=False)
-    slots: SharedVectors = field(init=False)
+    device: torch.device = CPU
+    ring: Vectors = field(init=False)
+    slots: Vectors = field(init=False)
     stops: SharedVectors = field(init=False)
-    places: SharedVectors | None = field(init=False, default=None)
-    residuals: SharedVectors | None = field(init=False, default=None)
+    streams: Streams = field(init=False)
+    places: Vectors | None = field(init=False, default=None)
+    residuals: Vectors | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        form = self.form
-        self.ring = SharedVectors(self.workers + 1, self.size)
-        self.slots = SharedVectors(self.workers, form.columns, form.dtype)
+        form, device = self.form, self.device
+        self.ring = shared_vectors(self.workers + 1, self.size, torch.float32, device)
+        self.slots = shared_vectors(self.workers, form.columns, form.dtype, device)
         if form.most is not None:
-            self.places = SharedVectors(self.workers, form.columns, INDEX)
+            self.places = shared_vectors(self.workers, form.columns, INDEX, device)
         if self.push.compressed:
-            self.residuals = SharedVectors(2 * self.workers, self.size)
+            self.residuals = shared_vectors(2 * self.workers, self.size, torch.float32, device)
         self.stops = SharedVectors(self.workers, 2)
+        self.streams = streams_on(device, self.workers)
 
     @property
     def form(self) -> Form:
@@ -69,7 +84,7 @@ class Memory:
         return Slots(self.form, self.slots.tensor, None if self.places is None else self.places.tensor)
 
     def close(self) -> None:
-        """Gives the descriptors back."""
+        """Gives the memory back, once no worker lives."""
         for vectors in (self.ring, self.slots, self.places, self.residuals, self.stops):
             if vectors is not None:
                 vectors.close()

@@ -1,8 +1,8 @@
 """A cluster of processes over shared memory: the parent is the server, each worker a child.
 
-Parameters, one gradient slot a worker and what pushes leave behind lie in shared memory. The parent waits on the
-workers' pipes and on their end at once, so that a death is an event like a push: the batch goes back and a new
-worker takes the place.
+Parameters, one gradient slot a worker and what pushes leave behind lie in shared memory, where the server computes. The
+parent waits on the workers' pipes and on their end at once, so that a death is an event like a push: the batch goes
+back and a new worker takes the place.
 """
 
 from __future__ import annotations
@@ -227,6 +227,7 @@ class ProcessCluster:
                 self.watchdog.heard(worker)
                 self._tasks += 1
                 worker.task = self._tasks
+                self.memory.streams.hand_over(index)
                 worker.tell(replace(task, number=worker.task))
 
     def _receive(self) -> Iterator[Update]:

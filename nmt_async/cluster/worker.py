@@ -88,6 +88,7 @@ class Worker:
         push: how a push is made of a gradient.
         kernels: that it computes with (`nmt_async.model.kernels`); None: those for the device.
         precision: in which it multiplies matrices.
+        vectors: the device on which the parameters and the pushes lie; None: the CPU.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
@@ -96,6 +97,7 @@ class Worker:
     def __init__(
         self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
         push: PushSettings = WHOLE, kernels: str | None = None, precision: str = FLOAT32,
+        vectors: torch.device | None = None,
     ) -> None:  # fmt: skip
         self.model = model.train()
         self.compute_with(Arithmetic(kernels_for(device, kernels), precision))
@@ -108,14 +110,14 @@ class Worker:
         self.form = form_of(push, self.layout.size)
         self._void: Callable[[], bool] = _never
         self._parameters = list(model.parameters())
-        # On another device the vectors in shared memory are copied in and out; on the CPU they are used in place,
-        # unless the worker changes the parameters.
-        self._copied = device.type != "cpu"
+        # Vectors on another device are copied in and out, each as a whole; on its own they are used in place, unless
+        # the worker changes the parameters.
+        self._copied = device != (vectors or torch.device("cpu"))
         self._copy = LocalCopy(self.layout, device, push) if self._copied or push.own_copy else None
         self._steps = push.local_optimizer is not None
         self._part = torch.zeros(self.layout.size, device=device) if self._steps else None
-        # Where a gradient is whole before it is compressed; on the CPU the residual's own memory serves.
-        self._whole = torch.zeros(self.layout.size, device=device) if self._copied and push.compressed else None
+        # Where a gradient is whole before it is copied or compressed; in place the slot's own memory serves.
+        self._whole = torch.zeros(self.layout.size, device=device) if self._copied else None
 
     def compute_with(self, arithmetic: Arithmetic) -> None:
         """Computes so from here on."""
@@ -129,9 +131,9 @@ class Worker:
         """Writes the gradient of a batch, summed over its target tokens, into ``gradient``.
 
         Args:
-            parameters: (size,), on the CPU, read only.
-            gradient: on the CPU, a vector (size,), zero in the layout's gaps, as are the residuals of a `Slot`; all
-                else that stands there is overwritten.
+            parameters: (size,), read only.
+            gradient: a vector (size,), zero in the layout's gaps, as are the residuals of a `Slot`; all else that
+                stands there is overwritten.
             parts: of the batch, at least one, computed one after another.
             key: the batch's name.
             pieces: in which to compute each part at least; more where memory is short.
@@ -145,22 +147,25 @@ class Worker:
         target_tokens, source_tokens = sum(part.target_tokens for part in parts), sum(p.source_tokens for p in parts)
         residual = gradient.before if isinstance(gradient, Slot) else None
         load = partial(self._load, parameters, rate, target_tokens, residual)
-        batches = [part.to(self.device) for part in parts] if self._copied else parts
+        batches = [part.to(self.device) for part in parts] if self.device.type != "cpu" else parts
         pieces = self._fitting(batches, pieces)
-        while (loss := self._attempt(cut := _cut(batches, pieces), key, load)) is None:
+        while (losses := self._attempt(cut := _cut(batches, pieces), key, load)) is None:
             pieces *= 2
             self.most = max(map(_largest, _cut(batches, pieces)))
         made = self._push(gradient, key)
         return Computed(
-            loss, target_tokens, source_tokens, made.norm, sum(map(len, cut)), most=self.most, entries=made.entries,
-            bytes=self.form.sent(made.entries),
+            _added(losses), target_tokens, source_tokens, made.norm, sum(map(len, cut)), most=self.most,
+            entries=made.entries, bytes=self.form.sent(made.entries),
         )  # fmt: skip
 
     def _push(self, room: Room, key: BatchId) -> Compressed:
         """Makes a push of the gradients at the parameters."""
         if isinstance(room, Tensor):
-            self._store(room)
-            return Compressed(float(torch.linalg.vector_norm(room)), 0)
+            gradient = room if self._whole is None else self._whole
+            self._store(gradient)
+            if gradient is not room:
+                room.copy_(gradient)
+            return Compressed(float(torch.linalg.vector_norm(gradient)), 0)
         whole = room.after if self._whole is None else self._whole
         self._store(whole)
         return compress(whole, room, self._picker(key))
@@ -182,8 +187,8 @@ class Worker:
             pieces *= 2
         return pieces
 
-    def _attempt(self, cut: Sequence[Sequence[Batch]], key: BatchId, load: Callable[[], None]) -> float | None:
-        """The loss, with the gradients left at the parameters; None where memory does not hold one of the pieces.
+    def _attempt(self, cut: Sequence[Sequence[Batch]], key: BatchId, load: Callable[[], None]) -> Losses | None:
+        """The losses, with the gradients left at the parameters; None where memory does not hold one of the pieces.
 
         Args:
             cut: the pieces of each part.
@@ -214,42 +219,42 @@ class Worker:
         if self._parameters[0].data_ptr() != parameters.data_ptr():
             self.layout.bind(self.model, parameters)
 
-    def _backward(self, batch: Batch) -> float:
-        """Loss summed over tokens; the gradient is left at the parameters."""
+    def _backward(self, batch: Batch) -> Tensor:
+        """Loss summed over tokens, zero-dimensional; the gradient is left at the parameters."""
         self._go_on()
         loss = training_loss(self.model, batch, self.label_smoothing, self.arithmetic)
         self._go_on()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
     def _go_on(self) -> None:
         if self._void():
             raise Abandoned
 
-    def _sum(self, batches: Sequence[Batch]) -> float:
+    def _sum(self, batches: Sequence[Batch]) -> Losses:
         """As `_backward`, for all of them."""
         if len(batches) == 1:
-            return self._backward(batches[0])
-        loss, total = 0.0, self._nothing()
+            return [self._backward(batches[0])]
+        losses, total = [], self._nothing()
         for batch in batches:
-            loss += self._backward(batch)
+            losses.append(self._backward(batch))
             self._take_to(total)
         self._give_back(total)
-        return loss
+        return losses
 
-    def _sum_stepping(self, cut: Sequence[Sequence[Batch]]) -> float:
+    def _sum_stepping(self, cut: Sequence[Sequence[Batch]]) -> Losses:
         """As `_sum`, for the pieces of each part; after each part but the last the worker's copy is stepped."""
         assert self._copy is not None
         assert self._part is not None
-        loss, total = 0.0, self._nothing()
+        losses, total = [], self._nothing()
         for number, pieces in enumerate(cut, 1):
-            loss += self._sum(pieces)
+            losses.append(_added(self._sum(pieces)))
             if number < len(cut):
                 self._store(self._part)
                 self._copy.step(self._part, sum(piece.target_tokens for piece in pieces))
             self._take_to(total)
         self._give_back(total)
-        return loss
+        return losses
 
     def _nothing(self) -> list[Tensor | None]:
         """A sum of gradients, of each parameter, in which nothing is yet."""
@@ -268,11 +273,27 @@ class Worker:
 
     @torch.no_grad()
     def _store(self, gradient: Tensor) -> None:
-        for view, parameter in zip(self.layout.views(gradient), self._parameters, strict=True):
-            if parameter.grad is None:
+        views, gradients = self.layout.views(gradient), [parameter.grad for parameter in self._parameters]
+        given = [(view, grad) for view, grad in zip(views, gradients, strict=True) if grad is not None]
+        for view, grad in zip(views, gradients, strict=True):
+            if grad is None:
                 view.zero_()
-            else:
-                view.copy_(parameter.grad)
+        if self.device.type == "cpu":
+            for view, grad in given:
+                view.copy_(grad)
+        elif given:  # a few kernels for all of them
+            torch._foreach_copy_([view for view, _ in given], [grad for _, grad in given])
+
+
+Losses = Sequence[Tensor | float]
+"""Those of the pieces of a batch, of which those on a device are read when all work is queued."""
+
+
+def _added(losses: Losses) -> float:
+    total = 0.0
+    for loss in losses:  # one after another: `sum` rounds in another way in newer versions of Python
+        total += float(loss)
+    return total
 
 
 def _cut(batches: Sequence[Batch], pieces: int) -> list[list[Batch]]:
@@ -356,12 +377,18 @@ class Failed:
     trace: str
 
 
-def build_worker(settings: WorkerSettings, device: torch.device, most: int = 0) -> Worker:
-    """A worker with a model of its own; the model's parameters mean nothing until its first task."""
+def build_worker(
+    settings: WorkerSettings, device: torch.device, most: int = 0, vectors: torch.device | None = None
+) -> Worker:
+    """A worker with a model of its own; the model's parameters mean nothing until its first task.
+
+    Args:
+        most, vectors: as in `Worker`.
+    """
     model = build_unfilled(settings.configuration).to(device)
     return Worker(
         model, settings.seed, settings.label_smoothing, device, most, settings.push, settings.kernels,
-        settings.precision,
+        settings.precision, vectors,
     )  # fmt: skip
 
 
@@ -377,7 +404,10 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
         most: padded tokens that it computes at once, as its predecessor found; 0: no limit is known.
     """
     try:
-        worker = build_worker(settings, torch.device(device), most)
+        place, streams = torch.device(device), memory.streams
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        worker = build_worker(settings, place, most, memory.device)
         data = PreparedData.open(settings.data).train
         slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())
@@ -385,6 +415,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
         while True:
             task: Task = pipe.recv()
             begin = time.monotonic()
+            streams.follow(index)
             room = slots.room(index, memory.residual_rows, task.residual)
             parameters, parts = memory.ring.tensor[task.buffer], data.batches(task.parts)
             void = partial(_is_void, stop, task.number)
@@ -392,6 +423,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
                 computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate, void=void)
             except Abandoned:
                 computed = None
+            streams.finish()  # what it leaves is not read any more either
             end = time.monotonic()
             seconds, waited = end - begin, begin - idle_since
             pipe.send(Left(seconds, waited) if computed is None else replace(computed, seconds=seconds, waited=waited))

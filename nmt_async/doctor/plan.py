@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -53,7 +53,8 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         push=options.push_settings(),
         corrections=options.corrections(),
     )  # fmt: skip
-    need, there = Need(stated, size), available_memory()
+    elsewhere = not simulated and workers[0] != "cpu"
+    need, there = Need(stated, size, elsewhere=elsewhere), available_memory()
     computing = 1 if simulated else len(workers)
     yield disk_finding(options, need)
     yield shared_finding(options, size)
@@ -75,10 +76,11 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         yield _of_validation(validated, options)
     on_cpu = workers[0] == "cpu"
     if not on_cpu:
-        yield from _of_devices(trained, Counter(workers))
+        first = 0 if simulated else round(VECTOR_BYTES * size * stated.device)
+        yield from _of_devices(trained, Counter(workers), {workers[0]: first})
     worker = trained.memory if on_cpu else 0
     validation = validated.memory if validated is not None else 0
-    yield memory_finding(Need(stated, size, worker, validation), computing, there)
+    yield memory_finding(replace(need, worker=worker, validation=validation), computing, there)
 
 
 def _of_training(tried: Tried, options: TrainOptions, pairs: str) -> Finding:
@@ -118,12 +120,18 @@ def _of_validation(tried: Tried, options: TrainOptions) -> Finding:
     return Finding(check, "fine", found)
 
 
-def _of_devices(tried: Tried, workers: Counter[str]) -> Iterator[Finding]:
-    """Whether all workers of each GPU fit there together."""
+def _of_devices(tried: Tried, workers: Counter[str], vectors: dict[str, int]) -> Iterator[Finding]:
+    """Whether all workers of each GPU fit there together, and on one of them the server's vectors.
+
+    Args:
+        vectors: bytes of these, by device.
+    """
     for device, count in workers.items():
         free, _ = torch.cuda.mem_get_info(torch.device(device))
-        wanted = count * tried.memory
-        found = f"{count} x {mebibytes(tried.memory)} needed on {device}, {mebibytes(free)} are free"
+        of_server = vectors.get(device, 0)
+        wanted = count * tried.memory + of_server
+        server = f" and {mebibytes(of_server)} for the server" if of_server else ""
+        found = f"{count} x {mebibytes(tried.memory)}{server} needed on {device}, {mebibytes(free)} are free"
         if wanted > free:
             yield Finding(f"{device}", "wrong", found, "give fewer --workers, or fewer --mini-batch-words")
         else:
@@ -138,16 +146,19 @@ class Need:
         vectors: how many of them.
         size: of one.
         worker, validation: bytes besides them that each process takes which computes gradients, and that of validation.
+        elsewhere: the server computes on a device with memory of its own.
     """
 
     vectors: Vectors
     size: int
     worker: int = 0
     validation: int = 0
+    elsewhere: bool = False
 
     def memory(self, workers: int) -> int:
         """Bytes, while a checkpoint is written."""
         kept = self.vectors.between_processes + self.vectors.server + self.vectors.checkpoint
+        kept -= self.vectors.device if self.elsewhere else 0.0
         return round(VECTOR_BYTES * self.size * kept) + workers * self.worker + self.validation
 
     def disk(self, keep_last: int, keep_best: int) -> int:
@@ -168,16 +179,24 @@ def memory_finding(need: Need, workers: int, there: int) -> Finding:
 
 def shared_finding(options: TrainOptions, size: int) -> Finding:
     """Whether the system gives the memory that the processes share."""
-    workers = len(options.device_list())
+    devices = options.device_list()
+    workers, place = len(devices), torch.device(devices[0])
     if options.cluster == "simulated":
         return Finding("shared memory", "fine", f"none needed; {shared_space()}")
     push = options.push_settings()
     wanted = mebibytes(bytes_shared(workers, size, push))
     try:
-        Memory(workers, size, push).close()
+        Memory(workers, size, push, place).close()
     except OSError as error:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")
+    except torch.OutOfMemoryError:
+        return Finding("shared memory", "wrong", f"{wanted} cannot be had on {place}", "give fewer --workers")
+    except RuntimeError as error:
+        problem = f"{place} lets no processes share its memory ({str(error).splitlines()[0]})"
+        return Finding("shared memory", "note", problem, "the gradients go through the CPU's")
+    if place.type != "cpu":
+        return Finding("shared memory", "fine", f"{wanted} can be had on {place}; {shared_space()}")
     return Finding("shared memory", "fine", f"{wanted} can be had, outside /dev/shm; {shared_space()}")
 
 

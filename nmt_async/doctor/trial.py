@@ -84,9 +84,10 @@ def _train(
     settings: WorkerSettings, device: str, batches: list[np.ndarray], parts: int, seed: int, pipe: Connection
 ) -> None:
     try:
-        worker = build_worker(settings, torch.device(device))
+        place = torch.device(device)
+        worker = build_worker(settings, place, vectors=place)
         data = PreparedData.open(settings.data).train
-        parameters = worker.layout.gather(build_model(settings.configuration, seed))
+        parameters = worker.layout.gather(build_model(settings.configuration, seed)).to(place)
         room, shared = _room(worker, settings.push)
         pieces, slowest = 1, 0.0
         for number, rows in enumerate(batches):
@@ -105,9 +106,10 @@ def _train(
 
 def _room(worker: Worker, push: PushSettings) -> tuple[Room, int]:
     """Where a push is put, and how many bytes that takes, which are shared memory in a run."""
-    residuals = residual_rows(push, 1, worker.layout.size)
+    there = torch.empty(0, device=worker.device)
+    residuals = residual_rows(push, 1, worker.layout.size, there)
     kept = 0 if residuals is None else residuals.nbytes
-    return Slots.of(worker.form, 1).room(0, residuals, 0), worker.form.bytes + kept
+    return Slots.of(worker.form, 1, there).room(0, residuals, 0), worker.form.bytes + kept
 
 
 def _validate(

@@ -57,6 +57,7 @@ class Exchange:
         self._closed = False
         self._store = store
         self._round = 0
+        self._brought: Tensor | None = None
         self._called = -1
         self._jobs: queue.SimpleQueue[tuple[Contribution, Tensor] | None] = queue.SimpleQueue()
         self._calls: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -84,9 +85,13 @@ class Exchange:
             self._calls.put(self._round)
 
     def begin(self, contribution: Contribution, vector: Tensor) -> None:
-        """Brings this machine's part; ``vector`` (size,) becomes the sum, and nobody may touch it until then."""
+        """Brings this machine's part; ``vector`` (size,) becomes the sum, and nobody may touch it until then.
+
+        The network takes what is in the CPU's memory; a vector elsewhere is copied there, and the sum back.
+        """
         self._round += 1
-        self._jobs.put((contribution, vector))
+        self._brought = vector
+        self._jobs.put((contribution, vector.cpu()))
 
     def take(self) -> Called | Landed | None:
         """What has happened, None if nothing more has.
@@ -101,6 +106,8 @@ class Exchange:
         os.read(self._reader, 1)
         if isinstance(happened, Exception):
             raise happened
+        if isinstance(happened, Landed) and self._brought is not None and not self._brought.is_cpu:
+            return Landed(happened.joint, self._brought.copy_(happened.total))
         return happened
 
     def check(self) -> None:

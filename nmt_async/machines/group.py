@@ -195,7 +195,7 @@ def spread_state(
     told = json.loads(group.gather(said)[source])
     spread = {}
     for name, shape, dtype in told["tensors"]:
-        tensor = tensors[name].contiguous() if here else torch.empty(shape, dtype=_dtype(dtype))
+        tensor = tensors[name].cpu().contiguous() if here else torch.empty(shape, dtype=_dtype(dtype))
         group.spread(tensor.view(-1).view(torch.uint8) if tensor.dim() else tensor, source)
         spread[name] = tensor
     return told["values"], spread

@@ -142,9 +142,9 @@ def _beginning(values: Tensor, highest: float, quantization: Quantization) -> fl
     best = highest
     for parts in (_COARSE, _FINE):
         scales = [min(highest, _rounded(best * part)) for part in parts]
-        tried = torch.tensor(scales)[:, None]
+        tried = torch.tensor(scales).to(values.device)[:, None]
         errors = (levels_of(sample / tried, quantization) * tried).sub_(sample).square_().sum(dim=1)
-        best = min(zip(errors.tolist(), scales, strict=True), key=lambda each: each[0])[1]
+        best = min(zip(errors.cpu().tolist(), scales, strict=True), key=lambda each: each[0])[1]
     return best
 
 

@@ -145,15 +145,17 @@ class OrderedBuffer(AccumulationBuffer):
         self._order = sorted(self._held)
 
     def _stored(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> list[Message]:
-        """The held gradients in a state, copied."""
+        """The held gradients in a state, copied to where the sum is."""
+        place = self.sum.device
         if "held_entries" not in values:
-            return [row.clone() for row in tensors["held"]]
+            return [row.to(place, copy=True) for row in tensors["held"]]
         held: list[Message] = []
         begin = 0
         for entries in map(int, values["held_entries"]):
             part = slice(begin, begin + entries)
             begin += entries
-            held.append(Sparse(tensors["held_indices"][part], tensors["held_values"][part], len(self.sum)).clone())
+            indices, numbers = (tensors[name][part].to(place, copy=True) for name in ("held_indices", "held_values"))
+            held.append(Sparse(indices, numbers, len(self.sum)))
         return held
 
 

@@ -72,9 +72,9 @@ class ParameterRing:
 
     def writable(self) -> Tensor:
         """A buffer with the current parameters in it, current from now on, that no reader holds."""
-        before = self.current
+        before = self.index
         after = self.fresh()
-        return after if after.data_ptr() == before.data_ptr() else after.copy_(before)
+        return after if self.index == before else after.copy_(self.buffers[before])
 
     def fresh(self) -> Tensor:
         """A buffer for the next parameters, current from now on, that no reader holds; what it holds is no matter."""

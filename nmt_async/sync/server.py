@@ -246,10 +246,10 @@ class ParameterServer:
     def _apply(self, total: Tensor, tokens: int, rate: float, staleness: float) -> float:
         """The sum becomes a step of the parameters; its norm per token before clipping."""
         ahead, momentum = self.corrections.look_ahead, self.corrections.momentum
-        before = self.parameters
+        before, place = self.parameters, self.ring.index
         parameters = self.ring.writable() if ahead is None else ahead.updating()
-        watched = self.corrections.watches_updates
-        if watched and parameters.data_ptr() == before.data_ptr():
+        in_place = ahead is not None or self.ring.index == place
+        if in_place and self.corrections.watches_updates:
             before = before.clone()  # otherwise it still stands in its buffer, which somebody reads
 
         def correct() -> None:

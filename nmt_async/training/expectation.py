@@ -313,8 +313,18 @@ class Vectors:
         slots = 0.0 if self.shared else self.slots * self.slot
         return 2 + self._state + slots + residuals
 
-    def rows(self, size: int) -> dict[str, str]:
-        """What ``--dry-run`` says of it, for vectors of ``size``."""
+    @property
+    def device(self) -> float:
+        """Of what processes share and of the server, what lies where the server computes: all but the validated copy,
+        which is the CPU's."""
+        return self.between_processes + self.server - (self.validation if self.shared else 0)
+
+    def rows(self, size: int, device: str = "cpu") -> dict[str, str]:
+        """What ``--dry-run`` says of it, for vectors of ``size``.
+
+        Args:
+            device: where the server computes.
+        """
         mebibytes = VECTOR_BYTES * size / 2**20
         buffers, slots = _counted(self.buffers, "parameter buffer"), _counted(self.slots, "gradient slot")
         validation = "the copy under validation" if self.validation else ""
@@ -331,8 +341,13 @@ class Vectors:
         common = [f"{buffers} and {slots}", residuals, validation]
         rows = {}
         if self.shared:
-            rows["memory, shared"] = f"{mebibytes * self.between_processes:,.0f} MiB: {_listed(common)}"
-            rows["memory, server"] = f"{mebibytes * self.server:,.0f} MiB: {_listed(own)}"
+            there = "" if device == "cpu" else f" on {device}"
+            between = self.between_processes
+            if there and self.validation:  # it is scored on the CPU
+                common, between = common[:-1], between - self.validation
+                rows["memory, CPU"] = f"{mebibytes * self.validation:,.0f} MiB: {validation}"
+            rows["memory, shared"] = f"{mebibytes * between:,.0f} MiB{there}: {_listed(common)}"
+            rows["memory, server"] = f"{mebibytes * self.server:,.0f} MiB{there}: {_listed(own)}"
             where = "each worker"
         else:
             rows["memory"] = f"{mebibytes * self.server:,.0f} MiB in one process: {_listed([*common, *own])}"
@@ -476,7 +491,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {_threads(options.threads())} each",
-        **need.rows(layout.size),
+        **need.rows(layout.size, devices[0]),
         "memory, activations": _activations(options, model, plan, data),
     }
     width = max(map(len, rows))

@@ -20,7 +20,7 @@ from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.simulated_machines import SimulatedMachines
-from nmt_async.cluster.worker import WorkerSettings, build_worker
+from nmt_async.cluster.worker import WorkerSettings, build_worker, out_of_memory
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import BFLOAT16, ModelConfiguration
@@ -179,18 +179,35 @@ def check_precision(options: SyncOptions, configuration: ModelConfiguration) -> 
         raise UserError(f"--precision {options.precision}: {reason}; leave it out.")
 
 
-def shared_memory(workers: int, size: int, push: PushSettings) -> Memory:
-    """What the workers and the server share.
+def shared_memory(devices: Sequence[str], size: int, push: PushSettings, warn: Callable[[str], None]) -> Memory:
+    """What the workers and the server share, on the first worker's device.
+
+    Args:
+        devices: of the workers.
+        warn: takes a sentence where that device does not let processes share its memory; all goes through the CPU's
+            memory then.
 
     Raises:
-        RunFailure: the system does not give it.
+        RunFailure: there is not so much memory.
     """
+    workers, place = len(devices), torch.device(devices[0])
     try:
+        if place.type != "cpu":
+            torch.cuda.set_device(place)
+            try:
+                return Memory(workers, size, push, place)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # on WSL, for example
+                reason = str(error).splitlines()[0]
+                warn(f"{place} lets no processes share its memory ({reason}); the gradients go through the CPU's.")
         return Memory(workers, size, push)
-    except OSError as error:
+    except (OSError, torch.OutOfMemoryError) as error:
         need = math.ceil(bytes_shared(workers, size, push) / 2**20)
+        where = f" on {place}" if isinstance(error, torch.OutOfMemoryError) else ""
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise RunFailure(
-            f"{need:,} MiB of shared memory are not available ({error.strerror or error}); "
+            f"{need:,} MiB of shared memory are not available{where} ({reason}); "
             f"use fewer --workers or a smaller model."
         ) from None
 
@@ -205,7 +222,7 @@ def within_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch has no type for it
+        if not out_of_memory(error):
             raise
         raise RunFailure("the model does not fit this machine's memory; choose a smaller --preset or width.") from None
 
@@ -215,9 +232,15 @@ def buffers_needed(corrections: CorrectionSettings, workers: int, simulated: boo
     return 1 if simulated and not corrections.looks_at_parameters else workers + 1
 
 
-def residual_rows(push: PushSettings, workers: int, size: int) -> Tensor | None:
-    """Memory of this process for what pushes leave behind, (2 * workers, size); None where they cross whole."""
-    return torch.zeros(2 * workers, size) if push.compressed else None
+def residual_rows(push: PushSettings, workers: int, size: int, like: Tensor | None = None) -> Tensor | None:
+    """Memory of this process for what pushes leave behind, (2 * workers, size); None where they cross whole.
+
+    Args:
+        like: a tensor of the place where it is to be; None: on the CPU.
+    """
+    if not push.compressed:
+        return None
+    return (torch.empty(0) if like is None else like).new_zeros(2 * workers, size)
 
 
 class Setup(Protocol):
@@ -259,10 +282,10 @@ class Tell:
 class ProcessSetup:
     """A process for each worker, and one for validation."""
 
-    def __init__(self, options: TrainOptions, size: int) -> None:
+    def __init__(self, options: TrainOptions, size: int, warn: Callable[[str], None]) -> None:
         self.devices = options.device_list()
         self.timeout = options.timeout_seconds
-        self.memory = shared_memory(len(self.devices), size, options.push_settings())
+        self.memory = shared_memory(self.devices, size, options.push_settings(), warn)
         self.buffers = self.memory.ring.tensor
         self.residuals = self.memory.residual_rows
 
@@ -332,10 +355,13 @@ class SimulatedSetup:
         """Nothing to give back."""
 
 
-def setup_for(options: TrainOptions, size: int) -> Setup:
+def setup_for(options: TrainOptions, size: int, warn: Callable[[str], None]) -> Setup:
     """What ``--cluster`` names, for parameter vectors of ``size``.
+
+    Args:
+        warn: as in `shared_memory`.
 
     Raises:
         RunFailure: the memory cannot be had.
     """
-    return SimulatedSetup(options, size) if options.cluster == "simulated" else ProcessSetup(options, size)
+    return SimulatedSetup(options, size) if options.cluster == "simulated" else ProcessSetup(options, size, warn)

@@ -39,9 +39,10 @@ class StateOfRun(NamedTuple):
     decoding: Tensor
 
     def copy(self) -> StateOfRun:
-        """One that stays as it is."""
-        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        return StateOfRun(self.updates, copy.deepcopy(self.values), tensors, self.decoding.clone())
+        """One that stays as it is, in the CPU's memory."""
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in self.tensors.items()}
+        decoding = self.decoding.to("cpu", copy=True)
+        return StateOfRun(self.updates, copy.deepcopy(self.values), tensors, decoding)
 
 
 class Soundness:

@@ -152,4 +152,4 @@ class Residuals:
                 kept.zero_()
             self._second[worker] = False
         for gone in stored[workers:]:
-            add_to(self.rows[2 * (gone % workers)], tensors[f"{NAME}{gone}"])
+            add_to(self.rows[2 * (gone % workers)], tensors[f"{NAME}{gone}"].to(self.rows))

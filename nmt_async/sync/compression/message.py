@@ -6,7 +6,7 @@ The server reads a message as it lies in its slot, and adds it to a sum without 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from nmt_async.sync.compression.settings import PushSettings
 
 CHUNK = 1 << 18
-"""Numbers that are converted at once; torch makes a copy in the sum's type of all that it is given at once."""
+"""Numbers that are converted at once on a CPU, where torch makes a copy in the sum's type of all that it is given."""
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """By the names of `DTYPES`."""
@@ -57,8 +57,17 @@ def add_to(total: Tensor, message: Message) -> None:
     elif message.dtype == total.dtype:
         total.add_(message)
     else:
-        for begin in range(0, len(total), CHUNK):
-            total[begin : begin + CHUNK].add_(message[begin : begin + CHUNK])
+        for here, there in _chunks(total, message):
+            here.add_(there)
+
+
+def _chunks(total: Tensor, message: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two vectors (size,) side by side, as much at a time as is converted at once."""
+    if not total.is_cpu:
+        yield total, message
+        return
+    for begin in range(0, len(total), CHUNK):
+        yield total[begin : begin + CHUNK], message[begin : begin + CHUNK]
 
 
 def copy_to(total: Tensor, message: Message) -> None:
@@ -71,8 +80,8 @@ def copy_to(total: Tensor, message: Message) -> None:
 
 def subtract_from(total: Tensor, message: Tensor) -> None:
     """Takes ``message`` off ``total``, (size,), float32, in place."""
-    for begin in range(0, len(total), CHUNK):
-        total[begin : begin + CHUNK].sub_(message[begin : begin + CHUNK])
+    for here, there in _chunks(total, message):
+        here.sub_(there)
 
 
 def dense(message: Message) -> Tensor:
@@ -168,11 +177,12 @@ class Slots:
         self.indices = indices
 
     @classmethod
-    def of(cls, form: Form, workers: int) -> Slots:
-        """In memory of this process."""
+    def of(cls, form: Form, workers: int, like: Tensor | None = None) -> Slots:
+        """In memory of this process, where ``like`` is; None: on the CPU."""
+        like = torch.empty(0) if like is None else like
         shape = (workers, form.columns)
-        indices = None if form.most is None else torch.zeros(shape, dtype=INDEX)
-        return cls(form, torch.zeros(shape, dtype=form.dtype), indices)
+        indices = None if form.most is None else like.new_zeros(shape, dtype=INDEX)
+        return cls(form, like.new_zeros(shape, dtype=form.dtype), indices)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -208,7 +218,7 @@ class Slots:
 
     def grown(self, workers: int) -> Slots:
         """With room for so many workers at least, and what lies in these."""
-        grown = Slots.of(self.form, max(workers, len(self)))
+        grown = Slots.of(self.form, max(workers, len(self)), self.values)
         grown.values[: len(self)] = self.values
         if self.indices is not None and grown.indices is not None:
             grown.indices[: len(self)] = self.indices

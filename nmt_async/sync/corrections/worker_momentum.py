@@ -146,7 +146,7 @@ class WorkerMomentum(Step):
         self.rate, self.updates = float(values["rate"]), int(values["updates"])
         gathered, counts = torch.zeros_like(self.momentum), [0] * workers
         for worker, (momentum, count) in enumerate(zip(tensors["worker_momentum"], values["counts"], strict=True)):
-            gathered[worker % workers].add_(momentum)
+            gathered[worker % workers].add_(momentum.to(gathered))
             counts[worker % workers] = max(counts[worker % workers], int(count))
         self.momentum.copy_(gathered)  # the state may be this object's own
         self.counts = counts
@@ -156,8 +156,8 @@ class WorkerMomentum(Step):
         self._alone = None if values["alone"] is None else int(values["alone"]) % workers
         if self._alone is None and before:
             for worker, part in zip(before, tensors["worker_sums"], strict=True):
-                mine = worker % workers
-                self._sums[mine] = self._sums[mine].add_(part) if mine in self._sums else part.to(self.momentum)
+                mine, own = worker % workers, part.to(self.momentum)
+                self._sums[mine] = self._sums[mine].add_(own) if mine in self._sums else own
 
 
 class MomentumAhead(LookAhead):

@@ -45,7 +45,8 @@ def adam_step(
     Args:
         updates: that were made before.
     """
-    steps = [parameter.new_tensor(float(updates)) for parameter in parameters]
+    # Filled where they are: a number that is copied to a device would make this process wait for it.
+    steps = [parameter.new_full((), float(updates)) for parameter in parameters]
     adam(
         parameters, gradients, first, second, [], steps, fused=True, lr=torch.tensor(rate), beta1=settings.beta1,
         beta2=settings.beta2, eps=settings.epsilon, weight_decay=0.0, amsgrad=False, maximize=False,

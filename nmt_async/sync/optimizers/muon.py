@@ -31,6 +31,8 @@ from nmt_async.sync.optimizers.step import Matrix, Step
 
 AT_ONCE = 2**16
 """Elements of the Gram matrices that are computed with at a time, if one block has no more: 256 KiB of float32."""
+AT_ONCE_ELSEWHERE = 2**23
+"""The same on other devices than a CPU, where each operation has a cost of its own: 32 MiB."""
 ON_GRAM = 5
 """Vectors with which blocks are iterated on their Gram matrices."""
 
@@ -68,7 +70,9 @@ class Muon(Step):
 
     def __init__(self, like: Tensor, settings: OptimizerSettings, matrices: Sequence[Matrix]) -> None:
         super().__init__(like, settings, matrices)
-        self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices]))
+        # A vector without memory stands for one on a CPU.
+        at_once = AT_ONCE if like.is_cpu or like.is_meta else AT_ONCE_ELSEWHERE
+        self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices], at_once))
         self._rest = _between(matrices, len(like))
         left = sum(end - begin for begin, end in self._rest)
         # The momentum of matrices and Adam's first moment of the rest are one vector.
@@ -149,8 +153,9 @@ def _cut(matrix: Matrix, most: int) -> Cut:
     return Cut(matrix, count, across)
 
 
-def _grouped(cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
-    """Those to compute together: with Gram matrices of one size, and together at most `AT_ONCE`; else one by itself."""
+def _grouped(cuts: Sequence[Cut], at_once: int) -> Iterator[list[Cut]]:
+    """Those to compute together: with Gram matrices of one size, and together at most so many elements; else one by
+    itself."""
     open_groups: dict[int, list[Cut]] = {}
     for cut in cuts:
         if not on_gram(*cut.shape):
@@ -158,7 +163,7 @@ def _grouped(cuts: Sequence[Cut]) -> Iterator[list[Cut]]:
             continue
         side = min(cut.shape)
         group = open_groups.setdefault(side, [])
-        if group and max(_rooms([*group, cut])) > AT_ONCE:
+        if group and max(_rooms([*group, cut])) > at_once:
             yield group
             group = open_groups[side] = []
         group.append(cut)

@@ -80,7 +80,15 @@ STRETCH = 2**16
 """Elements: 256 KiB of float32, of which a processor's cache holds several vectors'."""
 
 
+STRETCH_ELSEWHERE = 2**24
+"""Elements: 64 MiB of float32."""
+
+
 def stretches(*vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Vectors (size,) side by side, some elements at a time: what many operations go over is fetched once."""
-    for begin in range(0, len(vectors[0]), STRETCH):
-        yield tuple(vector[begin : begin + STRETCH] for vector in vectors)
+    """Vectors (size,) side by side, some elements at a time: what many operations go over is fetched once.
+
+    Other devices than a CPU get much at once, since there each operation has a cost of its own.
+    """
+    at_once = STRETCH if vectors[0].is_cpu else STRETCH_ELSEWHERE
+    for begin in range(0, len(vectors[0]), at_once):
+        yield tuple(vector[begin : begin + at_once] for vector in vectors)
