@@ -19,7 +19,8 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.packed_matrix import on_device
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
+from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, greedy_search, load_models, sample
+from nmt_async.search.options import GREEDY
 from nmt_async.text.batch import pad
 from nmt_async.text.corpora import tagged
 from nmt_async.text.vocabulary import END, Vocabulary
@@ -210,7 +211,9 @@ class LineTranslator:
         prefixes = None
         if any(beginnings):
             prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
-        find = beam_search if self.search.output_sampling is None else sample
+        find = greedy_search if self.search.beam_size == GREEDY else beam_search
+        if self.search.output_sampling is not None:
+            find = sample
         return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
