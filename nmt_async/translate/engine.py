@@ -217,6 +217,8 @@ class CTranslate2Engine:
         told, found, dropped = result.result(), [], False
         for tokens, score in zip(told.hypotheses, told.scores, strict=True):
             ids = self._ids(tokens)
+            if any(end in ids[:-1] for end in self._ends):  # it went on, since all that could go on were over
+                return _Ended([])
             if ids[-1:] == (UNKNOWN,) and UNKNOWN in self._ends:
                 dropped = True
                 continue

@@ -110,7 +110,7 @@ def test_likely_unk_costs_no_search_of_our_own(loaded, sentences, wanted, normal
     assert sum(UNKNOWN in best.ids for best, *_ in free) >= 10
     engine = engine_named("ctranslate2", dataclasses.replace(loaded, model=model), search, CPU, pytest.fail)
     found = [(a, b) for a, b in zip(ours, engine([rows[:16], rows[16:]]), strict=True) if b]
-    assert len(found) >= 36  # the others reached their longest length
+    assert len(found) >= 30  # others reached their longest length, or nothing in their beam could go on
     assert sum(a[0].ids == b[0].ids for a, b in found) >= 0.9 * len(found)
     for a, b in found:
         assert len(b) == wanted
