@@ -27,7 +27,7 @@ from torch import Tensor
 from nmt_async.checkpoints.run_models import DESCRIPTION, find_model
 from nmt_async.checksums import SUMS, damages, note_hashes, noted_hashes, sha256_of
 from nmt_async.errors import UserError, shown
-from nmt_async.model import FlatLayout, ModelConfiguration, TranslationModel, build_model
+from nmt_async.model import FlatLayout, ModelConfiguration, TranslationModel
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.packed_matrix import PackedMatrix, parameters_named, set_parameter
 from nmt_async.model.quantization import Quantized, quantized_places, row_bytes
@@ -119,7 +119,7 @@ def _described(configuration: ModelConfiguration, quantization: Quantization | N
 def layout_of(configuration: ModelConfiguration) -> FlatLayout:
     """The places of the parameters of such a model, which is not built for it."""
     with torch.device("meta"):
-        return FlatLayout(build_model(configuration))
+        return FlatLayout(build_unfilled(configuration))
 
 
 def load_model(folder: Path, packed: bool = False) -> LoadedModel:
@@ -171,7 +171,7 @@ def _with_floats(
     quantization: Quantization | None,
 ) -> TranslationModel:  # fmt: skip
     """The model with all parameters as views into one vector."""
-    model, vector = build_model(configuration), torch.zeros(layout.size)
+    model, vector = build_unfilled(configuration), torch.zeros(layout.size)
     named = load_file(path)
     for name, quantized in codes.items():
         assert quantization is not None

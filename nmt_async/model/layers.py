@@ -28,6 +28,8 @@ from nmt_async.model.linear import Linear
 
 def sinusoid_positions(length: int, width: int) -> Tensor:
     """The position table (length, width), float32: sines in the first half of a row, cosines in the second."""
+    if torch.get_default_device().type == "meta":  # a model of sizes alone; sines would import compilers
+        return torch.empty(length, width)
     half = width // 2
     exponents = torch.arange(half, dtype=torch.float64) / max(half - 1, 1)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * torch.pow(10000.0, -exponents)[None, :]
@@ -47,11 +49,12 @@ class Embedding(nn.Module):
 
     def table(self, first: int, length: int) -> Tensor:
         """Rows ``first`` to ``first + length`` of the position table, computed anew beyond its end."""
-        if first + length > self.positions.shape[0]:
+        table = self.positions
+        if first + length > table.shape[0]:
             with torch.inference_mode(False):  # the table outlives the search that needs it, and training may follow
-                grown = sinusoid_positions(2 * (first + length), self.weight.shape[1])
-                self.positions = grown.to(self.positions)
-        return self.positions[first : first + length]
+                table = sinusoid_positions(2 * (first + length), self.weight.shape[1]).to(table)
+            self.positions = table
+        return table[first : first + length]  # not of self: another thread may search, and make one of its own
 
     def forward(self, indexes: Tensor, first: int = 0) -> Tensor:
         """Vectors (batch, length, d) of ``indexes`` (batch, length) that stand at positions ``first`` onwards."""

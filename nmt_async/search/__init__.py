@@ -14,6 +14,7 @@ from nmt_async.lazy import named_in
 if TYPE_CHECKING:
     from nmt_async.search.beam import beam_search
     from nmt_async.search.ensemble import Ensemble, ModelPath, load_models
+    from nmt_async.search.greedy import greedy_search
     from nmt_async.search.options import SamplingMethod, Search, SearchOptions, Weights
     from nmt_async.search.penalties import Penalties
     from nmt_async.search.sampling import sample
@@ -29,6 +30,7 @@ __all__ = [
     "SearchOptions",
     "Weights",
     "beam_search",
+    "greedy_search",
     "load_models",
     "sample",
 ]
@@ -37,6 +39,7 @@ __getattr__, __dir__ = named_in(
     __name__,
     {
         "beam_search": "beam",
+        "greedy_search": "greedy",
         **dict.fromkeys(("Ensemble", "ModelPath", "load_models"), "ensemble"),
         **dict.fromkeys(("SamplingMethod", "Search", "SearchOptions", "Weights"), "options"),
         "Penalties": "penalties",

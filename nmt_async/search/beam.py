@@ -1,4 +1,4 @@
-"""Batched beam search; with one hypothesis it is greedy search.
+"""Batched beam search; with one hypothesis it finds what greedy search does (`nmt_async.search.greedy`), but later.
 
 All sentences of a batch go on together; a sentence leaves the batch when its search is over. Length
 normalisation and word penalty are Marian's (`nmt_async.search.penalties`). As in Marian, ``<unk>`` is not produced

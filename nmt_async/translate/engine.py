@@ -1,12 +1,17 @@
 """Which program searches: ours in torch, or CTranslate2, where it is installed and knows the model and the options.
 
-CTranslate2 finds what we find, with two exceptions that are translated again by our own search: lines for which it
-used ``<unk>``, which we never produce (it could leave it out, but then divides its probability among the others),
-and lines whose translation reached their longest length, which it knows only for a whole batch. Greedy search needs
-no second one: the best subword but ``<unk>`` is the same whoever shares its probability, and at the limit only the
-end is left.
-It also ends a search as soon as enough hypotheses have ended (see `nmt_async.search.beam`), so it may stop short of
-what we find: 1 % of Multi30k's test2016 at a beam of 5.
+CTranslate2 finds what we find. We never produce ``<unk>``, and CTranslate2 could leave it out, but would then divide
+its probability among the others, so that other scores came out. In beam search, ``<unk>`` is a second end mark instead:
+a hypothesis that takes it is over, holds no place in the beam and is thrown away. It counts, however, as one of those
+that CTranslate2 waits for. Where fewer are left than are wanted, CTranslate2 searches once more, until `PATIENCE` times
+as many hypotheses are over. Greedy search needs none of this: the best subword but ``<unk>`` is the same whoever shares
+its probability.
+
+Our own search translates lines for which even that left too few, and those whose translation reached its longest
+length, which CTranslate2 knows only for a whole batch; in greedy search only the end is left there.
+
+CTranslate2 also ends a search as soon as enough hypotheses have ended (see `nmt_async.search.beam`), so it may stop
+short of what we find: 2 % of Multi30k's test2016 at a beam of 5.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import dataclasses
 import importlib.util
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -35,6 +40,9 @@ UNDERSTOOD = {
     "beam_size", "normalize", "allow_unk", "max_target_length", "max_length_factor", "seed",
 }  # fmt: skip
 """Options of a search that CTranslate2 understands as we do; what is given of the others needs our own search."""
+
+PATIENCE = 4
+"""Times the beam's size: as many hypotheses must be over in a second search, after ``<unk>`` ended too many."""
 
 Rows = list[list[int]]
 """Sentences as subword indexes, each with its end mark."""
@@ -101,6 +109,19 @@ def _unfit(loaded: LoadedModel, search: Search, device: torch.device, precision:
     return None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Ended:
+    """What became of a sentence.
+
+    Attributes:
+        hypotheses: that ended with an end mark, best first; none where our own search is to find them.
+        too_few: ``<unk>`` ended others, so that more are wanted than there are.
+    """
+
+    hypotheses: list[Hypothesis]
+    too_few: bool = False
+
+
 class CTranslate2Engine:
     """CTranslate2 with as many CPU threads as torch has, each with a batch of its own.
 
@@ -119,27 +140,57 @@ class CTranslate2Engine:
         self._source_pieces = loaded.source_vocabulary.all_pieces
         self._target_pieces = loaded.target_vocabulary.all_pieces
         self._target_ids = {piece: index for index, piece in enumerate(self._target_pieces)}
+        self._threads = torch.get_num_threads() if device.type == "cpu" else 1
+        self._ends = (END,) if search.allow_unk or search.beam_size == 1 else (END, UNKNOWN)
 
     def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
         greedy = self._search.beam_size == 1
         asked = [self._asked(rows, greedy) for rows in batches]
-        read = self._greedy if greedy else self._hypotheses
-        found = [read(result.result(), limit) if result else [] for each in asked for result, limit in each]
+        if greedy:
+            found = [self._greedy(*each) for batch in asked for each in batch]
+        else:
+            read = [self._ended(*each) for batch in asked for each in batch]
+            found = [ended.hypotheses for ended in read]
+            rows = [(row, len(batch)) for batch in batches for row in batch]
+            again = [place for place, ended in enumerate(read) if ended.too_few]
+            for place, hypotheses in zip(again, self._again([rows[place] for place in again]), strict=True):
+                found[place] = hypotheses
         if self._scores > (WantedScores.NONE if greedy else WantedScores.OF_TRANSLATIONS):
             self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1), greedy)
         return found
 
-    def _asked(self, rows: Rows, greedy: bool) -> list[tuple[Any, int]]:
+    def _again(self, rows: list[tuple[list[int], int]]) -> Iterator[list[Hypothesis]]:
+        """A second search, which waits for more hypotheses; nothing where even those are too few.
+
+        Args:
+            rows: the longest first, each with how many as long as it may be searched for at once.
+        """
+        share, asked = -(-len(rows) // self._threads), []
+        while rows:
+            size = min(rows[0][1], share)
+            asked += self._asked([row for row, _ in rows[:size]], False, PATIENCE)
+            rows = rows[size:]
+        for each in asked:
+            ended = self._ended(*each)
+            yield [] if ended.too_few else ended.hypotheses
+
+    def _asked(self, rows: Rows, greedy: bool, patience: int = 1) -> list[tuple[Any, int]]:
         """What each sentence's translation will come as, None where it cannot be asked for, and its longest length."""
-        limits = self._search.limits(torch.tensor([len(row) for row in rows])).tolist()
+        search = self._search
+        limits = search.limits(torch.tensor([len(row) for row in rows])).tolist()
         if max(len(rows[0]), max(limits)) > LONGEST:
             return [(None, limit) for limit in limits]
+        # Without --normalize CTranslate2 ends with the best ones asked for, since none gets better by its length.
+        best_alone = greedy or (patience == 1 and search.normalize == 0.0)
         results = self._translator.translate_batch(
             self._sources(rows),
-            beam_size=self._search.beam_size,
-            num_hypotheses=self._search.wanted,
-            length_penalty=self._search.normalize,
-            disable_unk=greedy and not self._search.allow_unk,
+            beam_size=search.beam_size,
+            num_hypotheses=search.wanted if best_alone else search.beam_size * patience,
+            patience=patience,
+            length_penalty=search.normalize,
+            end_token=[self._target_pieces[index] for index in self._ends],
+            return_end_token=not greedy,
+            disable_unk=greedy and not search.allow_unk,
             max_input_length=0,
             max_decoding_length=max(limits),
             min_decoding_length=0,
@@ -154,17 +205,29 @@ class CTranslate2Engine:
     def _ids(self, tokens: Sequence[str]) -> tuple[int, ...]:
         return tuple(self._target_ids[token] for token in tokens)
 
-    def _greedy(self, result: Any, limit: int) -> list[Hypothesis]:
-        return [Hypothesis(self._ids(result.hypotheses[0][: limit - 1]), math.nan, math.nan)]
+    def _greedy(self, result: Any | None, limit: int) -> list[Hypothesis]:
+        if result is None:
+            return []
+        return [Hypothesis(self._ids(result.result().hypotheses[0][: limit - 1]), math.nan, math.nan)]
 
-    def _hypotheses(self, result: Any, limit: int) -> list[Hypothesis]:
-        found = []
-        for tokens, score in zip(result.hypotheses, result.scores, strict=True):
+    def _ended(self, result: Any | None, limit: int) -> _Ended:
+        """Those wanted of a sentence's hypotheses, best first; none where our own search is to find them."""
+        if result is None:
+            return _Ended([])
+        told, found, dropped = result.result(), [], False
+        for tokens, score in zip(told.hypotheses, told.scores, strict=True):
             ids = self._ids(tokens)
-            if (UNKNOWN in ids and not self._search.allow_unk) or END in ids or len(ids) >= limit:
-                return []
-            found.append(Hypothesis(ids, score * (len(ids) + 1) ** self._search.normalize, score))
-        return found
+            if any(end in ids[:-1] for end in self._ends):  # it went on, since all that could go on were over
+                return _Ended([])
+            if ids[-1:] == (UNKNOWN,) and UNKNOWN in self._ends:
+                dropped = True
+                continue
+            if ids[-1:] != (END,) or len(ids) > limit:
+                return _Ended([])
+            found.append(Hypothesis(ids[:-1], score * len(ids) ** self._search.normalize, score))
+            if len(found) == self._search.wanted:
+                return _Ended(found)
+        return _Ended(found, too_few=dropped)
 
     def _score(self, rows: Rows, found: list[list[Hypothesis]], at_once: int, wholly: bool) -> None:
         """Gives hypotheses the scores of their subwords, and ``wholly`` their own too."""

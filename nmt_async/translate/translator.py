@@ -6,10 +6,11 @@ classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +19,8 @@ from nmt_async.errors import UserError, shown
 from nmt_async.model.linear import not_in_int8, packed
 from nmt_async.model.packed_matrix import on_device
 from nmt_async.model.translation_model import TranslationModel, evaluating
-from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, load_models, sample
+from nmt_async.search import Hypothesis, ModelPath, Weights, beam_search, greedy_search, load_models, sample
+from nmt_async.search.options import GREEDY
 from nmt_async.text.batch import pad
 from nmt_async.text.corpora import tagged
 from nmt_async.text.vocabulary import END, Vocabulary
@@ -77,6 +79,11 @@ class Translation:
 
 WORTH_PACKING = 4
 """Lines; packing the weights takes about as long as it saves in translating one or two."""
+
+MOST_AT_ONCE = 4
+"""Batches; Python runs one thread at a time, between the operations of torch, so more of them would wait for it."""
+
+T = TypeVar("T")
 
 NOTHING = Translation((Candidate("", 0.0, 0.0),))
 
@@ -169,16 +176,19 @@ class LineTranslator:
         rest = rows
         if self.engine is not None:
             free = [row for row in rows if not begun[row[0]][1]]
-            batches = [[ids for _, ids in batch] for batch in self._batches(free)]
-            answers = zip(free, self.engine(batches), strict=True)
+            answers = zip(free, self.engine([[ids for _, ids in batch] for batch in self._batches(free)]), strict=True)
             searched = {index: hypotheses for (index, _), hypotheses in answers if hypotheses}
             yield from searched.items()
             rest = [row for row in rows if row[0] not in searched]
         precision = self.options.precision
         worth_it = len(rest) >= WORTH_PACKING or precision != "float32"
-        with packed(self.model, precision) if worth_it else nullcontext():
-            for batch in self._batches(rest):
-                found = self._search([ids for _, ids in batch], [begun[index][1] for index, _ in batch])
+        batches = list(self._batches(rest))
+        texts = [([ids for _, ids in batch], [begun[index][1] for index, _ in batch]) for batch in batches]
+        with (
+            packed(self.model, precision) if worth_it else nullcontext(),
+            closing(side_by_side(self._search, texts, self.device)) as results,
+        ):
+            for batch, found in zip(batches, results, strict=True):
                 self.computed()
                 yield from ((index, hypotheses) for (index, _), hypotheses in zip(batch, found, strict=True))
 
@@ -201,7 +211,9 @@ class LineTranslator:
         prefixes = None
         if any(beginnings):
             prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
-        find = beam_search if self.search.output_sampling is None else sample
+        find = greedy_search if self.search.beam_size == GREEDY else beam_search
+        if self.search.output_sampling is not None:
+            find = sample
         return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
@@ -210,6 +222,25 @@ class LineTranslator:
         return Candidate(
             text, hypothesis.score, hypothesis.normalised, tokens, hypothesis.token_scores, hypothesis.alignment
         )  # fmt: skip
+
+
+def side_by_side(
+    work: Callable[..., T], arguments: Sequence[tuple[Any, ...]], device: torch.device
+) -> Generator[T, None, None]:  # fmt: skip
+    """What ``work`` makes of each of ``arguments``, in their order; on a CPU several are worked on at once, each with
+    its share of the threads: two threads do more on two batches than both on one.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    at_once = min(threads, len(arguments), MOST_AT_ONCE)
+    if at_once < 2:
+        yield from (work(*each) for each in arguments)
+        return
+    pool = ThreadPoolExecutor(at_once, "batch", torch.set_num_threads, (threads // at_once,))
+    try:
+        yield from (future.result() for future in [pool.submit(work, *each) for each in arguments])
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # those of the pool set them for all that come after them
 
 
 def length_of_tag(tag: str | None, source_vocabulary: Vocabulary) -> int:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -38,6 +39,17 @@ def test_a_saved_model_is_loaded_bit_for_bit(folder, model, vocabulary):
     names = ["SHA256SUMS", "model.json", "model.safetensors", "vocabulary.model"]
     assert sorted(path.name for path in folder.iterdir()) == names
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+
+
+def test_a_model_is_loaded_without_torchs_compiler(folder):
+    """To import it takes longer than all else that a translation of one line needs."""
+    program = (
+        "import pathlib, sys; from nmt_async.checkpoints import load_model; load_model(pathlib.Path(sys.argv[1])); "
+        "print('torch' in sys.modules, 'torch._dynamo' in sys.modules, 'sympy' in sys.modules)"
+    )
+    words = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]
 
 
 def test_two_vocabularies_are_kept_apart(tmp_path, vocabulary, sentences):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.search.beam import beam_search
+from nmt_async.search.greedy import greedy_search
 from nmt_async.search.options import Search
 from nmt_async.search.sampling import sample
 from nmt_async.search.trace import Hypothesis
@@ -46,7 +47,9 @@ def random_sources(seed, vocabulary, lengths):
 
 def decode(model, sources, search, prefixes=None):
     """What the search that ships finds, or draws, in one batch."""
-    find = beam_search if search.output_sampling is None else sample
+    find = greedy_search if search.beam_size == 1 else beam_search
+    if search.output_sampling is not None:
+        find = sample
     with torch.inference_mode():
         return find(model, *pad([source.numpy() for source in sources]), search, prefixes)
 

@@ -95,6 +95,33 @@ def test_greedy_search_is_the_same_without_our_own(loaded, sentences, factor):
         assert (b.ids, math.isnan(b.score)) == (a.ids, True)
 
 
+@pytest.mark.parametrize(("wanted", "normalize"), [(1, 0.6), (1, 0.0), (3, 0.6)])
+def test_likely_unk_costs_no_search_of_our_own(loaded, sentences, wanted, normalize):
+    model = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        model.output_bias[UNKNOWN] += 2.0
+    options = DecodingOptions(beam_size=4, normalize=normalize)
+    search = options.search(wanted)
+    rows = sorted(loaded.source_vocabulary.encode_lines(sentences[:40]), key=len, reverse=True)
+    source, lengths = pad(rows)
+    with torch.inference_mode():
+        ours = beam_search(model, source, lengths, search)
+        free = beam_search(model, source, lengths, dataclasses.replace(search, allow_unk=True))
+    assert sum(UNKNOWN in best.ids for best, *_ in free) >= 10
+    engine = engine_named("ctranslate2", dataclasses.replace(loaded, model=model), search, CPU, pytest.fail)
+    found = [(a, b) for a, b in zip(ours, engine([rows[:16], rows[16:]]), strict=True) if b]
+    assert len(found) >= 30  # others reached their longest length, or nothing in their beam could go on
+    assert sum(a[0].ids == b[0].ids for a, b in found) >= 0.9 * len(found)
+    for a, b in found:
+        assert len(b) == wanted
+        known = {each.ids: each for each in a}
+        for each in b:
+            assert UNKNOWN not in each.ids
+            if each.ids in known:
+                assert each.score == pytest.approx(known[each.ids].score, abs=1e-3)
+                assert each.normalised == pytest.approx(known[each.ids].normalised, abs=1e-4)
+
+
 def test_n_best_comes_from_ctranslate2_too(loaded, sentences):
     options = DecodingOptions(beam_size=3)
     engine = engine_named("ctranslate2", loaded, options.search(3), CPU, pytest.fail)

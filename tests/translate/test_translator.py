@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from nmt_async.translate.formats import Printed
 from nmt_async.translate.options import DecodingOptions
-from nmt_async.translate.translator import LineTranslator
+from nmt_async.translate.translator import LineTranslator, side_by_side
 
 CPU = torch.device("cpu")
 
@@ -35,6 +36,53 @@ def test_order_is_kept_whatever_the_batches(translator, sentences):
     assert len(set(one_by_one)) > 10
     assert texts(translator(mini_batch=7, maxi_batch=3).translate(lines)) == one_by_one
     assert texts(translator(mini_batch_words=20).translate(iter(lines))) == one_by_one
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    "options", [{"beam_size": 3}, {"beam_size": 1}, {"beam_size": 2, "precision": "int8"}], ids=str
+)
+def test_several_threads_find_what_one_finds(translator, sentences, options):
+    wanted = options["beam_size"]
+    torch.set_num_threads(1)
+    alone = list(translator(wanted=wanted, mini_batch=5, **options).translate(sentences[:80]))
+    torch.set_num_threads(3)
+    assert list(translator(wanted=wanted, mini_batch=5, **options).translate(sentences[:80])) == alone
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_batches_are_worked_on_side_by_side_each_with_its_share_of_the_threads():
+    meet, seen = threading.Barrier(3), []
+
+    def work(number):
+        if number < 3:
+            meet.wait(timeout=60)  # breaks where one is worked on after the other
+        seen.append(torch.get_num_threads())
+        return number
+
+    assert list(side_by_side(work, [(number,) for number in range(7)], CPU)) == list(range(7))
+    assert (seen, torch.get_num_threads()) == ([1] * 7, 3)
+    new_thread = []
+    thread = threading.Thread(target=lambda: new_thread.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert new_thread == [3]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_one_batch_has_all_threads_and_what_fails_side_by_side_fails():
+    assert list(side_by_side(torch.get_num_threads, [()], CPU)) == [3]
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(lambda number: 1 // number, [(number,) for number in (1, 0, 1, 1)], CPU))
+    assert torch.get_num_threads() == 3
 
 
 def test_first_translations_come_before_the_last_lines_are_read(translator, sentences):
