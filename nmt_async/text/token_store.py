@@ -11,7 +11,6 @@ import errno
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, chain
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -54,20 +53,23 @@ class StoreWriter:
 
     def append(self, sentence: Sequence[int]) -> None:
         """One sentence's subword indexes with its end mark."""
-        self.extend([sentence])
+        self.extend(np.array(sentence, self._type), np.array([len(sentence)]))
 
-    def extend(self, sentences: Sequence[Sequence[int]]) -> None:
+    def extend(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> None:
         """Many sentences at once, which is faster.
+
+        Args:
+            ids: their subword indexes with end marks, one after another.
+            lengths: (sentences,) of each.
 
         Raises:
             OSError: the disk is full, or another failure to write.
         """
-        ends = list(accumulate(map(len, sentences), initial=self.tokens))
-        flat = np.fromiter(chain.from_iterable(sentences), self._type, count=ends[-1] - self.tokens)
-        self._files[0].write(flat.data)
-        self._files[1].write(np.array(ends[1:], OFFSET).data)
-        self.tokens = ends[-1]
-        self.sentences += len(sentences)
+        ends = self.tokens + np.cumsum(lengths)
+        self._files[0].write(ids.astype(self._type, copy=False).data)
+        self._files[1].write(ends.astype(OFFSET).data)
+        self.tokens += len(ids)
+        self.sentences += len(lengths)
 
     def close(self) -> None:
         """Makes the store whole under its name."""
