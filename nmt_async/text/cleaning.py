@@ -139,7 +139,7 @@ def pair_hashes(block: PairBlock) -> NDArray[np.uint64]:
     return line_hashes(block.source, 1) + line_hashes(block.target, 1 << 32)
 
 
-def mark_first_occurrences(hashes: NDArray[np.uint64], keep: NDArray[np.bool_], part: int = 1 << 21) -> int:
+def mark_first_occurrences(hashes: NDArray[np.uint64], keep: NDArray[np.bool_], part: int = 1 << 20) -> int:
     """Sets ``keep`` (pairs,) where a hash stands for the first time; returns how many do not.
 
     Hashes are looked at in shares of about ``part``, each in a pass of its own over the array, so memory stays constant

@@ -22,6 +22,7 @@ from nmt_async.errors import UserError
 
 Number = TypeVar("Number", bound=np.generic)
 OFFSET = np.dtype("<i8")
+_AT_ONCE = 1 << 20  # sentences whose lengths are computed together, so that little memory is needed beside them
 
 
 def token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger]:
@@ -140,11 +141,15 @@ class TokenStore:
         Raises:
             UserError: they cannot be, since the file is damaged.
         """
-        lengths = np.diff(self._offsets)
-        # Of two offsets far apart the difference may come out as anything.
-        if not ((self._offsets[:-1] < self._offsets[1:]) & (lengths <= np.iinfo(np.int32).max)).all():
-            raise self._damaged()
-        return lengths.astype(np.int32)
+        found = np.empty(len(self), np.int32)
+        for begin in range(0, len(self), _AT_ONCE):
+            offsets = self._offsets[begin : begin + _AT_ONCE + 1]
+            lengths = np.diff(offsets)
+            # Of two offsets far apart the difference may come out as anything.
+            if not ((offsets[:-1] < offsets[1:]) & (lengths <= np.iinfo(np.int32).max)).all():
+                raise self._damaged()
+            found[begin : begin + _AT_ONCE] = lengths
+        return found
 
     def _damaged(self) -> UserError:
         return UserError(
