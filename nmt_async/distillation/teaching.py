@@ -167,7 +167,7 @@ def _check_before_hours(options: DistilOptions, prepared: PrepareOptions, out: P
     for file in input_files(valid):
         file.check()
     for part in valid:
-        for _ in part.pairs():
+        for _ in part.blocks():
             pass
     if not (out / MANIFEST).exists():
         check_free(out, "--out: ")

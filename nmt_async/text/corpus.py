@@ -14,18 +14,21 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
 import zstandard
 
 from nmt_async.errors import UserError
+from nmt_async.text.line_blocks import PAIRS, LineReader, PairBlock, aligned, count_lines, line_ends, text_of
 
 STANDARD_INPUT = Path("-")
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
+_TAB = ord("\t")
 LONGEST_LINE = 1 << 26
 """Bytes; what has longer lines is no text, and a small compressed file can hold one that no memory does."""
 
@@ -75,24 +78,54 @@ class InputFile:
         Raises:
             UserError: it cannot be opened or read, its compressed data is damaged or cut off, or it is no text.
         """
+        with self._text() as text:
+            for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), b"")):
+                if len(line) > LONGEST_LINE:
+                    raise self._no_text(number + 1)
+                if number == 0 and line.startswith(_BYTE_ORDER_MARK):
+                    line = line[len(_BYTE_ORDER_MARK) :]
+                yield line.rstrip(b"\n").removesuffix(b"\r")
+
+    def line_blocks(self) -> Iterator[bytes]:
+        """As `lines`, many at once: each ends with a newline.
+
+        Raises:
+            UserError: as `lines`.
+        """
+        with self._text() as text:
+            number, begun = 1, b""  # the line that begins with these bytes
+            while block := text.read(_BUFFER):
+                end = block.find(b"\n")
+                if len(begun) + (len(block) if end < 0 else end) >= LONGEST_LINE:
+                    raise self._no_text(number)
+                whole = block.rfind(b"\n") + 1
+                if whole:
+                    lines = _without_mark(begun + block[:whole], number)
+                    lines = lines.replace(b"\r\n", b"\n") if b"\r" in lines else lines
+                    number += count_lines(lines)
+                    yield lines
+                begun = block[whole:] if whole else begun + block
+            if begun:
+                yield _without_mark(begun, number).removesuffix(b"\r") + b"\n"
+
+    @contextmanager
+    def _text(self) -> Iterator[io.BufferedReader]:
+        """What it holds, decompressed; what goes wrong in reading it becomes a sentence."""
         try:
             with self._open() as raw:
-                text = _decompressed(io.BufferedReader(_Tally(raw, self), _BUFFER))
-                for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), b"")):
-                    if len(line) > LONGEST_LINE:
-                        raise UserError(
-                            f"{self.option}: line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes; "
-                            f"is it text, with a sentence a line?"
-                        )
-                    if number == 0 and line.startswith(_BYTE_ORDER_MARK):
-                        line = line[len(_BYTE_ORDER_MARK) :]
-                    yield line.rstrip(b"\n").removesuffix(b"\r")
+                yield _decompressed(io.BufferedReader(_Tally(raw, self), _BUFFER))
         except EOFError:
             raise UserError(f"{self.option}: {self.name} is cut off in its compressed data; fetch it again.") from None
         except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
             raise UserError(f"{self.option}: {self.name} is damaged ({error}); fetch it again.") from None
         except OSError as error:
             raise UserError(f"{self.option}: {self.name} cannot be read ({error.strerror or error}).") from None
+
+    def _no_text(self, line: int) -> UserError:
+        return UserError(
+            f"{self.option}: line {line:,} of {self.name} has more than {LONGEST_LINE:,} bytes; "
+            f"is it text, with a sentence a line?"
+        )
 
     def blocks(self) -> Iterator[bytes]:
         """Its bytes as stored, a block at a time.
@@ -117,6 +150,11 @@ class InputFile:
         if self.path == STANDARD_INPUT:
             return io.FileIO(0, closefd=False)
         return io.FileIO(self.path)
+
+
+def _without_mark(lines: bytes, number: int) -> bytes:
+    """Lines from the ``number``-th on, without the byte order mark that may stand before the first."""
+    return lines.removeprefix(_BYTE_ORDER_MARK) if number == 1 else lines
 
 
 class _Tally(io.RawIOBase):
@@ -185,23 +223,20 @@ class AlignedFiles:
     def files(self) -> tuple[InputFile, ...]:
         return self.source, self.target
 
-    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+    def blocks(self) -> Iterator[PairBlock]:
         """Its sentence pairs.
 
         Raises:
             UserError: one file has more lines than the other, found at the end of the shorter.
         """
-        sources, targets = self.source.lines(), self.target.lines()
+        sides = LineReader(self.source.line_blocks()), LineReader(self.target.line_blocks())
         count = 0
-        for source in sources:
-            target = next(targets, None)
-            if target is None:
-                raise self._unequal(count + 1 + sum(1 for _ in sources), count)
-            count += 1
-            yield source, target
-        more = sum(1 for _ in targets)
-        if more:
-            raise self._unequal(count, count + more)
+        for block in aligned(*sides):
+            count += block.pairs
+            yield block
+        more = [side.count() for side in sides]
+        if any(more):
+            raise self._unequal(count + more[0], count + more[1])
 
     def _unequal(self, source_lines: int, target_lines: int) -> UserError:
         return UserError(
@@ -224,20 +259,30 @@ class TabSeparated:
     def files(self) -> tuple[InputFile, ...]:
         return (self.file,)
 
-    def pairs(self) -> Iterator[tuple[bytes, bytes]]:
+    def blocks(self) -> Iterator[PairBlock]:
         """Its sentence pairs.
 
         Raises:
             UserError: a line that has not exactly one tab.
         """
-        for number, line in enumerate(self.file.lines(), 1):
-            source, tab, target = line.partition(b"\t")
-            if not tab or b"\t" in target:
-                raise UserError(
-                    f"{self.where(number)} has {line.count(b'	') + 1} columns; "
-                    f"{self.file.option} needs two, source<TAB>target."
-                )
-            yield source, target
+        count = 0
+        for text in self.file.line_blocks():
+            ends = line_ends(text)
+            tabs = np.searchsorted(np.flatnonzero(np.frombuffer(text, np.uint8) == _TAB), ends)
+            columns = np.diff(tabs, prepend=0) + 1
+            if (columns != 2).any():
+                row = int(np.flatnonzero(columns != 2)[0])
+                raise self._columns(count + row + 1, int(columns[row]))
+            count += len(ends)
+            cells = text.replace(b"\n", b"\t").split(b"\t")[:-1]
+            for begin in range(0, len(ends), PAIRS):
+                part = cells[2 * begin : 2 * (begin + PAIRS)]
+                yield PairBlock(text_of(part[::2]), text_of(part[1::2]), len(part) // 2)
+
+    def _columns(self, line: int, columns: int) -> UserError:
+        return UserError(
+            f"{self.where(line)} has {columns} columns; {self.file.option} needs two, source<TAB>target."
+        )  # fmt: skip
 
     def where(self, line: int) -> str:
         """How a message names the pair at ``line``, counted from one."""
@@ -276,20 +321,3 @@ def _times(files: list[InputFile]) -> str:
 def input_files(parts: Corpus) -> list[InputFile]:
     """Every file of every part, in the order given."""
     return [file for part in parts for file in part.files]
-
-
-class ZstdLines:
-    """Writes text that is read again soon and then thrown away: zstd at its fastest level, a third of the space."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb")
-        self._stream = zstandard.ZstdCompressor(level=1).stream_writer(self._file)
-
-    def write(self, lines: list[str]) -> None:
-        """Appends the lines, each of which must be free of ``\\n``."""
-        if lines:
-            self._stream.write(("\n".join(lines) + "\n").encode())
-
-    def close(self) -> None:
-        self._stream.close()  # type: ignore[no-untyped-call]
-        self._file.close()

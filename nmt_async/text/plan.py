@@ -19,7 +19,8 @@ import numpy as np
 from nmt_async.text.mixture import Mixture
 
 WINDOW = 1 << 20
-"""Sentences sorted together; a corpus below it is sorted whole. Memory for an epoch is about 12 bytes a sentence."""
+"""Sentences sorted together; a corpus below it is sorted whole. An epoch takes 4 bytes a sentence, and as many again
+while it is made."""
 
 
 class BatchId(NamedTuple):
@@ -119,11 +120,11 @@ class BatchPlan:
     @property
     def epoch_tokens(self) -> int:
         """Target tokens of an epoch; of one that mixes corpora by weights, the mean of all epochs."""
-        lengths = np.asarray(self.target_lengths).astype(np.int64)
+        lengths = np.asarray(self.target_lengths)
         if self.mixture is None:
-            return int(lengths.sum())
+            return int(lengths.sum(dtype=np.int64))
         borders = np.cumsum(self.mixture.sizes)[:-1]
-        return round(self.mixture.mean([int(part.sum()) for part in np.split(lengths, borders)]))
+        return round(self.mixture.mean([int(part.sum(dtype=np.int64)) for part in np.split(lengths, borders)]))
 
     def position(self, batch: BatchId) -> float:
         """Epochs gone by when ``batch`` ends, as a fraction: 1.5 is the middle of the second epoch."""
@@ -137,10 +138,11 @@ class BatchPlan:
     def _compute(self, epoch: int) -> EpochPlan:
         generator = np.random.default_rng((self.seed, epoch))
         if self.mixture is None:
-            shuffled = generator.permutation(len(self.source_lengths)).astype(np.uint32)
+            shuffled = np.arange(len(self.source_lengths), dtype=np.uint32)
+            generator.shuffle(shuffled)  # as `permutation` of the number, in half the memory
         else:  # rising rows, so that those of an epoch that holds each once make the very same batches
-            rows = self.mixture.rows(epoch, self.seed)
-            shuffled = rows[generator.permutation(len(rows))]
+            shuffled = self.mixture.rows(epoch, self.seed)
+            generator.shuffle(shuffled)
         order, sizes = [], []
         for begin in range(0, len(shuffled), self.window):
             window_order, window_sizes = self._window(shuffled[begin : begin + self.window], generator)
@@ -155,7 +157,7 @@ class BatchPlan:
         target = np.asarray(self.target_lengths)[sentences].astype(np.int64)
         source = np.asarray(self.source_lengths)[sentences].astype(np.int64)
         # Within one target length, sources rise and fall in turn, so that neighbours across lengths are alike too.
-        by_length = np.lexsort((np.where(target % 2, source, -source), target))
+        by_length = _sorted_by(target, np.where(target % 2, source, -source))
         sentences = sentences[by_length]
         ends = np.cumsum(target[by_length])
         cuts = [0]
@@ -167,3 +169,19 @@ class BatchPlan:
         starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
         rows = np.concatenate([np.arange(starts[batch], starts[batch] + sizes[batch]) for batch in batches])
         return sentences[rows], sizes[batches]
+
+
+def _sorted_by(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(sentences,) the order by ``first``, and by ``second`` where it is alike: ``np.lexsort((second, first))``.
+
+    Numpy sorts numbers of 16 bits by their digits, in a fifth of the time; lengths nearly always are such.
+    """
+    ordered: np.ndarray | None = None
+    for key in (second, first):
+        if key.size and (key.min() < -(1 << 15) or key.max() >= 1 << 15):
+            return np.lexsort((second, first))
+        small = key.astype(np.int16)
+        rows = np.argsort(small if ordered is None else small[ordered], kind="stable")
+        ordered = rows if ordered is None else ordered[rows]
+    assert ordered is not None
+    return ordered

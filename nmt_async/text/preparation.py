@@ -3,9 +3,7 @@
 The inputs are read once, cleaned, and spooled (compressed) in the folder being built; the vocabulary is learnt from the
 spool, and the spool encoded. Memory depends on the vocabulary's sample only, not on the size of the corpus.
 
-Encoding uses all cores. Threads suffice: SentencePiece works outside Python's lock, and reading and writing go on
-meanwhile. Measured beside processes on two busy cores, threads encoded about as many lines a second, and need no copies
-and cannot be orphaned.
+Reading and encoding use all cores, a thread each (`spool.in_threads`).
 """
 
 from __future__ import annotations
@@ -14,24 +12,15 @@ import dataclasses
 import json
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from itertools import compress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nmt_async import __version__
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.options import check_together, key_of, matters, to_mapping
 from nmt_async.progress import Progress, SilentProgress
-from nmt_async.text.cleaning import REASONS, Rules, judge_lengths
 from nmt_async.text.corpora import Declaration, NamedCorpus, PreparedCorpora, PreparedCorpus, read_corpora
 from nmt_async.text.corpus import STANDARD_INPUT, InputFile, corpus, input_files
+from nmt_async.text.encoding import encode_split
 from nmt_async.text.options import PrepareOptions
 from nmt_async.text.prepared import (
     CORPORA,
@@ -46,8 +35,7 @@ from nmt_async.text.prepared import (
     read_manifest,
 )  # fmt: skip
 from nmt_async.text.spool import Spool, Tally, spool_training, spool_validation
-from nmt_async.text.token_store import StoreWriter
-from nmt_async.text.vocabulary import UNKNOWN, Vocabulary, sample_lines, train_vocabulary
+from nmt_async.text.vocabulary import Vocabulary, sample_rows, train_vocabulary
 from nmt_async.writing import built_whole
 
 LARGEST = 1_000_000_000
@@ -95,9 +83,9 @@ def _build(
     spool_folder = folder / "spool"
     spool_folder.mkdir()
     corpora = declared.corpora
-    training = spool_training(corpora, spool_folder / "train", rules, options.keep_duplicates, report)
+    training = spool_training(corpora, spool_folder / "train", rules, options.keep_duplicates, threads, report)
     validates = any(each.valid for each in corpora)
-    validation = spool_validation(corpora, folder / "valid", report) if validates else None
+    validation = spool_validation(corpora, spool_folder / "valid", folder / "valid", report) if validates else None
     _check_kept(training)
     source, target = _vocabularies(folder, options, {file.option: file for file in inputs}, training, report)
     splits = {"train": encode_split(training, folder / "train", source, target, rules, threads, report)}
@@ -159,8 +147,8 @@ def _vocabularies(
             (folder / name).write_bytes(b"".join(given[option].blocks()))
             return Vocabulary(folder / name)
         total, wanted = training.kept * len(sides), options.vocab_sample
-        lines = sample_lines(training.lines(*sides), total, wanted, options.seed)
-        used = min(total, wanted) if wanted else total
+        rows = sample_rows(total, wanted, options.seed)
+        lines, used = training.sample(sides, rows), total if rows is None else wanted
         with report.stage(f"learning {options.vocab_size:,} subwords from {used:,} lines", None):
             return train_vocabulary(
                 lines, options.vocab_size, options.vocab_type, folder / name,
@@ -174,91 +162,6 @@ def _vocabularies(
         )
     joint = one(JOINT_MODEL, "--vocab", ("source", "target"))
     return joint, joint
-
-
-def encode_split(
-    spool: Spool, path: Path, source: Vocabulary, target: Vocabulary, rules: Rules | None, threads: int,
-    report: Progress,
-) -> dict[str, Any]:  # fmt: skip
-    """Writes the stores ``path.source`` and ``path.target``; pairs that ``rules`` remove by length count in ``spool``.
-
-    Raises:
-        UserError: a tag is no subword of the source vocabulary.
-
-    Returns:
-        The split's counts as its manifest has them: pairs ``read``, ``removed`` by reason and ``kept``, and for each
-        side its ``tokens`` (with end marks) and how many of them are ``unknown``.
-    """
-    vocabularies = source, target
-    unknown = [0, 0]
-    lines = 0
-    tags = np.array([len(_tag(source, tally)) for tally in spool.corpora])
-    ends = np.cumsum([tally.kept for tally in spool.corpora])
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(StoreWriter(path.with_name(f"{path.name}.{side}"), vocabulary.size))
-            for side, vocabulary in zip(("source", "target"), vocabularies, strict=True)
-        ]
-        step = stack.enter_context(report.stage(f"encoding {path.name}", spool.kept))
-        for sides in _encoded(spool.chunks(), source, target, threads):
-            of = np.searchsorted(ends, np.arange(lines, lines + len(sides[0])), side="right")
-            lines += len(sides[0])
-            lengths = [np.fromiter(map(len, side), np.int64, count=len(side)) for side in sides]
-            keep = np.ones(len(sides[0]), np.bool_)
-            if rules is not None:
-                for reason, mask in judge_lengths(lengths[0], lengths[1], rules, tags[of]).items():
-                    spool.removed[reason] += int(mask.sum())
-                    keep &= ~mask
-                sides = [list(compress(side, keep)) for side in sides]
-            _count(spool.corpora, of, lengths, keep)
-            for index, (writer, side) in enumerate(zip(writers, sides, strict=True)):
-                writer.extend(side)
-                unknown[index] += sum(sentence.count(UNKNOWN) for sentence in side)
-            step(lines, lines)
-    counts: dict[str, Any] = {"read": spool.read, "kept": spool.kept}
-    if rules is not None:
-        counts["removed"] = {reason: spool.removed[reason] for reason in REASONS}
-    for side_name, writer, count in zip(("source", "target"), writers, unknown, strict=True):
-        counts[side_name] = {"tokens": writer.tokens, "unknown": count}
-    return counts
-
-
-def _tag(source: Vocabulary, tally: Tally) -> list[int]:
-    """The subwords of a corpus's tag; none if it has none."""
-    try:
-        return source.tag(tally.tag) if tally.tag else []
-    except UserError as error:
-        raise UserError(f"--corpora: the tag of {tally.name}: {error}") from None
-
-
-def _count(tallies: list[Tally], of: NDArray[Any], lengths: list[NDArray[np.int64]], keep: NDArray[np.bool_]) -> None:
-    """Adds encoded pairs to what their corpora ``of`` (pairs,) came to; those that are not kept leave them."""
-    for number in np.unique(of):
-        tally, here = tallies[number], of == number
-        tally.kept -= int((here & ~keep).sum())
-        tally.source_tokens += int(lengths[0][here & keep].sum())
-        tally.target_tokens += int(lengths[1][here & keep].sum())
-
-
-Sides = list[list[list[int]]]
-
-
-def _encoded(
-    chunks: Iterable[tuple[list[str], list[str]]], source: Vocabulary, target: Vocabulary, threads: int
-) -> Iterator[Sides]:  # fmt: skip
-    """Source and target of each chunk encoded, in the order of the chunks, of which few are in memory at once."""
-
-    def encode(chunk: tuple[list[str], list[str]]) -> Sides:
-        return [source.encode_lines(chunk[0]), target.encode_lines(chunk[1])]
-
-    waiting: deque[Future[Sides]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="encoding") as pool:
-        for chunk in chunks:
-            waiting.append(pool.submit(encode, chunk))
-            if len(waiting) > threads + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _check_kept(training: Spool) -> None:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from nmt_async.checksums import sha256_of
 from nmt_async.errors import UserError, shown
 from nmt_async.options import LONGEST_NAME
 from nmt_async.reading import as_dataclass, read_object
-from nmt_async.text.batch import Batch, collate
 from nmt_async.text.corpora import PreparedCorpora
 from nmt_async.text.token_store import TokenStore, store_files
 from nmt_async.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from nmt_async.text.batch import Batch
 
 FORMAT = 1
 """Version of the folder's layout, in its manifest."""
@@ -54,6 +56,8 @@ class ParallelStore:
 
     def batch(self, indexes: np.ndarray | Sequence[int]) -> Batch:
         """The pairs at these indexes as one padded batch, in the order given."""
+        from nmt_async.text.batch import collate  # imports torch, for which prepare has no use
+
         rows = [int(index) for index in indexes]
         return collate([self.source[row] for row in rows], [self.target[row] for row in rows])
 

@@ -11,7 +11,6 @@ import errno
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, chain
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -23,6 +22,7 @@ from nmt_async.errors import UserError
 
 Number = TypeVar("Number", bound=np.generic)
 OFFSET = np.dtype("<i8")
+_AT_ONCE = 1 << 20  # sentences whose lengths are computed together, so that little memory is needed beside them
 
 
 def token_type(vocabulary_size: int) -> np.dtype[np.unsignedinteger]:
@@ -54,20 +54,23 @@ class StoreWriter:
 
     def append(self, sentence: Sequence[int]) -> None:
         """One sentence's subword indexes with its end mark."""
-        self.extend([sentence])
+        self.extend(np.array(sentence, self._type), np.array([len(sentence)]))
 
-    def extend(self, sentences: Sequence[Sequence[int]]) -> None:
+    def extend(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> None:
         """Many sentences at once, which is faster.
+
+        Args:
+            ids: their subword indexes with end marks, one after another.
+            lengths: (sentences,) of each.
 
         Raises:
             OSError: the disk is full, or another failure to write.
         """
-        ends = list(accumulate(map(len, sentences), initial=self.tokens))
-        flat = np.fromiter(chain.from_iterable(sentences), self._type, count=ends[-1] - self.tokens)
-        self._files[0].write(flat.data)
-        self._files[1].write(np.array(ends[1:], OFFSET).data)
-        self.tokens = ends[-1]
-        self.sentences += len(sentences)
+        ends = self.tokens + np.cumsum(lengths)
+        self._files[0].write(ids.astype(self._type, copy=False).data)
+        self._files[1].write(ends.astype(OFFSET).data)
+        self.tokens += len(ids)
+        self.sentences += len(lengths)
 
     def close(self) -> None:
         """Makes the store whole under its name."""
@@ -138,11 +141,15 @@ class TokenStore:
         Raises:
             UserError: they cannot be, since the file is damaged.
         """
-        lengths = np.diff(self._offsets)
-        # Of two offsets far apart the difference may come out as anything.
-        if not ((self._offsets[:-1] < self._offsets[1:]) & (lengths <= np.iinfo(np.int32).max)).all():
-            raise self._damaged()
-        return lengths.astype(np.int32)
+        found = np.empty(len(self), np.int32)
+        for begin in range(0, len(self), _AT_ONCE):
+            offsets = self._offsets[begin : begin + _AT_ONCE + 1]
+            lengths = np.diff(offsets)
+            # Of two offsets far apart the difference may come out as anything.
+            if not ((offsets[:-1] < offsets[1:]) & (lengths <= np.iinfo(np.int32).max)).all():
+                raise self._damaged()
+            found[begin : begin + _AT_ONCE] = lengths
+        return found
 
     def _damaged(self) -> UserError:
         return UserError(

@@ -14,14 +14,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Sequence
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from nmt_async.errors import RunFailure, UserError, shown
+from nmt_async.text.token_store import token_type
 
 END = 0
 """Index of ``</s>`` in every vocabulary, as in Marian's."""
@@ -31,6 +34,7 @@ UNKNOWN = 1
 
 # SentencePiece sums floats a share per thread, so the model depends on how many there are: not on the machine's cores.
 _TRAINING_THREADS = 16
+_DRAWN = 1 << 16  # chances at once
 _PR_SET_PDEATHSIG = 1
 _QUIET = 3  # glog's levels: only what ends the process
 
@@ -96,6 +100,13 @@ class Vocabulary:
         encoded: list[list[int]] = self._model.encode(list(lines), out_type=int, add_eos=True, num_threads=threads)
         return encoded
 
+    def encode_flat(self, lines: Sequence[str]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """As `encode_lines`, as a store has it: all subword indexes one after another, and (lines,) lengths."""
+        encoded = self.encode_lines(lines)
+        lengths = np.fromiter(map(len, encoded), np.int64, count=len(encoded))
+        ids = chain.from_iterable(encoded)
+        return np.fromiter(ids, token_type(self.size), count=int(lengths.sum())), lengths
+
     def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The subwords of these indexes, as SentencePiece writes them."""
         return tuple(self._model.id_to_piece(list(ids)))
@@ -135,13 +146,13 @@ class Vocabulary:
 
 
 def train_vocabulary(
-    lines: Iterable[str], size: int, kind: str, out: Path, *, character_coverage: float = 0.9995,
+    lines: Iterable[str | bytes], size: int, kind: str, out: Path, *, character_coverage: float = 0.9995,
     tags: Sequence[str] = (),
 ) -> Vocabulary:  # fmt: skip
     """Learns a vocabulary of exactly ``size`` subwords from ``lines`` and writes it to ``out``.
 
     The lines are held in memory, at about 25 bytes a character, so a large corpus is given as a sample
-    (`sample_lines`). The same lines give the same file. SentencePiece leaves out lines of more than 4,192 bytes.
+    (`sample_rows`). The same lines give the same file. SentencePiece leaves out lines of more than 4,192 bytes.
 
     Args:
         kind: ``unigram`` or ``bpe``.
@@ -167,7 +178,7 @@ def train_vocabulary(
     return Vocabulary(out)
 
 
-def _learn(options: dict[str, Any], lines: Iterable[str], size: int) -> bytes:
+def _learn(options: dict[str, Any], lines: Iterable[str | bytes], size: int) -> bytes:
     """The model that a process of its own learns, which runs `main`.
 
     SentencePiece cannot be interrupted while it learns, and may need more memory than there is. In a process of its own
@@ -182,7 +193,7 @@ def _learn(options: dict[str, Any], lines: Iterable[str], size: int) -> bytes:
             try:
                 process.stdin.write(json.dumps(options).encode() + b"\n")
                 for line in lines:
-                    process.stdin.write(line.encode() + b"\n")
+                    process.stdin.write((line.encode() if isinstance(line, str) else line) + b"\n")
             except BrokenPipeError:  # it ended early; its message says why
                 pass
             model, message = process.communicate()
@@ -214,22 +225,30 @@ def _explained(message: str, size: int) -> UserError | RunFailure:
     return RunFailure(f"SentencePiece could not learn the vocabulary: {message}")
 
 
-def sample_lines(lines: Iterable[str], total: int, wanted: int, seed: int) -> Iterator[str]:
-    """``wanted`` of the ``total`` lines, each as likely as any other, in their order and in constant memory.
+def sample_rows(total: int, wanted: int, seed: int) -> NDArray[np.int64] | None:
+    """``wanted`` of ``total`` lines, each as likely as any other, as rising numbers from 0.
 
-    Selection sampling: Knuth, The Art of Computer Programming, volume 2, 3.4.2, algorithm S. With ``wanted`` 0 or not
-    below ``total``, all of them.
+    None: all of them, with ``wanted`` 0 or not below ``total``.
+
+    Selection sampling: Knuth, The Art of Computer Programming, volume 2, 3.4.2, algorithm S. The chances are those that
+    ``random.Random(seed)`` gives one after another.
     """
     if not 0 < wanted < total:
-        yield from lines
-        return
-    chance = random.Random(seed)
-    for remaining, line in zip(range(total, 0, -1), lines, strict=True):
-        if remaining * chance.random() < wanted:
-            wanted -= 1
-            yield line
-            if not wanted:
-                return
+        return None
+    _, state, _ = random.Random(seed).getstate()
+    stream = np.random.RandomState()
+    stream.set_state(("MT19937", np.array(state[:-1], np.uint32), state[-1], 0, 0.0))
+    chosen: list[int] = []
+    for begin in range(0, total, _DRAWN):
+        remaining = np.arange(total - begin, max(total - begin - _DRAWN, 0), -1)
+        products = remaining * stream.random_sample(len(remaining))
+        # The number still wanted only falls, so what is not below it now will not be.
+        for row in np.flatnonzero(products < wanted - len(chosen)).tolist():
+            if products[row] < wanted - len(chosen):
+                chosen.append(begin + row)
+        if len(chosen) == wanted:
+            break
+    return np.array(chosen, np.int64)
 
 
 def main() -> int:

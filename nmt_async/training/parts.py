@@ -53,21 +53,23 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
         UserError: no pair is short enough, or the corpora cannot be mixed as the options say.
     """
     source, target = data.train.source.lengths, data.train.target.lengths
-    fitting = np.flatnonzero(np.maximum(source, target) <= options.max_length)
-    if not len(fitting):
+    fits = (source <= options.max_length) & (target <= options.max_length)
+    if not fits.any():
         raise UserError(f"--max-length {options.max_length}: no training pair in {data.folder} is so short.")
+    fitting = np.flatnonzero(fits).astype(np.uint32)
+    all_fit = len(fitting) == len(source)
     return BatchPlan(
-        source[fitting],
-        target[fitting],
+        source if all_fit else source[fitting],
+        target if all_fit else target[fitting],
         options.mini_batch_words,
         options.seed,
-        fitting,
+        None if all_fit else fitting,
         parts=options.local_accumulate,
         mixture=_mixture(options, data, fitting),
     )
 
 
-def _mixture(options: TrainOptions, data: PreparedData, fitting: NDArray[np.int64]) -> Mixture | None:
+def _mixture(options: TrainOptions, data: PreparedData, fitting: NDArray[np.uint32]) -> Mixture | None:
     """How an epoch is mixed of the data's corpora; None: it holds each pair that is short enough once."""
     weights, temperature = options.corpus_weights, options.corpus_temperature
     flag = "--corpus-weights" if weights is not None else "--corpus-temperature"

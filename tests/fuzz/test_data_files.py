@@ -30,7 +30,8 @@ def data(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written_store(folder: Path, size: int) -> Path:
     with StoreWriter(folder / "store", size) as writer:
-        writer.extend(SENTENCES)
+        for sentence in SENTENCES:
+            writer.append(sentence)
     return folder / "store"
 
 

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.text.cleaning import Rules, judge_lengths, judge_text, mark_first_occurrences, pair_hash
+from nmt_async.text.cleaning import (
+    REASONS,
+    Rules,
+    clean,
+    judge_lengths,
+    judge_text,
+    mark_first_occurrences,
+    pair_hashes,
+)
+from nmt_async.text.line_blocks import PairBlock, lines_of, text_of
 
 NO_RULES = Rules(invalid_utf8=False, control_characters=False, empty=False, max_length=0, max_length_ratio=0)
 
@@ -75,6 +84,55 @@ def test_first_occurrences_are_kept_whatever_the_share_held_in_memory(values: li
     assert duplicates == len(values) - len(set(values))
 
 
-def test_pairs_are_told_apart_by_both_sides() -> None:
-    hashes = {pair_hash(*pair) for pair in [("a", "b"), ("b", "a"), ("a b", ""), ("a", "b "), ("", "a b")]}
-    assert len(hashes) == 5
+LINES = st.binary(max_size=40).map(lambda line: line.replace(b"\n", b""))
+TEXTS = st.lists(st.tuples(LINES, LINES), min_size=1, max_size=30)
+
+
+def block_of(pairs: list[tuple[bytes, bytes]]) -> PairBlock:
+    sources, targets = (list(side) for side in zip(*pairs, strict=True))
+    return PairBlock(text_of(sources), text_of(targets), len(pairs))
+
+
+ODD = [b"", b" ", b"\xc2\xa0", b"\xe3\x80\x80", b"\xe2\x80\x83", b"caf\xe9", b"\x07", b"\xc2\x85", b"\xc2\x9fx",
+       b"x\x7f", b"\xc2", "\u3042".encode(), "\u00a3".encode(), b"long" * 1100, b"a\tb"]  # fmt: skip
+
+
+@given(
+    pairs=st.lists(st.tuples(*[LINES | st.sampled_from(ODD)] * 2), min_size=1, max_size=30),
+    rules=st.builds(Rules, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([0, 1, 256])),
+)
+def test_a_block_is_cleaned_as_its_pairs_are_one_by_one(pairs: list[tuple[bytes, bytes]], rules: Rules) -> None:
+    block, removed = clean(block_of(pairs), rules)
+    verdicts = [judge_text(*pair, rules) for pair in pairs]
+    kept = [verdict for verdict in verdicts if not isinstance(verdict, str)]
+    assert lines_of(block.source) == [source.encode() for source, _ in kept]
+    assert lines_of(block.target) == [target.encode() for _, target in kept]
+    assert block.pairs == len(kept)
+    assert {reason: removed[reason] for reason in REASONS} == {reason: verdicts.count(reason) for reason in REASONS}
+
+
+@given(pairs=TEXTS, others=TEXTS)
+def test_a_pair_has_the_same_hash_wherever_it_stands_and_no_other_pair_has_it(
+    pairs: list[tuple[bytes, bytes]], others: list[tuple[bytes, bytes]]
+) -> None:
+    hashes = dict(zip(pairs, pair_hashes(block_of(pairs)).tolist(), strict=True))
+    for pair, found in zip(others + pairs, pair_hashes(block_of(others + pairs)).tolist(), strict=True):
+        assert hashes.setdefault(pair, found) == found
+    assert len(set(hashes.values())) == len(hashes)
+
+
+def test_pairs_are_told_apart_by_both_sides_and_by_each_byte() -> None:
+    pairs = [
+        (b"a", b"b"),
+        (b"b", b"a"),
+        (b"a b", b""),
+        (b"a", b"b "),
+        (b"", b"a b"),
+        (b"", b""),
+        (b"\0", b""),
+        (b"", b"\0"),
+    ]
+    text = bytes(range(11, 111))
+    pairs += [(text[:place] + b"x" + text[place:], b"") for place in range(len(text))]
+    pairs += [(text[8:16] + text[:8], b""), (text[:16], b""), (b"", text[:16]), (text[:8], text[8:16])]
+    assert len(set(pair_hashes(block_of(pairs)).tolist())) == len(set(pairs))

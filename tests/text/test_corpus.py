@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt_async.errors import UserError
-from nmt_async.text.corpus import InputFile, ZstdLines, corpus
+from nmt_async.text import corpus as corpus_module
+from nmt_async.text import line_blocks
+from nmt_async.text.corpus import AlignedFiles, InputFile, TabSeparated, corpus
+from nmt_async.text.line_blocks import text_of
 
 LINES = ["eins", "zwei \u2028 mit Trenner", "drei\x0b\x0c\x85vier", "", "fünf\rsechs"]
 TEXT = "".join(line + "\n" for line in LINES).encode()
@@ -85,16 +88,52 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path) -> None:
     writer.join(timeout=10)
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"])), max_size=20))
-def test_text_written_to_the_spool_is_read_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    path = tmp_path_factory.mktemp("spool") / "text"
-    writer = ZstdLines(path)
-    writer.write(lines)
-    writer.close()
-    assert lines_of(path) == [
-        line.removeprefix("\ufeff").removesuffix("\r") if number == 0 else line.removesuffix("\r")
-        for number, line in enumerate(lines)
+def pairs_of(part: AlignedFiles | TabSeparated) -> list[tuple[bytes, bytes]]:
+    """Its pairs, one by one."""
+    sides = [line_blocks.lines_of(text) for block in part.blocks() for text in (block.source, block.target)]
+    return [
+        pair
+        for source, target in zip(sides[::2], sides[1::2], strict=True)
+        for pair in zip(source, target, strict=True)
     ]
+
+
+@given(text=st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"ab", b"\xef\xbb\xbf", b"\t"])).map(b"".join),
+       size=st.integers(1, 5))  # fmt: skip
+def test_blocks_of_lines_have_the_lines(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes, size: int
+) -> None:  # fmt: skip
+    path = tmp_path_factory.mktemp("text") / "text"
+    path.write_bytes(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus_module, "_BUFFER", size + 2)  # a byte order mark fits
+        blocks = list(InputFile(path, "--train-source").line_blocks())
+    assert [line for block in blocks for line in line_blocks.lines_of(block)] == list(
+        InputFile(path, "--train-source").lines()
+    )
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(1, 7), st.integers(1, 40))
+def test_blocks_pair_line_by_line_however_long_the_lines(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], pairs: int, most: int
+) -> None:
+    folder = tmp_path_factory.mktemp("text")
+    sources = [b"s" * length for length in lengths]
+    targets = [str(number).encode() for number in range(len(lengths))]
+    for name, lines in {"en": sources, "de": targets}.items():
+        (folder / name).write_bytes(text_of(lines))
+    (folder / "tsv").write_bytes(text_of([b"\t".join(pair) for pair in zip(sources, targets, strict=True)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(line_blocks, "PAIRS", pairs)
+        patch.setattr(line_blocks, "BYTES", most)
+        patch.setattr(corpus_module, "PAIRS", pairs)
+        patch.setattr(corpus_module, "_BUFFER", 11)
+        for part in corpus("train", [folder / "en"], [folder / "de"], [folder / "tsv"]):
+            assert pairs_of(part) == list(zip(sources, targets, strict=True))
+            for block in part.blocks():
+                assert 1 <= block.pairs <= pairs
+                if isinstance(part, AlignedFiles):
+                    assert block.pairs == 1 or len(block.source) + len(block.target) <= most
 
 
 def test_several_files_are_paired_in_order(tmp_path: Path) -> None:
@@ -109,7 +148,7 @@ def test_several_files_are_paired_in_order(tmp_path: Path) -> None:
     parts = corpus(
         "train", [tmp_path / "a.en", tmp_path / "b.en"], [tmp_path / "a.de", tmp_path / "b.de"], [tmp_path / "c"]
     )
-    pairs = [pair for part in parts for pair in part.pairs()]
+    pairs = [pair for part in parts for pair in pairs_of(part)]
     assert pairs == [(b"1", b"eins"), (b"2", b"zwei"), (b"3", b"drei"), (b"4", b"vier")]
 
 
@@ -119,7 +158,7 @@ def test_unequal_line_counts_give_both_names_and_both_counts(tmp_path: Path, sou
     (tmp_path / "de").write_text("x\n" * target)
     (part,) = corpus("train", [tmp_path / "en"], [tmp_path / "de"], [])
     with pytest.raises(UserError, match=rf"/en has {source} lines but .*/de has {target};"):
-        list(part.pairs())
+        list(part.blocks())
 
 
 def test_unequal_numbers_of_files_are_refused(tmp_path: Path) -> None:
@@ -135,7 +174,7 @@ def test_a_line_that_is_not_two_columns_is_named(tmp_path: Path, line: str, colu
     (tmp_path / "tsv").write_text(f"good\tgut\n{line}\n")
     (part,) = corpus("train", [], [], [tmp_path / "tsv"])
     with pytest.raises(UserError, match=rf"line 2 of .*/tsv has {columns} columns"):
-        list(part.pairs())
+        list(part.blocks())
 
 
 def test_missing_files_and_folders_are_named_before_anything_is_read(tmp_path: Path) -> None:

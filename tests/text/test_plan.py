@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt_async.text.plan import BatchId, BatchPlan
+from nmt_async.text.plan import BatchId, BatchPlan, _sorted_by
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=120)
 
@@ -116,3 +116,23 @@ def test_lengths_that_do_not_fit_together_are_refused() -> None:
         BatchPlan(np.ones(2), np.ones(3), 10, 1)
     with pytest.raises(ValueError, match="at least one sentence"):
         BatchPlan(np.ones(0), np.ones(0), 10, 1)
+
+
+def test_numpy_shuffles_as_it_permutes() -> None:
+    """What an epoch was before it took half the memory, so that runs of then are resumed and replayed."""
+    for count in (1, 2, 1000, 70_000):
+        shuffled = np.arange(count, dtype=np.uint32)
+        np.random.default_rng((3, 5)).shuffle(shuffled)
+        assert shuffled.tolist() == np.random.default_rng((3, 5)).permutation(count).tolist()
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=60),
+    scale=st.sampled_from([1, 4000, 100_000]),
+)
+def test_a_window_is_sorted_by_target_length_and_by_source_length_in_turn(
+    lengths: list[tuple[int, int]], scale: int
+) -> None:
+    source, target = np.array(lengths, dtype=np.int64).T * scale
+    second = np.where(target % 2, source, -source)
+    assert _sorted_by(target, second).tolist() == np.lexsort((second, target)).tolist()

@@ -21,7 +21,11 @@ def test_what_is_written_is_read_back(
     sentences = [[int(fraction * vocabulary) for fraction in sentence] + [0] for sentence in fractions]
     path = tmp_path_factory.mktemp("store") / "train.source"
     with StoreWriter(path, vocabulary) as writer:
-        writer.extend(sentences[:3])
+        first = sentences[:3]
+        writer.extend(
+            np.array([index for sentence in first for index in sentence], np.int64),
+            np.array([len(sentence) for sentence in first], np.int64),
+        )
         for sentence in sentences[3:]:
             writer.append(sentence)
     store = TokenStore(path)
@@ -61,7 +65,8 @@ def test_sentences_are_read_only_and_indexes_bounded(tmp_path: Path) -> None:
 
 def test_files_that_do_not_fit_each_other_are_named(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", 100) as writer:
-        writer.extend([[5, 6, 0], [7, 0]])
+        writer.append([5, 6, 0])
+        writer.append([7, 0])
     tokens, offsets = store_files(tmp_path / "s")
     tokens.write_bytes(tokens.read_bytes()[:-3])
     with pytest.raises(UserError, match=r"s\.tokens and s\.offsets do not fit"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given
@@ -18,7 +20,7 @@ from phrases import phrases
 from sentencepiece import sentencepiece_model_pb2
 
 from nmt_async.errors import RunFailure, UserError
-from nmt_async.text.vocabulary import Vocabulary, sample_lines, train_vocabulary
+from nmt_async.text.vocabulary import Vocabulary, sample_rows, train_vocabulary
 
 LINES = [line for pair in phrases(400) for line in pair]
 
@@ -184,15 +186,26 @@ def test_a_model_without_marians_indexes_is_refused(tmp_path: Path) -> None:
         Vocabulary(tmp_path / "v.model")
 
 
-@given(total=st.integers(0, 50), wanted=st.integers(0, 60), seed=st.integers(0, 5))
-def test_a_sample_is_of_the_size_asked_for_and_in_order(total: int, wanted: int, seed: int) -> None:
-    lines = [str(number) for number in range(total)]
-    sample = list(sample_lines(lines, total, wanted, seed))
-    assert len(sample) == (min(wanted, total) if wanted else total)
-    assert sample == sorted(set(sample), key=int)
-    assert sample == list(sample_lines(lines, total, wanted, seed))
+def selected(total: int, wanted: int, seed: int) -> list[int]:
+    """Knuth's algorithm S, line by line."""
+    chance, rows = random.Random(seed), []
+    for row in range(total):
+        if (total - row) * chance.random() < wanted - len(rows):
+            rows.append(row)
+    return rows
+
+
+@given(total=st.integers(0, 50) | st.just(200_000), wanted=st.integers(0, 60), seed=st.integers(0, 5) | st.just(2**70))
+def test_a_sample_is_of_the_size_asked_for_and_the_one_that_is_drawn_line_by_line(
+    total: int, wanted: int, seed: int
+) -> None:
+    rows = sample_rows(total, wanted, seed)
+    assert (rows is None) == (not 0 < wanted < total)
+    if rows is not None:
+        assert len(rows) == wanted
+        assert rows.tolist() == selected(total, wanted, seed)
 
 
 def test_a_sample_favours_no_line() -> None:
-    drawn = collections.Counter(line for seed in range(2000) for line in sample_lines(map(str, range(10)), 10, 3, seed))
-    assert all(500 < drawn[str(number)] < 700 for number in range(10))
+    drawn = collections.Counter(row for seed in range(2000) for row in np.asarray(sample_rows(10, 3, seed)).tolist())
+    assert all(500 < drawn[row] < 700 for row in range(10))
