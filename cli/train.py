@@ -27,7 +27,7 @@ def run(options: TrainOptions, common: CommonOptions, data: Path) -> None:
     if not options.dry_run:
         prepare_children(options)  # before this process imports as much
     from nmt_async.display.live import display_for
-    from nmt_async.training.expectation import describe
+    from nmt_async.training.dry_run import describe
     from nmt_async.training.trainer import train_run
 
     if options.dry_run:

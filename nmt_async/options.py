@@ -307,7 +307,7 @@ def to_mapping(options: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, bool | int | float) or value is None:
+    if type(value) in (bool, int, float) or value is None:
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

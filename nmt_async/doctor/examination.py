@@ -16,6 +16,7 @@ from nmt_async.doctor.plan import plan_findings
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import MANIFEST, PreparedData
+from nmt_async.training.batch_memory import with_fitted_batches
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
 from nmt_async.training.worker_count import with_measured_workers
@@ -65,10 +66,11 @@ def _examine_data(folder: Path, planned: TrainOptions, trial: bool) -> Iterator[
     data = PreparedData.open(folder)
     try:
         found: list[str] = []
-        planned = settled(with_measured_workers(planned, data, found.append))
+        planned = with_fitted_batches(with_measured_workers(planned, data, found.append), data, found.append)
+        planned = settled(planned)
     except MissingDevice:  # told with the machine
         return
-    yield from (Finding("workers", "fine", text) for text in found)
+    yield from (Finding("options", "fine", text) for text in found)
     earlier_options(planned.out, planned, data)
     yield from plan_findings(planned, data, trial)
 

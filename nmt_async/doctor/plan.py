@@ -20,9 +20,9 @@ from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.free_memory import available_memory
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import longest_batches
-from nmt_async.training.expectation import VECTOR_BYTES, Vectors, optimizer_memory, vectors
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import check_precision, model_configuration, training_plan
+from nmt_async.training.stated_memory import VECTOR_BYTES, Vectors, vectors_of
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import free_bytes
@@ -46,13 +46,7 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         layout = FlatLayout(build_model(configuration))
     size = layout.size
     workers, simulated = options.device_list(), options.cluster == "simulated"
-    optimizer = optimizer_memory(options, layout)
-    stated = vectors(
-        options.rule(), len(workers), optimizer, average=bool(options.exponential_smoothing),
-        validation=data.valid is not None, simulated=simulated, push_batches=options.local_accumulate,
-        push=options.push_settings(),
-        corrections=options.corrections(),
-    )  # fmt: skip
+    stated = vectors_of(options, layout, data.valid is not None)
     elsewhere = not simulated and workers[0] != "cpu"
     need, there = Need(stated, size, elsewhere=elsewhere), available_memory()
     computing = 1 if simulated else len(workers)

@@ -19,8 +19,8 @@ from nmt_async.sync.compression.message import Room, Slots
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES
 from nmt_async.training.parts import residual_rows
+from nmt_async.training.stated_memory import VECTOR_BYTES
 from nmt_async.training.validation import NICENESS
 from nmt_async.training.validation_scores import ValidationSettings, batch_losses, validation_translator
 

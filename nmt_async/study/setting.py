@@ -11,7 +11,7 @@ from nmt_async.errors import UserError, shown
 from nmt_async.options import flags_of, from_mapping, to_mapping
 from nmt_async.planning.modes import mode_name
 from nmt_async.training.cluster_options import MEASURED
-from nmt_async.training.options import TrainOptions, options_of_run
+from nmt_async.training.options import FITTED, TrainOptions, options_of_run
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def named(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     train = from_mapping(TrainOptions, options, where)
     if train.workers is MEASURED:
         raise UserError(f"{where}: workers {MEASURED} may be another number in each run; give a number.")
+    if train.batch_memory is FITTED:
+        raise UserError(f"{where}: batch-memory {FITTED} may be another amount in each run; give an amount.")
     meant = {"optimizer": train.settings().name, "weight-prediction": train.settled_prediction()}
     return {**meant, **options}
 

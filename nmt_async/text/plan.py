@@ -2,8 +2,8 @@
 
 A pure function of sentence lengths, budget, seed and epoch: every process that asks computes the same plan, so a
 batch is named by (epoch, index) alone. Sentences are shuffled, sorted by length inside large windows so that a
-batch holds little padding, cut at the budget of target tokens, and the batches of a window are shuffled again. A
-batch is what one push holds: where workers sum several locally, it has as many parts.
+batch holds little padding, cut at the budget of target tokens, or where no more has room in memory, and the batches of
+a window are shuffled again. A batch is what one push holds: where workers sum several locally, it has as many parts.
 
 An epoch holds each sentence once, or, where corpora are mixed by weights, those whose turn it is
 (`nmt_async.text.mixture`), which is a pure function of seed and epoch, too.
@@ -12,6 +12,7 @@ An epoch holds each sentence once, or, where corpora are mixed by weights, those
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,34 @@ class BatchId(NamedTuple):
 
     epoch: int
     number: int
+
+
+@dataclass(frozen=True)
+class BatchRoom:
+    """What has room in memory at once: pairs are padded to the longest source s and the longest target t of a batch.
+
+    Attributes:
+        most: bytes that a batch may take.
+        of_pair: bytes of a pair in it for each of 1, s, t, s², s t and t².
+    """
+
+    most: int
+    of_pair: tuple[int, int, int, int, int, int]
+
+    def bytes(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """(n,) int64, of a pair in batches of the longest sources and targets (n,)."""
+        s, t = source.astype(np.int64), target.astype(np.int64)
+        terms = np.stack([np.ones_like(s), s, t, s * s, s * t, t * t])
+        result: np.ndarray = np.maximum(np.array(self.of_pair, np.int64) @ terms, 1)
+        return result
+
+    def pairs(self, source: np.ndarray, target: np.ndarray) -> int:
+        """How many of the first pairs, of these lengths (n,), have room together; one at least."""
+        # No more than if all were like the first ones, of which the longest so far can only grow.
+        first = self.most // int(self.bytes(source[:1], target[:1])[0])
+        source, target = (np.maximum.accumulate(lengths[: max(first, 1)]) for lengths in (source, target))
+        taken = np.arange(1, len(source) + 1) * self.bytes(source, target)
+        return max(int(np.searchsorted(taken, self.most, side="right")), 1)
 
 
 class EpochPlan:
@@ -64,7 +93,8 @@ class BatchPlan:
     Args:
         source_lengths: (sentences,) source tokens with end marks.
         target_lengths: (sentences,) target tokens with end marks.
-        budget: target tokens that a part of a batch holds at most; a longer sentence makes a part of its own.
+        budget: target tokens that a part of a batch holds at most, or its room; what exceeds it makes a part of its
+            own.
         seed: of all shuffling.
         indexes: (sentences,) the sentences' indexes in the store, where they are not 0, 1, 2 …
         window: sentences sorted by length together.
@@ -76,7 +106,7 @@ class BatchPlan:
         self,
         source_lengths: np.ndarray,
         target_lengths: np.ndarray,
-        budget: int,
+        budget: int | BatchRoom,
         seed: int,
         indexes: np.ndarray | None = None,
         window: int = WINDOW,
@@ -159,16 +189,24 @@ class BatchPlan:
         # Within one target length, sources rise and fall in turn, so that neighbours across lengths are alike too.
         by_length = _sorted_by(target, np.where(target % 2, source, -source))
         sentences = sentences[by_length]
-        ends = np.cumsum(target[by_length])
-        cuts = [0]
-        while cuts[-1] < len(sentences):
-            before = ends[cuts[-1] - 1] if cuts[-1] else 0
-            cut = int(np.searchsorted(ends, before + self.budget, side="right"))
-            cuts.append(max(cut, cuts[-1] + 1))
+        cuts = self._cuts(source[by_length], target[by_length])
         batches = generator.permutation(len(cuts) - 1)
         starts, sizes = np.array(cuts[:-1]), np.diff(cuts)
         rows = np.concatenate([np.arange(starts[batch], starts[batch] + sizes[batch]) for batch in batches])
         return sentences[rows], sizes[batches]
+
+    def _cuts(self, source: np.ndarray, target: np.ndarray) -> list[int]:
+        """Where parts of batches begin and end, of sentences of these lengths (sentences,)."""
+        cuts, ends = [0], np.cumsum(target)
+        while cuts[-1] < len(target):
+            begin = cuts[-1]
+            if isinstance(self.budget, BatchRoom):
+                cuts.append(begin + self.budget.pairs(source[begin:], target[begin:]))
+                continue
+            before = ends[begin - 1] if begin else 0
+            cut = int(np.searchsorted(ends, before + self.budget, side="right"))
+            cuts.append(max(cut, begin + 1))
+        return cuts
 
 
 def _sorted_by(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -7,17 +7,20 @@ passes of a few pairs that are as long as those of a batch tell how much the who
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nmt_async.model.build import build_unfilled
+from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.kernels import TOKENS_AT_ONCE, Arithmetic, compute_with
 from nmt_async.model.loss import training_loss
 from nmt_async.model.translation_model import TrainableModel
 from nmt_async.text.batch import Batch
-from nmt_async.text.plan import EpochPlan
+from nmt_async.text.plan import BatchRoom, EpochPlan
 from nmt_async.text.prepared import ParallelStore
 
 FEW, MORE = 1, 2
@@ -56,6 +59,35 @@ def activation_bytes(model: nn.Module, arithmetic: Arithmetic, rows: int, length
     vocabulary = len(cast(TrainableModel, model).output_bias)
     at_once = min(TOKENS_AT_ONCE, rows * lengths[1]) if arithmetic.fused else rows * lengths[1]
     return saved + 4 * at_once * vocabulary  # the gradient of the logits
+
+
+LENGTHS = ((8, 8), (16, 8), (8, 16), (16, 16), (32, 8), (8, 32))
+"""Of source and target, from whose pairs the six numbers of `BatchRoom` follow."""
+
+
+@lru_cache(maxsize=4)
+def batch_room(configuration: ModelConfiguration, arithmetic: Arithmetic, most: int) -> BatchRoom | None:
+    """How many pairs of which lengths have room in ``most`` bytes; None where not even a pair of short ones has.
+
+    It depends on the model's sizes and the arithmetic alone, so it is the same wherever it is computed.
+    """
+    model = build_unfilled(configuration).train()
+    compute_with(model, arithmetic)
+    found = []
+    for lengths in LENGTHS:
+        few, more = (_saved(model, arithmetic, count, lengths) for count in (FEW, MORE))
+        found.append((more - few) / (MORE - FEW))
+    terms = np.array([[1, s, t, s * s, s * t, t * t] for s, t in LENGTHS], np.float64)
+    of_pair = [round(value) for value in np.linalg.solve(terms, np.array(found))]
+    vocabulary = configuration.target_vocabulary
+    if arithmetic.fused:
+        most -= 4 * TOKENS_AT_ONCE * vocabulary
+    else:
+        of_pair[2] += 4 * vocabulary  # of each target token
+    one, s, t, ss, st, tt = of_pair
+    room = BatchRoom(most, (one, s, t, ss, st, tt))
+    short = np.array([LENGTHS[0][0]])
+    return room if int(room.bytes(short, short)[0]) <= most else None
 
 
 def _saved(model: nn.Module, arithmetic: Arithmetic, rows: int, lengths: tuple[int, int]) -> int:

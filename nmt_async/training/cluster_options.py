@@ -34,8 +34,8 @@ def time_quantity(text: str) -> Quantity:
     return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
 
 
-class _Automatic(int):
-    """Written as it is typed."""
+class Automatic(int):
+    """A number that is found; written as it is typed."""
 
     def __str__(self) -> str:
         return "auto"
@@ -43,7 +43,7 @@ class _Automatic(int):
     __repr__ = __str__
 
 
-MEASURED = _Automatic(0)
+MEASURED = Automatic(0)
 """Of workers: as many as compute most in a short measurement (`nmt_async.training.worker_count`)."""
 
 

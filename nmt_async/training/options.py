@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nmt_async.errors import UserError
+from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import TrainedModelOptions
 from nmt_async.options import NOT_GIVEN, converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.mixture import CorpusWeights, checked_temperature
-from nmt_async.training.cluster_options import ClusterOptions
+from nmt_async.training.cluster_options import Automatic, ClusterOptions
 from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions
@@ -41,6 +42,25 @@ class InitialOptions:
     )
 
 
+FITTED = Automatic(0)
+"""Of a batch's memory: what the device has free."""
+_MEMORY = re.compile(r"(\d{1,9})\s*(?:(M)(?:i?B)?|(G)(?:i?B)?)?")
+
+
+def mebibytes(text: str) -> int:
+    """``900``, ``900MB`` or ``2GB`` in MiB, or `FITTED`.
+
+    Raises:
+        UserError: something else.
+    """
+    if text == str(FITTED):
+        return FITTED
+    match = _MEMORY.fullmatch(text.strip())
+    if match is None or int(match[1]) < 1:
+        raise UserError(f"{shown(text)} is no amount of memory; give auto, or MiB as in 900, 900MB or 2GB.")
+    return int(match[1]) * (1024 if match[3] else 1)
+
+
 @dataclass(frozen=True)
 class BatchSizeOptions:
     """How large a batch and a sentence may be."""
@@ -48,8 +68,8 @@ class BatchSizeOptions:
     mini_batch_words: int = option(
         2048,
         "Target tokens in a batch, which makes one push; a longer sentence is a batch of its own.",
-        group="Batches",
-    )
+        group="Batches", only_with={"batch_memory": NOT_GIVEN},
+    )  # fmt: skip
     max_length: int = option(
         256, "Leave out training pairs with more subwords than this on either side.", group="Batches"
     )
@@ -60,6 +80,18 @@ class BatchOptions(BatchSizeOptions):
     """What a batch is."""
 
     seed: int = option(1, "Seed of the initial parameters, of shuffling and of dropout.", group="Batches")
+
+
+@dataclass(frozen=True)
+class BatchMemoryOptions:
+    """How much memory a batch may take."""
+
+    batch_memory: int | None = option(
+        None,
+        "Memory of a worker for what it computes of a batch, in MiB, or as in 2GB: a batch holds as many pairs as have "
+        "room, more where they are short (Marian's --mini-batch-fit and --workspace); auto: what is free.",
+        group="Batches", parse=mebibytes, metavar="SIZE|auto", only_with={"nodes": NOT_GIVEN},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,8 +212,7 @@ class SavingOptions:
 @dataclass(frozen=True)
 class RunOptions(
     ClusterOptions, TrainedModelOptions, InitialOptions, OptimizerOptions, StalenessOptions, CorpusOptions,
-    BatchOptions,
-    ValidationOptions, SavingOptions,
+    BatchOptions, BatchMemoryOptions, ValidationOptions, SavingOptions,
 ):  # fmt: skip
     """All that a run is made of, and where it is written."""
 

@@ -21,10 +21,11 @@ from nmt_async.cluster.processes import ProcessCluster
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.cluster.worker import WorkerSettings, build_worker, out_of_memory
+from nmt_async.devices import devices_named
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.machines.exchange import Exchange
 from nmt_async.model.configuration import BFLOAT16, ModelConfiguration
-from nmt_async.model.kernels import not_in_bfloat16
+from nmt_async.model.kernels import Arithmetic, kernels_for, not_in_bfloat16
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.quantization import quantise_vector
 from nmt_async.sync.between.outer import OuterStep
@@ -37,8 +38,9 @@ from nmt_async.sync.journal import Event
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.mixture import Mixture
-from nmt_async.text.plan import BatchPlan
+from nmt_async.text.plan import BatchPlan, BatchRoom
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.activation_memory import batch_room
 from nmt_async.training.cluster_options import SyncOptions
 from nmt_async.training.initial_model import adopted
 from nmt_async.training.options import TrainOptions
@@ -61,12 +63,27 @@ def training_plan(options: TrainOptions, data: PreparedData) -> BatchPlan:
     return BatchPlan(
         source if all_fit else source[fitting],
         target if all_fit else target[fitting],
-        options.mini_batch_words,
+        options.mini_batch_words if options.batch_memory is None else _room(options, data),
         options.seed,
         None if all_fit else fitting,
         parts=options.local_accumulate,
         mixture=_mixture(options, data, fitting),
     )
+
+
+def _room(options: TrainOptions, data: PreparedData) -> BatchRoom:
+    """What a batch may hold where its memory is given."""
+    assert options.batch_memory, "what is free must have been found"
+    room = batch_room(model_configuration(options, data), arithmetic_of(options), options.batch_memory << 20)
+    if room is None:
+        raise UserError(f"--batch-memory {options.batch_memory}: not one pair has room in so many MiB; give more.")
+    return room
+
+
+def arithmetic_of(options: TrainOptions) -> Arithmetic:
+    """What the first worker of settled options computes with; its device need not be here."""
+    device = devices_named(options.devices, "--devices")[0] if options.devices else options.device_list()[0]
+    return Arithmetic(kernels_for(torch.device(device), options.computed_with()), options.precision)
 
 
 def _mixture(options: TrainOptions, data: PreparedData, fitting: NDArray[np.uint32]) -> Mixture | None:

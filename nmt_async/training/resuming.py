@@ -14,6 +14,7 @@ from nmt_async.sync.rules import Rule, rule_for
 from nmt_async.text.plan import BatchPlan
 from nmt_async.training.expectation import expected, expected_of
 from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import arithmetic_of
 
 
 def rule_of(options: TrainOptions) -> Rule:
@@ -52,6 +53,23 @@ def with_workers(options: TrainOptions, workers: int | None, machines: int | Non
     same = rule.with_workers(workers) if share == 1 else rule.with_pushes(rule.most_pushes * share, workers)
     accumulate = options.accumulate if same is None else same.accumulate
     return dataclasses.replace(options, workers=workers, accumulate=accumulate, nodes=machines)
+
+
+def check_batches(before: TrainOptions, now: TrainOptions) -> None:
+    """Refuses to go on with other batches, where those of the run were fitted to the memory that its arithmetic takes.
+
+    Args:
+        before, now: settled options.
+
+    Raises:
+        UserError: they would be others.
+    """
+    if now.batch_memory is None or (fitted := arithmetic_of(before)) == arithmetic_of(now):
+        return
+    raise UserError(
+        f"--out {now.out}: with --batch-memory, batches depend on what workers compute with; give "
+        f"--kernels {fitted.kernels} --precision {fitted.precision} to go on with those of that run."
+    )
 
 
 def check_update(before: TrainOptions, now: TrainOptions, plan: BatchPlan) -> None:

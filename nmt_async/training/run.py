@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
@@ -20,7 +19,6 @@ from nmt_async.display.console import Display
 from nmt_async.display.reports import MachinesReport, RunTitle, ValidReport, worker_places
 from nmt_async.errors import Diverged, RunFailure, UserError, shown
 from nmt_async.model.configuration import ModelConfiguration, model_title
-from nmt_async.model.kernels import Arithmetic, kernels_for
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
 from nmt_async.quantity import Quantity
@@ -35,6 +33,7 @@ from nmt_async.training.metrics import Every, MetricsFiles, Moment, ReportPeriod
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     Tell,
+    arithmetic_of,
     build_coordinator,
     model_configuration,
     setup_for,
@@ -105,7 +104,7 @@ class Run:
         opened.callback(self.journal.close)
         self._note_sitting = functools.partial(
             note_sitting, folder.path, options.threads(), devices, options.stop_after,
-            Arithmetic(kernels_for(torch.device(devices[0]), options.computed_with()), options.precision),
+            arithmetic_of(options),
         )  # fmt: skip
         self.plan = training_plan(options, data)
         self.coordinator = self._build_coordinator()

@@ -24,7 +24,7 @@ from nmt_async.training.initial_model import adopted, as_begun
 from nmt_async.training.machine_options import OUTER
 from nmt_async.training.options import TrainOptions, options_of_run
 from nmt_async.training.parts import training_plan
-from nmt_async.training.resuming import check_update, with_workers
+from nmt_async.training.resuming import check_batches, check_update, with_workers
 from nmt_async.writing import HeldFolder, write_whole
 
 CONFIG = "config.yaml"
@@ -221,6 +221,7 @@ def _check_same(path: Path, options: TrainOptions, data: PreparedData) -> TrainO
         raise UserError(
             f"--out {path}: that run was begun on other data ({str(folder)[:300]}); choose another --out for this data."
         )
+    check_batches(begun_with, options)
     shared = (options.nodes or 1, begun_with.nodes or 1) != (1, 1)
     before_it = as_it_was_begun(path) if shared else begun_with
     check_update(before_it, options, training_plan(options, data))

@@ -17,6 +17,7 @@ from nmt_async.machines.team import Team
 from nmt_async.options import check_together, from_mapping
 from nmt_async.quantity import Quantity
 from nmt_async.text.prepared import PreparedData
+from nmt_async.training.batch_memory import with_fitted_batches
 from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
@@ -156,7 +157,7 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
-    options = with_measured_workers(options, data, display.say)
+    options = with_fitted_batches(with_measured_workers(options, data, display.say), data, display.say)
     begun = None if peers is None else begun_with(peers, run_of(options.out))
     options = settled(options, begun)
     if peers is not None:

@@ -21,7 +21,7 @@ from nmt_async.process.free_memory import available_memory
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import MEASURED, available_cores
-from nmt_async.training.options import TrainOptions
+from nmt_async.training.options import FITTED, TrainOptions
 from nmt_async.training.parts import check_precision, model_configuration, training_plan
 
 SECONDS = 4.0
@@ -77,6 +77,8 @@ def with_measured_workers(options: Options, data: PreparedData, say: Callable[[s
     """
     if options.workers is not MEASURED:
         return options
+    if options.batch_memory is FITTED:
+        raise UserError("--workers auto and --batch-memory auto depend on each other; give one of them a number.")
     if options.cpu_threads is not None:
         raise UserError("--workers auto finds the threads of each worker, too; leave out --cpu-threads.")
     plan, configuration = sampled(training_plan(options, data), options.seed), model_configuration(options, data)

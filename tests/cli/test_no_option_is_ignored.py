@@ -80,6 +80,7 @@ SETTINGS = {
         VIRTUAL,
         VIRTUAL.replace("--cluster simulated", "--cluster processes"),
         f"{VIRTUAL} --corpus-weights one=1,other=3".replace("DATA", "MIXED"),
+        f"{VIRTUAL} --batch-memory 8".replace("--mini-batch-words 300", ""),
         f"{VIRTUAL} --lr-decay linear",
         f"{VIRTUAL} --lr-decay none",
         f"{VIRTUAL} --metric bleu",

@@ -16,7 +16,8 @@ from nmt_async.quantity import Quantity
 from nmt_async.reading import read_json_lines
 from nmt_async.sync.rules import rule_for
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import Expectation, describe, expectation, expected
+from nmt_async.training.dry_run import describe
+from nmt_async.training.expectation import Expectation, expectation, expected
 from nmt_async.training.parts import training_plan
 
 SIMULATED = {"cluster": "simulated", "cpu_threads": 1, "disp_freq": "1M", "valid_freq": "1M"}

@@ -13,7 +13,7 @@ from training_runs import prepare_small, run_small, small_options
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
-from nmt_async.training.expectation import describe
+from nmt_async.training.dry_run import describe
 from nmt_async.training.run_folder import read_options
 from nmt_async.training.trainer import train_run
 

@@ -41,9 +41,9 @@ from nmt_async.sync.optimizers.settings import OPTIMIZERS
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.expectation import VECTOR_BYTES, optimizer_memory, vectors
 from nmt_async.training.parts import model_configuration, residual_rows
 from nmt_async.training.run_folder import read_options
+from nmt_async.training.stated_memory import VECTOR_BYTES, optimizer_memory, vectors
 
 SIZE = 64
 MATRIX = Matrix(16, 4, 4)
