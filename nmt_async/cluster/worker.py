@@ -373,6 +373,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
     try:
         worker = build_worker(settings, torch.device(device), most)
         data = PreparedData.open(settings.data).train
+        data.read_ahead()
         slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())
         idle_since = time.monotonic()
