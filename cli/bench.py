@@ -18,7 +18,7 @@ from nmt_async.bench.options import BOUND, BenchOptions
 from nmt_async.formatting import number, percent
 from nmt_async.progress import progress_for
 
-from . import bench_decode
+from . import bench_decode, bench_prepare
 from .declare import CommonOptions, command
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class _TrainingUnlessNamed(TyperGroup):
 
 
 group = typer.Typer(
-    cls=_TrainingUnlessNamed, help="Measure training (bench DATA) or decoding (bench decode MODEL) here."
+    cls=_TrainingUnlessNamed,
+    help="Measure training (bench DATA), decoding (bench decode MODEL) or preparing (bench prepare) here.",
 )
 
 
@@ -134,3 +135,4 @@ def _agreement_table(agreements: list[Agreement]) -> Table:
 
 command(group, TRAINING, sys.modules[__name__])
 command(group, "decode", bench_decode)
+command(group, "prepare", bench_prepare)

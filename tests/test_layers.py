@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "display": BOTTOM | {"cluster", "sync"},
     "training": BELOW_TRAINING | {"display"},
     "planning": BOTTOM | {"cluster"},
-    "bench": BELOW_TRAINING | {"training", "planning", "export"},
+    "bench": BELOW_TRAINING | {"training", "planning", "export", "demo_corpus"},
     "study": BELOW_TRAINING | {"display", "training", "planning"},
     "report": {"study", "display", "planning"},
     "doctor": BELOW_TRAINING | {"display", "training"},

@@ -1,4 +1,4 @@
-"""The options of the commands bench and bench decode. None needs torch."""
+"""The options of the commands bench, bench decode and bench prepare. None needs torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ BOUND = "independent"
 """What throughput is compared with."""
 YARDSTICK = "by-hand"
 """What speed of decoding is compared with."""
+ENCODER, PREPARE, FIRST_BATCH = "sentencepiece", "prepare", "first batch"
+"""What bench prepare measures."""
 AGAINST = ("plain", "independent", "ddp", "one-worker", "sync", "async", "gradients", "simulated")
 ENGINES = ("torch", "torch-int8", "ctranslate2", "by-hand", "by-hand-int8")
 """What translates: translate with its engines torch, torch in int8 and ctranslate2, and CTranslate2's own
@@ -112,3 +114,37 @@ class DecodeBenchOptions:
         for name, value in numbers.items():
             if value < 1:
                 raise UserError(f"--{name.replace('_', '-')}: {value} is too small; give 1 or more.")
+
+
+@dataclass(frozen=True)
+class PrepareBenchOptions:
+    """What is measured, and how long."""
+
+    pairs: int = option(200_000, "Generate so many sentence pairs; ten million take 1.4 GB.", group=GROUP)
+    vocab_size: int = option(1000, "Subwords of the vocabulary with which they are encoded.", group=GROUP)
+    rounds: int = option(3, "How many turns each contender has.", group=GROUP)
+    threads: int = option(0, "CPU threads; 0: one for each core.", group=GROUP, flags=("--threads", "--cpu-threads"))
+    temporary: Path | None = option(
+        None, "Put the text, and what is made of it, below this folder, such as one on a slow disk; they are removed "
+        "at the end (default: where the system has temporary files).",
+        group=GROUP, metavar="DIR",
+    )  # fmt: skip
+    json: bool = option(False, "Print figures as JSON.", group=GROUP, flags=("--json",))
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs", 1), ("vocab_size", 3), ("rounds", 1), ("threads", 0)):
+            if getattr(self, name) < least:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag}: {getattr(self, name)} is too small; give {least} or more.")
+        if self.temporary is not None and not self.temporary.is_dir():
+            raise UserError(f"--temporary: there is no folder {self.temporary}; make it.")
+
+    @property
+    def threads_used(self) -> int:
+        """Of both contenders."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def turns(self) -> int:
+        """All contenders' turns."""
+        return 2 * self.rounds + 1

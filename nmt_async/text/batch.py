@@ -79,14 +79,3 @@ def pad(rows: Sequence[np.ndarray | Sequence[int]]) -> tuple[Tensor, Tensor]:
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
     """True where a token stands, False where padding: (batch, length) for lengths (batch,)."""
     return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
-
-
-def collate(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Batch:
-    """One batch of sentence pairs, each row with its end mark.
-
-    Raises:
-        ValueError: unequal numbers of source and target rows.
-    """
-    if len(sources) != len(targets):
-        raise ValueError(f"{len(sources)} sources for {len(targets)} targets")
-    return Batch(*pad(sources), *pad(targets))

@@ -288,7 +288,7 @@ class PreparedCorpora:
         if min((corpus.pairs for corpus in found.corpora), default=0) < 1 or int(found.ends[-1]) != pairs:
             raise ValueError(f"its corpora do not have {pairs:,} pairs")
         weights = [corpus.weight for corpus in found.corpora if corpus.weight is not None]
-        if weights and (len(weights) < len(found.corpora) or not any(map(checked_weight, weights))):
+        if weights and (len(weights) < len(found.corpora) or not sum(map(checked_weight, weights))):
             raise ValueError("the weights of its corpora cannot be")
         if found.temperature is not None:
             checked_temperature(found.temperature)

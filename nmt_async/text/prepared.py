@@ -56,10 +56,17 @@ class ParallelStore:
 
     def batch(self, indexes: np.ndarray | Sequence[int]) -> Batch:
         """The pairs at these indexes as one padded batch, in the order given."""
-        from nmt_async.text.batch import collate  # imports torch, for which prepare has no use
+        from torch import from_numpy  # which prepare has no use for
 
-        rows = [int(index) for index in indexes]
-        return collate([self.source[row] for row in rows], [self.target[row] for row in rows])
+        from nmt_async.text.batch import Batch
+
+        rows = np.asarray(indexes)
+        return Batch(*map(from_numpy, (*self.source.padded(rows), *self.target.padded(rows))))
+
+    def read_ahead(self) -> None:
+        """Asks the system for both sides: `TokenStore.read_ahead`."""
+        self.source.read_ahead()
+        self.target.read_ahead()
 
     def batches(self, parts: Iterable[np.ndarray]) -> list[Batch]:
         """A batch for each part."""

@@ -129,6 +129,39 @@ class TokenStore:
             raise self._damaged()
         return self._tokens[begin:end]
 
+    def padded(self, indexes: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Many sentences at once: (rows, longest), beyond its end each row is 0, and (rows,) lengths.
+
+        Raises:
+            IndexError: there is no such sentence.
+            UserError: the file is damaged.
+        """
+        rows = np.asarray(indexes, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"sentences {rows.min()} to {rows.max()} of {len(self)}")
+        begins, ends = self._offsets[rows], self._offsets[rows + 1]
+        if not ((begins >= 0) & (begins < ends) & (ends <= len(self._tokens))).all():
+            raise self._damaged()
+        lengths = ends - begins
+        columns = np.arange(lengths.max(initial=0))
+        there = columns < lengths[:, None]
+        matrix = np.zeros(there.shape, np.int64)
+        matrix[there] = self._tokens[(begins[:, None] + columns)[there]]
+        return matrix, lengths.astype(np.int64)
+
+    def read_ahead(self) -> None:
+        """Asks the system to read the files, front to back, into memory that it has to spare.
+
+        Training jumps about in them. On a disk that seeks slowly each jump would wait, until all has been read anyway.
+        Nothing is asked where less than twice their size is free: then what is read would push out what is needed.
+        """
+        files = store_files(self.path)
+        if sum(file.stat().st_size for file in files) > _available_memory() // 2:
+            return
+        for file in files:
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
     @property
     def tokens(self) -> int:
         """Of all sentences, end marks counted."""
@@ -166,3 +199,12 @@ def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:
         return np.memmap(path, kind, mode="r").view(np.ndarray)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run prepare again.") from None
+
+
+def _available_memory() -> int:
+    """Bytes that the system can give without taking them from a process; 0 where nobody can know."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -26,6 +26,7 @@ USES = {
     "study": "--size core --claims claims.yaml --jobs 2",
     "bench training": "--check --batches 3 --devices cpu --seed 4",
     "bench decode": "--input text --length 7 --rounds 2",
+    "bench prepare": "--pairs 9 --temporary . --json",
     "watch": "--once",
     "replay": "--until 7 --data moved",
 }
@@ -43,7 +44,7 @@ def pairs(typed: str) -> list[list[str]]:
 
 
 def dumped(capsys: pytest.CaptureFixture[str], command: str, words: list[str]) -> str:
-    arguments = {"prepare": 0, "simulate": 0, "export": 2, "study": 2}.get(command, 1)
+    arguments = {"prepare": 0, "bench prepare": 0, "simulate": 0, "export": 2, "study": 2}.get(command, 1)
     code = run([*command.split(), *["some"] * arguments, *words, "--dump-config"])
     said = capsys.readouterr()
     assert code == 0, said.err

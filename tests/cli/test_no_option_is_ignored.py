@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import yaml
-from nmt_async.cli import bench, bench_decode
+from nmt_async.cli import bench, bench_decode, bench_prepare
 from nmt_async.cli.declare import CommonOptions
 from nmt_async.cli.main import COMMANDS, module_of, run
 from small_model import save_small_model
@@ -162,6 +162,7 @@ SETTINGS = {
         f"bench training DATA --workers 1 --rounds 1 --batches 2 --against plain --cpu-threads 1 {TINY}"
     ],
     "bench decode": ["bench decode MODEL --input SRC --engines torch --rounds 1 --beam-size 1"],
+    "bench prepare": ["bench prepare --pairs 300 --rounds 1"],
 }
 """Real uses of each command."""
 
@@ -220,7 +221,8 @@ def places(small_data: Path, real_run: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def options_of(command: str) -> Any:
-    return bench_decode.OPTIONS if command == "bench decode" else module_of(command.split()[0]).OPTIONS
+    others = {"bench decode": bench_decode, "bench prepare": bench_prepare}
+    return (others.get(command) or module_of(command.split()[0])).OPTIONS
 
 
 STUDY = """
@@ -293,7 +295,7 @@ def test_compare_hands_on_what_it_does_not_read() -> None:
 
 
 def test_every_command_has_its_settings() -> None:
-    assert set(SETTINGS) - {"bench training", "bench decode"} == set(COMMANDS) - {"bench"}
+    assert set(SETTINGS) - {"bench training", "bench decode", "bench prepare"} == set(COMMANDS) - {"bench"}
     assert {f"bench {each.name}" for each in bench.group.registered_commands} <= set(SETTINGS)
 
 

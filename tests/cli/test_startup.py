@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nmt_async.cli.main import COMMANDS
 
-ARGUMENTS = {"prepare": 0, "simulate": 0, "export": 2, "study": 2, "quantize": 2}
+ARGUMENTS = {"prepare": 0, "simulate": 0, "export": 2, "study": 2, "quantize": 2, "bench prepare": 0}
 PROGRAM = """
 import contextlib, io, json, sys
 from nmt_async.cli.main import run
@@ -19,12 +19,13 @@ for words in json.load(sys.stdin):
         code = run(words)
     print(json.dumps([code, "torch" in sys.modules, said.getvalue()]))
 """
-NAMES = [*(name for name in COMMANDS if name != "bench"), "bench training", "bench decode"]
+NAMES = [*(name for name in COMMANDS if name != "bench"), "bench training", "bench decode", "bench prepare"]
 BAD_VALUES = {
     "prepare": "--vocab-size many", "doctor": "--seed -1", "train": "--sync-mode soon", "watch": "--once=maybe",
     "translate": "--output-sampling soon", "evaluate": "--weights 0", "score": "--threshold 2", "average": "--last 0",
     "export": "--format tex", "import": "--vocabs one", "simulate": "--modes fast", "report": "--out",
     "compare": "--intervals days", "study": "--jobs 0", "bench training": "--rounds 0", "bench decode": "--rounds 0",
+    "bench prepare": "--pairs 0",
     "replay": "--until 0", "quantize": "--bits 5", "distil": "--best-share 2",
 }  # fmt: skip
 

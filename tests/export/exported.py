@@ -18,7 +18,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.translation_model import TranslationModel
-from nmt_async.text.batch import collate
+from nmt_async.text.batch import Batch, pad
 from nmt_async.text.vocabulary import Vocabulary
 
 SIZES = {"joint": 160, "source": 110, "target": 130}
@@ -54,7 +54,7 @@ def build(folder: Path, vocabularies: dict[str, Path], pairs: Sequence[tuple[str
 
 def train(model: TranslationModel, sources: list[np.ndarray], targets: list[np.ndarray]) -> None:
     """A few updates on all sentences at once."""
-    batch, optimizer = collate(sources, targets), torch.optim.Adam(model.parameters(), lr=0.01)
+    batch, optimizer = Batch(*pad(sources), *pad(targets)), torch.optim.Adam(model.parameters(), lr=0.01)
     model.eval()  # without dropout it learns faster
     for _ in range(UPDATES):
         loss = torch.nn.functional.cross_entropy(*model(batch))

@@ -23,7 +23,7 @@ from nmt_async.export.npz import write_npz
 from nmt_async.export.options import ImportOptions
 from nmt_async.export.verification import by_marian, verified
 from nmt_async.model.configuration import DECODER_AUTOREG
-from nmt_async.text.batch import collate
+from nmt_async.text.batch import Batch, pad
 from nmt_async.translate.options import DecodingOptions
 
 PRE = {"transformer-preprocess": "n", "transformer-postprocess": "da", "transformer-postprocess-top": "n"}
@@ -80,7 +80,7 @@ def our_scores(loaded: LoadedModel, pairs: list[tuple[str, str]]) -> list[float]
     for source, target in pairs:
         ids = loaded.source_vocabulary.encode(source), loaded.target_vocabulary.encode(target)
         with torch.no_grad():
-            logits, correct = loaded.model.eval()(collate([np.array(ids[0])], [np.array(ids[1])]))
+            logits, correct = loaded.model.eval()(Batch(*pad([ids[0]]), *pad([ids[1]])))
         found.append(-torch.nn.functional.cross_entropy(logits, correct, reduction="sum").item())
     return found
 

@@ -74,3 +74,27 @@ def test_files_that_do_not_fit_each_other_are_named(tmp_path: Path) -> None:
     offsets.unlink()
     with pytest.raises(UserError, match=r"s\.offsets cannot be read"):
         TokenStore(tmp_path / "s")
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=9), chosen=st.lists(st.integers(0, 8), max_size=12)
+)  # fmt: skip
+def test_many_sentences_at_once_are_those_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], chosen: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "train.source"
+    with StoreWriter(path, 70_000) as writer:
+        for number, length in enumerate(lengths):
+            writer.append([*range(number + 1, number + length), 0])
+    store = TokenStore(path)
+    store.read_ahead()
+    rows = [index % len(lengths) for index in chosen]
+    matrix, found = store.padded(np.array(rows, np.uint32))
+    assert found.tolist() == [lengths[row] for row in rows]
+    assert matrix.shape == (len(rows), max(found, default=0))
+    for row, line in zip(rows, matrix, strict=True):
+        assert line[: lengths[row]].tolist() == store[row].tolist()
+        assert not line[lengths[row] :].any()
+    for beyond in (-1, len(lengths)):
+        with pytest.raises(IndexError):
+            store.padded(np.array([0, beyond]))
