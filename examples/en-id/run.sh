@@ -22,7 +22,7 @@ for word in "$@"; do
 done
 case "$size" in
     # Target tokens of training at most; training ends earlier if six validations in a row are no better.
-    core) all=5Mt one=1500kt tune=400kt every=100kt often=25kt beam=4 test= shape="--preset tiny" ;;
+    core) all=8Mt one=2500kt tune=400kt every=100kt often=25kt beam=4 test= shape="--preset tiny" ;;
     # Whether everything works; what comes out means nothing.
     quick)
         all=16kt one=16kt tune=8kt every=8kt often=8kt beam=1 test="--test-lines 20"
@@ -49,8 +49,8 @@ text_of() {
 
 # train NAME DATA AMOUNT EVERY OPTIONS
 train() {
-    run "nmt-async train $here/data/$2 --out $here/models/$1 --dropout 0.3 --workers 2 --cpu-threads 1 \\
-    --mini-batch-words 1024 --stop-after $3 --valid-freq $4 --disp-freq $4 --save-freq $4 --keep-last 1 \\
+    run "nmt-async train $here/data/$2 --out $here/models/$1 --dropout 0.1 --workers 2 --cpu-threads 1 \\
+    --mini-batch-words 512 --stop-after $3 --valid-freq $4 --disp-freq $4 --save-freq $4 --keep-last 1 \\
     --early-stopping 6 --no-valid-translate --seed 1 $5"
 }
 
@@ -70,8 +70,8 @@ for direction in $directions; do
     prepare tags "--corpora $text/$direction.tags.yaml --vocab-size 2000"
     vocab="--vocab $here/data/tags/vocabulary.model --vocab-size 2000"
     prepare union "--corpora $text/$direction.union.yaml $vocab"
-    fresh="$shape --learn-rate 0.002 --lr-warmup 300"
-    tuned="--learn-rate 0.0005 --lr-warmup 50 --init-from $here/models/union"
+    fresh="$shape --learn-rate 0.005 --lr-warmup 600"
+    tuned="--learn-rate 0.00125 --lr-warmup 100 --init-from $here/models/union"
 
     train union union "$all" "$every" "$fresh"
     train tags tags "$all" "$every" "$fresh"
