@@ -9,7 +9,7 @@ import pytest
 import torch
 from nmt_async.cli.main import run as command
 from safetensors.torch import load_file
-from training_runs import prepare_small, run_small, small_options
+from training_runs import Witness, prepare_small, run_small, small_options
 
 from nmt_async.checkpoints.model_folder import load_model
 from nmt_async.errors import UserError
@@ -97,7 +97,7 @@ def test_an_option_that_asks_for_another_model_is_refused(first: Path, small_dat
 def test_data_of_other_vocabularies_is_refused_with_how_to_prepare_it(first: Path, tmp_path: Path) -> None:
     data = prepare_small(tmp_path, vocab_size=300)
     with pytest.raises(UserError, match=r"other vocabularies .* nmt-async prepare --vocab (.*)\.") as refused:
-        train_run(small_options(tmp_path / "run", init_from=first, **STANDING), data, None)  # type: ignore[arg-type]
+        train_run(small_options(tmp_path / "run", init_from=first, **STANDING), data, Witness())
     vocabulary = str(refused.value).rpartition("--vocab ")[2].rstrip(".")
     assert not (tmp_path / "run").exists()
     text = [f"--train-{side}={tmp_path}/text/train.{suffix}" for side, suffix in (("source", "en"), ("target", "de"))]
