@@ -31,6 +31,15 @@ class _Presence(enum.Enum):
 GIVEN, NOT_GIVEN = _Presence.GIVEN, _Presence.NOT_GIVEN
 
 
+class Automatic(int):
+    """A number that is found; written as it is typed."""
+
+    def __str__(self) -> str:
+        return "auto"
+
+    __repr__ = __str__
+
+
 @dataclasses.dataclass(frozen=True)
 class OtherThan:
     """Any value but this one."""
@@ -307,7 +316,7 @@ def to_mapping(options: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in (bool, int, float) or value is None:
+    if value is None or (isinstance(value, bool | int | float) and not isinstance(value, Automatic)):
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

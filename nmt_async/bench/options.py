@@ -10,7 +10,7 @@ from nmt_async.devices import devices_named
 from nmt_async.errors import UserError
 from nmt_async.model.configuration import ModelOptions
 from nmt_async.options import option
-from nmt_async.training.cluster_options import SyncOptions
+from nmt_async.training.cluster_options import SyncOptions, available_cores
 from nmt_async.training.optimizer_options import StepOptions
 from nmt_async.training.options import BatchOptions, TrainOptions
 from nmt_async.training.staleness_options import PredictionOptions
@@ -142,7 +142,7 @@ class PrepareBenchOptions:
     @property
     def threads_used(self) -> int:
         """Of both contenders."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or available_cores()
 
     @property
     def turns(self) -> int:

@@ -25,6 +25,7 @@ from typing import Any
 from nmt_async.bench.options import ENCODER, FIRST_BATCH, PREPARE, PrepareBenchOptions
 from nmt_async.demo_corpus.generate import generate
 from nmt_async.errors import RunFailure
+from nmt_async.free_memory import most_memory
 from nmt_async.text.options import PrepareOptions
 from nmt_async.text.preparation import prepare
 from nmt_async.text.vocabulary import train_vocabulary
@@ -155,15 +156,9 @@ def main(words: list[str]) -> int:
     else:
         {ENCODER: encode_alone, PREPARE: prepare_alone}[contender](folder, threads)
     spent = time.monotonic() - begin - (0.0 if each is None else each * BATCHES)
-    turn = PrepareTurn(contender, spent, time.process_time() - cpu, _most_memory(), each)
+    turn = PrepareTurn(contender, spent, time.process_time() - cpu, most_memory(), each)
     print(json.dumps(dataclasses.asdict(turn)))
     return 0
-
-
-def _most_memory() -> int:
-    """The most that this process had in memory, in bytes."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
 
 
 def figures(turns: list[PrepareTurn], pairs: int) -> dict[str, Any]:

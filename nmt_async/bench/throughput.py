@@ -33,7 +33,7 @@ from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import check_precision, hidden_matrices, model_configuration, training_plan
+from nmt_async.training.parts import checked_configuration, hidden_matrices, training_plan
 from nmt_async.training.worker_count import with_measured_workers
 
 SIMULATED_PUSHES = 1000
@@ -187,8 +187,7 @@ def measure(options: BenchOptions, data_folder: Path, step: Callable[[int], None
     data = PreparedData.open(data_folder)
     train = options.train_options()
     plan = training_plan(train, data)
-    configuration = model_configuration(train, data)
-    check_precision(train, configuration)
+    configuration = checked_configuration(train, data)
     settings = WorkerSettings(
         data.folder.resolve(), configuration, options.seed, train.label_smoothing, options.threads(),
         train.push_settings(), train.computed_with(), train.precision,

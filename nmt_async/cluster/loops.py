@@ -17,10 +17,10 @@ from nmt_async.cluster.simulated import WorkerGradients
 from nmt_async.cluster.task import Computed, Handled, Task
 from nmt_async.cluster.worker import WorkerSettings, build_worker
 from nmt_async.errors import RunFailure
+from nmt_async.free_memory import own_peak
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child
-from nmt_async.process.free_memory import own_peak
 from nmt_async.sync.compression.message import Room
 from nmt_async.text.plan import BatchId, BatchPlan
 from nmt_async.text.prepared import PreparedData

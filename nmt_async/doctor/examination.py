@@ -16,10 +16,9 @@ from nmt_async.doctor.plan import plan_findings
 from nmt_async.errors import UserError
 from nmt_async.reading import read_object
 from nmt_async.text.prepared import MANIFEST, PreparedData
-from nmt_async.training.batch_memory import with_fitted_batches
+from nmt_async.training.batch_memory import without_auto
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.run_folder import CONFIG, DATA, earlier_options, read_options, settled
-from nmt_async.training.worker_count import with_measured_workers
 
 
 def examine(
@@ -66,8 +65,7 @@ def _examine_data(folder: Path, planned: TrainOptions, trial: bool) -> Iterator[
     data = PreparedData.open(folder)
     try:
         found: list[str] = []
-        planned = with_fitted_batches(with_measured_workers(planned, data, found.append), data, found.append)
-        planned = settled(planned)
+        planned = settled(without_auto(planned, data, found.append))
     except MissingDevice:  # told with the machine
         return
     yield from (Finding("options", "fine", text) for text in found)

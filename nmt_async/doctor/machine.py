@@ -11,7 +11,7 @@ import torch
 
 from nmt_async.devices import MissingDevice
 from nmt_async.doctor.finding import Finding, mebibytes
-from nmt_async.process.free_memory import GROUPS
+from nmt_async.free_memory import GROUPS
 from nmt_async.training.cluster_options import available_cores
 from nmt_async.training.options import TrainOptions
 

@@ -9,19 +9,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import shared_space
 from nmt_async.doctor.trial import Tried, try_training, try_validation
-from nmt_async.model.build import build_model
+from nmt_async.free_memory import available_memory
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.model.parameters import FlatLayout
-from nmt_async.process.free_memory import available_memory
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import longest_batches
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import check_precision, model_configuration, training_plan
+from nmt_async.training.parts import checked_configuration, training_plan
 from nmt_async.training.stated_memory import VECTOR_BYTES, Vectors, vectors_of
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
@@ -39,11 +38,8 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     Raises:
         UserError: the options do not fit the data.
     """
-    configuration = model_configuration(options, data)
-    check_precision(options, configuration)
-    plan = training_plan(options, data)
-    with torch.device("meta"):  # its sizes without its memory
-        layout = FlatLayout(build_model(configuration))
+    configuration = checked_configuration(options, data)
+    plan, layout = training_plan(options, data), layout_of(configuration)
     size = layout.size
     workers, simulated = options.device_list(), options.cluster == "simulated"
     stated = vectors_of(options, layout, data.valid is not None)

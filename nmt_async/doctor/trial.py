@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from nmt_async.cluster.worker import Worker, WorkerSettings, build_worker
+from nmt_async.free_memory import own_peak
 from nmt_async.model.build import build_model
 from nmt_async.process.child import Child
-from nmt_async.process.free_memory import own_peak
 from nmt_async.sync.compression.message import Room, Slots
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.plan import BatchId

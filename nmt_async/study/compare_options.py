@@ -167,9 +167,9 @@ def settings_of(options: CompareOptions, data: PreparedData) -> list[Setting]:
 def _check(condition: str, train: TrainOptions, options: CompareOptions, data: PreparedData) -> None:
     """Finds what the run itself would only find when it starts."""
     from nmt_async.training.expectation import expected
-    from nmt_async.training.parts import check_precision, model_configuration, training_plan
+    from nmt_async.training.parts import checked_configuration, training_plan
 
-    check_precision(train, model_configuration(train, data))
+    checked_configuration(train, data)
     batch = expected(train, training_plan(train, data)).largest_batch
     every = train.valid_freq
     if every.unit == "tokens" and every.amount < batch:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
+from nmt_async.free_memory import left_on_machine
 
 Number = TypeVar("Number", bound=np.generic)
 OFFSET = np.dtype("<i8")
@@ -156,7 +157,11 @@ class TokenStore:
         Nothing is asked where less than twice their size is free: then what is read would push out what is needed.
         """
         files = store_files(self.path)
-        if sum(file.stat().st_size for file in files) > _available_memory() // 2:
+        try:
+            free = left_on_machine()
+        except OSError:  # nobody can know
+            return
+        if sum(file.stat().st_size for file in files) > free // 2:
             return
         for file in files:
             with file.open("rb") as opened:
@@ -199,12 +204,3 @@ def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:
         return np.memmap(path, kind, mode="r").view(np.ndarray)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run prepare again.") from None
-
-
-def _available_memory() -> int:
-    """Bytes that the system can give without taking them from a process; 0 where nobody can know."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

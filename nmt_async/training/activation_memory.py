@@ -23,9 +23,6 @@ from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchRoom, EpochPlan
 from nmt_async.text.prepared import ParallelStore
 
-FEW, MORE = 1, 2
-"""Pairs of the two forward passes."""
-
 
 def longest_batches(plan: EpochPlan, data: ParallelStore) -> list[np.ndarray]:
     """The sentences of the batch with the most tokens, padding counted, and of that whose attention is the largest.
@@ -54,11 +51,10 @@ def activation_bytes(model: nn.Module, arithmetic: Arithmetic, rows: int, length
         lengths: of the longest source and the longest target, in subwords.
     """
     compute_with(model, arithmetic)
-    few, more = (_saved(model, arithmetic, min(count, rows), lengths) for count in (FEW, MORE))
-    saved = few + (more - few) * (rows - FEW) // (MORE - FEW)
+    one, each = _one_and_each_more(model, arithmetic, lengths)
     vocabulary = len(cast(TrainableModel, model).output_bias)
     at_once = min(TOKENS_AT_ONCE, rows * lengths[1]) if arithmetic.fused else rows * lengths[1]
-    return saved + 4 * at_once * vocabulary  # the gradient of the logits
+    return one + each * (rows - 1) + 4 * at_once * vocabulary  # the gradient of the logits
 
 
 LENGTHS = ((8, 8), (16, 8), (8, 16), (16, 16), (32, 8), (8, 32))
@@ -73,12 +69,9 @@ def batch_room(configuration: ModelConfiguration, arithmetic: Arithmetic, most: 
     """
     model = build_unfilled(configuration).train()
     compute_with(model, arithmetic)
-    found = []
-    for lengths in LENGTHS:
-        few, more = (_saved(model, arithmetic, count, lengths) for count in (FEW, MORE))
-        found.append((more - few) / (MORE - FEW))
+    found = [_one_and_each_more(model, arithmetic, lengths)[1] for lengths in LENGTHS]
     terms = np.array([[1, s, t, s * s, s * t, t * t] for s, t in LENGTHS], np.float64)
-    of_pair = [round(value) for value in np.linalg.solve(terms, np.array(found))]
+    of_pair = [round(value) for value in np.linalg.solve(terms, np.array(found, np.float64))]
     vocabulary = configuration.target_vocabulary
     if arithmetic.fused:
         most -= 4 * TOKENS_AT_ONCE * vocabulary
@@ -88,6 +81,12 @@ def batch_room(configuration: ModelConfiguration, arithmetic: Arithmetic, most: 
     room = BatchRoom(most, (one, s, t, ss, st, tt))
     short = np.array([LENGTHS[0][0]])
     return room if int(room.bytes(short, short)[0]) <= most else None
+
+
+def _one_and_each_more(model: nn.Module, arithmetic: Arithmetic, lengths: tuple[int, int]) -> tuple[int, int]:
+    """Bytes of what autograd keeps of one pair of these lengths, and of each more of them."""
+    one, two = (_saved(model, arithmetic, rows, lengths) for rows in (1, 2))
+    return one, two - one
 
 
 def _saved(model: nn.Module, arithmetic: Arithmetic, rows: int, lengths: tuple[int, int]) -> int:
@@ -105,7 +104,7 @@ def _saved(model: nn.Module, arithmetic: Arithmetic, rows: int, lengths: tuple[i
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = training_loss(model, batch, 0.1, arithmetic)
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del loss
+    del loss  # until here it holds them all, so that no two had the same place
     return total
 
 

@@ -1,4 +1,7 @@
-"""``--batch-memory auto``: how much memory each worker's device has free for what it computes of a batch."""
+"""``--batch-memory auto``: how much memory each worker's device has free for what it computes of a batch.
+
+With the workers that are found (`nmt_async.training.worker_count`), all that a machine decides before a run begins.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,33 @@ from dataclasses import replace
 
 import torch
 
+from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.errors import UserError
-from nmt_async.model.build import build_unfilled
-from nmt_async.model.parameters import FlatLayout
-from nmt_async.process.free_memory import available_memory
+from nmt_async.free_memory import available_memory
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import FITTED, TrainOptions
 from nmt_async.training.parts import model_configuration
 from nmt_async.training.run_folder import CONFIG, read_options
 from nmt_async.training.stated_memory import VECTOR_BYTES, vectors_of
+from nmt_async.training.worker_count import with_measured_workers
 
 SHARE = 0.7
 """Of what is free, which batches may take: what is for a moment is not counted, and others want memory, too."""
 
 PROCESS = 150 << 20
 """Bytes of a process besides: what it has of its own of Python and torch."""
+
+
+def without_auto(options: TrainOptions, data: PreparedData, say: Callable[[str], None]) -> TrainOptions:
+    """The options with numbers that fit this machine, wherever they ask for that.
+
+    Args:
+        say: takes a sentence about each that was found.
+
+    Raises:
+        UserError: one cannot be found. RunFailure: a process that was measured ended.
+    """
+    return with_fitted_batches(with_measured_workers(options, data, say), data, say)
 
 
 def with_fitted_batches(options: TrainOptions, data: PreparedData, say: Callable[[str], None]) -> TrainOptions:
@@ -39,7 +54,7 @@ def with_fitted_batches(options: TrainOptions, data: PreparedData, say: Callable
         return options
     if (options.out / CONFIG).exists() and (before := read_options(options.out).batch_memory) is not None:
         return replace(options, batch_memory=before)
-    layout = FlatLayout(build_unfilled(model_configuration(options, data)))
+    layout = layout_of(model_configuration(options, data))
     need, devices = vectors_of(options, layout, data.valid is not None), options.device_list()
     vector = VECTOR_BYTES * layout.size
     if devices[0] == "cpu":

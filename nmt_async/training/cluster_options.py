@@ -10,7 +10,7 @@ from nmt_async.cluster.profile import MOST_WORKERS, PRESETS, ClusterProfile, pro
 from nmt_async.devices import ALL_GPUS, all_gpus, check_here, devices_named, reason_for
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import BFLOAT16, FLOAT32, FUSED, TORCH
-from nmt_async.options import option
+from nmt_async.options import Automatic, option
 from nmt_async.process import fork_server
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.rules import MODES, RULES, Rule, rule_for
@@ -32,15 +32,6 @@ def time_quantity(text: str) -> Quantity:
         UserError: something else.
     """
     return parse_quantity("0min" if text.strip() == "0" else text, allowed=("hours", "minutes"))
-
-
-class Automatic(int):
-    """A number that is found; written as it is typed."""
-
-    def __str__(self) -> str:
-        return "auto"
-
-    __repr__ = __str__
 
 
 MEASURED = Automatic(0)

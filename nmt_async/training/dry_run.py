@@ -11,19 +11,17 @@ from nmt_async.sync.rules import Rule
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import activation_bytes, longest_batches, longest_of
-from nmt_async.training.batch_memory import with_fitted_batches
+from nmt_async.training.batch_memory import without_auto
 from nmt_async.training.expectation import Expectation, expected, expected_lines
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import (
     arithmetic_of,
-    check_precision,
-    model_configuration,
+    checked_configuration,
     training_plan,
     within_memory,
 )
 from nmt_async.training.stated_memory import vectors_of
-from nmt_async.training.worker_count import with_measured_workers
 
 
 def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
@@ -63,9 +61,8 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
     """What `train` would do: sizes, memory and batches an epoch, in a few lines."""
     data = PreparedData.open(data_folder)
     found: list[str] = []
-    options = with_fitted_batches(with_measured_workers(options, data, found.append), data, found.append)
-    configuration = model_configuration(options, data)
-    check_precision(options, configuration)
+    options = without_auto(options, data, found.append)
+    configuration = checked_configuration(options, data)
     with within_memory():
         model = initial_model(options, configuration, data)
         layout = FlatLayout(model)

@@ -11,11 +11,11 @@ from typing import Any
 
 from nmt_async.errors import UserError, shown
 from nmt_async.model.configuration import TrainedModelOptions
-from nmt_async.options import NOT_GIVEN, converted, option, without_meaningless
+from nmt_async.options import NOT_GIVEN, Automatic, converted, option, without_meaningless
 from nmt_async.quantity import Quantity, parse_quantity
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.mixture import CorpusWeights, checked_temperature
-from nmt_async.training.cluster_options import Automatic, ClusterOptions
+from nmt_async.training.cluster_options import ClusterOptions
 from nmt_async.training.machine_options import MachineOptions
 from nmt_async.training.optimizer_options import OptimizerOptions
 from nmt_async.training.staleness_options import StalenessOptions

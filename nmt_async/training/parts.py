@@ -41,7 +41,6 @@ from nmt_async.text.mixture import Mixture
 from nmt_async.text.plan import BatchPlan, BatchRoom
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import batch_room
-from nmt_async.training.cluster_options import SyncOptions
 from nmt_async.training.initial_model import adopted
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.validation import InlineValidator, ProcessValidator, Validator
@@ -186,16 +185,22 @@ def model_configuration(options: TrainOptions, data: PreparedData) -> ModelConfi
     return options.configuration(data.source_vocabulary.size, data.target_vocabulary.size, joint)
 
 
-def check_precision(options: SyncOptions, configuration: ModelConfiguration) -> None:
-    """Raises UserError where a device, or the model, does not compute in the precision of the options."""
+def checked_configuration(options: TrainOptions, data: PreparedData) -> ModelConfiguration:
+    """As `model_configuration`, of a model that this machine is to train.
+
+    Raises:
+        UserError: there is none, or a device, or the model, does not compute in the precision of the options.
+    """
+    configuration = model_configuration(options, data)
     if options.precision != BFLOAT16:
-        return
+        return configuration
     reasons = (not_in_bfloat16(torch.device(device)) for device in dict.fromkeys(options.device_list()))
     reason = next(filter(None, reasons), None)
     if configuration.model != "transformer":
         reason = "only Transformers are trained in it"
     if reason is not None:
         raise UserError(f"--precision {options.precision}: {reason}; leave it out.")
+    return configuration
 
 
 def shared_memory(devices: Sequence[str], size: int, push: PushSettings, warn: Callable[[str], None]) -> Memory:

@@ -17,12 +17,12 @@ from nmt_async.machines.team import Team
 from nmt_async.options import check_together, from_mapping
 from nmt_async.quantity import Quantity
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.batch_memory import with_fitted_batches
+from nmt_async.training.batch_memory import without_auto
 from nmt_async.training.cluster_options import prepare_children
 from nmt_async.training.initial_model import initial_model
 from nmt_async.training.interruptions import DisconnectableDisplay, Interrupted
 from nmt_async.training.options import TrainOptions
-from nmt_async.training.parts import check_precision, model_configuration, training_plan, within_memory
+from nmt_async.training.parts import checked_configuration, training_plan, within_memory
 from nmt_async.training.run import Run, Unsaved
 from nmt_async.training.run_folder import CONFIG, RunFolder, read_options, settled
 from nmt_async.training.shared_run import SharedRun
@@ -37,7 +37,6 @@ from nmt_async.training.sharing import (
     unlike_processors,
 )
 from nmt_async.training.tensorboard import require_tensorboard
-from nmt_async.training.worker_count import with_measured_workers
 
 
 def train(data: str | Path, display: Display | None = None, **options: Any) -> Path:
@@ -157,15 +156,14 @@ def _train(options: TrainOptions, data_folder: Path, display: Display, peers: Pe
     if data.valid is None and options.early_stopping:
         raise UserError(f"--early-stopping needs a validation set, and {data_folder} was prepared without one.")
     reason = options.devices_reason()
-    options = with_fitted_batches(with_measured_workers(options, data, display.say), data, display.say)
+    options = without_auto(options, data, display.say)
     begun = None if peers is None else begun_with(peers, run_of(options.out))
     options = settled(options, begun)
     if peers is not None:
         _check_shared(options)
     # Mistakes that these find must not leave a run folder with them behind.
     training_plan(options, data)
-    configuration = model_configuration(options, data)
-    check_precision(options, configuration)
+    configuration = checked_configuration(options, data)
     with within_memory():
         model = initial_model(options, configuration, data)
     options.rule()

@@ -17,12 +17,12 @@ from nmt_async.cluster.loops import GradientLoop, LoopProcesses
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.errors import RunFailure, UserError
 from nmt_async.formatting import about
-from nmt_async.process.free_memory import available_memory
+from nmt_async.free_memory import available_memory
 from nmt_async.text.plan import BatchPlan
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.cluster_options import MEASURED, available_cores
 from nmt_async.training.options import FITTED, TrainOptions
-from nmt_async.training.parts import check_precision, model_configuration, training_plan
+from nmt_async.training.parts import checked_configuration, training_plan
 
 SECONDS = 4.0
 """That a choice computes for, after a batch that warms up; two batches at least."""
@@ -81,8 +81,7 @@ def with_measured_workers(options: Options, data: PreparedData, say: Callable[[s
         raise UserError("--workers auto and --batch-memory auto depend on each other; give one of them a number.")
     if options.cpu_threads is not None:
         raise UserError("--workers auto finds the threads of each worker, too; leave out --cpu-threads.")
-    plan, configuration = sampled(training_plan(options, data), options.seed), model_configuration(options, data)
-    check_precision(options, configuration)
+    plan, configuration = sampled(training_plan(options, data), options.seed), checked_configuration(options, data)
     devices = list(dict.fromkeys(options.device_list()))
 
     def measure(choice: Choice) -> Tried:

@@ -11,7 +11,7 @@ from training_runs import small_options
 
 from nmt_async.doctor.machine import cores, devices, quota, shared_space, torch_build
 from nmt_async.errors import UserError
-from nmt_async.process.free_memory import available_memory
+from nmt_async.free_memory import available_memory
 
 
 def test_the_torch_build_is_told(tmp_path: Path) -> None:

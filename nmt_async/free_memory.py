@@ -1,4 +1,4 @@
-"""Memory that new processes can have, and what a process has taken, as the kernel says."""
+"""Memory that there is, and what a process has taken, as the kernel says."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+OWN = PROC / "self" / "status"
 GROUPS = Path("/sys/fs/cgroup")
 
 
 def available_memory(proc: Path = PROC, groups: Path = GROUPS) -> int:
     """Bytes that new processes can have: what the machine has left, or the control groups of this process."""
-    lines = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
-    return min([1024 * int(lines["MemAvailable"].split()[0]), *_left_in_groups(proc, groups)])
+    return min([left_on_machine(proc), *_left_in_groups(proc, groups)])
+
+
+def left_on_machine(proc: Path = PROC) -> int:
+    """Bytes that the system can give without taking them from a process."""
+    return _figures(proc / "meminfo", "MemAvailable")[0]
 
 
 def _left_in_groups(proc: Path, groups: Path) -> Iterator[int]:
@@ -36,6 +41,16 @@ def own_peak() -> int:
 
     Of the kernel, which knows no peak of that alone: the peak of all less the files' pages now.
     """
-    lines = dict(line.split(":", 1) for line in (PROC / "self" / "status").read_text().splitlines())
-    peak, files = (1024 * int(lines[name].split()[0]) for name in ("VmHWM", "RssFile"))
+    peak, files = _figures(OWN, "VmHWM", "RssFile")
     return peak - files
+
+
+def most_memory() -> int:
+    """Bytes that this process had at most, with the pages of files that it had mapped."""
+    return _figures(OWN, "VmHWM")[0]
+
+
+def _figures(path: Path, *names: str) -> list[int]:
+    """What the kernel's file says behind these names, in bytes."""
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    return [1024 * int(lines[name].split()[0]) for name in names]
