@@ -69,16 +69,19 @@ def batch_room(configuration: ModelConfiguration, arithmetic: Arithmetic, most: 
     """
     model = build_unfilled(configuration).train()
     compute_with(model, arithmetic)
-    found = [_one_and_each_more(model, arithmetic, lengths)[1] for lengths in LENGTHS]
+    counted = [_one_and_each_more(model, arithmetic, lengths) for lengths in LENGTHS]
+    found = [each for _, each in counted]
     terms = np.array([[1, s, t, s * s, s * t, t * t] for s, t in LENGTHS], np.float64)
     of_pair = [round(value) for value in np.linalg.solve(terms, np.array(found, np.float64))]
     vocabulary = configuration.target_vocabulary
+    one, each = counted[0]
+    most -= one - each  # what a batch takes whatever its pairs, as the output matrix' gradient where the loss makes it
     if arithmetic.fused:
         most -= 4 * TOKENS_AT_ONCE * vocabulary
     else:
         of_pair[2] += 4 * vocabulary  # of each target token
-    one, s, t, ss, st, tt = of_pair
-    room = BatchRoom(most, (one, s, t, ss, st, tt))
+    constant, s, t, ss, st, tt = of_pair
+    room = BatchRoom(most, (constant, s, t, ss, st, tt))
     short = np.array([LENGTHS[0][0]])
     return room if int(room.bytes(short, short)[0]) <= most else None
 

@@ -47,7 +47,7 @@ FITTED = Automatic(0)
 _MEMORY = re.compile(r"(\d{1,9})\s*(?:(M)(?:i?B)?|(G)(?:i?B)?)?")
 
 
-def mebibytes(text: str) -> int:
+def amount_of_memory(text: str) -> int:
     """``900``, ``900MB`` or ``2GB`` in MiB, or `FITTED`.
 
     Raises:
@@ -90,7 +90,7 @@ class BatchMemoryOptions:
         None,
         "Memory of a worker for what it computes of a batch, in MiB, or as in 2GB: a batch holds as many pairs as have "
         "room, more where they are short (Marian's --mini-batch-fit and --workspace); auto: what is free.",
-        group="Batches", parse=mebibytes, metavar="SIZE|auto", only_with={"nodes": NOT_GIVEN},
+        group="Batches", parse=amount_of_memory, metavar="SIZE|auto", only_with={"nodes": NOT_GIVEN},
     )  # fmt: skip
 
 

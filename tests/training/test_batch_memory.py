@@ -21,7 +21,7 @@ from nmt_async.text.plan import BatchPlan, BatchRoom
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import activation_bytes, batch_room
 from nmt_async.training.batch_memory import with_fitted_batches
-from nmt_async.training.options import FITTED, mebibytes
+from nmt_async.training.options import FITTED, amount_of_memory
 from nmt_async.training.parts import model_configuration, training_plan
 from nmt_async.training.run_folder import read_options
 
@@ -69,6 +69,7 @@ def test_the_room_is_what_activations_take(
         found = rows * int(room.bytes(*(np.array([length]) for length in lengths))[0])
         rest = 10**9 - room.most  # what a batch of any size takes
         assert found + rest == pytest.approx(stated, rel=0.05, abs=2 * rest)
+        assert stated <= 1.02 * (found + rest)  # a batch that has room takes no more
 
 
 def test_a_run_with_them_is_resumed_and_replayed(small_data: Path, tmp_path: Path) -> None:
@@ -113,9 +114,9 @@ def test_auto_takes_what_is_free_once(small_data: Path, tmp_path: Path, monkeypa
     ("text", "expected"), [("900", 900), ("900MB", 900), ("2GB", 2048), ("2 GiB", 2048), ("3G", 3072)]
 )
 def test_amounts(text: str, expected: int) -> None:
-    assert mebibytes(text) == expected
-    assert mebibytes(str(mebibytes(text))) == expected
-    assert mebibytes("auto") is FITTED
+    assert amount_of_memory(text) == expected
+    assert amount_of_memory(str(amount_of_memory(text))) == expected
+    assert amount_of_memory("auto") is FITTED
 
 
 @pytest.mark.parametrize(
