@@ -35,6 +35,14 @@ def workers_told(folder: Path) -> dict[int, int]:
     return told
 
 
+def has_begun(process: int) -> bool:
+    """Whether a worker has taken its parent's cores, which would undo what is set before; its name comes after them."""
+    try:
+        return Path(f"/proc/{process}/comm").read_text().startswith("worker")
+    except FileNotFoundError:
+        return False
+
+
 def pin(process: int, core: int) -> None:
     """Keeps all threads of a process on a core; those that have ended are left alone.
 
@@ -62,7 +70,7 @@ def workers_pinned(folder: Path, cores: list[int]) -> Iterator[None]:
         while not over.wait(TICK):
             try:
                 for process, worker in workers_told(folder).items():
-                    if process not in done:
+                    if process not in done and has_begun(process):
                         done.add(process)
                         pin(process, cores[worker % len(cores)])
             except OSError as error:

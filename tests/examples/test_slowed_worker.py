@@ -30,6 +30,38 @@ def children_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+TAKES_ITS_NAME = """
+import ctypes
+input()
+ctypes.CDLL(None).prctl(15, b"worker 1", 0, 0, 0)
+input()
+"""
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
+def test_a_worker_is_kept_on_a_core_only_once_it_has_taken_its_parents_cores(tmp_path: Path) -> None:
+    log = tmp_path / "runs" / "one" / "train.log"
+    log.parent.mkdir(parents=True)
+    words = [sys.executable, str(EXAMPLE / "pinned.py"), "--watch", str(tmp_path), "--", "sleep", "600"]
+    pinned = subprocess.Popen(words)
+    worker = subprocess.Popen([sys.executable, "-c", TAKES_ITS_NAME], stdin=subprocess.PIPE, text=True)
+    assert worker.stdin is not None
+    try:
+        time.sleep(1.0)
+        log.write_text(f"[2026-01-01 00:00:00] [worker] 1 is process {worker.pid}\n")
+        time.sleep(2.0)
+        assert os.sched_getaffinity(worker.pid) == set(CORES)
+        print(file=worker.stdin, flush=True)
+        limit = time.monotonic() + PATIENCE
+        while os.sched_getaffinity(worker.pid) != {CORES[1]} and time.monotonic() < limit:
+            time.sleep(0.1)
+        assert os.sched_getaffinity(worker.pid) == {CORES[1]}
+    finally:
+        for process in (pinned, worker):
+            process.terminate()  # it hands it on to its command
+            process.wait(PATIENCE)
+
+
 @pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 def test_workers_are_kept_on_a_core_each_one_of_which_is_busy(small_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "study" / "runs" / "one"
