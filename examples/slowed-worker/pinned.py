@@ -39,7 +39,7 @@ def has_begun(process: int) -> bool:
     """Whether a worker has taken its parent's cores, which would undo what is set before; its name comes after them."""
     try:
         return Path(f"/proc/{process}/comm").read_text().startswith("worker")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
         return False
 
 

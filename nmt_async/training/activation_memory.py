@@ -80,8 +80,8 @@ def batch_room(configuration: ModelConfiguration, arithmetic: Arithmetic, most: 
         most -= 4 * TOKENS_AT_ONCE * vocabulary
     else:
         of_pair[2] += 4 * vocabulary  # of each target token
-    constant, s, t, ss, st, tt = of_pair
-    room = BatchRoom(most, (constant, s, t, ss, st, tt))
+    any_pair, s, t, ss, st, tt = of_pair
+    room = BatchRoom(most, (any_pair, s, t, ss, st, tt))
     short = np.array([LENGTHS[0][0]])
     return room if int(room.bytes(short, short)[0]) <= most else None
 

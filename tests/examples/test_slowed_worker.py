@@ -47,7 +47,9 @@ def test_a_worker_is_kept_on_a_core_only_once_it_has_taken_its_parents_cores(tmp
     worker = subprocess.Popen([sys.executable, "-c", TAKES_ITS_NAME], stdin=subprocess.PIPE, text=True)
     assert worker.stdin is not None
     try:
-        time.sleep(1.0)
+        limit = time.monotonic() + PATIENCE
+        while not children_of(pinned.pid) and time.monotonic() < limit:  # it has looked at the logs once
+            time.sleep(0.1)
         log.write_text(f"[2026-01-01 00:00:00] [worker] 1 is process {worker.pid}\n")
         time.sleep(2.0)
         assert os.sched_getaffinity(worker.pid) == set(CORES)
