@@ -28,6 +28,7 @@ from nmt_async.options import (
     option,
     value_type,
 )
+from nmt_async.process.allocation import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -164,6 +165,7 @@ def command(app: typer.Typer, name: str, module: ModuleType) -> None:
         if common.dump_config:
             typer.echo(dump_yaml(options), nl=False)
         else:
+            keep_freed_memory()
             run(options, common, **given)
 
     body.__name__ = name.replace("-", "_")

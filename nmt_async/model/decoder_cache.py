@@ -54,7 +54,7 @@ class AttentionCache(LayerCache):
     """The same, and keys and values of past subwords.
 
     Attributes:
-        slots: the first ``used`` of (2, sentences, heads, capacity, d / heads).
+        keys, values: (sentences, heads, capacity, d / heads), of which the first ``used`` slots are in use.
         past: the additive mask (sentences, 1, beam, slots) of the newest subwords' own past; the state sets it.
     """
 
@@ -63,38 +63,51 @@ class AttentionCache(LayerCache):
     def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
         super().__init__(memory_key, memory_value)
         sentences, heads, _, width = memory_key.shape
-        self.slots = memory_key.new_zeros(2, sentences, heads, FIRST_CAPACITY, width)
+        self.keys = memory_key.new_empty(sentences, heads, FIRST_CAPACITY, width)
+        self.values = torch.empty_like(self.keys)
         self.used = 0
+        self._finite = 0  # slots that hold numbers: where one is masked out, nothing times it must be 0
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the slots of `past`."""
         shown = self.past.shape[3]
         used = self.used + key.shape[2]
-        capacity = self.slots.shape[3]
-        if shown > capacity:
-            larger = self.slots.new_zeros(*self.slots.shape[:3], max(2 * capacity, shown), self.slots.shape[4])
-            larger[:, :, :, : self.used] = self.slots[:, :, :, : self.used]
-            self.slots = larger
-        self.slots[0, :, :, self.used : used] = key
-        self.slots[1, :, :, self.used : used] = value
+        if shown > self.keys.shape[2]:
+            capacity = max(2 * self.keys.shape[2], shown)
+            self.keys, self.values = (self._larger(slots, capacity) for slots in (self.keys, self.values))
+        if shown > self._finite:
+            self.keys[:, :, self._finite : shown] = 0.0
+            self.values[:, :, self._finite : shown] = 0.0
+            self._finite = shown
+        self.keys[:, :, self.used : used] = key
+        self.values[:, :, self.used : used] = value
         self.used = used
-        return self.slots[0, :, :, :shown], self.slots[1, :, :, :shown]
+        return self.keys[:, :, :shown], self.values[:, :, :shown]
+
+    def _larger(self, slots: Tensor, capacity: int) -> Tensor:
+        """The same slots, and room for more."""
+        larger = slots.new_empty(*slots.shape[:2], capacity, slots.shape[3])
+        larger[:, :, : self._finite] = slots[:, :, : self._finite]
+        return larger
 
     def choose(self, chosen: Tensor) -> None:
         """Keeps of each sentence's slots ``chosen`` (sentences, count), int64, in this order."""
-        sides, sentences, heads, capacity, width = self.slots.shape
-        rows = torch.arange(sides * sentences * heads, device=chosen.device).view(sides, sentences, heads, 1)
-        places = (rows * capacity + chosen[:, None]).view(-1)
+        sentences, heads, capacity, width = self.keys.shape
         self.used = chosen.shape[1]
-        taken = self.slots.reshape(-1, width).index_select(0, places)
-        self.slots[:, :, :, : self.used] = taken.view(sides, sentences, heads, self.used, width)
+        rows = torch.arange(sentences * heads, device=chosen.device).view(sentences, heads, 1)
+        places = (rows * capacity + chosen[:, None]).view(-1)
+        for slots in (self.keys, self.values):
+            taken = slots.reshape(-1, width).index_select(0, places)
+            slots[:, :, : self.used] = taken.view(sentences, heads, self.used, width)
 
     def keep(self, kept: Tensor, moved: Tensor) -> None:
         """See `LayerCache`."""
         super().keep(kept, moved)
-        past = self.slots[:, :, :, : self.used]
-        past[:, moved] = past[:, kept[moved]]
-        self.slots = self.slots[:, : len(kept)]
+        from_where = kept[moved]
+        for slots in (self.keys, self.values):
+            past = slots[:, :, : self.used]
+            past[moved] = past[from_where]
+        self.keys, self.values = self.keys[: len(kept)], self.values[: len(kept)]
 
 
 class TransformerState(DecoderState):

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from nmt_async.process import fork_server
+from nmt_async.process.allocation import keep_freed_memory
 from nmt_async.process.fork_server import PACKAGE, QUESTION, THREAD_VARIABLES
 from nmt_async.process.inheritance import Descriptor
 
@@ -190,6 +191,7 @@ def _settled(
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
     if niceness:
         os.nice(niceness)
+    keep_freed_memory()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))  # for libraries that are loaded from now on
     import torch
 

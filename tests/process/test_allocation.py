@@ -1,0 +1,55 @@
+"""What a process frees stays with it, so that making the same again asks nothing of the kernel."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt_async.process.child import Child
+
+TIMES, TENSORS, BYTES = 10, 8, 4 * 2**20
+PAGES = TENSORS * BYTES // resource.getpagesize()
+
+
+def pages_of_making_again() -> float:
+    """How many of its pages the kernel had to find anew, in the mean of several times, as a share."""
+
+    def make() -> None:
+        [torch.ones(BYTES // 4) for _ in range(TENSORS)]
+
+    make()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(TIMES):
+        make()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / TIMES / PAGES
+
+
+def tell_pages(pipe: Connection) -> None:
+    pipe.send(pages_of_making_again())
+
+
+def pages_of_any_process() -> float:
+    """The same of a process that nobody told anything."""
+    name = Path(__file__).stem
+    program = f"import {name}; print({name}.pages_of_making_again())"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parent, timeout=60
+    )
+    return float(run.stdout)
+
+
+def test_a_child_makes_tensors_of_what_it_freed() -> None:
+    if pages_of_any_process() < 0.9:
+        pytest.skip("this C library keeps what is freed without being told")
+    child = Child("maker", tell_pages, (), 1)
+    try:
+        assert child.pipe.poll(60)
+        assert child.pipe.recv() < 0.1
+    finally:
+        child.close()
