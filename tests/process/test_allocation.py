@@ -37,9 +37,9 @@ def tell_pages(pipe: Connection) -> None:
 def pages_of_any_process() -> float:
     """The same of a process that nobody told anything."""
     name = Path(__file__).stem
-    program = f"import {name}; print({name}.pages_of_making_again())"
+    program, here = f"import {name}; print({name}.pages_of_making_again())", Path(__file__).parent
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parent, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=here, timeout=60
     )
     return float(run.stdout)
 
