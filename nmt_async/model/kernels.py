@@ -1,7 +1,8 @@
 """What training computes with on a CPU in the place of torch's own kernels: the same sums, up to rounding, sooner.
 
 **Products** of a linear layer and of its gradients go to oneDNN. Torch's own go to MKL, which takes the kernels of AVX2
-on processors of AMD, whatever they have. **The loss** is computed for some hundred tokens at a time, with the gradient
+on processors of AMD, whatever they have. On Intel's it is the faster one in float32, and stays (`mkl_is_faster`). **The
+loss** is computed for some hundred tokens at a time, with the gradient
 of the logits in their place (see `nmt_async.model.loss`), so that no matrix (tokens, vocabulary) is ever whole. **Masks
 of dropout** are made of 16 random bits a number, where torch's take 32 or more.
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -76,6 +79,19 @@ def has_one_dnn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+@cache
+def mkl_is_faster() -> bool:
+    """Whether MKL's products in float32 are faster than those of oneDNN: on Intel's processors.
+
+    It is asked of the processor's name and not of a clock, so that a run computes the same each time.
+    """
+    try:
+        intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        intel = False
+    return intel and bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+
+
 def kernels_for(device: torch.device, wanted: str | None = None) -> str:
     """Those that training computes with on a device: the ``wanted`` ones, or if nobody says which, the faster ones."""
     if wanted is not None:
@@ -107,10 +123,20 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = 
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], ""))
 
 
+def _by_mkl(dtype: torch.dtype) -> bool:
+    """Whether MKL multiplies matrices of that type in training."""
+    return dtype == torch.float32 and mkl_is_faster()
+
+
+def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """(rows, inputs) of the ``gradient`` (rows, outputs) of a product with ``weight`` (outputs, inputs)."""
+    return gradient @ weight if _by_mkl(gradient.dtype) else product(gradient, weight.t())
+
+
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """(outputs, inputs) of the ``gradient`` (rows, outputs) of a product with ``x`` (rows, inputs)."""
     outputs, inputs = gradient.shape[1], x.shape[1]
-    if min(outputs, inputs) < SMALLEST_SIDE:
+    if _by_mkl(x.dtype) or min(outputs, inputs) < SMALLEST_SIDE:
         return gradient.t() @ x
     if outputs > inputs:  # oneDNN is faster where the longer side is that of the columns
         return product(x.t(), gradient.t()).t()
@@ -136,7 +162,7 @@ class _Linear(Function):
             gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
         of_x = None
         if context.needs_input_grad[0]:
-            of_x = product(gradient, weight.to(dtype).t()).view(*whole[:-1], rows.shape[1]).to(context.given)
+            of_x = input_gradient(gradient, weight.to(dtype)).view(*whole[:-1], rows.shape[1]).to(context.given)
         of_bias = gradient.sum(0, dtype=weight.dtype) if context.biased else None
         return of_x, weight_gradient(gradient, rows).to(weight.dtype), of_bias, None, None
 
@@ -157,6 +183,33 @@ def linear(
     return cast(Tensor, _Linear.apply(x, weight, bias, relu, dtype))  # type: ignore[no-untyped-call]
 
 
+class _SummedWeightGradient:
+    """As `weight_gradient`, summed over chunks of the rows.
+
+    Args:
+        weight: (outputs, inputs), float32.
+        dtype: in which matrices are multiplied.
+    """
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        self._by_mkl = _by_mkl(dtype)
+        self._sum = torch.zeros_like(weight if self._by_mkl else weight.t(), memory_format=torch.contiguous_format)
+
+    def add(self, gradient: Tensor, x: Tensor) -> None:
+        """Adds that of a chunk: ``gradient`` (rows, outputs), ``x`` (rows, inputs)."""
+        if self._by_mkl:
+            self._sum.addmm_(gradient.t(), x)
+        else:
+            self._sum.add_(product(x.t(), gradient.t()))
+
+    @property
+    def total(self) -> Tensor:
+        """(outputs, inputs), row after row, as what it is added to lies: adding crosswise takes longer than turning it
+        round first.
+        """
+        return self._sum if self._by_mkl else self._sum.t().contiguous()
+
+
 class _ProjectedCrossEntropy(Function):
     @staticmethod
     def forward(
@@ -166,7 +219,7 @@ class _ProjectedCrossEntropy(Function):
         vocabulary = len(weight)
         loss = hidden.new_zeros((), dtype=torch.float64)
         of_hidden = torch.empty_like(hidden)
-        of_weight = hidden.new_zeros(hidden.shape[1], vocabulary)
+        of_weight = _SummedWeightGradient(weight, dtype)
         of_bias = hidden.new_zeros(vocabulary)
         rounded, rounded_bias = weight.to(dtype), bias.to(dtype)
         for begin in range(0, len(hidden), TOKENS_AT_ONCE):
@@ -186,9 +239,9 @@ class _ProjectedCrossEntropy(Function):
             gradient.scatter_add_(1, correct, gradient.new_full((1, 1), smoothing - 1.0).expand(len(rows), 1))
             of_bias.add_(gradient.sum(0))
             gradient = gradient.to(dtype)
-            of_hidden[begin : begin + TOKENS_AT_ONCE] = product(gradient, rounded.t())
-            of_weight.add_(product(rows.t(), gradient.t()))
-        context.save_for_backward(of_hidden, of_weight, of_bias)
+            of_hidden[begin : begin + TOKENS_AT_ONCE] = input_gradient(gradient, rounded)
+            of_weight.add(gradient, rows)
+        context.save_for_backward(of_hidden, of_weight.total, of_bias)
         return loss.float()
 
     @staticmethod
@@ -196,7 +249,7 @@ class _ProjectedCrossEntropy(Function):
         of_hidden, of_weight, of_bias = context.saved_tensors
         if float(gradient) != 1.0:
             of_hidden, of_weight, of_bias = of_hidden * gradient, of_weight * gradient, of_bias * gradient
-        return of_hidden, of_weight.t(), of_bias, None, None, None
+        return of_hidden, of_weight, of_bias, None, None, None
 
 
 def projected_cross_entropy(

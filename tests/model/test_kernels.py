@@ -43,6 +43,14 @@ NO_BFLOAT16 = not_in_bfloat16(torch.device("cpu"))
 in_bfloat16 = pytest.mark.skipif(NO_BFLOAT16 is not None, reason=f"no bfloat16 here: {NO_BFLOAT16}")
 
 
+@pytest.fixture(params=[False, True], ids=["oneDNN", "MKL"], autouse=True)
+def multiplier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose products training takes: those of either kind of processor."""
+    if request.param and not torch.backends.mkl.is_available():
+        pytest.skip("torch has no MKL here")
+    monkeypatch.setattr("nmt_async.model.kernels.mkl_is_faster", lambda: request.param)
+
+
 def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=torch.Generator().manual_seed(index)) for index, shape in enumerate(shapes)]
 
