@@ -119,8 +119,9 @@ class RunFolder:
             reason: in a sentence, for people.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written, or another folder lies there, whose run did not end.
         """
+        self.check()
         write_whole(self.path / OUTCOME, json.dumps({"ending": ending, "reason": reason}))
 
     def close(self) -> None:

@@ -167,3 +167,14 @@ def test_a_run_with_options_that_mean_nothing_is_resumed_without_them(small_data
     begin(run, small_data, **rest)
     options = read_options(run)
     assert (options.lr_decay, options.lr_decay_end, options.lr_floor) == ("none", None, 0.0)
+
+
+def test_how_a_run_ended_is_not_noted_in_a_folder_that_has_taken_its_place(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    folder = RunFolder(out, settled(small_options(out)), PreparedData.open(small_data))
+    out.rename(tmp_path / "elsewhere")
+    out.mkdir()
+    with pytest.raises(OSError, match="another folder has taken the place"):
+        folder.ended("failed", "for a reason")
+    assert list(out.iterdir()) == []
+    folder.close()
