@@ -21,7 +21,6 @@ from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import residual_rows
 from nmt_async.training.stated_memory import VECTOR_BYTES
-from nmt_async.training.validation import NICENESS
 from nmt_async.training.validation_scores import ValidationSettings, batch_losses, validation_translator
 
 
@@ -60,14 +59,12 @@ def try_validation(settings: ValidationSettings, losses: list[np.ndarray], trans
         translate: lines of one batch, none where nothing is translated. New parameters end no translation before the
             limit, so that this is the longest that can be.
     """
-    return _in_child(_validate, (settings, losses, translate, seed), 1, "trial of validation", NICENESS)
+    return _in_child(_validate, (settings, losses, translate, seed), 1, "trial of validation")
 
 
-def _in_child(
-    body: Callable[..., None], arguments: tuple[Any, ...], threads: int, name: str, niceness: int = 0
-) -> Tried:
+def _in_child(body: Callable[..., None], arguments: tuple[Any, ...], threads: int, name: str) -> Tried:
     try:
-        child = Child(name, body, arguments, threads, niceness)
+        child = Child(name, body, arguments, threads)
     except OSError as error:
         return Tried(f"its process could not be started ({error.strerror or error})")
     try:

@@ -85,7 +85,6 @@ class Child:
         body: a function of a module, as pickle wants it.
         arguments: can be pickled; may hold `Descriptor`.
         threads: that it may compute with.
-        niceness: added to the parent's; 10 leaves the cores to others that want them.
 
     Attributes:
         pipe: to it.
@@ -95,15 +94,13 @@ class Child:
         OSError: it could not be started.
     """
 
-    def __init__(
-        self, name: str, body: Callable[..., None], arguments: tuple[Any, ...], threads: int, niceness: int = 0
-    ) -> None:
+    def __init__(self, name: str, body: Callable[..., None], arguments: tuple[Any, ...], threads: int) -> None:
         self.name = name
         self.stacks = StackFile()
         self.pipe, theirs = Pipe()
         with theirs:
             try:
-                settled = (name, threads, niceness, self.stacks, body, arguments, Descriptor(theirs.fileno()))
+                settled = (name, threads, self.stacks, body, arguments, Descriptor(theirs.fileno()))
                 self._process = fork_server.fork(_settled, settled, _modules(body, *arguments))
             except BaseException:
                 self.pipe.close()
@@ -182,15 +179,13 @@ def _modules(*values: Any) -> list[str]:
 
 
 def _settled(
-    name: str, threads: int, niceness: int, stacks: StackFile, body: Callable[..., None], arguments: tuple[Any, ...],
+    name: str, threads: int, stacks: StackFile, body: Callable[..., None], arguments: tuple[Any, ...],
     pipe: Descriptor,
 ) -> None:  # fmt: skip
     """In the child: settles in, and runs its body."""
     stacks.answer()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
-    if niceness:
-        os.nice(niceness)
     keep_freed_memory()
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))  # for libraries that are loaded from now on
     import torch

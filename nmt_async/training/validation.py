@@ -25,8 +25,6 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.metrics import Moment
 from nmt_async.training.validation_scores import Scores, ValidationSettings, score
 
-NICENESS = 10
-
 
 @dataclass(frozen=True)
 class Unscored:
@@ -164,7 +162,7 @@ class ProcessValidator:
 
     def _start(self) -> Watched:
         self._end()
-        child = Child("validation", run_validator, (self.settings, self._shared), threads=1, niceness=NICENESS)
+        child = Child("validation", run_validator, (self.settings, self._shared), threads=1)
         self._scorer = Watched(child)
         return self._scorer
 

@@ -28,9 +28,9 @@ from nmt_async.training.cluster_options import CHILDREN
 PATIENCE = 60.0
 
 
-def ask(body: Any, *arguments: Any, threads: int = 1, niceness: int = 0) -> Any:
+def ask(body: Any, *arguments: Any, threads: int = 1) -> Any:
     """What the body sends, of a child that is ended then."""
-    child = Child("asked", body, arguments, threads, niceness)
+    child = Child("asked", body, arguments, threads)
     try:
         assert child.pipe.poll(PATIENCE)
         return child.pipe.recv()
@@ -57,7 +57,7 @@ def test_a_child_inherits_what_its_parent_has_at_that_moment(tmp_path: Path, mon
     resource.setrlimit(resource.RLIMIT_FSIZE, (10**9, limit[1]))
     os.sched_setaffinity(0, {min(cores)})
     try:
-        after = ask(tell_surroundings, threads=2, niceness=3)
+        after = ask(tell_surroundings, threads=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         os.sched_setaffinity(0, cores)
@@ -65,7 +65,7 @@ def test_a_child_inherits_what_its_parent_has_at_that_moment(tmp_path: Path, mon
     assert before["threads"] == (1, "1", "1")
     assert after["threads"] == (2, "2", "2")
     assert (after["environment"], after["directory"], after["path"]) == ("yes", str(tmp_path), str(tmp_path))
-    assert after["niceness"] == before["niceness"] + 3
+    assert after["niceness"] == before["niceness"]
     assert after["files"] == 10**9
     assert (before["cores"], after["cores"]) == (cores, {min(cores)})
     assert after["name"] == "asked"
