@@ -31,6 +31,9 @@ class Cluster(Protocol):
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
 
+    def reading_seconds(self) -> float:
+        """Seconds since the last call in which workers read the sentences of their batches, of all together."""
+
     def update_seconds(self) -> float:
         """Mean seconds that the server needed for an update since the last call; 0 if there was none."""
 

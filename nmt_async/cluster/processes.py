@@ -131,6 +131,7 @@ class ProcessCluster:
             # The workers want all cores; and a norm's last bits, on which clipping depends, depend on the threads.
             torch.set_num_threads(1)
         coordinator.clock = time.monotonic
+        self._reading = 0.0  # seconds of which nobody was told
         self._timed = (0, 0.0)  # updates, and the seconds that they took, of which somebody was told
         self._workers: list[WorkerProcess] = []
         self._spent = SpentTime()
@@ -313,6 +314,7 @@ class ProcessCluster:
         worker.deaths, worker.error = 0, ""
         worker.computing += message.seconds
         worker.waiting += message.waited
+        self._reading += message.reading
         self.watchdog.silence.computed(message.seconds)
         if message.most != worker.most:
             worker.most = message.most
@@ -369,6 +371,11 @@ class ProcessCluster:
     def waiting_shares(self) -> list[float]:
         """Of each worker, the share of its time since the last call that it waited for a task."""
         return self._spent.take_waiting_shares(self._workers)
+
+    def reading_seconds(self) -> float:
+        """Seconds since the last call in which workers read the sentences of their batches, of all together."""
+        seconds, self._reading = self._reading, 0.0
+        return seconds
 
     def update_seconds(self) -> float:
         """Mean seconds that the server needed for an update since the last call; 0 if there was none."""

@@ -308,6 +308,10 @@ class SimulatedCluster:
         """Virtual seconds that all workers together have computed and waited since the last call."""
         return self._spent.take_seconds(self._workers)
 
+    def reading_seconds(self) -> float:
+        """None: in virtual time, batches are at hand."""
+        return 0.0
+
     def update_seconds(self) -> float:
         """Virtual seconds that the server needs for an update."""
         return self._update_seconds

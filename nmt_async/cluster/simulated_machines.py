@@ -150,6 +150,10 @@ class SimulatedMachines:
         """Of each worker of all machines, the share of its virtual time since the last call that it waited."""
         return [share for cluster in self.clusters for share in cluster.waiting_shares()]
 
+    def reading_seconds(self) -> float:
+        """None: in virtual time, batches are at hand."""
+        return 0.0
+
     def update_seconds(self) -> float:
         """Virtual seconds that a server needs for an update."""
         return self.clusters[0].update_seconds()

@@ -41,6 +41,7 @@ class Computed:
         pieces: in which it was computed: one for each part, and more where memory was short.
         seconds: spent computing.
         waited: seconds between the worker's previous push and this task.
+        reading: seconds of those spent computing in which it read the batch's sentences.
         most: padded tokens that the worker computes at once, found when memory failed; 0: no limit is known.
         entries: numbers that cross in the push; 0 where all do.
         bytes: of the push.
@@ -53,6 +54,7 @@ class Computed:
     pieces: int = 1
     seconds: float = 0.0
     waited: float = 0.0
+    reading: float = 0.0
     most: int = 0
     entries: int = 0
     bytes: int = 0

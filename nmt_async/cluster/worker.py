@@ -419,6 +419,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
             streams.follow(index)
             room = slots.room(index, memory.residual_rows, task.residual)
             parameters, parts = memory.ring.tensor[task.buffer], data.batches(task.parts)
+            reading = time.monotonic() - begin
             void = partial(_is_void, stop, task.number)
             try:
                 computed = worker.compute(parameters, room, parts, task.batch, rate=task.rate, void=void)
@@ -427,7 +428,10 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
             streams.finish()  # what it leaves is not read any more either
             end = time.monotonic()
             seconds, waited = end - begin, begin - idle_since
-            pipe.send(Left(seconds, waited) if computed is None else replace(computed, seconds=seconds, waited=waited))
+            if computed is None:
+                pipe.send(Left(seconds, waited))
+            else:
+                pipe.send(replace(computed, seconds=seconds, waited=waited, reading=reading))
             idle_since = end
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone

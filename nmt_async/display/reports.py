@@ -146,6 +146,7 @@ class TrainReport:
         stall_seconds, stall_longest: of this stretch, the seconds in which no push was taken in because the server was
             beginning a checkpoint or a validation, or writing figures: in all, and at a time.
         update_seconds: that the server needed for an update, which takes in no push meanwhile; mean of this stretch.
+        reading_seconds: in which workers read the sentences of their batches, of all workers together, in this stretch.
         pushed_bytes: that crossed from workers to the server with the pushes of this stretch that counted; 0: unknown.
         machine_tokens, machine_pushes: of each machine that shares the run, by rank, the target tokens and pushes of
             this stretch that counted; empty where the run is of one machine alone, as are the two below.
@@ -181,6 +182,7 @@ class TrainReport:
     stall_seconds: float = 0.0
     stall_longest: float = 0.0
     update_seconds: float = 0.0
+    reading_seconds: float = 0.0
     pushed_bytes: int = 0
     machine_tokens: list[int] = field(default_factory=list)
     machine_pushes: list[int] = field(default_factory=list)

@@ -252,11 +252,13 @@ class ReportPeriod:
         period.machines = [as_dataclass(MachineStretch, machine) for machine in state.get("machines", ())]
         return period
 
-    def report(self, moment: Moment, waiting_share: list[float], set_aside: int, update_seconds: float) -> TrainReport:
+    def report(
+        self, moment: Moment, waiting_share: list[float], set_aside: int, update_seconds: float, reading_seconds: float
+    ) -> TrainReport:
         """What happened up to ``moment``; needs at least one update.
 
         Args:
-            waiting_share, set_aside, update_seconds: as in `TrainReport`.
+            waiting_share, set_aside, update_seconds, reading_seconds: as in `TrainReport`.
         """
         seconds = max(moment.seconds - self.begin.seconds, 1e-9)
         tokens = moment.tokens - self.begin.tokens
@@ -288,6 +290,7 @@ class ReportPeriod:
             stall_seconds=self.stall_seconds,
             stall_longest=self.stall_longest,
             update_seconds=update_seconds,
+            reading_seconds=reading_seconds,
             pushed_bytes=moment.pushed_bytes - self.begin.pushed_bytes,
             machine_tokens=[machine.tokens for machine in self.machines],
             machine_pushes=[machine.pushes for machine in self.machines],

@@ -315,7 +315,7 @@ class Run:
             return
         aside = len(self.coordinator.ledger.set_aside)
         shares, seconds = self.cluster.waiting_shares(), self.cluster.update_seconds()
-        report = self.period.report(self.moment, shares, aside, seconds)
+        report = self.period.report(self.moment, shares, aside, seconds, self.cluster.reading_seconds())
         self._may_fail("finding the run's folder", self.folder.check, lambda: VANISHED)
         self._may_fail("writing the figures", lambda: self.figures.trained(report))
         self.display.trained(report)

@@ -35,6 +35,7 @@ TRAIN_TAGS = {
     "latest_tokens": "updates/latest_tokens", "staleness_mean": "updates/staleness_mean",
     "staleness_max": "updates/staleness_max", "set_aside": "updates/set_aside",
     "update_seconds": "updates/update_seconds",
+    "reading_seconds": "workers/reading_seconds",
     "refused_stale": "updates/refused_stale", "refused_not_finite": "updates/refused_not_finite",
     "pushed_bytes": "updates/pushed_bytes",
 }  # fmt: skip

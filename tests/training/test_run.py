@@ -100,6 +100,7 @@ def test_a_run_of_whole_epochs_applies_each_batch_once_and_reports_it(small_data
     assert all(0 <= line["stall_longest"] <= line["stall_seconds"] < line["time"] for line in lines)  # type: ignore[operator]
     assert any(line["stall_longest"] for line in lines), "to begin a checkpoint takes time"
     assert all(0 < line["update_seconds"] < line["seconds"] for line in lines)  # type: ignore[operator]
+    assert all(0 < line["reading_seconds"] < 2 * line["seconds"] for line in lines)  # type: ignore[operator]
     logged = [found.groups() for found in map(MARIAN.fullmatch, (run / "train.log").read_text().splitlines()) if found]
     assert [int(update) for _, update, *_ in logged] == [line["update"] for line in lines]
     # The same command again finds nothing to do, and does nothing twice.

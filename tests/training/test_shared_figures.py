@@ -119,7 +119,7 @@ def an_update(*workers: int) -> Update:
 
 
 def report_of(period: ReportPeriod) -> Any:
-    return period.report(Moment(updates=1, tokens=46, seconds=2.0), [], 0, 0.0)
+    return period.report(Moment(updates=1, tokens=46, seconds=2.0), [], 0, 0.0, 0.0)
 
 
 def test_pushes_are_of_the_machine_that_has_the_worker() -> None:
