@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -132,18 +133,19 @@ def read_batches(folder: Path) -> float:
     """Has the first batch as training's default options make it; seconds for each of some that follow."""
     from nmt_async.text.plan import BatchId
     from nmt_async.text.prepared import PreparedData
+    from nmt_async.text.read_ahead import ReadAhead
     from nmt_async.training.options import TrainOptions
     from nmt_async.training.parts import training_plan
 
     data = PreparedData.open(folder / "data")
     plan, batch = training_plan(TrainOptions(), data), BatchId(1, 0)
-    data.train.read_ahead()
-    data.train.batches(plan.parts(batch))
-    begin = time.monotonic()
-    for _ in range(BATCHES):
-        batch = plan.following(batch)
+    with closing(ReadAhead(data.train)):
         data.train.batches(plan.parts(batch))
-    return (time.monotonic() - begin) / BATCHES
+        begin = time.monotonic()
+        for _ in range(BATCHES):
+            batch = plan.following(batch)
+            data.train.batches(plan.parts(batch))
+        return (time.monotonic() - begin) / BATCHES
 
 
 def main(words: list[str]) -> int:

@@ -28,6 +28,8 @@ from nmt_async.machines.exchange import Called, Exchange
 from nmt_async.process.child import Child
 from nmt_async.process.watchdog import Watchdog, Watched
 from nmt_async.sync.push import Update, Verdict
+from nmt_async.text.plan import BatchId
+from nmt_async.text.read_ahead import ReadAhead
 
 
 @dataclass
@@ -87,6 +89,9 @@ class WorkerProcess(Watched):
 DEATHS_IN_A_ROW = 5
 """Deaths of one worker with no push of its between them, after which the run stops."""
 
+ASKED_AHEAD = 4
+"""Batches of each worker whose sentences are asked for before they are dealt."""
+
 TICK = 0.5
 """Seconds without an update after which the training loop is woken anyway."""
 
@@ -102,6 +107,7 @@ class ProcessCluster:
         observe: takes the times of each push, by the monotonic clock.
         timeout: seconds of silence after which a worker is replaced; 0: never. See `Silence`.
         exchange: with other machines, if there are any; the coordinator is a `MachineCoordinator` then.
+        read_ahead: told which sentences are needed soon; it is closed with the cluster.
     """
 
     def __init__(
@@ -115,8 +121,11 @@ class ProcessCluster:
         observe: Callable[[Handled], None] | None = None,
         timeout: float = 600.0,
         exchange: Exchange | None = None,
+        read_ahead: ReadAhead | None = None,
     ) -> None:
         self.coordinator = coordinator
+        self._read_ahead = read_ahead
+        self._asked_for: set[BatchId] = set()
         self._exchange = exchange
         self.memory = memory
         self._slots = memory.pushes()
@@ -139,6 +148,7 @@ class ProcessCluster:
         try:
             for index, device in enumerate(devices):
                 self._workers.append(self._spawn(index, device))
+            self._ask_ahead()
         except BaseException:
             self.close()
             raise
@@ -230,6 +240,18 @@ class ProcessCluster:
                 worker.task = self._tasks
                 self.memory.streams.hand_over(index)
                 worker.tell(replace(task, number=worker.task))
+                self._ask_ahead()
+
+    def _ask_ahead(self) -> None:
+        """Asks for the sentences of the batches that come next; not of another epoch, whose plan may take a while."""
+        if self._read_ahead is None:
+            return
+        upcoming = self.coordinator.ledger.upcoming(ASKED_AHEAD * len(self._workers))
+        upcoming = [batch for batch in upcoming if batch.epoch == upcoming[0].epoch]
+        for batch in upcoming:
+            if batch not in self._asked_for:
+                self._read_ahead.soon(self.coordinator.plan.sentences(batch))
+        self._asked_for = set(upcoming)
 
     def _receive(self) -> Iterator[Update]:
         """Waits for messages and deaths, a tick at most; yields the updates they complete."""
@@ -385,6 +407,8 @@ class ProcessCluster:
 
     def close(self) -> None:
         """Ends the workers; what they compute is lost. Safe to call twice."""
+        if self._read_ahead is not None:
+            self._read_ahead.close()
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:

@@ -409,7 +409,6 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
             torch.cuda.set_device(place)
         worker = build_worker(settings, place, most, memory.device)
         data = PreparedData.open(settings.data).train
-        data.read_ahead()
         slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())
         idle_since = time.monotonic()

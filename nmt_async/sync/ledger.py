@@ -109,6 +109,17 @@ class Ledger:
             return self.position if self.dealt is None else self.dealt[0]
         return self.waiting[0] if self.waiting else None
 
+    def upcoming(self, count: int) -> list[BatchId]:
+        """Up to ``count`` batches that will be begun next, if nothing happens to others."""
+        found = self.waiting[:count]
+        if self.dealt is not None:
+            return found + self.dealt[: count - len(found)]
+        position = self.position
+        while len(found) < count and (self.last_epoch is None or position.epoch <= self.last_epoch):
+            found.append(position)
+            position = self._following(position)
+        return found
+
     def _at_end(self) -> bool:
         """Whether there is nothing that was never begun."""
         if self.dealt is not None:

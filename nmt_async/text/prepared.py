@@ -63,10 +63,14 @@ class ParallelStore:
         rows = np.asarray(indexes)
         return Batch(*map(from_numpy, (*self.source.padded(rows), *self.target.padded(rows))))
 
-    def read_ahead(self) -> None:
-        """Asks the system for both sides: `TokenStore.read_ahead`."""
-        self.source.read_ahead()
-        self.target.read_ahead()
+    def files(self) -> list[Path]:
+        """Those of both sides."""
+        return [*store_files(self.source.path), *store_files(self.target.path)]
+
+    def fetch(self, rows: np.ndarray) -> None:
+        """Of both sides: `TokenStore.fetch`."""
+        self.source.fetch(rows)
+        self.target.fetch(rows)
 
     def batches(self, parts: Iterable[np.ndarray]) -> list[Batch]:
         """A batch for each part."""

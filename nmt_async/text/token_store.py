@@ -8,6 +8,7 @@ each sentence begins, in tokens, and last where the last one ends.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt_async.errors import UserError
-from nmt_async.free_memory import left_on_machine
 
 Number = TypeVar("Number", bound=np.generic)
 OFFSET = np.dtype("<i8")
@@ -117,7 +117,7 @@ class TokenStore:
             raise UserError(f"{tokens_file} and {offsets_file.name} do not fit each other; run prepare again.")
         if self._offsets[0] != 0:
             raise self._damaged()
-        self._tokens = _mapped(tokens_file, np.dtype(f"<u{width}"))
+        self._tokens = _mapped(tokens_file, np.dtype(f"<u{width}"), at_random=True)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -150,22 +150,21 @@ class TokenStore:
         matrix[there] = self._tokens[(begins[:, None] + columns)[there]]
         return matrix, lengths.astype(np.int64)
 
-    def read_ahead(self) -> None:
-        """Asks the system to read the files, front to back, into memory that it has to spare.
+    def fetch(self, rows: NDArray[np.integer]) -> None:
+        """Has the system bring the sentences at ``rows`` into memory, all of them at once, and waits until they are.
 
-        Training jumps about in them. On a disk that seeks slowly each jump would wait, until all has been read anyway.
-        Nothing is asked where less than twice their size is free: then what is read would push out what is needed.
+        Raises:
+            OSError: the file cannot be read.
         """
-        files = store_files(self.path)
-        try:
-            free = left_on_machine()
-        except OSError:  # nobody can know
-            return
-        if sum(file.stat().st_size for file in files) > free // 2:
-            return
-        for file in files:
-            with file.open("rb") as opened:
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        width = self._tokens.dtype.itemsize
+        begins, ends = self._offsets[rows] * width, self._offsets[rows + 1] * width
+        places = list(zip(begins.tolist(), (ends - begins).tolist(), strict=True))
+        with store_files(self.path)[0].open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing beside them is read with them
+            for begin, size in places:
+                os.posix_fadvise(file.fileno(), begin, size, os.POSIX_FADV_WILLNEED)
+            for begin, size in places:
+                os.pread(file.fileno(), size, begin)
 
     @property
     def tokens(self) -> int:
@@ -195,12 +194,21 @@ class TokenStore:
         )
 
 
-def _mapped(path: Path, kind: np.dtype[Number]) -> NDArray[Number]:
+def _mapped(path: Path, kind: np.dtype[Number], at_random: bool = False) -> NDArray[Number]:
+    """The numbers in a file.
+
+    Args:
+        at_random: they are read here and there, so that what lies around one is not to be read with it.
+    """
     try:
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "no such file")
         if path.stat().st_size == 0:  # mmap refuses an empty file
             return np.empty(0, kind)
-        return np.memmap(path, kind, mode="r").view(np.ndarray)
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if at_random:
+            mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, kind)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); run prepare again.") from None

@@ -39,7 +39,8 @@ from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.sync.server import ParameterServer
 from nmt_async.text.mixture import Mixture
 from nmt_async.text.plan import BatchPlan, BatchRoom
-from nmt_async.text.prepared import PreparedData
+from nmt_async.text.prepared import ParallelStore, PreparedData
+from nmt_async.text.read_ahead import ReadAhead
 from nmt_async.training.activation_memory import batch_room
 from nmt_async.training.initial_model import adopted
 from nmt_async.training.options import TrainOptions
@@ -319,7 +320,7 @@ class ProcessSetup:
         """The workers, begun."""
         return ProcessCluster(
             coordinator, self.memory, settings, self.devices, tell.warn, tell.log, timeout=self.timeout,
-            exchange=exchange,
+            exchange=exchange, read_ahead=ReadAhead(ParallelStore(settings.data, "train")),
         )  # fmt: skip
 
     def validator(self, settings: ValidationSettings, tell: Tell) -> Validator:

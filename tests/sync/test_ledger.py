@@ -177,6 +177,15 @@ def test_what_cannot_have_happened_is_refused_and_changes_nothing(events: list[E
     }
 
 
+def test_what_comes_next_is_what_waits_and_then_the_stream() -> None:
+    ledger = fed(start(A), start(B, 1), back(A), last_epoch=1)
+    assert [ledger.upcoming(count) for count in range(4)] == [[], [A], [A, C], [A, C]]
+    assert fed(start(A)).upcoming(4) == [B, C, D, BatchId(2, 1)]
+    shared = fed(start(A))
+    shared.dealt = [C, D]
+    assert shared.upcoming(3) == [C, D]
+
+
 def test_without_a_plan_an_epoch_ends_where_the_next_one_begins() -> None:
     assert ledger_of([start(A), start(B, 1), start(D, 2)]).position == (2, 1)
     with pytest.raises(ValueError, match="batch 1 of epoch 1 comes next"):

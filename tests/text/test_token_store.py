@@ -87,7 +87,6 @@ def test_many_sentences_at_once_are_those_one_by_one(
         for number, length in enumerate(lengths):
             writer.append([*range(number + 1, number + length), 0])
     store = TokenStore(path)
-    store.read_ahead()
     rows = [index % len(lengths) for index in chosen]
     matrix, found = store.padded(np.array(rows, np.uint32))
     assert found.tolist() == [lengths[row] for row in rows]
