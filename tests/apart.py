@@ -50,14 +50,23 @@ class ApartTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _computed(operation, args, kwargs or {})
+        return NotImplemented if _of_parts(types) else _computed(operation, args, kwargs or {})
 
 
 class _Makes(TorchDispatchMode):
     """While it is on, what is asked for on that device is made there."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _computed(operation, args, kwargs or {})
+        if _of_parts(types):
+            return NotImplemented
+        with self:  # what consists of others comes whole where those parts are computed with
+            made = operation.decompose(*args, **(kwargs or {}))
+        return _computed(operation, args, kwargs or {}) if made is NotImplemented else made
+
+
+def _of_parts(types: Any) -> bool:
+    """Whether there is a tensor of another kind, as one whose parts may be of this device: it computes with these."""
+    return any(each not in (ApartTensor, Tensor) for each in types)
 
 
 def _computed(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:

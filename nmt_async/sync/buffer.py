@@ -131,7 +131,7 @@ class OrderedBuffer(AccumulationBuffer):
             tensors["held_indices"] = torch.cat([gradient.indices for gradient in some])
             tensors["held_values"] = torch.cat([gradient.values for gradient in some])
         elif held:
-            whole = [gradient if isinstance(gradient, Tensor) else dense(gradient) for _, gradient in held]
+            whole = [gradient if isinstance(gradient, Tensor) else dense(gradient, self.sum) for _, gradient in held]
             alike = len({gradient.dtype for gradient in whole}) == 1
             tensors["held"] = torch.stack(whole if alike else [gradient.float() for gradient in whole])
         return values, tensors
@@ -148,7 +148,7 @@ class OrderedBuffer(AccumulationBuffer):
         """The held gradients in a state, copied to where the sum is."""
         place = self.sum.device
         if "held_entries" not in values:
-            return [row.to(place, copy=True) for row in tensors["held"]]
+            return [self.sum.new_empty(row.shape, dtype=row.dtype).copy_(row) for row in tensors["held"]]
         held: list[Message] = []
         begin = 0
         for entries in map(int, values["held_entries"]):

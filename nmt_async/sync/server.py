@@ -140,7 +140,7 @@ class ParameterServer:
         if verdict is Verdict.ACCEPTED:
             gradient = self._weighed(push, gradient)
             if self.corrections.momentum is not None:
-                gradient = whole = dense(gradient)
+                gradient = whole = dense(gradient, self.parameters)
                 self.corrections.momentum.add(push.worker, whole, self.buffer.sum, len(self.buffer))
             self.buffer.add(push, gradient, awaited)
             if self.residuals is not None:
@@ -159,7 +159,7 @@ class ParameterServer:
         """The gradient as it enters the sum; itself where its weight is 1."""
         if not self.corrections.each:
             return gradient
-        whole = dense(gradient)
+        whole = dense(gradient, self.parameters)
         pulled = self.pulled(push.worker) if self.keeps_pulls else None
         arrival = Arrival(self.version - push.version, push.tokens, whole, self.parameters, pulled)
         for correction in self.corrections.each:

@@ -52,7 +52,8 @@ def compress(gradient: Tensor, slot: Slot, pick: Callable[[Tensor], Tensor] | No
         gradient: (size,), summed over tokens; is overwritten; it may be ``slot.after`` itself.
         pick: the places (entries,) that cross, of a vector (size,), where the slot has room for some only.
     """
-    here = gradient.device == slot.before.device
+    # What lies in parts on several devices is elsewhere for all of them.
+    here = gradient.device == slot.before.device and type(gradient) is type(slot.before)
     gradient.add_(slot.before if here else slot.before.to(gradient.device))
     norm = float(torch.linalg.vector_norm(gradient))
     if norm > torch.finfo(slot.values.dtype).max:

@@ -84,10 +84,14 @@ def subtract_from(total: Tensor, message: Tensor) -> None:
         here.sub_(there)
 
 
-def dense(message: Message) -> Tensor:
-    """The message as a float32 vector (size,); itself if it is one."""
+def dense(message: Message, like: Tensor | None = None) -> Tensor:
+    """The message as a float32 vector (size,); itself if it is one.
+
+    Args:
+        like: a float32 vector (size,) of the place where it is to be; None: where the message is.
+    """
     if isinstance(message, Sparse):
-        vector = torch.zeros(message.size, device=message.values.device)
+        vector = message.values.new_zeros(message.size, dtype=torch.float32) if like is None else torch.zeros_like(like)
         add_to(vector, message)
         return vector
     return message.float()

@@ -72,14 +72,14 @@ class Muon(Step):
         super().__init__(like, settings, matrices)
         # A vector without memory stands for one on a CPU.
         at_once = AT_ONCE if like.is_cpu or like.is_meta else AT_ONCE_ELSEWHERE
-        self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices], at_once))
+        self._groups = list(_grouped([_cut(matrix, settings.muon_rows) for matrix in matrices], like, at_once))
         self._rest = _between(matrices, len(like))
-        left = sum(end - begin for begin, end in self._rest)
+        # The vector may lie on several devices: what is joined of it stays where it is, stretch by stretch.
+        rest = torch.cat([like[:0], *(like[begin:end] for begin, end in self._rest)])
         # The momentum of matrices and Adam's first moment of the rest are one vector.
-        self.tensors = {"moment1": torch.zeros_like(like), "moment2": like.new_zeros(left)}
-        rooms = [max(sizes) for sizes in zip(*map(_rooms, self._groups), strict=True)]
-        self._work = [like.new_empty(room) for room in rooms]
-        self.working = sum(rooms)
+        self.tensors = {"moment1": torch.zeros_like(like), "moment2": rest.zero_()}
+        self._work = _work(self._groups, like)
+        self.working = sum(len(room) for rooms in self._work.values() for room in rooms)
 
     @property
     def operations(self) -> int:
@@ -104,8 +104,9 @@ class Muon(Step):
     def _step_together(self, cuts: Sequence[Cut], parameters: Tensor, gradient: Tensor, rate: float) -> None:
         """The steps of matrices whose blocks have Gram matrices of one size."""
         counts, side = [cut.blocks for cut in cuts], min(cuts[0].shape)
-        grams, *work = (self._working(number, sum(counts), side, side) for number in range(ON_GRAM))
         blocks = [self._ahead(cut, gradient) for cut in cuts]
+        place = blocks[0].device
+        grams, *work = (self._working(place, number, sum(counts), side, side) for number in range(ON_GRAM))
         for block, gram in zip(blocks, grams.split_with_sizes(counts), strict=True):
             gram_of(block, out=gram)
         roots = inverse_roots(grams, self.settings.muon_steps, work)
@@ -118,9 +119,10 @@ class Muon(Step):
     def _step_alone(self, cut: Cut, parameters: Tensor, gradient: Tensor, rate: float) -> None:
         """The step of a matrix whose blocks are nearly square."""
         (rows, columns), side = cut.shape, min(cut.shape)
-        work = [self._working(number, cut.blocks, rows, columns) for number in (0, 1)]
-        work += [self._working(number, cut.blocks, side, side) for number in (2, 3)]
-        step = orthogonal(self._ahead(cut, gradient), self.settings.muon_steps, work)
+        blocks = self._ahead(cut, gradient)
+        work = [self._working(blocks.device, number, cut.blocks, rows, columns) for number in (0, 1)]
+        work += [self._working(blocks.device, number, cut.blocks, side, side) for number in (2, 3)]
+        step = orthogonal(blocks, self.settings.muon_steps, work)
         target = cut.of(parameters)
         self.decay(target, rate)
         target.add_(step, alpha=_scale(cut, rate))
@@ -135,8 +137,8 @@ class Muon(Step):
         fresh.lerp_(momentum, keep)
         return cut.of(gradient)
 
-    def _working(self, number: int, blocks: int, rows: int, columns: int) -> Tensor:
-        return self._work[number][: blocks * rows * columns].view(blocks, rows, columns)
+    def _working(self, place: torch.device, number: int, blocks: int, rows: int, columns: int) -> Tensor:
+        return self._work[place][number][: blocks * rows * columns].view(blocks, rows, columns)
 
 
 def _scale(cut: Cut, rate: float) -> float:
@@ -153,19 +155,35 @@ def _cut(matrix: Matrix, most: int) -> Cut:
     return Cut(matrix, count, across)
 
 
-def _grouped(cuts: Sequence[Cut], at_once: int) -> Iterator[list[Cut]]:
-    """Those to compute together: with Gram matrices of one size, and together at most so many elements; else one by
-    itself."""
-    open_groups: dict[int, list[Cut]] = {}
+def _place(cut: Cut, vector: Tensor) -> torch.device:
+    """Where a matrix in ``vector`` (size,) lies, which may lie on several devices."""
+    return cut.matrix.view(vector).device
+
+
+def _work(groups: Sequence[Sequence[Cut]], like: Tensor) -> dict[torch.device, list[Tensor]]:
+    """Vectors to work with on each device that has matrices, as long as the largest group there needs them."""
+    rooms: dict[torch.device, list[int]] = {}
+    there: dict[torch.device, Tensor] = {}
+    for cuts in groups:
+        matrix, needed = cuts[0].matrix.view(like), _rooms(cuts)
+        there[matrix.device] = matrix
+        rooms[matrix.device] = list(map(max, rooms.get(matrix.device, needed), needed))
+    return {place: [there[place].new_empty(room) for room in rooms[place]] for place in rooms}
+
+
+def _grouped(cuts: Sequence[Cut], like: Tensor, at_once: int) -> Iterator[list[Cut]]:
+    """Those to compute together: with Gram matrices of one size, on one device, and together at most so many elements;
+    else one by itself."""
+    open_groups: dict[tuple[int, torch.device], list[Cut]] = {}
     for cut in cuts:
         if not on_gram(*cut.shape):
             yield [cut]
             continue
-        side = min(cut.shape)
-        group = open_groups.setdefault(side, [])
+        kind = min(cut.shape), _place(cut, like)
+        group = open_groups.setdefault(kind, [])
         if group and max(_rooms([*group, cut])) > at_once:
             yield group
-            group = open_groups[side] = []
+            group = open_groups[kind] = []
         group.append(cut)
     yield from open_groups.values()
 
