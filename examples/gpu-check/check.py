@@ -179,7 +179,7 @@ class Check:
         )
         ours = OurCluster(options, settings, plan)
         try:
-            where = str(ours.memory.device)
+            where = ", ".join(map(str, ours.memory.devices))
             ours.turn(3)  # warms up
             ours.cluster.update_seconds()
             rates, pushes = [], 0

@@ -43,7 +43,7 @@ class OurCluster:
         layout = FlatLayout(model)
         devices = options.device_list()
         warnings: list[str] = []
-        self.memory = shared_memory(devices, layout.size, settings.push, warnings.append)
+        self.memory = shared_memory(devices, layout, settings.push, warnings.append)
         self.memory.ring.tensor[0].copy_(layout.gather(model))
         coordinator = build_coordinator(
             options, plan, layout, self.memory.ring.tensor, record=lambda _event: None, warn=warnings.append,

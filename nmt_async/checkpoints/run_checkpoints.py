@@ -114,7 +114,8 @@ class Checkpoints:
         kept = self._copies.get(name)
         if kept is None or kept.shape != tensor.shape or kept.dtype != tensor.dtype:
             # A GPU writes several times faster into pages that stay where they are.
-            kept = self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._copies[name] = kept
         return kept.copy_(tensor.detach())
 
     def save_best(self, step: int, vector: Tensor, ranking: list[int]) -> Future[None]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt_async.cluster.local_copy import LocalCopy
-from nmt_async.cluster.memory import Memory
+from nmt_async.cluster.memory import CPU, Memory
 from nmt_async.cluster.task import Computed, Task
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.configuration import FLOAT32, ModelConfiguration
@@ -88,7 +88,7 @@ class Worker:
         push: how a push is made of a gradient.
         kernels: that it computes with (`nmt_async.model.kernels`); None: those for the device.
         precision: in which it multiplies matrices.
-        vectors: the device on which the parameters and the pushes lie; None: the CPU.
+        vectors: the devices on which the parameters and the pushes lie.
 
     Attributes:
         most: lowered when memory fails, to the largest piece for which it did not.
@@ -97,7 +97,7 @@ class Worker:
     def __init__(
         self, model: nn.Module, seed: int, label_smoothing: float, device: torch.device, most: int = 0,
         push: PushSettings = WHOLE, kernels: str | None = None, precision: str = FLOAT32,
-        vectors: torch.device | None = None,
+        vectors: Sequence[torch.device] = (CPU,),
     ) -> None:  # fmt: skip
         self.model = model.train()
         self.compute_with(Arithmetic(kernels_for(device, kernels), precision))
@@ -110,9 +110,9 @@ class Worker:
         self.form = form_of(push, self.layout.size)
         self._void: Callable[[], bool] = _never
         self._parameters = list(model.parameters())
-        # Vectors on another device are copied in and out, each as a whole; on its own they are used in place, unless
-        # the worker changes the parameters.
-        self._copied = device != (vectors or torch.device("cpu"))
+        # Vectors elsewhere are copied in and out, as a whole or, where several devices own a part, part by part. On
+        # its own device they are used in place, unless the worker changes the parameters.
+        self._copied = tuple(vectors) != (device,)
         self._copy = LocalCopy(self.layout, device, push) if self._copied or push.own_copy else None
         self._steps = push.local_optimizer is not None
         self._part = torch.zeros(self.layout.size, device=device) if self._steps else None
@@ -378,7 +378,7 @@ class Failed:
 
 
 def build_worker(
-    settings: WorkerSettings, device: torch.device, most: int = 0, vectors: torch.device | None = None
+    settings: WorkerSettings, device: torch.device, most: int = 0, vectors: Sequence[torch.device] = (CPU,)
 ) -> Worker:
     """A worker with a model of its own; the model's parameters mean nothing until its first task.
 
@@ -407,7 +407,7 @@ def run_worker(index: int, settings: WorkerSettings, device: str, memory: Memory
         place, streams = torch.device(device), memory.streams
         if place.type == "cuda":
             torch.cuda.set_device(place)
-        worker = build_worker(settings, place, most, memory.device)
+        worker = build_worker(settings, place, most, memory.devices)
         data = PreparedData.open(settings.data).train
         slots, stop = memory.pushes(), memory.left_tasks[index]
         pipe.send(Ready())

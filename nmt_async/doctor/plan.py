@@ -17,6 +17,7 @@ from nmt_async.doctor.machine import shared_space
 from nmt_async.doctor.trial import Tried, try_training, try_validation
 from nmt_async.free_memory import available_memory
 from nmt_async.model.configuration import ModelConfiguration
+from nmt_async.process.sharded_tensor import Shard
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import longest_batches
 from nmt_async.training.options import TrainOptions
@@ -176,7 +177,7 @@ def shared_finding(options: TrainOptions, size: int) -> Finding:
     push = options.push_settings()
     wanted = mebibytes(bytes_shared(workers, size, push))
     try:
-        Memory(workers, size, push, place).close()
+        Memory(workers, size, push, [Shard(place, 0, size)]).close()
     except OSError as error:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")

@@ -82,7 +82,7 @@ def _train(
 ) -> None:
     try:
         place = torch.device(device)
-        worker = build_worker(settings, place, vectors=place)
+        worker = build_worker(settings, place, vectors=[place])
         data = PreparedData.open(settings.data).train
         parameters = worker.layout.gather(build_model(settings.configuration, seed)).to(place)
         room, shared = _room(worker, settings.push)

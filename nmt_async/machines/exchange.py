@@ -106,7 +106,7 @@ class Exchange:
         os.read(self._reader, 1)
         if isinstance(happened, Exception):
             raise happened
-        if isinstance(happened, Landed) and self._brought is not None and not self._brought.is_cpu:
+        if isinstance(happened, Landed) and self._brought is not None and self._brought is not happened.total:
             return Landed(happened.joint, self._brought.copy_(happened.total))
         return happened
 

@@ -51,6 +51,8 @@ def refused(operation: Any, why: str = "") -> NotImplementedError:
 
 
 def _by_element(operation: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    if options.get("device") is not None:
+        raise refused(operation, "on another device")
     leaves, form = tree_flatten((arguments, options))
     cut = _common_cut(operation, leaves)
     made = []

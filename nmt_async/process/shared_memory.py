@@ -1,4 +1,4 @@
-"""Memory shared between a parent and its children, on the CPU or on a CUDA device.
+"""Memory shared between a parent and its children, on the CPU, on a CUDA device, or in parts on several.
 
 On the CPU it has no name, so that none can be left behind: ``memfd_create`` gives pages that live as long as a process
 holds them. Torch's own sharing goes through /dev/shm, which containers often limit to 64 MB; these pages count as the
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 
 from nmt_async.process.inheritance import Descriptor
+from nmt_async.process.sharded_tensor import Shard, ShardedTensor
 
 
 class Vectors(Protocol):
@@ -40,6 +43,21 @@ def shared_vectors(rows: int, size: int, dtype: torch.dtype, device: torch.devic
         OSError, RuntimeError: the memory cannot be had, or the device does not share any.
     """
     return SharedVectors(rows, size, dtype) if device.type == "cpu" else DeviceVectors(rows, size, dtype, device)
+
+
+def sharded_vectors(rows: int, dtype: torch.dtype, shards: Sequence[Shard]) -> Vectors:
+    """Shared memory of which each device has its part; in one part, it is that device's as a whole.
+
+    Raises:
+        OSError, RuntimeError: the memory cannot be had, or a device does not share any. None is kept.
+    """
+    with ExitStack() as made:
+        parts: list[Vectors] = []
+        for shard in shards:
+            parts.append(shared_vectors(rows, shard.size, dtype, shard.device))
+            made.callback(parts[-1].close)
+        made.pop_all()
+    return parts[0] if len(parts) == 1 else ShardedVectors(parts)
 
 
 class SharedVectors:
@@ -118,6 +136,30 @@ class DeviceVectors:
             give_back: Any = torch.UntypedStorage._release_ipc_counter
             give_back(counter, offset, device=self.device)
         self._closed = True
+
+
+class ShardedVectors:
+    """Those in parts.
+
+    Args:
+        parts: (rows, size of the part) each, in their order.
+    """
+
+    def __init__(self, parts: Sequence[Vectors]) -> None:
+        self.parts = parts
+        self.tensor: Tensor = ShardedTensor([part.tensor for part in parts])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parts": self.parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.parts = state["parts"]
+        self.tensor = ShardedTensor([part.tensor for part in self.parts])
+
+    def close(self) -> None:
+        """As in `Vectors`."""
+        for part in self.parts:
+            part.close()
 
 
 def _take_plain_segments() -> None:

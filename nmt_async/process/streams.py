@@ -1,11 +1,12 @@
-"""The order of what a parent and its children queue on one device.
+"""The order of what a parent and its children queue on one device, or on several that own a part each.
 
 A call of torch on a CUDA device only queues work on the calling process's stream, and the streams of several processes
 know nothing of each other. So who hands memory on says when it is ready:
 
-- The parent marks an event on its stream (`hand_over`) before it tells a child to begin. The child's stream waits for
-  that event (`follow`), and its host does not. So all that the parent has queued until then, be it what it wrote for
-  the child or what it read of the child, is done before anything that the child queues from then on.
+- The parent marks an event on its stream (`hand_over`) before it tells a child to begin; where several devices own
+  parts, one on its stream of each. The child's stream waits for these events (`follow`), and its host does not. So all
+  that the parent has queued until then, be it what it wrote for the child or what it read of the child, is done before
+  anything that the child queues from then on.
 - A child waits for its own stream (`finish`) before it answers. It has to anyway, since it tells numbers that it
   computed. So the parent needs no event: once it hears the answer, all that the child queued is done.
 
@@ -14,6 +15,7 @@ Nobody waits for a device as a whole. On the CPU everything is done when its cal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -32,13 +34,14 @@ class Streams(Protocol):
         """In a child, before it answers."""
 
 
-def streams_on(device: torch.device, children: int) -> Streams:
-    """Those for memory on ``device``.
+def streams_on(devices: Sequence[torch.device], children: int) -> Streams:
+    """Those for memory on ``devices``.
 
     Raises:
-        RuntimeError: the device has no events that processes can share.
+        RuntimeError: a device has no events that processes can share.
     """
-    return EventStreams(device, children) if device.type == "cuda" else InOrder()
+    cuda = [device for device in devices if device.type == "cuda"]
+    return EventStreams(cuda, children) if cuda else InOrder()
 
 
 class InOrder:
@@ -60,34 +63,41 @@ class EventStreams:
     An event may be marked again as soon as its child has answered: the child's stream has waited by then.
 
     Args:
-        device: that of the parent's stream.
+        devices: those of the parent's streams, each once.
         children: how many there are at once.
     """
 
-    def __init__(self, device: torch.device, children: int) -> None:
-        self._device = device
-        with torch.cuda.device(device):
-            # They must outlive the children's: CUDA says nothing of an event whose maker has let it go.
-            self._events = [torch.cuda.Event(interprocess=True) for _ in range(children)]  # type: ignore[no-untyped-call]
-            self._handles = [event.ipc_handle() for event in self._events]  # type: ignore[no-untyped-call]
+    def __init__(self, devices: Sequence[torch.device], children: int) -> None:
+        self._devices = devices
+        # They must outlive the children's: CUDA says nothing of an event whose maker has let it go.
+        self._events: list[list[Any]] = [[] for _ in range(children)]
+        self._handles: list[list[Any]] = [[] for _ in range(children)]
+        for device in devices:
+            with torch.cuda.device(device):  # whose they become
+                for events, handles in zip(self._events, self._handles, strict=True):
+                    events.append(torch.cuda.Event(interprocess=True))  # type: ignore[no-untyped-call]
+                    handles.append(events[-1].ipc_handle())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"device": self._device, "handles": self._handles}
+        return {"devices": self._devices, "handles": self._handles}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._device, self._handles = state["device"], state["handles"]
-        self._opened: dict[int, torch.cuda.Event] = {}
+        self._devices, self._handles = state["devices"], state["handles"]
+        self._opened: dict[int, list[Any]] = {}
 
     def hand_over(self, child: int) -> None:
         """As in `Streams`."""
-        self._events[child].record(torch.cuda.current_stream(self._device))
+        for device, event in zip(self._devices, self._events[child], strict=True):
+            event.record(torch.cuda.current_stream(device))
 
     def follow(self, child: int) -> None:
-        """As in `Streams`. A copy between two devices waits for the streams of both, so one of them is enough."""
+        """As in `Streams`. A copy between two devices waits for the streams of both. So it is enough that the child's
+        stream on its own device waits for the events of all."""
         if child not in self._opened:
-            opened = torch.cuda.Event.from_ipc_handle(self._device, self._handles[child])  # type: ignore[no-untyped-call]
-            self._opened[child] = opened
-        self._opened[child].wait(torch.cuda.current_stream())
+            marks = zip(self._devices, self._handles[child], strict=True)
+            self._opened[child] = [torch.cuda.Event.from_ipc_handle(*mark) for mark in marks]  # type: ignore[no-untyped-call]
+        for event in self._opened[child]:
+            event.wait(torch.cuda.current_stream())
 
     def finish(self) -> None:
         """As in `Streams`."""

@@ -18,6 +18,7 @@ from nmt_async.cluster.coordinator import Coordinator
 from nmt_async.cluster.machine import MachineCoordinator
 from nmt_async.cluster.memory import Memory, bytes_shared
 from nmt_async.cluster.processes import ProcessCluster
+from nmt_async.cluster.sharding import owners, shards_of
 from nmt_async.cluster.simulated import SimulatedCluster, WorkerGradients
 from nmt_async.cluster.simulated_machines import SimulatedMachines
 from nmt_async.cluster.worker import WorkerSettings, build_worker, out_of_memory
@@ -204,32 +205,38 @@ def checked_configuration(options: TrainOptions, data: PreparedData) -> ModelCon
     return configuration
 
 
-def shared_memory(devices: Sequence[str], size: int, push: PushSettings, warn: Callable[[str], None]) -> Memory:
-    """What the workers and the server share, on the first worker's device.
+def shared_memory(
+    devices: Sequence[str], layout: FlatLayout, push: PushSettings, warn: Callable[[str], None]
+) -> Memory:
+    """What the workers and the server share, on the first worker's device, or in parts on all GPUs of the workers.
 
     Args:
         devices: of the workers.
-        warn: takes a sentence where that device does not let processes share its memory; all goes through the CPU's
+        layout: of a vector.
+        warn: takes a sentence where such a device does not let processes share its memory; all goes through the CPU's
             memory then.
 
     Raises:
         RunFailure: there is not so much memory.
     """
-    workers, place = len(devices), torch.device(devices[0])
+    workers, size = len(devices), layout.size
+    shards = shards_of(layout, owners(devices))
+    named = ", ".join(str(shard.device) for shard in shards)
     try:
-        if place.type != "cpu":
-            torch.cuda.set_device(place)
+        if shards[0].device.type != "cpu":
+            torch.cuda.set_device(shards[0].device)
             try:
-                return Memory(workers, size, push, place)
+                return Memory(workers, size, push, shards)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # on WSL, for example
                 reason = str(error).splitlines()[0]
-                warn(f"{place} lets no processes share its memory ({reason}); the gradients go through the CPU's.")
-        return Memory(workers, size, push)
+                warn(f"processes cannot share memory of {named} ({reason}); the gradients go through the CPU's.")
+                shards = []
+        return Memory(workers, size, push, shards)
     except (OSError, torch.OutOfMemoryError) as error:
         need = math.ceil(bytes_shared(workers, size, push) / 2**20)
-        where = f" on {place}" if isinstance(error, torch.OutOfMemoryError) else ""
+        where = f" on {named}" if isinstance(error, torch.OutOfMemoryError) else ""
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise RunFailure(
             f"{need:,} MiB of shared memory are not available{where} ({reason}); "
@@ -307,10 +314,10 @@ class Tell:
 class ProcessSetup:
     """A process for each worker, and one for validation."""
 
-    def __init__(self, options: TrainOptions, size: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, options: TrainOptions, layout: FlatLayout, warn: Callable[[str], None]) -> None:
         self.devices = options.device_list()
         self.timeout = options.timeout_seconds
-        self.memory = shared_memory(self.devices, size, options.push_settings(), warn)
+        self.memory = shared_memory(self.devices, layout, options.push_settings(), warn)
         self.buffers = self.memory.ring.tensor
         self.residuals = self.memory.residual_rows
 
@@ -380,13 +387,16 @@ class SimulatedSetup:
         """Nothing to give back."""
 
 
-def setup_for(options: TrainOptions, size: int, warn: Callable[[str], None]) -> Setup:
-    """What ``--cluster`` names, for parameter vectors of ``size``.
+def setup_for(options: TrainOptions, layout: FlatLayout, warn: Callable[[str], None]) -> Setup:
+    """What ``--cluster`` names.
 
     Args:
+        layout: of a vector.
         warn: as in `shared_memory`.
 
     Raises:
         RunFailure: the memory cannot be had.
     """
-    return SimulatedSetup(options, size) if options.cluster == "simulated" else ProcessSetup(options, size, warn)
+    if options.cluster == "simulated":
+        return SimulatedSetup(options, layout.size)
+    return ProcessSetup(options, layout, warn)

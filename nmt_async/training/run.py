@@ -96,7 +96,7 @@ class Run:
         devices = options.device_list()
         configuration = model_configuration(options, data)
         self.layout = FlatLayout(model)
-        self.setup = setup_for(options, self.layout.size, self._warn)
+        self.setup = setup_for(options, self.layout, self._warn)
         opened.callback(self.setup.close)
         self.setup.buffers[0].copy_(self.layout.gather(model))
         self.period = ReportPeriod(self.moment)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from apart import APART, apart, on_cpu
 from on_devices import EACH_DEVICE, needs
-from torch import Tensor
+from torch import Tensor, nn
 from training_runs import (
     assert_each_batch_counted,
     events_of,
@@ -105,7 +105,7 @@ def test_vectors_on_another_device_cross_as_a_whole(training, push: PushSettings
     made: list[list[Tensor]] = []
     with apart() as counted:
         for device in (torch.device("cpu"), APART):
-            worker = Worker(training.model(0.2), 5, 0.1, torch.device("cpu"), push=push, vectors=device)
+            worker = Worker(training.model(0.2), 5, 0.1, torch.device("cpu"), push=push, vectors=[device])
             parameters = worker.layout.gather(training.model()).to(device)
             slots = Slots.of(worker.form, 1, parameters)
             rows = parameters.new_zeros(2, worker.layout.size) if push.compressed else None
@@ -169,7 +169,7 @@ def test_compressed_pushes_and_muon_train_there(small_data: Path, tmp_path: Path
 @pytest.mark.parametrize("device", EACH_DEVICE)
 def test_what_is_shared_lies_on_the_first_worker_s_device(device: str) -> None:
     warnings: list[str] = []
-    memory = shared_memory([device, device], 32, PushSettings(drop=0.5), warnings.append)
+    memory = shared_memory([device, device], FlatLayout(nn.Linear(8, 3)), PushSettings(drop=0.5), warnings.append)
     try:
         vectors = [memory.ring.tensor, *vars(memory.pushes()).values(), memory.residual_rows]
         places = {str(tensor.device) for tensor in vectors if isinstance(tensor, Tensor)}
@@ -185,7 +185,7 @@ def test_a_batch_that_does_not_fit_on_a_gpu_is_computed_in_pieces(small_data: Pa
     configuration = model_configuration(options, prepared)
     settings = WorkerSettings(small_data, configuration, options.seed, 0.1, 1)
     place = torch.device(device)
-    worker = build_worker(settings, place, vectors=place)
+    worker = build_worker(settings, place, vectors=[place])
     vector = worker.layout.gather(build_model(configuration, 1)).to(place)
     batch, slots = prepared.train.batch(range(600)), torch.zeros(2, len(vector), device=place)
     whole = worker.compute(vector, slots[0], [batch], BatchId(1, 0))

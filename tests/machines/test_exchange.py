@@ -1,15 +1,18 @@
-"""An exchange of vectors that lie on a device."""
+"""An exchange of vectors that lie on a device, or in parts on several."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.connection import wait
 
+import pytest
 import torch
 from apart import APART, apart, on_cpu
 from torch import Tensor
 
 from nmt_async.machines.exchange import Called, Exchange, Landed
 from nmt_async.machines.group import Alone
+from nmt_async.process.sharded_tensor import ShardedTensor
 from nmt_async.sync.between.contribution import Contribution, Wish
 
 
@@ -22,11 +25,20 @@ class Doubling(Alone):
         vector.mul_(2.0)
 
 
-def test_a_vector_on_a_device_becomes_the_sum_there() -> None:
+def on_a_device() -> Tensor:
+    return torch.zeros(3, device=APART)
+
+
+def in_parts() -> Tensor:
+    return ShardedTensor([torch.zeros(2), torch.zeros(1, device=APART)])
+
+
+@pytest.mark.parametrize("made", [on_a_device, in_parts])
+def test_a_vector_elsewhere_becomes_the_sum_there(made: Callable[[], Tensor]) -> None:
     exchange = Exchange(Doubling())
     try:
         with apart():
-            brought = torch.zeros(3, device=APART).add_(1.0)
+            brought = made().add_(1.0)
             exchange.call()
             assert isinstance(exchange.take(), Called)
             exchange.begin(Contribution((), 1, (), Wish.GO_ON), brought)
@@ -34,6 +46,6 @@ def test_a_vector_on_a_device_becomes_the_sum_there() -> None:
             landed = exchange.take()
             assert isinstance(landed, Landed)
             assert landed.total is brought
-            assert on_cpu(brought).tolist() == [2.0] * 3
+            assert on_cpu(brought).cpu().tolist() == [2.0] * 3
     finally:
         exchange.close()

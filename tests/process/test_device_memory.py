@@ -41,7 +41,7 @@ def add_one(vectors: Vectors, streams: Streams, number: int, pipe) -> None:
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Vectors, Streams]]:
     device = torch.device(request.param)
     vectors = shared_vectors(ROWS, SIZE, torch.float32, device)
-    yield vectors, streams_on(device, ROWS - 1)
+    yield vectors, streams_on([device], ROWS - 1)
     vectors.close()
 
 
@@ -108,7 +108,7 @@ def test_a_device_s_memory_is_handed_over_once_for_all_children() -> None:
 def test_memory_that_killed_children_had_opened_is_given_back(device: str) -> None:
     before = torch.cuda.memory_allocated(device)
     place = torch.device(device)
-    vectors, streams = shared_vectors(ROWS, SIZE, torch.float32, place), streams_on(place, 1)
+    vectors, streams = shared_vectors(ROWS, SIZE, torch.float32, place), streams_on([place], 1)
     child = Child("to be killed", add_one, (vectors, streams, 0), 1)
     assert heard(child) == "ready"
     child.close()
@@ -123,7 +123,7 @@ def test_expandable_segments_are_no_hindrance(device: str, monkeypatch: pytest.M
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
     place = torch.device(device)
-    vectors, streams = shared_vectors(ROWS, 64 << 20, torch.float32, place), streams_on(place, 1)
+    vectors, streams = shared_vectors(ROWS, 64 << 20, torch.float32, place), streams_on([place], 1)
     child = Child("opening", add_one, (vectors, streams, 0), 1)
     try:
         assert heard(child) == "ready"

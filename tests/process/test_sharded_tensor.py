@@ -111,6 +111,7 @@ REFUSED: dict[str, Callable[[Tensor], object]] = {
     "stack of columns": lambda x: torch.stack([x[0], x[1]], dim=1),
     "another size": lambda x: x.new_zeros(4),
     "one element": lambda x: x[0][3],
+    "zeros elsewhere": lambda x: torch.zeros_like(x, device="cpu"),
     "random": lambda x: torch.rand_like(x),
     "list of norms": lambda x: torch._foreach_norm([x[0]]),
 }
