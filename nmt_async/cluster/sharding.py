@@ -56,3 +56,11 @@ def even_ends(bounds: Sequence[int], parts: int) -> list[int]:
     for before in reversed(best):
         ends.insert(0, before[ends[0]])
     return [bounds[end] for end in ends]
+
+
+def sentence(shards: Sequence[Shard]) -> str:
+    """How vectors are cut, for people; empty where they are not."""
+    if len(shards) < 2:
+        return ""
+    parts = [f"{shard.size / shards[-1].end:.0%} on {shard.device}" for shard in shards]
+    return f"parameters, pushes and optimizer lie in parts on several devices: {', '.join(parts)}."

@@ -11,18 +11,19 @@ import torch
 
 from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.cluster.memory import Memory, bytes_shared
+from nmt_async.cluster.sharding import owners
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.doctor.finding import Finding, mebibytes
 from nmt_async.doctor.machine import shared_space
 from nmt_async.doctor.trial import Tried, try_training, try_validation
 from nmt_async.free_memory import available_memory
 from nmt_async.model.configuration import ModelConfiguration
-from nmt_async.process.sharded_tensor import Shard
+from nmt_async.model.parameters import FlatLayout
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import longest_batches
 from nmt_async.training.options import TrainOptions
 from nmt_async.training.parts import checked_configuration, training_plan
-from nmt_async.training.stated_memory import VECTOR_BYTES, Vectors, vectors_of
+from nmt_async.training.stated_memory import VECTOR_BYTES, Vectors, bytes_by_device, shards_for, vectors_of
 from nmt_async.training.validation_scores import ValidationSettings, validation_plan
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.writing import free_bytes
@@ -44,11 +45,11 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
     size = layout.size
     workers, simulated = options.device_list(), options.cluster == "simulated"
     stated = vectors_of(options, layout, data.valid is not None)
-    elsewhere = not simulated and workers[0] != "cpu"
+    elsewhere = not simulated and owners(workers)[0].type != "cpu"
     need, there = Need(stated, size, elsewhere=elsewhere), available_memory()
     computing = 1 if simulated else len(workers)
     yield disk_finding(options, need)
-    yield shared_finding(options, size)
+    yield shared_finding(options, layout)
     alone = memory_finding(need, computing, there)
     if alone.verdict == "wrong" or not trial:
         yield alone
@@ -67,8 +68,8 @@ def plan_findings(options: TrainOptions, data: PreparedData, trial: bool) -> Ite
         yield _of_validation(validated, options)
     on_cpu = workers[0] == "cpu"
     if not on_cpu:
-        first = 0 if simulated else round(VECTOR_BYTES * size * stated.device)
-        yield from _of_devices(trained, Counter(workers), {workers[0]: first})
+        owned = {} if simulated else bytes_by_device(stated, options, layout)
+        yield from _of_devices(trained, Counter(workers), owned)
     worker = trained.memory if on_cpu else 0
     validation = validated.memory if validated is not None else 0
     yield memory_finding(replace(need, worker=worker, validation=validation), computing, there)
@@ -112,7 +113,7 @@ def _of_validation(tried: Tried, options: TrainOptions) -> Finding:
 
 
 def _of_devices(tried: Tried, workers: Counter[str], vectors: dict[str, int]) -> Iterator[Finding]:
-    """Whether all workers of each GPU fit there together, and on one of them the server's vectors.
+    """Whether all workers of each GPU fit there together, with the server's vectors that it has, or its part of them.
 
     Args:
         vectors: bytes of these, by device.
@@ -168,25 +169,25 @@ def memory_finding(need: Need, workers: int, there: int) -> Finding:
     return Finding("memory", "wrong", found, "give fewer --workers, fewer --mini-batch-words or a smaller model")
 
 
-def shared_finding(options: TrainOptions, size: int) -> Finding:
+def shared_finding(options: TrainOptions, layout: FlatLayout) -> Finding:
     """Whether the system gives the memory that the processes share."""
-    devices = options.device_list()
-    workers, place = len(devices), torch.device(devices[0])
+    workers, size, shards = len(options.device_list()), layout.size, shards_for(options, layout)
+    place = ", ".join(str(shard.device) for shard in shards)
     if options.cluster == "simulated":
         return Finding("shared memory", "fine", f"none needed; {shared_space()}")
     push = options.push_settings()
     wanted = mebibytes(bytes_shared(workers, size, push))
     try:
-        Memory(workers, size, push, [Shard(place, 0, size)]).close()
+        Memory(workers, size, push, shards).close()
     except OSError as error:
         problem = f"{wanted} cannot be had ({(error.strerror or str(error)).lower()})"
         return Finding("shared memory", "wrong", problem, "raise the limit (ulimit), or give fewer --workers")
     except torch.OutOfMemoryError:
         return Finding("shared memory", "wrong", f"{wanted} cannot be had on {place}", "give fewer --workers")
     except RuntimeError as error:
-        problem = f"{place} lets no processes share its memory ({str(error).splitlines()[0]})"
+        problem = f"processes cannot share memory of {place} ({str(error).splitlines()[0]})"
         return Finding("shared memory", "note", problem, "the gradients go through the CPU's")
-    if place.type != "cpu":
+    if shards[0].device.type != "cpu":
         return Finding("shared memory", "fine", f"{wanted} can be had on {place}; {shared_space()}")
     return Finding("shared memory", "fine", f"{wanted} can be had, outside /dev/shm; {shared_space()}")
 

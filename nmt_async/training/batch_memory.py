@@ -5,6 +5,7 @@ With the workers that are found (`nmt_async.training.worker_count`), all that a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from nmt_async.text.prepared import PreparedData
 from nmt_async.training.options import FITTED, TrainOptions
 from nmt_async.training.parts import model_configuration
 from nmt_async.training.run_folder import CONFIG, read_options
-from nmt_async.training.stated_memory import VECTOR_BYTES, vectors_of
+from nmt_async.training.stated_memory import VECTOR_BYTES, bytes_by_device, vectors_of
 from nmt_async.training.worker_count import with_measured_workers
 
 SHARE = 0.7
@@ -60,12 +61,14 @@ def with_fitted_batches(options: TrainOptions, data: PreparedData, say: Callable
     if devices[0] == "cpu":
         computing = 1 if options.cluster == "simulated" else len(devices)
         shared = need.between_processes + need.server + need.checkpoint + computing * need.gradients
-        free = available_memory() - round(shared * vector) - (computing + 1) * PROCESS
+        free = (available_memory() - round(shared * vector) - (computing + 1) * PROCESS) / computing
     else:
-        computing = max(devices.count(device) for device in devices)
-        free = min(torch.cuda.mem_get_info(torch.device(device))[0] for device in dict.fromkeys(devices))
-        free -= round((need.device + computing * need.gradients) * vector)
-    each = int(SHARE * free / computing) >> 20
+        owned = bytes_by_device(need, options, layout)
+        free = min(
+            (torch.cuda.mem_get_info(torch.device(device))[0] - owned.get(device, 0)) / count - need.gradients * vector
+            for device, count in Counter(devices).items()
+        )
+    each = int(SHARE * free) >> 20
     if each < 1:
         raise UserError(f"--batch-memory {FITTED}: nothing is left beside the parameters; choose a smaller model.")
     say(f"--batch-memory {FITTED}: {each:,} MiB for the batches of each worker.")

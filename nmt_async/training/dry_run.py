@@ -21,7 +21,7 @@ from nmt_async.training.parts import (
     training_plan,
     within_memory,
 )
-from nmt_async.training.stated_memory import vectors_of
+from nmt_async.training.stated_memory import bytes_by_device, vectors_of
 
 
 def _in_the_end(updates: Expectation, epoch: int) -> dict[str, str]:
@@ -81,7 +81,7 @@ def describe(options: TrainOptions, data_folder: Path) -> str:
         "effective batch": f"{updates.effective_batch:,.0f} target tokens",
         **(_in_the_end(updates, epoch) if updates.grows else {}),
         "workers": f"{len(devices)} on {', '.join(dict.fromkeys(devices))}{why}, {_threads(options.threads())} each",
-        **need.rows(layout.size, devices[0]),
+        **need.rows(layout.size, bytes_by_device(need, options, layout)),
         "memory, activations": _activations(options, model, plan, data),
     }
     width = max(map(len, rows))

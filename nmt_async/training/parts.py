@@ -29,6 +29,7 @@ from nmt_async.model.configuration import BFLOAT16, ModelConfiguration
 from nmt_async.model.kernels import Arithmetic, kernels_for, not_in_bfloat16
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.model.quantization import quantise_vector
+from nmt_async.process.sharded_tensor import Shard
 from nmt_async.sync.between.outer import OuterStep
 from nmt_async.sync.compression.message import Form
 from nmt_async.sync.compression.settings import PushSettings
@@ -281,10 +282,12 @@ class Setup(Protocol):
     Attributes:
         buffers: for the server's parameters, (buffers, size).
         residuals: for what pushes leave behind, (2 * workers, size); None where they cross whole.
+        shards: which device owns which part of these.
     """
 
     buffers: Tensor
     residuals: Tensor | None
+    shards: Sequence[Shard]
 
     def cluster(
         self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
@@ -320,6 +323,7 @@ class ProcessSetup:
         self.memory = shared_memory(self.devices, layout, options.push_settings(), warn)
         self.buffers = self.memory.ring.tensor
         self.residuals = self.memory.residual_rows
+        self.shards: Sequence[Shard] = self.memory.shards
 
     def cluster(
         self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell, exchange: Exchange | None = None
@@ -347,6 +351,7 @@ class SimulatedSetup:
         workers = len(options.device_list())
         self.buffers = self.more_buffers(size)
         self.residuals = residual_rows(options.push_settings(), workers, size)
+        self.shards: Sequence[Shard] = (Shard(torch.device("cpu"), 0, size),)
 
     def cluster(
         self, coordinator: Coordinator, settings: WorkerSettings, tell: Tell,  # noqa: ARG002

@@ -14,6 +14,7 @@ from torch import Tensor
 from nmt_async.checkpoints.run_checkpoints import Checkpoints, ModelFiles
 from nmt_async.cluster.cluster import Cluster
 from nmt_async.cluster.coordinator import Coordinator
+from nmt_async.cluster.sharding import sentence
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.display.console import Display
 from nmt_async.display.reports import MachinesReport, RunTitle, ValidReport, worker_places
@@ -175,10 +176,10 @@ class Run:
         return None
 
     def _expect(self) -> None:
-        """Says what the updates will be."""
+        """Says where vectors lie, if they are cut, and what the updates will be."""
         earlier = self.folder.earlier
         change = change_text(earlier, self.options, self.plan) if earlier else ""
-        for line in filter(None, [change, *expected_lines(self.options, self.plan)]):
+        for line in filter(None, [change, sentence(self.setup.shards), *expected_lines(self.options, self.plan)]):
             self.display.say(line)
             self._note(f"[expected] {line}")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
+from nmt_async.cluster.sharding import owners, shards_of
 from nmt_async.model.parameters import FlatLayout
+from nmt_async.process.sharded_tensor import Shard
 from nmt_async.sync.compression.message import slot_bytes
 from nmt_async.sync.compression.settings import WHOLE, PushSettings
 from nmt_async.sync.corrections.settings import NONE, CorrectionSettings
@@ -43,6 +46,7 @@ class Vectors:
         residuals: what pushes left behind, two a worker where they do.
         remembered: what ``moments`` are, in words.
         exchanged: what is on its way to other machines, and what an outer step remembers.
+        some: only some numbers of a push cross; then slots and pushes that are held lie on one device.
     """
 
     buffers: int
@@ -60,6 +64,7 @@ class Vectors:
     slot: float = 1.0
     residuals: int = 0
     exchanged: int = 0
+    some: bool = False
 
     @property
     def _common(self) -> float:
@@ -97,13 +102,27 @@ class Vectors:
         which is the CPU's."""
         return self.between_processes + self.server - (self.validation if self.shared else 0)
 
-    def rows(self, size: int, device: str = "cpu") -> dict[str, str]:
+    def part(self, share: float, optimizer: OptimizerMemory, first: bool) -> float:
+        """Of `device`, what lies on one of several devices.
+
+        Args:
+            share: of every vector, what is its own.
+            optimizer: what that part needs, in vectors of the whole size.
+            first: whether it is the first device.
+        """
+        slots = (self.slots + self.held) * self.slot
+        each = self.buffers + self.residuals + self.sum + self.average + self.corrections + self.exchanged
+        apart = slots if self.some and first else 0.0
+        return share * (each if self.some else each + slots) + optimizer.remembered + optimizer.working + apart
+
+    def rows(self, size: int, devices: Mapping[str, int] | None = None) -> dict[str, str]:
         """What ``--dry-run`` says of it, for vectors of ``size``.
 
         Args:
-            device: where the server computes.
+            devices: on which the server computes, and how many bytes lie on each; None: the CPU.
         """
         mebibytes = VECTOR_BYTES * size / 2**20
+        device = ", ".join(devices or ["cpu"])
         buffers, slots = _counted(self.buffers, "parameter buffer"), _counted(self.slots, "gradient slot")
         validation = "the copy under validation" if self.validation else ""
         own = [
@@ -126,6 +145,9 @@ class Vectors:
                 rows["memory, CPU"] = f"{mebibytes * self.validation:,.0f} MiB: {validation}"
             rows["memory, shared"] = f"{mebibytes * between:,.0f} MiB{there}: {_listed(common)}"
             rows["memory, server"] = f"{mebibytes * self.server:,.0f} MiB{there}: {_listed(own)}"
+            if devices is not None and len(devices) > 1:
+                parts = [f"{amount / 2**20:,.0f} MiB on {name}" for name, amount in devices.items()]
+                rows["memory, parts"] = f"{_listed(parts)}, of what is shared and the server's"
             where = "each worker"
         else:
             rows["memory"] = f"{mebibytes * self.server:,.0f} MiB in one process: {_listed([*common, *own])}"
@@ -138,9 +160,19 @@ class Vectors:
 
 
 def optimizer_memory(options: TrainOptions, layout: FlatLayout) -> OptimizerMemory:
-    """What the optimizer of a run will need."""
-    nothing = torch.empty(layout.size, device="meta")
-    return memory_of(nothing, options.settings(), hidden_matrices(layout))
+    """What the optimizer of a run will need, on all devices that own a part of its vectors together."""
+    parts = [optimizer_part(options, layout, shard) for shard in shards_for(options, layout)]
+    words = next((part.words for part in parts if part.words), "")
+    return OptimizerMemory(sum(part.remembered for part in parts), sum(part.working for part in parts), words)
+
+
+def optimizer_part(options: TrainOptions, layout: FlatLayout, shard: Shard) -> OptimizerMemory:
+    """The same for a part on the device that owns it, in vectors of the whole size."""
+    inside = [matrix for matrix in hidden_matrices(layout) if shard.begin <= matrix.begin < shard.end]
+    matrices = [replace(matrix, begin=matrix.begin - shard.begin) for matrix in inside]
+    need = memory_of(torch.empty(shard.size, device="meta"), options.settings(), matrices)
+    share = shard.size / layout.size
+    return replace(need, remembered=share * need.remembered, working=share * need.working)
 
 
 def vectors(
@@ -154,6 +186,7 @@ def vectors(
     push_batches: int = 1,
     push: PushSettings = WHOLE,
     corrections: CorrectionSettings = NONE,
+    copied: bool = False,
 ) -> Vectors:
     """Those of a run with ``workers``.
 
@@ -166,7 +199,9 @@ def vectors(
         push_batches: batches that a worker sums before each push.
         push: how a push is made of a gradient.
         corrections: of stale gradients.
+        copied: whether workers copy what they pull and push, since it lies in parts on several devices.
     """
+    own_copy = copied or push.own_copy
     return Vectors(
         buffers=buffers_needed(corrections, workers, simulated),
         slots=workers,
@@ -176,12 +211,13 @@ def vectors(
         moments=optimizer.remembered,
         working=optimizer.working,
         average=int(average),
-        gradients=1 + (push_batches > 1) + push.own_copy + _of_local(push.local_optimizer),
+        gradients=1 + (push_batches > 1) + own_copy + copied + _of_local(push.local_optimizer),
         corrections=corrections.vectors(workers, rule.pushes, rule.staleness(workers)),
         shared=not simulated,
         remembered=optimizer.words,
         slot=slot_bytes(push) / VECTOR_BYTES,
         residuals=2 * workers if push.compressed else 0,
+        some=push.drop > 0,
     )
 
 
@@ -201,6 +237,28 @@ def _listed(parts: list[str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def shards_for(options: TrainOptions, layout: FlatLayout) -> list[Shard]:
+    """Which device of a run with settled options owns which part of its vectors; a simulated one has one part."""
+    devices = owners(options.device_list())
+    return shards_of(layout, devices[:1] if options.cluster == "simulated" else devices)
+
+
+def bytes_by_device(need: Vectors, options: TrainOptions, layout: FlatLayout) -> dict[str, int]:
+    """Of what processes share and of the server, what lies on each device that owns a part; the validated copy, which
+    is the CPU's, is not counted.
+
+    Args:
+        need: of a run with these settled options, in processes.
+        layout: of its model.
+    """
+    found: dict[str, int] = {}
+    for shard in shards_for(options, layout):
+        optimizer = optimizer_part(options, layout, shard)
+        part = need.part(shard.size / layout.size, optimizer, first=not found)
+        found[str(shard.device)] = round(VECTOR_BYTES * layout.size * part)
+    return found
+
+
 def vectors_of(options: TrainOptions, layout: FlatLayout, validation: bool) -> Vectors:
     """Those of a run with settled options, on this machine.
 
@@ -212,7 +270,7 @@ def vectors_of(options: TrainOptions, layout: FlatLayout, validation: bool) -> V
         options.rule(), len(options.device_list()), optimizer_memory(options, layout),
         average=bool(options.exponential_smoothing), validation=validation,
         simulated=options.cluster == "simulated", push_batches=options.local_accumulate,
-        corrections=options.corrections(), push=options.push_settings(),
+        corrections=options.corrections(), push=options.push_settings(), copied=len(shards_for(options, layout)) > 1,
     )  # fmt: skip
     if options.machines > 1:
         outer = options.outer()

@@ -51,7 +51,9 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> None:
 def run_in_parts(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(parts, "owners", lambda _devices: [CPU, CPU, CPU])
-        assert run_small(data, out, **changes).warnings == []
+        witness = run_small(data, out, **changes)
+    assert witness.warnings == []
+    assert "lie in parts on several devices: " in witness.said
 
 
 OPTIONS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nmt_async.cluster.memory import Memory
-from nmt_async.cluster.sharding import even_ends, owners, shards_of
+from nmt_async.cluster.sharding import even_ends, owners, sentence, shards_of
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.child import Child
@@ -61,6 +61,13 @@ def test_a_transformer_is_cut_between_parameters_and_nearly_evenly(devices: int)
         assert sum(shard.begin <= begin and end <= shard.end for shard in shards) == 1, "it is whole on one device"
     largest = max(place.end - place.begin for place in layout.places)
     assert max(shard.size for shard in shards) < layout.size / devices + largest
+
+
+def test_it_is_said_how_vectors_are_cut() -> None:
+    shards = [Shard(torch.device("cuda:0"), 0, 30), Shard(torch.device("cuda:1"), 30, 80)]
+    told = "parameters, pushes and optimizer lie in parts on several devices: 38% on cuda:0, 62% on cuda:1."
+    assert sentence(shards) == told
+    assert sentence(shards[:1]) == ""
 
 
 def test_there_are_no_more_parts_than_parameters() -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nmt_async.cli.main import run as command
 from training_runs import assert_same_state, replayed, run_small, saved_state, small_options, typed
 
+from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_unfilled
 from nmt_async.model.kernels import Arithmetic
@@ -21,9 +23,10 @@ from nmt_async.text.plan import BatchPlan, BatchRoom
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.activation_memory import activation_bytes, batch_room
 from nmt_async.training.batch_memory import with_fitted_batches
-from nmt_async.training.options import FITTED, amount_of_memory
+from nmt_async.training.options import FITTED, TrainOptions, amount_of_memory
 from nmt_async.training.parts import model_configuration, training_plan
-from nmt_async.training.run_folder import read_options
+from nmt_async.training.run_folder import read_options, settled
+from nmt_async.training.stated_memory import VECTOR_BYTES, bytes_by_device, vectors_of
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=200)
 OF_PAIR = st.tuples(*(st.integers(0, 50) for _ in range(6)))
@@ -49,6 +52,21 @@ def test_a_batch_ends_only_where_the_next_pair_has_no_room() -> None:
     assert room.pairs(source, target) == 4  # five would take 5 x 40
     assert room.pairs(source[4:], target[4:]) == 1  # two would take 2 x 120
     assert room.pairs(source[5:], target[5:]) == 1  # too large, and by itself
+
+
+def test_on_gpus_room_is_left_for_the_part_of_each_and_for_its_workers(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, options = PreparedData.open(small_data), settled(small_options(tmp_path / "run", workers=3))
+    monkeypatch.setattr(TrainOptions, "device_list", lambda _self: ["cuda:0", "cuda:1", "cuda:1"])
+    layout = layout_of(model_configuration(options, data))
+    need = vectors_of(options, layout, validation=True)
+    owned, gradients = bytes_by_device(need, options, layout), VECTOR_BYTES * layout.size * need.gradients
+    free = {"cuda:0": 700 << 20, "cuda:1": 1000 << 20}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[str(device)], 0))
+    fitted = with_fitted_batches(replace(options, batch_memory=FITTED), data, lambda _: None)
+    left = (free["cuda:1"] - owned["cuda:1"]) / 2 - gradients  # it has more, but two workers
+    assert fitted.batch_memory == int(0.7 * left) >> 20
 
 
 @pytest.mark.parametrize("kernels", ["fused", "torch"])

@@ -8,12 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from apart import APART, apart
 from torch import Tensor
 from training_runs import run_small, small_options
 
@@ -23,6 +25,7 @@ from nmt_async.cluster.worker import Worker
 from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.planning.simulation import even_plan
+from nmt_async.process.sharded_tensor import ShardedTensor
 from nmt_async.quantity import Quantity
 from nmt_async.sync import (
     CorrectionSettings,
@@ -37,13 +40,22 @@ from nmt_async.sync.compression.message import Slots, form_of
 from nmt_async.sync.compression.settings import WHOLE, LocalGradients, PushSettings
 from nmt_async.sync.corrections.settings import NONE
 from nmt_async.sync.optimizers.flat import memory_of
+from nmt_async.sync.optimizers.muon import Muon
 from nmt_async.sync.optimizers.settings import OPTIMIZERS
 from nmt_async.sync.optimizers.step import Matrix
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
-from nmt_async.training.parts import model_configuration, residual_rows
-from nmt_async.training.run_folder import read_options
-from nmt_async.training.stated_memory import VECTOR_BYTES, optimizer_memory, vectors
+from nmt_async.training.options import TrainOptions
+from nmt_async.training.parts import build_coordinator, model_configuration, residual_rows, training_plan
+from nmt_async.training.run_folder import read_options, settled
+from nmt_async.training.stated_memory import (
+    VECTOR_BYTES,
+    bytes_by_device,
+    optimizer_memory,
+    shards_for,
+    vectors,
+    vectors_of,
+)
 
 SIZE = 64
 MATRIX = Matrix(16, 4, 4)
@@ -162,6 +174,88 @@ def test_a_worker_keeps_the_vectors_that_are_stated_besides_torchs_own(small_dat
     optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
     stated = vectors(rule_for("async", 1), 1, optimizer, **options, push=push)
     assert own == VECTOR_BYTES * size * (stated.gradients - 2)
+
+
+def test_a_worker_that_copies_keeps_two_vectors_more(small_data: Path) -> None:
+    data = PreparedData.open(small_data)
+    model = build_model(model_configuration(small_options(small_data), data), seed=1)
+    size = FlatLayout(model).size
+    before = large_tensors(size)
+    worker = Worker(model, 1, 0.1, torch.device("cpu"), vectors=[torch.device("cpu")] * 2)
+    parameters, slot = worker.layout.gather(model), torch.zeros(size)
+    worker.compute(parameters, slot, [data.train.batch(range(4))], BatchId(1, 0))
+    known = {*before, *(each.untyped_storage().data_ptr() for each in (parameters, slot))}
+    own = sum(taken for place, taken in large_tensors(size).items() if place not in known)
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
+    options: dict[str, Any] = {"average": False, "validation": True, "simulated": False}
+    stated = [vectors(rule_for("async", 1, 1), 1, optimizer, **options, copied=copied) for copied in (False, True)]
+    assert own == VECTOR_BYTES * size * (stated[1].gradients - stated[0].gradients) == VECTOR_BYTES * size * 2
+
+
+OWNED: dict[str, dict[str, Any]] = {
+    "adam": {"optimizer": "adam", "exponential_smoothing": 0.1},
+    "muon": {"optimizer": "muon"},
+    "muon in blocks": {"optimizer": "muon", "muon_rows": 8},
+    "bfloat16": {"push_dtype": "bfloat16"},
+    "dropped": {"drop_gradients": 0.9},
+    "corrected": {"staleness_rule": "gap-aware", "sync_mode": "async"},
+}
+HERE = torch.device("cpu")
+
+
+@pytest.mark.parametrize("options", OWNED.values(), ids=OWNED)
+def test_what_each_of_two_devices_owns_is_stated(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Counted are all tensors of a server and of the memory that it shares, by their devices."""
+    run, data = settled(small_options(small_data, **options)), PreparedData.open(small_data)
+    monkeypatch.setattr(TrainOptions, "device_list", lambda _self: ["cuda:0", "cuda:1"])
+    layout = FlatLayout(build_model(model_configuration(run, data), seed=1))
+    stated = vectors_of(run, layout, validation=True)
+    found = bytes_by_device(stated, run, layout)
+    shards = [replace(shard, device=place) for shard, place in zip(shards_for(run, layout), (HERE, APART), strict=True)]
+    push, form = run.push_settings(), form_of(run.push_settings(), layout.size)
+
+    def zeros(rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return ShardedTensor([torch.zeros(rows, shard.size, dtype=dtype, device=shard.device) for shard in shards])
+
+    with apart():
+        ring, residuals = zeros(3), zeros(4) if push.compressed else None
+        server = build_coordinator(
+            run, training_plan(run, data), layout, ring, lambda _: None, lambda _: None, residuals=residuals
+        ).server
+        slots = [zeros(2, form.dtype)]
+        if push.drop:
+            some = Slots.of(form, 2)
+            assert some.indices is not None
+            slots = [some.values, some.indices]
+        tensors = [ring, *slots, server.buffer.sum, *([] if residuals is None else [residuals])]
+        ahead = server.corrections.look_ahead is not None  # then the parameters are not in the ring
+        tensors += [tensor for name, tensor in server.vectors().items() if ahead or name != "parameters"]
+        step = server.optimizer._step
+        tensors += [room for rooms in step._work.values() for room in rooms] if isinstance(step, Muon) else []
+        counted: Counter[torch.device] = Counter()
+        for tensor in tensors:
+            for part in tensor.parts if isinstance(tensor, ShardedTensor) else [tensor]:
+                counted[part.device] += part.nbytes
+    numbers = 64  # bytes of what is no vector
+    for amount, place in zip(found.values(), (HERE, APART), strict=True):
+        assert amount == pytest.approx(counted[place], abs=numbers)
+    assert sum(found.values()) == pytest.approx(VECTOR_BYTES * layout.size * stated.device, abs=numbers)
+
+
+def test_it_is_said_what_lies_on_each_device() -> None:
+    optimizer = memory_of(torch.empty(SIZE), OptimizerSettings())
+    stated = vectors(
+        rule_for("async", 2, 1), 2, optimizer, average=False, validation=True, simulated=False, copied=True
+    )
+    assert stated.rows(2**18, {"cuda:0": 5 << 20, "cuda:1": 3 << 20}) == {
+        "memory, CPU": "1 MiB: the copy under validation",
+        "memory, shared": "5 MiB on cuda:0, cuda:1: 3 parameter buffers and 2 gradient slots",
+        "memory, server": "3 MiB on cuda:0, cuda:1: the sum of pushes, Adam's moments",
+        "memory, parts": "5 MiB on cuda:0, 3 MiB on cuda:1, of what is shared and the server's",
+        "memory, besides": "3 MiB in each worker for gradients under way; 5 MiB from the first checkpoint on",
+    }
 
 
 def shared_bytes() -> int:
