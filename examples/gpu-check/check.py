@@ -1,8 +1,9 @@
 """Tests and measures nmt-async on the GPUs of this machine, within eight minutes, and writes what it found to one file.
 
 Its parts: the tests that need a GPU (among them killed workers, memory that runs out, and a run that goes on); training
-of a Transformer base with one worker, two and four on the first GPU; what a push and an update cost there alone; and
-translating beside CTranslate2. A part that fails says so in the file, and the others go on.
+of a Transformer base with one worker, two and four on the first GPU, and with one on each where there are several; what
+a push and an update cost on the first alone; and translating beside CTranslate2. A part that fails says so in the file,
+and the others go on.
 
 The sentences are generated ones. The model has 32,000 subwords on each side all the same, of which they use a few.
 
@@ -32,7 +33,7 @@ from nmt_async.bench.decoding import Decoder, Job
 from nmt_async.checkpoints.model_folder import layout_of, save_model
 from nmt_async.cluster.worker import WorkerSettings
 from nmt_async.demo_corpus import generate
-from nmt_async.devices import check_here, device_named, gpu_count
+from nmt_async.devices import all_gpus, check_here, device_named, gpu_count
 from nmt_async.errors import UserError
 from nmt_async.model.build import build_model
 from nmt_async.model.configuration import ModelConfiguration
@@ -132,7 +133,10 @@ class Check:
     def tests(self) -> dict[str, Any]:
         """The tests that need a GPU; the CPU's part of them runs, too."""
         junit = self.folder / "tests.xml"
-        files = ["tests/process/test_device_memory.py", "tests/cluster/test_on_devices.py"]
+        files = [
+            "tests/process/test_device_memory.py", "tests/cluster/test_on_devices.py",
+            "tests/cluster/test_on_several_devices.py",
+        ]  # fmt: skip
         chosen = ["-m", "cuda"] if self.place.type == "cuda" else ["-k", "first_worker"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *chosen, f"--junitxml={junit}", *files],
@@ -154,11 +158,11 @@ class Check:
         self.data = prepare(options)
         return {"pairs": len(self.data.train)}
 
-    def options(self, workers: int) -> TrainOptions:
-        """Of training on the first GPU."""
+    def options(self, workers: int, devices: str | None = None) -> TrainOptions:
+        """Of training on ``devices``; None: on the first GPU."""
         return TrainOptions(
             out=self.folder / "run", preset=self.size.preset, mini_batch_words=self.size.words, workers=workers,
-            devices=self.device, sync_mode="hybrid", cpu_threads=1,
+            devices=devices or self.device, sync_mode="hybrid", cpu_threads=1,
         )  # fmt: skip
 
     @property
@@ -166,13 +170,14 @@ class Check:
         """Of the model."""
         return self.options(1).configuration(self.size.vocabulary, self.size.vocabulary, True)
 
-    def training(self, workers: int, arithmetic: Mapping[str, str]) -> dict[str, Any]:
+    def training(self, workers: int, arithmetic: Mapping[str, str], devices: str | None = None) -> dict[str, Any]:
         """Workers and server, as in training.
 
         Args:
             arithmetic: in which workers compute, as `WorkerSettings` has it.
+            devices: over which they are spread, and which own a part of the vectors each; None: the first GPU.
         """
-        options, configuration = self.options(workers), self.configuration
+        options, configuration = self.options(workers, devices), self.configuration
         plan = training_plan(options, self.data)
         settings = WorkerSettings(
             self.data.folder.resolve(), configuration, options.seed, options.label_smoothing, 1, **arithmetic
@@ -200,7 +205,7 @@ class Check:
             "tokens_per_second": rate, "rates": rates, "pushes": pushes, "pieces": pieces, "vectors_on": where,
             "of_one_worker": rate / alone["tokens_per_second"] if "tokens_per_second" in alone else None,
             "host_seconds_per_update": updates, "operations_per_target_token": operations, "tflops": achieved,
-            "utilisation": None if self.peak is None else achieved / self.peak,
+            "utilisation": None if self.peak is None else achieved / self.peak / len(set(options.device_list())),
         }  # fmt: skip
 
     def costs(self) -> dict[str, Any]:
@@ -347,6 +352,10 @@ def main() -> int:
                     f"training, {workers} worker{'s' if workers > 1 else ''}, {arithmetic.get('precision', 'float32')}"
                 )
                 check.part(name, lambda workers=workers, arithmetic=arithmetic: check.training(workers, arithmetic))
+        gpus = all_gpus() if device != "cpu" else []
+        for arithmetic in arithmetics() if len(gpus) > 1 else []:
+            name = f"training, a worker on each of {len(gpus)} GPUs, {arithmetic.get('precision', 'float32')}"
+            check.part(name, lambda arithmetic=arithmetic: check.training(len(gpus), arithmetic, ",".join(gpus)))
         check.part("costs", check.costs)
         check.part("translating", check.translating)
         check.part("tests", check.tests)

@@ -198,12 +198,3 @@ def test_a_batch_that_does_not_fit_on_a_gpu_is_computed_in_pieces(small_data: Pa
         torch.cuda.set_per_process_memory_fraction(1.0, place)
     assert (whole.pieces, pieces.pieces > 1) == (1, True)
     torch.testing.assert_close(slots[1], slots[0], rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize("devices", [pytest.param("cuda:0,cuda:1", marks=needs(2))])
-def test_a_worker_on_another_gpu_copies_from_and_to_the_first(small_data: Path, tmp_path: Path, devices: str) -> None:
-    settings = {"sync_mode": "sync", "stop_after": "5", "dropout": 0.0}
-    for name, used in (("one", "cuda:0"), ("two", devices)):
-        run_small(small_data, tmp_path / name, devices=used, **settings)
-    one, two = saved_state(tmp_path / "one"), saved_state(tmp_path / "two")
-    torch.testing.assert_close(two["parameters"], one["parameters"], rtol=1e-3, atol=1e-4)
