@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import queue
 import threading
@@ -10,15 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.distributed.distributed_c10d import DistStoreError, Store
+from torch.distributed.distributed_c10d import Store
 
 from nmt_async.errors import RunFailure
 from nmt_async.machines.group import LOOK, Group, MachineLost
 from nmt_async.machines.watch import Watch
 from nmt_async.sync.between.contribution import Contribution, Joint
 
-LONG = datetime.timedelta(seconds=20)
-"""For which a thread waits for a call at once; torch writes a warning each time that nothing came."""
+PAUSE = 0.02
+"""Seconds between two looks whether somebody has called. A thread that waited inside torch until somebody does would be
+there still when the process ends, and abort it: Python ends such a thread when it comes back, which C++ does not allow.
+"""
 
 
 @dataclass(frozen=True)
@@ -154,14 +155,11 @@ class Exchange:
 
     def _await_call(self, connection: Store, number: int) -> None:
         """Until somebody is ready for the round of this number."""
-        while not self._ending.is_set():
-            try:
-                connection.wait([f"round/{number}"], LONG)
-                if self.group.rank == 0 and number:  # all others have seen the call before this one
-                    connection.delete_key(f"round/{number - 1}")
+        while not connection.check([f"round/{number}"]):
+            if self._ending.wait(PAUSE):
                 return
-            except DistStoreError:  # not yet
-                continue
+        if self.group.rank == 0 and number:  # all others have seen the call before this one
+            connection.delete_key(f"round/{number - 1}")
 
     def _call(self) -> None:
         assert self._store is not None
@@ -173,15 +171,16 @@ class Exchange:
             self._tell(self._failure(error))
 
     def close(self) -> None:
-        """No more exchanges; one that is under way is left. Safe to call twice."""
+        """No more exchanges; one that is under way is given up. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
         self._ending.set()
+        self.group.give_up()
         self._jobs.put(None)
         self._calls.put(None)
         for thread in self._threads:
-            thread.join(LOOK.total_seconds())
+            thread.join(2 * LOOK.total_seconds())
         if not any(thread.is_alive() for thread in self._threads):
             os.close(self._reader)
             os.close(self._writer)

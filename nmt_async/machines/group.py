@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 import json
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -57,6 +58,9 @@ class Group(Protocol):
     def spread(self, vector: Tensor, source: int) -> None:
         """``vector`` (size,) becomes that of the machine ``source``."""
 
+    def give_up(self) -> None:
+        """Whoever waits for the others, in any thread, soon waits no more: `MachineLost` is raised there."""
+
     def close(self) -> None:
         """Leaves the others."""
 
@@ -75,6 +79,9 @@ class Alone:
 
     def spread(self, vector: Tensor, source: int) -> None:
         """Nothing to do."""
+
+    def give_up(self) -> None:
+        """Nobody waits."""
 
     def close(self) -> None:
         """Nobody to leave."""
@@ -98,6 +105,7 @@ class GlooGroup:
     ) -> None:  # fmt: skip
         self.rank, self.size = rank, size
         self._watch = watch
+        self._given_up = threading.Event()
         engine: Any = ProcessGroupGloo  # torch's stubs lack half of it
         options = engine._Options()
         options._timeout = JOINING
@@ -159,7 +167,7 @@ class GlooGroup:
                     work.wait(LOOK)
                 except RuntimeError:
                     # Not done yet; or it has just ended, and how it did is said below.
-                    if not work.is_completed() and self._watch.missing():
+                    if not work.is_completed() and (self._given_up.is_set() or self._watch.missing()):
                         raise
             work.wait()
         except RuntimeError as error:
@@ -167,6 +175,10 @@ class GlooGroup:
 
     def _lost(self, error: RuntimeError) -> MachineLost:
         return MachineLost(self._watch.explain(str(error)))
+
+    def give_up(self) -> None:
+        """As in `Group`."""
+        self._given_up.set()
 
     def close(self) -> None:
         """Leaves the others. What of an exchange is under way stays unfinished, and so must the memory that it uses."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from apart import APART, apart, on_cpu
 from torch import Tensor
+from torch.distributed import TCPStore
 
 from nmt_async.machines.exchange import Called, Exchange, Landed
 from nmt_async.machines.group import Alone
@@ -49,3 +52,15 @@ def test_a_vector_elsewhere_becomes_the_sum_there(made: Callable[[], Tensor]) ->
             assert on_cpu(brought).cpu().tolist() == [2.0] * 3
     finally:
         exchange.close()
+
+
+def test_no_thread_is_left_that_waits_for_a_call() -> None:
+    """One that came back from the store while Python ends would abort the process."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    before = set(threading.enumerate())
+    exchange = Exchange(Alone(), lambda: TCPStore("127.0.0.1", store.port, wait_for_workers=False))
+    own = set(threading.enumerate()) - before
+    time.sleep(0.3)  # until it waits
+    exchange.close()
+    assert own
+    assert not any(thread.is_alive() for thread in own)
