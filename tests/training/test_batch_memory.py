@@ -57,7 +57,8 @@ def test_a_batch_ends_only_where_the_next_pair_has_no_room() -> None:
 def test_on_gpus_room_is_left_for_the_part_of_each_and_for_its_workers(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, options = PreparedData.open(small_data), settled(small_options(tmp_path / "run", workers=3))
+    data = PreparedData.open(small_data)
+    options = settled(small_options(tmp_path / "run", workers=3, mini_batch_words=2048))
     monkeypatch.setattr(TrainOptions, "device_list", lambda _self: ["cuda:0", "cuda:1", "cuda:1"])
     layout = layout_of(model_configuration(options, data))
     need = vectors_of(options, layout, validation=True)
