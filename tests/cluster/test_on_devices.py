@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from apart import APART, apart, on_cpu
+from apart import APART, apart
 from on_devices import EACH_DEVICE, needs
+from pushing import PUSHES, pushed_by
 from torch import Tensor, nn
 from training_runs import (
     assert_each_batch_counted,
@@ -27,9 +28,7 @@ from nmt_async.model.build import build_model
 from nmt_async.model.parameters import FlatLayout
 from nmt_async.process.shared_memory import SharedVectors
 from nmt_async.sync import Hybrid, Kind, ParameterServer
-from nmt_async.sync.compression.error_feedback import Residuals
-from nmt_async.sync.compression.message import Slots, dense
-from nmt_async.sync.compression.settings import LocalGradients, PushSettings
+from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.plan import BatchId
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training.parts import model_configuration, shared_memory, training_plan
@@ -91,40 +90,22 @@ def test_a_worker_follows_before_it_reads_and_finishes_before_it_answers(small_d
     assert noted.counts.tensor[:, 0].sum() >= server.version > 10
 
 
-PUSHES = {
-    "whole": PushSettings(),
-    "bfloat16": PushSettings(dtype="bfloat16"),
-    "dropped": PushSettings(drop=0.9),
-    "ahead of itself": PushSettings(drop=0.9, local_gradients=LocalGradients(2)),
-}
-
-
 @pytest.mark.parametrize("push", PUSHES.values(), ids=PUSHES)
 def test_vectors_on_another_device_cross_as_a_whole(training, push: PushSettings) -> None:
     batches = [training.data.batch(range(begin, begin + 6)) for begin in (0, 6)]
+    most = 2 if not push.compressed else 5 if push.local_gradients is None else 6
     made: list[list[Tensor]] = []
     with apart() as counted:
+
+        def check() -> None:
+            if device is APART:
+                assert counted["copied"] <= most, "the pull, the push and the residual, none parameter by parameter"
+                assert counted["read"] == 0, "what is read was computed on the worker's own device"
+
         for device in (torch.device("cpu"), APART):
             worker = Worker(training.model(0.2), 5, 0.1, torch.device("cpu"), push=push, vectors=[device])
             parameters = worker.layout.gather(training.model()).to(device)
-            slots = Slots.of(worker.form, 1, parameters)
-            rows = parameters.new_zeros(2, worker.layout.size) if push.compressed else None
-            residuals = None if rows is None else Residuals(rows)
-            pushed = []
-            for number, batch in enumerate(batches):
-                counted.clear()
-                row = 0 if residuals is None else residuals.row(0)
-                room = slots.room(0, rows, row)
-                computed = worker.compute(parameters, room, [batch], BatchId(1, number), rate=0.1)
-                if device is APART:
-                    most = 2 if not push.compressed else 5 if push.local_gradients is None else 6
-                    assert counted["copied"] <= most, "the pull, the push and the residual, none parameter by parameter"
-                    assert counted["read"] == 0, "what is read was computed on the worker's own device"
-                pushed.append(on_cpu(dense(slots.message(0, computed.entries))).clone())
-                if residuals is not None:
-                    residuals.accepted(0)
-                    pushed.append(on_cpu(residuals.before(0)).clone())
-            made.append(pushed)
+            made.append(pushed_by(worker, parameters, parameters, batches, check))
     for one, other in zip(*made, strict=True):
         assert torch.equal(one, other)
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from apart import APART, apart, on_cpu
+from apart import APART, apart
 from commands import PATIENCE
 from on_devices import needs
+from pushing import PUSHES, pushed_by
 from torch import Tensor
 from training_runs import (
     assert_each_batch_counted,
@@ -34,10 +35,7 @@ from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.cluster.worker import Worker
 from nmt_async.process.sharded_tensor import ShardedTensor
 from nmt_async.sync import Kind
-from nmt_async.sync.compression.error_feedback import Residuals
-from nmt_async.sync.compression.message import Slots, dense
-from nmt_async.sync.compression.settings import LocalGradients, PushSettings
-from nmt_async.text.plan import BatchId
+from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training import parts
 
@@ -168,47 +166,29 @@ def test_machines_exchange_what_lies_in_parts(
     assert all(bool(tensor.isfinite().all()) for tensor in saved_state(tmp_path / "run").values())
 
 
-PUSHES = {
-    "whole": PushSettings(),
-    "bfloat16": PushSettings(dtype="bfloat16"),
-    "dropped": PushSettings(drop=0.9),
-    "ahead of itself": PushSettings(drop=0.9, local_gradients=LocalGradients(2)),
-}
-
-
 @pytest.mark.parametrize("push", PUSHES.values(), ids=PUSHES)
 def test_pulls_and_pushes_are_one_copy_for_each_part(training, push: PushSettings) -> None:
     """Both parts are elsewhere for the worker, and as many copies are made as of a vector that is elsewhere as a whole,
     twice; numbers of some places lie on the first device alone."""
     batches = [training.data.batch(range(begin, begin + 6)) for begin in (0, 6)]
+    # Of two parts each: the pull, the push or what is left behind of it, and what was left before.
+    vectors = 2 if not push.compressed else 3 if push.drop else 4
+    vectors += push.local_gradients is not None
     made: list[list[Tensor]] = []
     with apart() as counted:
+
+        def check() -> None:
+            if len(places) == 2:
+                assert counted["copied"] == 2 * vectors + (2 if push.drop else 0)
+                assert counted["read"] == 0, "what is read was computed on the worker's own device"
+
         for places in ((CPU,), (APART, APART)):
             worker = Worker(training.model(0.2), 5, 0.1, CPU, push=push, vectors=places)
             whole = worker.layout.gather(training.model())
             middle = worker.layout.places[len(worker.layout.places) // 2].begin
             parameters = whole if len(places) == 1 else in_two(whole, middle)
             like = parameters if push.drop == 0 or len(places) == 1 else whole.to(APART)
-            slots = Slots.of(worker.form, 1, like)
-            rows = parameters.new_zeros(2, worker.layout.size) if push.compressed else None
-            residuals = None if rows is None else Residuals(rows)
-            pushed = []
-            for number, batch in enumerate(batches):
-                counted.clear()
-                room = slots.room(0, rows, 0 if residuals is None else residuals.row(0))
-                computed = worker.compute(parameters, room, [batch], BatchId(1, number), rate=0.1)
-                if len(places) == 2:
-                    # Of two parts each: the pull, the push or what is left behind of it, and what was left before.
-                    vectors = 2 if not push.compressed else 3 if push.drop else 4
-                    vectors += push.local_gradients is not None
-                    assert counted["copied"] == 2 * vectors + (2 if push.drop else 0)
-                    assert counted["read"] == 0, "what is read was computed on the worker's own device"
-                message = dense(slots.message(0, computed.entries))
-                pushed.append(on_cpu(message).to("cpu", copy=True))
-                if residuals is not None:
-                    residuals.accepted(0)
-                    pushed.append(residuals.before(0).to("cpu", copy=True))
-            made.append(pushed)
+            made.append(pushed_by(worker, parameters, like, batches, check))
     for one, other in zip(*made, strict=True):
         assert torch.equal(one, other)
 
