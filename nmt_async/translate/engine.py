@@ -41,11 +41,14 @@ UNDERSTOOD = {
 }  # fmt: skip
 """Options of a search that CTranslate2 understands as we do; what is given of the others needs our own search."""
 
-PATIENCE = 4
+PATIENCE = 8
 """Times the beam's size: as many hypotheses must be over in a second search, after ``<unk>`` ended too many."""
 
 Rows = list[list[int]]
 """Sentences as subword indexes, each with its end mark."""
+
+Asked = tuple[Any, int]
+"""What a sentence's translation will come as, None where it cannot be asked for, and its longest length."""
 
 
 class Engine(Protocol):
@@ -146,36 +149,45 @@ class CTranslate2Engine:
     def __call__(self, batches: Sequence[Rows]) -> list[list[Hypothesis]]:
         greedy = self._search.beam_size == 1
         asked = [self._asked(rows, greedy) for rows in batches]
-        if greedy:
-            found = [self._greedy(*each) for batch in asked for each in batch]
-        else:
-            read = [self._ended(*each) for batch in asked for each in batch]
-            found = [ended.hypotheses for ended in read]
-            rows = [(row, len(batch)) for batch in batches for row in batch]
-            again = [place for place, ended in enumerate(read) if ended.too_few]
-            for place, hypotheses in zip(again, self._again([rows[place] for place in again]), strict=True):
-                found[place] = hypotheses
+        found = [self._greedy(*each) for batch in asked for each in batch] if greedy else self._beam(batches, asked)
         if self._scores > (WantedScores.NONE if greedy else WantedScores.OF_TRANSLATIONS):
             self._score([row for rows in batches for row in rows], found, max(map(len, batches), default=1), greedy)
         return found
 
-    def _again(self, rows: list[tuple[list[int], int]]) -> Iterator[list[Hypothesis]]:
-        """A second search, which waits for more hypotheses; nothing where even those are too few.
+    def _beam(self, batches: Sequence[Rows], asked: Sequence[Sequence[Asked]]) -> list[list[Hypothesis]]:
+        """What is ``asked`` for each sentence of the batches, after a second search where the first left too few."""
+        found: list[list[Hypothesis]] = []
+        again: list[tuple[int, Asked]] = []
+        early = max(0, len(batches) - self._threads)  # what is asked for then goes on beside the last batches
+        for begin, end in ((0, early), (early, len(batches))):
+            few = []
+            for rows, results in zip(batches[begin:end], asked[begin:end], strict=True):
+                for row, result in zip(rows, results, strict=True):
+                    ended = self._ended(*result)
+                    if ended.too_few:
+                        few.append((len(found), row, len(rows)))
+                    found.append(ended.hypotheses)
+            again += self._asked_again(few)
+        for place, result in again:
+            ended = self._ended(*result)
+            found[place] = [] if ended.too_few else ended.hypotheses
+        return found
+
+    def _asked_again(self, rows: list[tuple[int, list[int], int]]) -> Iterator[tuple[int, Asked]]:
+        """A second search, which waits for more hypotheses.
 
         Args:
-            rows: the longest first, each with how many as long as it may be searched for at once.
+            rows: the longest first, each with its place and with how many as long as it may be searched for at once.
         """
-        share, asked = -(-len(rows) // self._threads), []
+        share = -(-len(rows) // self._threads)
         while rows:
-            size = min(rows[0][1], share)
-            asked += self._asked([row for row, _ in rows[:size]], False, PATIENCE)
+            size = min(rows[0][2], share)
+            results = self._asked([row for _, row, _ in rows[:size]], False, PATIENCE)
+            yield from zip((place for place, _, _ in rows[:size]), results, strict=True)
             rows = rows[size:]
-        for each in asked:
-            ended = self._ended(*each)
-            yield [] if ended.too_few else ended.hypotheses
 
-    def _asked(self, rows: Rows, greedy: bool, patience: int = 1) -> list[tuple[Any, int]]:
-        """What each sentence's translation will come as, None where it cannot be asked for, and its longest length."""
+    def _asked(self, rows: Rows, greedy: bool, patience: int = 1) -> list[Asked]:
+        """Has the rows searched for at once."""
         search = self._search
         limits = search.limits(torch.tensor([len(row) for row in rows])).tolist()
         if max(len(rows[0]), max(limits)) > LONGEST:
