@@ -92,8 +92,9 @@ def _ours(job: Job, loaded: LoadedModel) -> Decode:
             search = options.search()
             engine = engine_named(engine_name, loaded, search, device, print, options.precision, WantedScores.NONE)
             self[beam] = LineTranslator(
-                loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine
-            )
+                loaded.model, loaded.source_vocabulary, loaded.target_vocabulary, options, device, engine=engine,
+                scores=WantedScores.NONE,
+            )  # fmt: skip
             if job.length is not None:
                 self[beam].search = replace(search, max_length_factor=1000.0, max_target_length=job.length)
             return self[beam]

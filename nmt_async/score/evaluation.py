@@ -18,7 +18,7 @@ from sacrebleu.metrics.ter import TER
 from nmt_async.errors import UserError
 from nmt_async.progress import Progress
 from nmt_async.score.options import EvaluateOptions
-from nmt_async.translate import Translator
+from nmt_async.translate import Translator, WantedScores
 from nmt_async.translate.lines import text_lines
 from nmt_async.translate.translator import default_devices
 
@@ -104,7 +104,7 @@ def evaluate(options: EvaluateOptions, models: Sequence[Path], progress: Progres
     translator = Translator(models, device=device, threads=options.threads, weights=options.weights)
     hypotheses = []
     with progress.stage("translate", len(lines)) as step:
-        for translation in translator.line_translator(options).translate(lines):
+        for translation in translator.line_translator(options, scores=WantedScores.NONE).translate(lines):
             hypotheses.append(translation.text)
             step(len(hypotheses), len(hypotheses))
     return corpus_scores(hypotheses, references, bootstrap=options.bootstrap)

@@ -23,6 +23,7 @@ from nmt_async.score.evaluation import corpus_scores
 from nmt_async.text.batch import Batch
 from nmt_async.text.plan import BatchPlan, EpochPlan
 from nmt_async.text.prepared import ParallelStore, PreparedData
+from nmt_async.translate.formats import WantedScores
 from nmt_async.translate.options import DecodingOptions
 from nmt_async.translate.translator import LineTranslator
 
@@ -127,7 +128,7 @@ def validation_translator(
     """What translates the validation set; ``computed`` is called after each batch."""
     return LineTranslator(
         model, data.source_vocabulary, data.target_vocabulary, DecodingOptions(beam_size=beam_size),
-        torch.device("cpu"), warn=lambda _: None, computed=computed,
+        torch.device("cpu"), warn=lambda _: None, computed=computed, scores=WantedScores.NONE,
     )  # fmt: skip
 
 

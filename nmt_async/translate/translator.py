@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -99,6 +100,7 @@ class LineTranslator:
         alignment: candidates come with alignments.
         engine: what searches for those whose beginning is free; our own search does the rest.
         computed: called after each batch of our own search.
+        scores: that candidates come with; others may be nan.
 
     Raises:
         UserError: this model, or device, cannot compute in the precision of the options, or its vocabulary has no such
@@ -117,6 +119,7 @@ class LineTranslator:
         alignment: bool = False,
         engine: Engine | None = None,
         computed: Callable[[], None] = lambda: None,
+        scores: WantedScores = WantedScores.OF_SUBWORDS,
     ) -> None:
         self.model = on_device(model, device)
         self.source_vocabulary = source_vocabulary
@@ -127,6 +130,7 @@ class LineTranslator:
         self.warn = warn
         self.engine = engine
         self.computed = computed
+        self.scores = scores
         self._tag_length = length_of_tag(options.tag, source_vocabulary)
         if options.precision == "int8" and engine is None and (reason := not_in_int8(self.model)) is not None:
             raise UserError(f"--precision int8: {reason}; leave it out.")
@@ -211,9 +215,11 @@ class LineTranslator:
         prefixes = None
         if any(beginnings):
             prefixes = [ids[:-1] for ids in self.target_vocabulary.encode_lines(beginnings)]
-        find = greedy_search if self.search.beam_size == GREEDY else beam_search
+        find = beam_search
         if self.search.output_sampling is not None:
             find = sample
+        elif self.search.beam_size == GREEDY:
+            find = partial(greedy_search, scored=self.scores > WantedScores.NONE)
         return find(self.model, source.to(self.device), lengths.to(self.device), self.search, prefixes)
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
@@ -357,7 +363,9 @@ class Translator:
         engine = engine_named(
             self.engine, self.loaded, search, self.device, self.warn, options.precision, scores
         )  # fmt: skip
-        return LineTranslator(model, source, target, options, self.device, n_best, self.warn, alignment, engine)
+        return LineTranslator(
+            model, source, target, options, self.device, n_best, self.warn, alignment, engine, scores=scores
+        )  # fmt: skip
 
 
 def use_device(options: ComputingOptions) -> torch.device:
