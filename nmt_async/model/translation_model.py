@@ -74,8 +74,7 @@ class TranslationModel(nn.Module, ABC):
 
     def log_probabilities(self, state: DecoderState, previous: Tensor | None) -> Tensor:
         """As `step`, but log-probabilities: what a search sums up, and may change."""
-        logits = self.step(state, previous)
-        return torch.log_softmax(logits, dim=1, out=None if logits.requires_grad else logits)
+        return torch.log_softmax(self.step(state, previous), dim=1)
 
 
 class TrainableModel(TranslationModel):
