@@ -27,87 +27,41 @@ FIRST_CAPACITY = 64
 
 
 class LayerCache:
-    """One decoder layer's keys and values of the source.
+    """What one decoder layer looks at; the state holds it for all layers together, and says where it lies.
 
     Attributes:
-        memory_key, memory_value: (sentences, heads, source_length, d / heads).
+        memory_key, memory_value: of the source, (sentences, heads, source_length, d / heads).
         noting: whether `attention` is to be noted.
         attention: to the source, of the newest subwords, (sentences, beam, source_length); None if not noted.
     """
 
     def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
-        self.memory_key = memory_key.contiguous()  # else each step's products would copy them
-        self.memory_value = memory_value.contiguous()
+        self.memory_key = memory_key
+        self.memory_value = memory_value
         self.noting = False
         self.attention: Tensor | None = None
 
-    def keep(self, kept: Tensor, moved: Tensor) -> None:
-        """Forgets all sentences but ``kept``, of which those at ``moved`` change their place; the others stay."""
-        remaining, from_where = len(kept), kept[moved]
-        self.memory_key[moved] = self.memory_key[from_where]
-        self.memory_key = self.memory_key[:remaining]
-        self.memory_value[moved] = self.memory_value[from_where]
-        self.memory_value = self.memory_value[:remaining]
-
 
 class AttentionCache(LayerCache):
-    """The same, and keys and values of past subwords.
+    """The same, and keys and values of past subwords; the state sets all of it.
 
     Attributes:
-        keys, values: (sentences, heads, capacity, d / heads), of which the first ``used`` slots are in use.
-        past: the additive mask (sentences, 1, beam, slots) of the newest subwords' own past; the state sets it.
+        keys, values: (sentences, heads, capacity, d / heads).
+        past: the additive mask (sentences, 1, beam, slots) of the newest subwords' own past.
+        newest: the first slot of the newest subwords.
     """
 
+    keys: Tensor
+    values: Tensor
     past: Tensor
-
-    def __init__(self, memory_key: Tensor, memory_value: Tensor) -> None:
-        super().__init__(memory_key, memory_value)
-        sentences, heads, _, width = memory_key.shape
-        self.keys = memory_key.new_empty(sentences, heads, FIRST_CAPACITY, width)
-        self.values = torch.empty_like(self.keys)
-        self.used = 0
-        self._finite = 0  # slots that hold numbers: where one is masked out, nothing times it must be 0
+    newest: int
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Adds those of the newest subwords (sentences, heads, beam, d / heads); returns the slots of `past`."""
-        shown = self.past.shape[3]
-        used = self.used + key.shape[2]
-        if shown > self.keys.shape[2]:
-            capacity = max(2 * self.keys.shape[2], shown)
-            self.keys, self.values = (self._larger(slots, capacity) for slots in (self.keys, self.values))
-        if shown > self._finite:
-            self.keys[:, :, self._finite : shown] = 0.0
-            self.values[:, :, self._finite : shown] = 0.0
-            self._finite = shown
-        self.keys[:, :, self.used : used] = key
-        self.values[:, :, self.used : used] = value
-        self.used = used
+        end, shown = self.newest + key.shape[2], self.past.shape[3]
+        self.keys[:, :, self.newest : end] = key
+        self.values[:, :, self.newest : end] = value
         return self.keys[:, :, :shown], self.values[:, :, :shown]
-
-    def _larger(self, slots: Tensor, capacity: int) -> Tensor:
-        """The same slots, and room for more."""
-        larger = slots.new_empty(*slots.shape[:2], capacity, slots.shape[3])
-        larger[:, :, : self._finite] = slots[:, :, : self._finite]
-        return larger
-
-    def choose(self, chosen: Tensor) -> None:
-        """Keeps of each sentence's slots ``chosen`` (sentences, count), int64, in this order."""
-        sentences, heads, capacity, width = self.keys.shape
-        self.used = chosen.shape[1]
-        rows = torch.arange(sentences * heads, device=chosen.device).view(sentences, heads, 1)
-        places = (rows * capacity + chosen[:, None]).view(-1)
-        for slots in (self.keys, self.values):
-            taken = slots.reshape(-1, width).index_select(0, places)
-            slots[:, :, : self.used] = taken.view(sentences, heads, self.used, width)
-
-    def keep(self, kept: Tensor, moved: Tensor) -> None:
-        """See `LayerCache`."""
-        super().keep(kept, moved)
-        from_where = kept[moved]
-        for slots in (self.keys, self.values):
-            past = slots[:, :, : self.used]
-            past[moved] = past[from_where]
-        self.keys, self.values = self.keys[: len(kept)], self.values[: len(kept)]
 
 
 class TransformerState(DecoderState):
@@ -115,12 +69,16 @@ class TransformerState(DecoderState):
 
     Attributes:
         layers: a cache for each decoder layer.
+        memory: keys of the source of the first layer, its values, keys of the second, and so on, (2 layers, sentences,
+            heads, source_length, d / heads): one operation moves those of all.
         position: subwords so far.
         memory_mask: 0 at source tokens and minus infinity at padding, (sentences, 1, 1, source_length).
     """
 
     def __init__(self, layers: Sequence[LayerCache], memory_mask: Tensor) -> None:
         self.layers = layers
+        self.memory = torch.stack([each for layer in layers for each in (layer.memory_key, layer.memory_value)])
+        self._show_memory()
         self.memory_mask = memory_mask
         self.sentences = len(memory_mask)
         self.beam = 1
@@ -131,11 +89,14 @@ class TransformerState(DecoderState):
         self.position += 1
 
     def keep(self, kept: Tensor) -> None:
-        moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
-        for layer in self.layers:
-            layer.keep(kept, moved)
+        self.memory = moved_up(self.memory, kept)
+        self._show_memory()
         self.memory_mask = self.memory_mask.index_select(0, kept)
         self.sentences = len(kept)
+
+    def _show_memory(self) -> None:
+        for number, layer in enumerate(self.layers):
+            layer.memory_key, layer.memory_value = self.memory[2 * number], self.memory[2 * number + 1]
 
     def note_attention(self) -> None:
         self.layers[-1].noting = True
@@ -150,6 +111,8 @@ class AttentionState(TransformerState):
     """The state of a decoder with self-attention.
 
     Attributes:
+        slots: keys and values of past subwords, as `memory` has those of the source, (2 layers, sentences, heads,
+            capacity, d / heads).
         past: 0 at a hypothesis' own past, minus infinity at that of others and where nothing is yet,
             (sentences, beam, slots), slots a multiple of `LANES`.
         used: slots in use.
@@ -158,7 +121,9 @@ class AttentionState(TransformerState):
     def __init__(self, layers: Sequence[LayerCache], memory_mask: Tensor) -> None:
         super().__init__(layers, memory_mask)
         self.past = memory_mask.new_empty(self.sentences, 1, 0)
+        self.slots = self.memory.new_empty(*self.memory.shape[:3], FIRST_CAPACITY, self.memory.shape[4])
         self.used = 0
+        self._finite = 0  # slots that hold numbers: where one is masked out, nothing times it must be 0
 
     def reorder(self, parents: Tensor) -> None:
         self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
@@ -167,19 +132,34 @@ class AttentionState(TransformerState):
     def keep(self, kept: Tensor) -> None:
         super().keep(kept)
         self.past = self.past.index_select(0, kept)
+        self.slots = moved_up(self.slots, kept, self.used)
 
     def advance(self) -> None:
         """See `TransformerState`."""
         super().advance()
         if in_lanes(self.used + self.beam) > self.past.shape[2]:
             self._tidy()
-        begin, self.used = self.used, self.used + self.beam
-        slots = in_lanes(self.used)
-        if slots > self.past.shape[2]:
-            self.past = F.pad(self.past, (0, slots - self.past.shape[2]), value=float("-inf"))
-        self.past[:, :, begin : self.used].diagonal(dim1=1, dim2=2).zero_()
-        for layer in self.layers:
-            cast(AttentionCache, layer).past = self.past[:, None]
+        newest, self.used = self.used, self.used + self.beam
+        shown = in_lanes(self.used)
+        if shown > self.past.shape[2]:
+            self.past = F.pad(self.past, (0, shown - self.past.shape[2]), value=float("-inf"))
+            self._make_room(shown)
+        self.past[:, :, newest : self.used].diagonal(dim1=1, dim2=2).zero_()
+        for number, layer in enumerate(self.layers):
+            own = cast(AttentionCache, layer)
+            own.keys, own.values = self.slots[2 * number], self.slots[2 * number + 1]
+            own.past, own.newest = self.past[:, None], newest
+
+    def _make_room(self, shown: int) -> None:
+        """Has so many slots hold numbers."""
+        capacity = self.slots.shape[3]
+        if shown > capacity:
+            larger = self.slots.new_empty(*self.slots.shape[:3], max(2 * capacity, shown), self.slots.shape[4])
+            larger[:, :, :, : self._finite] = self.slots[:, :, :, : self._finite]
+            self.slots = larger
+        if shown > self._finite:
+            self.slots[:, :, :, self._finite : shown] = 0.0
+            self._finite = shown
 
     def _tidy(self) -> None:
         """Gives up slots that are in no hypothesis' past, if at least half of all are free then."""
@@ -189,9 +169,27 @@ class AttentionState(TransformerState):
             return
         chosen = live.byte().argsort(dim=1, descending=True, stable=True)[:, :needed]
         self.past = self.past.gather(2, chosen[:, None].expand(-1, self.beam, -1))
-        for layer in self.layers:
-            cast(AttentionCache, layer).choose(chosen)
+        self._choose(chosen)
         self.used = needed
+
+    def _choose(self, chosen: Tensor) -> None:
+        """Keeps of each sentence's slots ``chosen`` (sentences, count), int64, in this order."""
+        _, sentences, heads, capacity, width = self.slots.shape
+        rows = torch.arange(sentences * heads, device=chosen.device).view(sentences, heads, 1)
+        places = (rows * capacity + chosen[:, None]).view(-1)
+        for part in self.slots:
+            taken = part.view(-1, width).index_select(0, places)
+            part[:, :, : chosen.shape[1]] = taken.view(sentences, heads, -1, width)
+
+
+def moved_up(parts: Tensor, kept: Tensor, used: int | None = None) -> Tensor:
+    """The sentences ``kept`` (remaining,), int64, of ``parts`` (parts, sentences, heads, length, d / heads), in that
+    order; only those that change their place are moved, and of these no more than ``used`` of the length.
+    """
+    moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
+    looked_at = parts[:, :, :, :used]
+    looked_at[:, moved] = looked_at[:, kept[moved]]
+    return parts[:, : len(kept)]
 
 
 class CellCache(LayerCache):
@@ -210,9 +208,8 @@ class CellCache(LayerCache):
         """See `nmt_async.model.translation_model.DecoderState.reorder`."""
         self.cell = self.cell.gather(1, parents[:, :, None].expand(-1, -1, self.cell.shape[2]))
 
-    def keep(self, kept: Tensor, moved: Tensor) -> None:
-        """See `LayerCache`."""
-        super().keep(kept, moved)
+    def keep(self, kept: Tensor) -> None:
+        """See `nmt_async.model.translation_model.DecoderState.keep`."""
         self.cell = self.cell.index_select(0, kept)
 
 
@@ -223,3 +220,8 @@ class CellState(TransformerState):
         for layer in self.layers:
             cast(CellCache, layer).reorder(parents)
         self.beam = parents.shape[1]
+
+    def keep(self, kept: Tensor) -> None:
+        super().keep(kept)
+        for layer in self.layers:
+            cast(CellCache, layer).keep(kept)
