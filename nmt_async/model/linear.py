@@ -57,6 +57,11 @@ class OneDnnProduct:
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
         return product(x, self._weight, self._bias, relu)
 
+    @staticmethod
+    def is_here() -> bool:
+        """Whether torch has such products."""
+        return has_one_dnn()
+
 
 class MklProduct:
     """The same by MKL, which lays a weight out for products of any number of rows, whatever number it is told."""
@@ -72,6 +77,11 @@ class MklProduct:
             return F.linear(x, self._plain, self._bias)
         result: Tensor = torch.ops.mkl._mkl_linear(x, self._weight, self._plain, self._bias, rows)
         return result.relu_() if relu else result
+
+    @staticmethod
+    def is_here() -> bool:
+        """Whether torch has such products."""
+        return hasattr(torch.ops.mkl, "_mkl_linear")
 
 
 class Int8Product:
@@ -157,9 +167,9 @@ def packs(weight: Tensor, precision: str = "float32") -> Make | None:
     if precision == "int8":
         largest = largest_weight()
         return None if largest is None else partial(Int8Product, largest=largest)
-    if mkl_is_faster() and hasattr(torch.ops.mkl, "_mkl_linear"):
+    if mkl_is_faster() and MklProduct.is_here():
         return MklProduct
-    return OneDnnProduct if has_one_dnn() else None
+    return OneDnnProduct if OneDnnProduct.is_here() else None
 
 
 def not_in_int8(model: nn.Module) -> str | None:

@@ -17,9 +17,12 @@ from nmt_async.model.linear import (
     LARGEST_ACTIVATION,
     Int8Product,
     Linear,
+    MklProduct,
+    OneDnnProduct,
     largest_weight,
     not_in_int8,
     packed,
+    packs,
 )
 
 pytestmark = pytest.mark.numeric
@@ -55,6 +58,34 @@ def test_a_packed_model_computes_the_same(tiny, random_batch, changes, precision
     assert (inside - plain).square().mean().sqrt() < tolerance * plain.square().mean().sqrt()
     assert not torch.equal(inside, plain) or precision == "float32"
     assert torch.equal(logits(model, batch), plain)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", [MklProduct, OneDnnProduct])
+def test_a_packed_product_of_any_number_of_rows_is_right(kind, biased):
+    if not kind.is_here():
+        pytest.skip("torch has no such products here")
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(130, 48, generator=generator)
+    bias = torch.randn(130, generator=generator) if biased else None
+    product = kind(weight, bias)
+    for shape in ((0,), (1,), (7,), (64,), (256,), (300,), (5, 3), (2, 0), (1, 1)):
+        x = torch.randn(*shape, 48, generator=generator)
+        right = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        # A sum of 48 products of numbers around 1 has some 7 as its deviation, 1e-5 is its float32 rounding at worst.
+        torch.testing.assert_close(product(x), right.float(), rtol=1e-5, atol=2e-5)
+        torch.testing.assert_close(product(x, relu=True), right.relu().float(), rtol=1e-5, atol=2e-5)
+        scattered = torch.randn(*shape, 2, 48, generator=generator)[..., 1, :]
+        right = torch.nn.functional.linear(scattered.double(), weight.double(), None if bias is None else bias.double())
+        torch.testing.assert_close(product(scattered), right.float(), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("intel", [True, False])
+def test_weights_are_packed_for_the_faster_library(intel, monkeypatch):
+    if not (MklProduct.is_here() and OneDnnProduct.is_here()):
+        pytest.skip("torch has not both here")
+    monkeypatch.setattr(linear, "mkl_is_faster", lambda: intel)
+    assert packs(torch.ones(2, 2)) is (MklProduct if intel else OneDnnProduct)
 
 
 def test_the_next_packing_sees_changed_parameters(tiny, random_batch):
