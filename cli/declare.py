@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import typer
 from rich.markup import escape
 
+from nmt_async.allocation import keep_freed_memory
 from nmt_async.errors import UserError
 from nmt_async.options import (
     check_together,
@@ -28,7 +29,6 @@ from nmt_async.options import (
     option,
     value_type,
 )
-from nmt_async.process.allocation import keep_freed_memory
 
 T = TypeVar("T")
 

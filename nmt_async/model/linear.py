@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt_async.allocation import blocks_apart
 from nmt_async.model.kernels import Arithmetic, has_one_dnn, linear, mkl_is_faster, product
 from nmt_async.model.packed_matrix import dense, is_packed
 
@@ -68,7 +69,8 @@ class MklProduct:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._plain = weight.detach()
-        self._weight = torch.ops.mkl._mkl_reorder_linear_weight(self._plain, ROWS)
+        with blocks_apart():  # MKL asks for 8 MB and more, and writes as much of it as the weight has
+            self._weight = torch.ops.mkl._mkl_reorder_linear_weight(self._plain, ROWS)
         self._bias = None if bias is None else bias.detach()
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:

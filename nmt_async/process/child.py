@@ -17,8 +17,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+from nmt_async.allocation import keep_freed_memory
 from nmt_async.process import fork_server
-from nmt_async.process.allocation import keep_freed_memory
 from nmt_async.process.fork_server import PACKAGE, QUESTION, THREAD_VARIABLES
 from nmt_async.process.inheritance import Descriptor
 

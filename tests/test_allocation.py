@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt_async.process.allocation import keep_freed_memory
+from nmt_async.allocation import blocks_apart, keep_freed_memory
 from nmt_async.process.child import Child
 
 TIMES, TENSORS, BYTES = 10, 8, 4 * 2**20
@@ -33,6 +33,17 @@ def pages_of_making_again() -> float:
 
 
 def tell_pages(pipe: Connection) -> None:
+    pipe.send(pages_of_making_again())
+
+
+def tell_pages_apart(pipe: Connection) -> None:
+    with blocks_apart():
+        pipe.send(pages_of_making_again())
+
+
+def tell_pages_after(pipe: Connection) -> None:
+    with blocks_apart():
+        pages_of_making_again()
     pipe.send(pages_of_making_again())
 
 
@@ -72,3 +83,10 @@ def test_what_a_user_tells_the_allocator_stays(monkeypatch: pytest.MonkeyPatch, 
         pytest.skip("this C library has no such settings")
     monkeypatch.setenv(variable, "131072" if variable.endswith("_") else "glibc.malloc.trim_threshold=131072")
     assert not told_by_a_child(tell_kept)
+
+
+def test_blocks_that_are_made_apart_lie_on_new_pages() -> None:
+    if not told_by_a_child(tell_kept):
+        pytest.skip("this C library has no such settings, or the user has some of his own")
+    assert told_by_a_child(tell_pages_apart) > 0.9
+    assert told_by_a_child(tell_pages_after) < 0.1
