@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ANYWHERE = {
-    "allocation", "checksums", "devices", "errors", "formatting", "free_memory", "lazy", "options", "progress", "quantity",
-    "reading", "writing",
+    "allocation", "checksums", "devices", "errors", "formatting", "free_memory", "lazy", "options", "progress",
+    "quantity", "reading", "writing",
 }  # fmt: skip
 """Files at the top of nmt_async that every layer may import, and that import only each other."""
 
