@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt_async.model.attention import in_lanes
-from nmt_async.model.translation_model import DecoderState
+from nmt_async.model.translation_model import DecoderState, new_places
 
 FIRST_CAPACITY = 64
 """Slots of a cache when it is made; it doubles when they are used up."""
@@ -89,7 +89,11 @@ class TransformerState(DecoderState):
         self.position += 1
 
     def keep(self, kept: Tensor) -> None:
-        self.memory = moved_up(self.memory, kept)
+        self.move_up(kept, new_places(kept))
+
+    def move_up(self, kept: Tensor, moved: Tensor) -> None:
+        """As `keep`, where those at the places ``moved`` stood elsewhere before."""
+        self.memory = moved_up(self.memory, kept, moved)
         self._show_memory()
         self.memory_mask = self.memory_mask.index_select(0, kept)
         self.sentences = len(kept)
@@ -129,10 +133,11 @@ class AttentionState(TransformerState):
         self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, self.past.shape[2]))
         self.beam = parents.shape[1]
 
-    def keep(self, kept: Tensor) -> None:
-        super().keep(kept)
+    def move_up(self, kept: Tensor, moved: Tensor) -> None:
+        """See `TransformerState`."""
+        super().move_up(kept, moved)
         self.past = self.past.index_select(0, kept)
-        self.slots = moved_up(self.slots, kept, self.used)
+        self.slots = moved_up(self.slots, kept, moved, self.used)
 
     def advance(self) -> None:
         """See `TransformerState`."""
@@ -182,11 +187,10 @@ class AttentionState(TransformerState):
             part[:, :, : chosen.shape[1]] = taken.view(sentences, heads, -1, width)
 
 
-def moved_up(parts: Tensor, kept: Tensor, used: int | None = None) -> Tensor:
+def moved_up(parts: Tensor, kept: Tensor, moved: Tensor, used: int | None = None) -> Tensor:
     """The sentences ``kept`` (remaining,), int64, of ``parts`` (parts, sentences, heads, length, d / heads), in that
-    order; only those that change their place are moved, and of these no more than ``used`` of the length.
+    order; only those at the places ``moved`` are moved, and of these no more than ``used`` of the length.
     """
-    moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
     looked_at = parts[:, :, :, :used]
     looked_at[:, moved] = looked_at[:, kept[moved]]
     return parts[:, : len(kept)]
@@ -221,7 +225,8 @@ class CellState(TransformerState):
             cast(CellCache, layer).reorder(parents)
         self.beam = parents.shape[1]
 
-    def keep(self, kept: Tensor) -> None:
-        super().keep(kept)
+    def move_up(self, kept: Tensor, moved: Tensor) -> None:
+        """See `TransformerState`."""
+        super().move_up(kept, moved)
         for layer in self.layers:
             cast(CellCache, layer).keep(kept)

@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from nmt_async.model.configuration import ModelConfiguration
 from nmt_async.model.initialisation import by_width, glorot, glorot_stacked, once
 from nmt_async.model.parameters import Stack
-from nmt_async.model.translation_model import DecoderState, TrainableModel
+from nmt_async.model.translation_model import DecoderState, TrainableModel, new_places
 from nmt_async.text.batch import Batch, padding_mask
 
 
@@ -75,7 +75,7 @@ class ProjectedSource:
 
     def keep(self, kept: Tensor) -> None:
         """Forgets all sentences but ``kept``; only those that change their place are moved."""
-        moved = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
+        moved = new_places(kept)
         for name in ("keys", "gates", "output", "mask"):
             tensor = getattr(self, name)
             if tensor is not None:

@@ -133,3 +133,8 @@ def compact(finished: Tensor) -> Tensor:
     kept = torch.arange(remaining, device=finished.device)
     kept[finished[:remaining]] = (~finished[remaining:]).nonzero().squeeze(1) + remaining
     return kept
+
+
+def new_places(kept: Tensor) -> Tensor:
+    """Where among the ``kept`` (remaining,), int64, stands one that stood elsewhere before; few after `compact`."""
+    return (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)

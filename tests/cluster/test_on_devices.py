@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from apart import APART, apart
+from killed_workers import assert_killed_workers_lose_no_batch_and_the_run_goes_on
 from on_devices import EACH_DEVICE, needs
 from pushing import PUSHES, pushed_by
 from torch import Tensor, nn
 from training_runs import (
-    assert_each_batch_counted,
-    events_of,
-    kill_child,
     run_small,
     saved_state,
     small_options,
@@ -123,19 +121,7 @@ def test_a_run_there_is_as_one_on_the_cpu(small_data: Path, tmp_path: Path, devi
 
 @pytest.mark.parametrize("device", EACH_DEVICE)
 def test_killed_workers_lose_no_batch_there_and_a_run_goes_on(small_data: Path, tmp_path: Path, device: str) -> None:
-    def kill_both() -> None:
-        kill_child("worker 0")
-        kill_child("worker 1")
-
-    run, settings = tmp_path / "run", {"devices": device, "accumulate": 3, "exponential_smoothing": 0.1}
-    first = run_small(small_data, run, {4: kill_both}, stop_after="1e", **settings)
-    assert sum("a new one takes its place" in warning for warning in first.warnings) == 2
-    made = sum(event.kind is Kind.UPDATED for event in events_of(run))
-    second = run_small(small_data, run, {made + 2: lambda: kill_child("worker 1")}, stop_after="2e", **settings)
-    assert sum("a new one takes its place" in warning for warning in second.warnings) == 1
-    assert assert_each_batch_counted(run, small_data, 2).set_aside == []
-    assert Kind.RESUMED in {event.kind for event in events_of(run)}
-    assert all(bool(tensor.isfinite().all()) for tensor in saved_state(run).values())
+    assert_killed_workers_lose_no_batch_and_the_run_goes_on(small_data, tmp_path / "run", devices=device)
 
 
 @pytest.mark.parametrize("device", EACH_DEVICE)

@@ -16,13 +16,13 @@ import pytest
 import torch
 from apart import APART, apart
 from commands import PATIENCE
+from killed_workers import assert_killed_workers_lose_no_batch_and_the_run_goes_on
 from on_devices import needs
 from pushing import PUSHES, pushed_by
 from torch import Tensor
 from training_runs import (
     assert_each_batch_counted,
     assert_same_state,
-    events_of,
     kill_child,
     replayed,
     run_small,
@@ -34,7 +34,6 @@ from training_runs import (
 from nmt_async.checkpoints.model_folder import layout_of
 from nmt_async.cluster.worker import Worker
 from nmt_async.process.sharded_tensor import ShardedTensor
-from nmt_async.sync import Kind
 from nmt_async.sync.compression.settings import PushSettings
 from nmt_async.text.prepared import PreparedData
 from nmt_async.training import parts
@@ -120,19 +119,7 @@ def test_a_run_goes_on_in_parts_and_the_other_way_round(
 
 @pytest.mark.usefixtures("cut")
 def test_killed_workers_lose_no_batch_in_parts_and_a_run_goes_on(small_data: Path, tmp_path: Path) -> None:
-    def kill_both() -> None:
-        kill_child("worker 0")
-        kill_child("worker 1")
-
-    run, settings = tmp_path / "run", {"accumulate": 3, "exponential_smoothing": 0.1, "valid_freq": "5"}
-    first = run_small(small_data, run, {4: kill_both}, stop_after="1e", **settings)
-    assert sum("a new one takes its place" in warning for warning in first.warnings) == 2
-    made = sum(event.kind is Kind.UPDATED for event in events_of(run))
-    second = run_small(small_data, run, {made + 2: lambda: kill_child("worker 1")}, stop_after="2e", **settings)
-    assert sum("a new one takes its place" in warning for warning in second.warnings) == 1
-    assert assert_each_batch_counted(run, small_data, 2).set_aside == []
-    assert Kind.RESUMED in {event.kind for event in events_of(run)}
-    assert all(bool(tensor.isfinite().all()) for tensor in saved_state(run).values())
+    assert_killed_workers_lose_no_batch_and_the_run_goes_on(small_data, tmp_path / "run", valid_freq="5")
 
 
 MACHINES = {
